@@ -1,0 +1,65 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""[DEFAULT] servicegroup_driver and [servicegroup]."""
+
+from oslo_config import cfg
+
+DEFAULT_OPTS = [
+    cfg.StrOpt(
+        "servicegroup_driver",
+        default="db",
+        choices=[
+            ("db", "the services table of a database"),
+            ("mc", "memcached"),
+        ],
+        help="""
+Where members report and observers look.
+
+Related options:
+
+* service_down_time: how long a member may be silent.
+* [database] connection, for db.
+* memcached_servers, for mc.
+""",
+    ),
+]
+
+SERVICEGROUP_OPTS = [
+    cfg.FloatOpt(
+        "view_refresh_interval",
+        default=2,
+        min=0.05,
+        help="""
+Seconds between two looks at the backend by a process that watches a group or
+asks about its members. Answers come from memory in between.
+
+A look that takes long is repeated less often: at most a tenth of the time is
+spent on looking.
+""",
+    ),
+    cfg.BoolOpt(
+        "recreate_missing_record",
+        default=False,
+        help="""
+Whether a service whose record was deleted while it runs creates it again.
+
+By default it says so in its log and stays out until it is restarted, as Nova
+does: whoever deleted the record meant it.
+""",
+    ),
+]
+
+
+def list_opts() -> dict[str, list[cfg.Opt]]:
+    """Return the options of this module by their section."""
+    return {"DEFAULT": DEFAULT_OPTS, "servicegroup": SERVICEGROUP_OPTS}

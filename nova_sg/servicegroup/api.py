@@ -1,0 +1,207 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The API: join, leave, and who is up. Takes Nova's place for its callers.
+
+An API object holds nothing: making one costs microseconds and connects to
+nothing. What does the work belongs to the process (see process.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+import datetime
+from typing import Any
+
+from oslo_log import log as logging
+
+from nova_sg.conf import CONF
+from nova_sg.servicegroup import detector, events, process, reporter, view
+
+LOG = logging.getLogger(__name__)
+
+
+class API:
+    """Nova's servicegroup.API, and the calls that it once had.
+
+    A `member` in a question is a mapping, or an object that has `.get` and
+    `[...]`, with at least `host` and `topic`: Nova's Service objects, rows,
+    plain dicts.
+
+    Arguments are accepted for the sake of Nova's signature and not used.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        _check_times()
+        self._driver = GroupDriver()
+
+    def join(
+        self, member: str | Mapping, group: str, service: Any = None
+    ) -> None:
+        """Add a member to a group and keep reporting its state.
+
+        The first report goes out at once; a backend that cannot be reached
+        is tried again at every interval.
+
+        :param member: the member's name, or a mapping with its `host`
+        :param group: the group's name
+        :param service: whoever has the timer: anything with
+            `tg.add_timer_args`, `report_interval` (seconds; 0: no reports),
+            `service_ref`, `host`, `topic`. Without one a thread reports
+            every [DEFAULT] report_interval seconds.
+        :raises ConfigError: the driver cannot work with its options
+        """
+        return self._driver.join(member, group, service)
+
+    def leave(self, member: str | Mapping, group: str) -> None:
+        """Take a member out of a group: it is down from now on.
+
+        :raises BackendError: the word did not get through; the member goes
+            down by its silence
+        """
+        return self._driver.leave(member, group)
+
+    def service_is_up(self, member: Mapping) -> bool:
+        """Whether a member is up.
+
+        While the backend cannot be asked the last verdict stands, for
+        service_down_time.
+
+        :raises ServiceGroupUnavailable: after that
+        """
+        if member.get("forced_down"):
+            return False
+        return self._driver.is_up(member)
+
+    def get_updated_time(self, member: Mapping) -> Any:
+        """Return when a member was last updated, by the latest we know."""
+        return self._driver.updated_time(member)
+
+    def get_all(self, group: str) -> list[str]:
+        """Return the names of the members of a group that are up, sorted.
+
+        :raises ServiceGroupUnavailable: the backend cannot be asked
+        """
+        return self._driver.get_all(group)
+
+    def members(self, group: str) -> list[view.Member]:
+        """Return every known member of a group, sorted by name.
+
+        :raises ServiceGroupUnavailable: the backend cannot be asked
+        """
+        return process.shared().view(group).members()
+
+    def groups(self) -> list[str]:
+        """Return the names of all known groups, sorted.
+
+        :raises BackendError: the backend cannot be asked
+        """
+        return sorted(process.shared().driver.groups())
+
+    def watch(
+        self, group: str, callback: Callable[[events.Event], None]
+    ) -> events.Watch:
+        """Have callback(event) called for each joined, up, down and left.
+
+        What raises in a callback is logged; it stays subscribed.
+
+        :returns: the subscription; its cancel() ends it
+        """
+        return process.shared().view(group).watch(callback)
+
+    def refresh(self, group: str) -> list[events.Event]:
+        """Look at a group now.
+
+        :returns: what changed since the last look of this process; nothing
+            if it was the first, or if the backend did not answer
+        """
+        return process.shared().view(group).refresh()
+
+
+class GroupDriver:
+    """What Nova, and its tests, expect to find as API._driver.
+
+    One belongs to each API object, so that whoever replaces a method on it
+    does so for that one alone.
+    """
+
+    def __init__(self) -> None:
+        self.service_down_time = CONF.service_down_time
+
+    def join(
+        self, member: str | Mapping, group: str, service: Any = None
+    ) -> None:
+        host = _name(member)
+        if service is None:
+            service = reporter.Standalone(host, group)
+        process.shared().reporter.join(
+            host, group, service, self._report_state
+        )
+
+    def leave(self, member: str | Mapping, group: str) -> None:
+        process.shared().reporter.leave(_name(member), group)
+
+    def is_up(self, member: Mapping) -> bool:
+        shared = process.shared()
+        fact = shared.driver.read_reference(member)
+        if fact is None:
+            return shared.view(member["topic"]).is_up(member["host"])
+        judge = detector.Detector(self.service_down_time)
+        judge.look(fact.asked, (fact,))
+        return judge.judge(fact.host, fact.asked).state == detector.UP
+
+    def updated_time(self, member: Mapping) -> Any:
+        shared = process.shared()
+        recorded = shared.driver.updated_time(member)
+        if shared.driver.read_reference(member) is not None:
+            return recorded
+        seen = shared.view(member["topic"]).last_seen(member["host"])
+        if seen is None or _later(recorded, seen):
+            return recorded
+        return seen
+
+    def get_all(self, group: str) -> list[str]:
+        return process.shared().view(group).hosts_up()
+
+    def _report_state(self, service: Any) -> None:
+        process.shared().reporter.report_state(service)
+
+
+def _name(member: str | Mapping) -> str:
+    return member if isinstance(member, str) else member["host"]
+
+
+def _later(recorded: Any, seen: datetime.datetime) -> bool:
+    if not isinstance(recorded, datetime.datetime):
+        return recorded is not None
+    if recorded.tzinfo is None:
+        recorded = recorded.replace(tzinfo=datetime.UTC)
+    return recorded > seen
+
+
+def _check_times() -> None:
+    """Nova's rule: a service has to be able to report before it is down."""
+    interval = CONF.report_interval
+    if CONF.service_down_time > interval:
+        return
+    enough = interval * 2.5
+    LOG.warning(
+        "Report interval must be less than service down time. Current "
+        "config: service_down_time = %(down)g, report_interval = "
+        "%(interval)g. Using a service_down_time of %(enough)g",
+        {
+            "down": CONF.service_down_time,
+            "interval": interval,
+            "enough": enough,
+        },
+    )
+    CONF.set_override("service_down_time", enough)

@@ -1,0 +1,144 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""What a driver is: it reports what I am and observes what others are.
+
+A driver never judges. It translates between one backend and the facts of
+nova_sg.servicegroup.detector, and raises BackendError, with a text for
+operators, for whatever goes wrong on the way. Its methods may be called from
+several threads at once.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Mapping
+import dataclasses
+from typing import Any, NamedTuple
+
+from nova_sg.servicegroup import detector
+
+
+@dataclasses.dataclass(eq=False)
+class Membership:
+    """What this process has joined: one member of one group."""
+
+    host: str
+    group: str
+    binary: str
+    #: Whatever joined: Nova's Service, ours, or a stand-in.
+    service: Any
+    #: Seconds between two reports.
+    interval: float
+    #: What the driver keeps of this membership between two reports.
+    state: dict = dataclasses.field(default_factory=dict)
+
+
+class Characteristics(NamedTuple):
+    """What a driver promises, in words for operators."""
+
+    detects: str
+    bound: str
+    blind: str
+
+
+class Snapshot(NamedTuple):
+    """A backend's answer about one group."""
+
+    #: Monotonic moment at which it was asked.
+    asked: float
+    facts: list[detector.Fact]
+    #: Whether every member there is, is among the facts.
+    complete: bool
+
+
+class Finding(NamedTuple):
+    """One line of `nova-sg doctor`."""
+
+    ok: bool
+    #: What was looked at.
+    subject: str
+    #: What was found.
+    text: str
+    #: What to do about it, if it is not ok.
+    remedy: str = ""
+
+
+class Driver(abc.ABC):
+    """One backend."""
+
+    #: The name that servicegroup_driver knows it by.
+    name: str
+    characteristics: Characteristics
+
+    @abc.abstractmethod
+    def report(self, membership: Membership) -> None:
+        """Say that a member is alive, now; register it if need be.
+
+        :raises MemberVanished: the record was removed while it ran
+        :raises BackendError: the report did not get through
+        """
+
+    @abc.abstractmethod
+    def withdraw(self, membership: Membership) -> None:
+        """Say that a member has left; its last report stays known.
+
+        :raises BackendError: the word did not get through
+        """
+
+    @abc.abstractmethod
+    def observe(self, group: str) -> Snapshot:
+        """Ask about all members of a group.
+
+        :raises BackendError: there is no answer
+        """
+
+    @abc.abstractmethod
+    def groups(self) -> list[str]:
+        """Return the names of the groups that have, or had, members.
+
+        :raises BackendError: there is no answer
+        """
+
+    @abc.abstractmethod
+    def force_down(self, group: str, host: str, forced: bool) -> None:
+        """Declare a member down, or take that back.
+
+        :raises MemberNotFound: the group has no such member
+        :raises BackendError: the word did not get through
+        """
+
+    @abc.abstractmethod
+    def forget(self, group: str, host: str) -> None:
+        """Remove a member for good.
+
+        :raises MemberNotFound: the group has no such member
+        :raises BackendError: the word did not get through
+        """
+
+    @abc.abstractmethod
+    def check(self) -> list[Finding]:
+        """Look for trouble: what `nova-sg doctor` prints."""
+
+    def read_reference(self, member: Mapping) -> detector.Fact | None:
+        """Return what a services record that the asker holds says by itself.
+
+        None: this backend has to be asked.
+        """
+        return None
+
+    def updated_time(self, member: Mapping) -> Any:
+        """Return when the asker's record was updated, as it stands there."""
+        return member["updated_at"]
+
+    def close(self) -> None:
+        """Give back connections and threads. Reports no longer work."""

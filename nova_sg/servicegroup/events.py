@@ -1,0 +1,92 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""What happens to members, and telling those who asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+import datetime
+import queue
+import threading
+from typing import NamedTuple
+
+from oslo_log import log as logging
+
+LOG = logging.getLogger(__name__)
+
+JOINED = "joined"
+UP = "up"
+DOWN = "down"
+LEFT = "left"
+
+
+class Event(NamedTuple):
+    """Something happened to a member."""
+
+    #: joined (a new member), up (back again), down, or left (on purpose, or
+    #: removed by an operator).
+    type: str
+    group: str
+    host: str
+    topic: str | None
+    binary: str | None
+    #: When this observer noticed, UTC.
+    at: datetime.datetime
+    #: The member's last report, UTC; None: no report is known.
+    last_seen: datetime.datetime | None
+    #: Why, in words.
+    reason: str
+
+
+class Watch:
+    """A subscription: calls back for every event until cancelled.
+
+    The callback runs on a thread of its own (a green one in a green
+    process), so that a slow one delays nobody else; events come to it one at
+    a time and in order.
+    """
+
+    def __init__(
+        self,
+        group: str,
+        callback: Callable[[Event], None],
+        on_cancel: Callable[[Watch], None],
+    ) -> None:
+        self.group = group
+        self._callback = callback
+        self._on_cancel = on_cancel
+        self._queue: queue.Queue = queue.Queue()
+        self._thread = threading.Thread(
+            target=self._run, name=f"nova-sg-watch-{group}", daemon=True
+        )
+        self._thread.start()
+
+    def put(self, event: Event) -> None:
+        """Have the callback called with event, soon."""
+        self._queue.put(event)
+
+    def cancel(self) -> None:
+        """End the subscription. Does not wait for a call under way."""
+        self._on_cancel(self)
+        self._queue.put(None)
+
+    def _run(self) -> None:
+        while (event := self._queue.get()) is not None:
+            try:
+                self._callback(event)
+            except Exception:
+                LOG.exception(
+                    "A callback that watches the group %s failed; it stays "
+                    "subscribed",
+                    self.group,
+                )

@@ -1,0 +1,117 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""What one process shares: one driver, one reporter, one view a group.
+
+However many API objects a process makes, they all work with the same
+connections, caches and threads, made when they are first needed and in the
+process that needs them: a child starts afresh after a fork.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+
+from stevedore import driver as stevedore_driver
+
+from nova_sg import exception
+from nova_sg.conf import CONF
+from nova_sg.servicegroup import reporter, view
+from nova_sg.servicegroup.drivers import base
+
+NAMESPACE = "nova_sg.servicegroup.drivers"
+
+
+class Shared:
+    """A driver with what works on it."""
+
+    def __init__(self, driver: base.Driver) -> None:
+        self.driver = driver
+        self.reporter = reporter.Reporter(driver)
+        self._views: dict[str, view.GroupView] = {}
+        self._lock = threading.Lock()
+
+    def view(self, group: str) -> view.GroupView:
+        """Return the view of a group, made on first use."""
+        found = self._views.get(group)
+        if found is None:
+            with self._lock:
+                found = self._views.setdefault(
+                    group, view.GroupView(group, self.driver)
+                )
+        return found
+
+    def close(self) -> None:
+        """Stop all threads and close all connections."""
+        self.reporter.close()
+        for one in self._views.values():
+            one.close()
+        self.driver.close()
+
+
+_shared: dict[str, Shared] = {}
+_lock = threading.Lock()
+
+
+def shared() -> Shared:
+    """Return this process's own, for the driver that is configured.
+
+    :raises ConfigError: the driver cannot be loaded
+    """
+    name = CONF.servicegroup_driver
+    found = _shared.get(name)
+    if found is None:
+        with _lock:
+            found = _shared.get(name)
+            if found is None:
+                found = _shared[name] = Shared(load(name))
+    return found
+
+
+def load(name: str) -> base.Driver:
+    """Make a driver by its name.
+
+    :raises ConfigError: there is none of that name, or its options are wrong
+    """
+    try:
+        return stevedore_driver.DriverManager(
+            NAMESPACE, name, invoke_on_load=True
+        ).driver
+    except stevedore_driver.NoMatches as error:
+        raise exception.ConfigError(
+            f"[DEFAULT] servicegroup_driver: there is no driver {name!r}. "
+            "Use db or mc, or install the package that has it."
+        ) from error
+
+
+def reset() -> None:
+    """Close what this process shares; the next use makes it anew."""
+    with _lock:
+        closing = list(_shared.values())
+        _shared.clear()
+    for one in closing:
+        one.close()
+
+
+def _after_fork_in_child() -> None:
+    # The parent's threads do not exist here and its connections are not
+    # ours: they are left alone, and kept from being collected, which would
+    # close them politely, over the parent's sockets.
+    global _shared, _lock
+    _parents.append(_shared)
+    _shared = {}
+    _lock = threading.Lock()
+
+
+_parents: list[dict[str, Shared]] = []
+os.register_at_fork(after_in_child=_after_fork_in_child)

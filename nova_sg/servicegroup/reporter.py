@@ -1,0 +1,259 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Reporting: what this process joined, and the reports that keep it alive.
+
+A report is sent by a timer of the service that joined (a looping call of
+oslo.service, in Nova's services and in ours), or by a thread of this module
+for whoever joins without a service. Nothing raises out of a timer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+import random
+import threading
+import time
+from typing import Any
+
+from oslo_log import log as logging
+
+from nova_sg import exception
+from nova_sg.conf import CONF
+from nova_sg.servicegroup.drivers import base
+
+LOG = logging.getLogger(__name__)
+
+# The timer's first report comes this many seconds after the one that is sent
+# at join, as Nova has it.
+INITIAL_REPORTING_DELAY = 5
+# Each report waits a random part of the interval, up to this, so that nodes
+# that were started in one instant do not stay in step.
+JITTER = 0.1
+# join() waits this long for the first report to get through.
+JOIN_WAIT = 1.0
+
+
+class _Timer:
+    """Calls a function every so often, on a thread, until stopped."""
+
+    def __init__(
+        self, interval: float, function: Callable, args: list, delay: float
+    ) -> None:
+        self._interval = interval
+        self._function = function
+        self._args = args
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(
+            target=self._run, args=[delay], daemon=True, name="nova-sg-report"
+        )
+        self._thread.start()
+
+    def _run(self, delay: float) -> None:
+        while not self._stopped.wait(delay):
+            begun = time.monotonic()
+            self._function(*self._args)
+            delay = max(0.0, self._interval - (time.monotonic() - begun))
+
+    def stop(self) -> None:
+        self._stopped.set()
+
+
+class _Timers:
+    """As much of an oslo.service thread group as joining takes."""
+
+    def add_timer_args(
+        self,
+        interval: float,
+        callback: Callable,
+        args: list,
+        initial_delay: float = 0,
+    ) -> _Timer:
+        return _Timer(interval, callback, args, initial_delay)
+
+
+class Standalone:
+    """Stands in for the service of somebody who joins without one."""
+
+    def __init__(self, host: str, topic: str) -> None:
+        self.host = host
+        self.topic = topic
+        self.binary = f"nova-{topic}"
+        self.report_interval = CONF.report_interval
+        self.service_ref = None
+        self.tg = _Timers()
+
+
+class _Joined:
+    """A membership and the state of its reporting."""
+
+    def __init__(self, membership: base.Membership) -> None:
+        self.membership = membership
+        self.timer: Any = None
+        # Held while a report or the withdrawal is under way: they must not
+        # overtake each other.
+        self.lock = threading.Lock()
+        self.left = False
+        # Whether the last report failed.
+        self.trouble = False
+
+
+class Reporter:
+    """All that this process has joined through one driver."""
+
+    def __init__(self, driver: base.Driver) -> None:
+        self._driver = driver
+        self._lock = threading.Lock()
+        self._by_service: dict[int, _Joined] = {}
+
+    def join(
+        self,
+        host: str,
+        group: str,
+        service: Any,
+        report: Callable[[Any], None],
+    ) -> None:
+        """Join a group: report now, and on service's timer from then on.
+
+        A service whose report_interval is 0 does not report.
+
+        :param report: what the timer calls, with service
+        """
+        interval = service.report_interval
+        if not interval:
+            return
+        joined = _Joined(_membership(host, group, service))
+        with self._lock:
+            self._by_service[id(service)] = joined
+        # On a thread: a backend that hangs must not keep the service from
+        # starting.
+        first = threading.Thread(
+            target=self._report, args=[joined], daemon=True
+        )
+        first.start()
+        first.join(JOIN_WAIT)
+        # A short service_down_time does not allow for the usual delay.
+        delay = min(INITIAL_REPORTING_DELAY, CONF.service_down_time / 2.5)
+        joined.timer = service.tg.add_timer_args(
+            interval, report, args=[service], initial_delay=delay
+        )
+
+    def report_state(self, service: Any) -> None:
+        """Report for a service that joined: what its timer calls.
+
+        Never raises; trouble is logged once when it begins and once when it
+        ends.
+        """
+        joined = self._by_service.get(id(service))
+        if joined is None:
+            ref = service.service_ref
+            joined = _Joined(_membership(ref["host"], ref["topic"], service))
+            joined.trouble = bool(
+                getattr(service, "model_disconnected", False)
+            )
+        else:
+            time.sleep(random.uniform(0, JITTER * joined.membership.interval))
+        self._report(joined)
+
+    def leave(self, host: str, group: str) -> None:
+        """Leave a group; who did not join it may leave it, too.
+
+        :raises BackendError: the word did not get through; observers see
+            the member go down by its silence instead
+        """
+        with self._lock:
+            leaving = [
+                (key, joined)
+                for key, joined in self._by_service.items()
+                if joined.membership.host == host
+                and joined.membership.group == group
+            ]
+            for key, _ in leaving:
+                del self._by_service[key]
+        for _, joined in leaving:
+            joined.left = True
+            if joined.timer is not None:
+                joined.timer.stop()
+        if not leaving:
+            service = Standalone(host, group)
+            self._driver.withdraw(_membership(host, group, service))
+            return
+        for _, joined in leaving:
+            # A report under way ends first, or it would bring the member
+            # back.
+            with joined.lock:
+                self._driver.withdraw(joined.membership)
+
+    def _report(self, joined: _Joined) -> None:
+        # A report that is still under way will do for this one, too.
+        if not joined.lock.acquire(blocking=False):
+            return
+        try:
+            if not joined.left:
+                self._report_locked(joined)
+        finally:
+            joined.lock.release()
+
+    def _report_locked(self, joined: _Joined) -> None:
+        membership = joined.membership
+        service = membership.service
+        try:
+            self._driver.report(membership)
+        except Exception as error:
+            # Nova's own code, and its operators, look at this attribute.
+            service.model_disconnected = True
+            if joined.trouble:
+                return
+            joined.trouble = True
+            if isinstance(error, exception.MemberVanished):
+                LOG.error("%s", error)
+            elif isinstance(error, exception.BackendError):
+                LOG.warning(
+                    "Cannot report the state of %(host)s to the group "
+                    "%(group)s: %(error)s. Trying again every %(interval)g s",
+                    {
+                        "host": membership.host,
+                        "group": membership.group,
+                        "error": error,
+                        "interval": CONF.report_interval,
+                    },
+                )
+            else:
+                LOG.exception("Unexpected error while reporting state")
+            return
+        if joined.trouble:
+            joined.trouble = False
+            service.model_disconnected = False
+            LOG.info(
+                "The state of %s is reported to the group %s again",
+                membership.host,
+                membership.group,
+            )
+
+    def close(self) -> None:
+        """Stop the timers; nobody is withdrawn."""
+        with self._lock:
+            joined, self._by_service = self._by_service, {}
+        for one in joined.values():
+            one.left = True
+            if one.timer is not None:
+                one.timer.stop()
+
+
+def _membership(host: str, group: str, service: Any) -> base.Membership:
+    return base.Membership(
+        host=host,
+        group=group,
+        binary=getattr(service, "binary", None) or f"nova-{group}",
+        service=service,
+        interval=service.report_interval,
+    )

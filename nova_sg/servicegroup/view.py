@@ -1,0 +1,326 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""One group as this process sees it: looks at the backend, kept and judged.
+
+A view asks its driver, hands the answer to its detector, and tells watchers
+what changed. It looks when somebody needs it, and by itself, on a thread,
+while somebody keeps asking or watches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+import datetime
+import threading
+import time
+from typing import NamedTuple
+
+from oslo_log import log as logging
+
+from nova_sg import exception
+from nova_sg.conf import CONF
+from nova_sg.servicegroup import detector, events
+from nova_sg.servicegroup.drivers import base
+
+LOG = logging.getLogger(__name__)
+
+# A view that nobody has asked for this many seconds stops looking.
+IDLE = 120.0
+# At most this part of the time is spent on looking.
+DUTY = 0.1
+
+
+class Member(NamedTuple):
+    """A member as observers see it."""
+
+    group: str
+    host: str
+    topic: str
+    binary: str | None
+    #: up, down or unknown.
+    state: str
+    #: The last report, UTC; None: no report is known.
+    last_seen: datetime.datetime | None
+    #: Seconds since the last report; None: no report is known.
+    age: float | None
+    #: The driver that knows it.
+    driver: str
+    forced_down: bool
+    disabled: bool
+    disabled_reason: str | None
+    #: The verdict in words.
+    reason: str
+
+
+class GroupView:
+    """The members of one group, as known to this process."""
+
+    def __init__(self, group: str, driver: base.Driver) -> None:
+        self.group = group
+        self._driver = driver
+        self._detector = detector.Detector(CONF.service_down_time)
+        # What the last look brought, by name. Replaced as a whole, never
+        # changed, so that readers need no lock.
+        self._verdicts: dict[str, detector.Verdict] = {}
+        self._watches: list[events.Watch] = []
+        # Guards the detector and the looks.
+        self._lock = threading.RLock()
+        self._trouble = False
+        self._thread: threading.Thread | None = None
+        self._wake = threading.Event()
+        self._closed = False
+        self._used = 0.0
+
+    # -- questions
+
+    def is_up(self, host: str) -> bool:
+        """Whether host is up, from memory, kept fresh in the background.
+
+        :raises ServiceGroupUnavailable: the backend could not be asked for
+            service_down_time
+        """
+        self._keep_fresh()
+        if self._detector.unavailable(time.monotonic()):
+            raise exception.ServiceGroupUnavailable(
+                f"The state of {host} in the group {self.group} is not "
+                f"known: {self._detector.explain(host, time.monotonic())}"
+            )
+        verdict = self._verdicts.get(host)
+        return verdict is not None and verdict.state == detector.UP
+
+    def hosts_up(self) -> list[str]:
+        """Return the names of the members that are up.
+
+        :raises ServiceGroupUnavailable: as is_up
+        """
+        return [m.host for m in self.members() if m.state == detector.UP]
+
+    def last_seen(self, host: str) -> datetime.datetime | None:
+        """Return host's last report, UTC, from memory."""
+        self._keep_fresh()
+        known = self._detector.known(host)
+        return known.last_seen if known else None
+
+    def members(self) -> list[Member]:
+        """Return all members, sorted by name, not older than one refresh.
+
+        :raises ServiceGroupUnavailable: the backend could not be asked for
+            service_down_time, or never
+        """
+        with self._lock:
+            if self._stale():
+                self._look()
+            now = time.monotonic()
+            if self._detector.unavailable(now):
+                raise exception.ServiceGroupUnavailable(
+                    f"The group {self.group} cannot be listed: "
+                    + self._detector.explain("", now)
+                )
+            return [
+                self._member(host, now)
+                for host in sorted(self._detector.hosts())
+            ]
+
+    def member(self, host: str) -> Member | None:
+        """Return one member, not older than one refresh; None: unknown.
+
+        :raises ServiceGroupUnavailable: as members
+        """
+        for member in self.members():
+            if member.host == host:
+                return member
+        return None
+
+    def _member(self, host: str, now: float) -> Member:
+        known = self._detector.known(host)
+        fact = known.fact
+        age = None
+        if known.last_report is not None:
+            age = max(0.0, now - known.last_report)
+        return Member(
+            group=self.group,
+            host=host,
+            topic=fact.topic or self.group,
+            binary=fact.binary,
+            state=self._detector.judge(host, now).state,
+            last_seen=known.last_seen,
+            age=age,
+            driver=self._driver.name,
+            forced_down=fact.forced_down,
+            disabled=fact.disabled,
+            disabled_reason=fact.disabled_reason,
+            reason=self._detector.explain(host, now),
+        )
+
+    # -- watching
+
+    def watch(self, callback: Callable[[events.Event], None]) -> events.Watch:
+        """Have callback called for every change from now on."""
+        watch = events.Watch(self.group, callback, self._unwatch)
+        # What is there already is no news; without this first look every
+        # member would be.
+        self._keep_fresh()
+        with self._lock:
+            self._watches.append(watch)
+        return watch
+
+    def _unwatch(self, watch: events.Watch) -> None:
+        with self._lock:
+            if watch in self._watches:
+                self._watches.remove(watch)
+
+    # -- looking
+
+    def refresh(self) -> list[events.Event]:
+        """Look at the backend now.
+
+        :returns: what changed since the last look
+        """
+        with self._lock:
+            return self._look()
+
+    def _stale(self) -> bool:
+        if self._detector.last_look is None or self._detector.failing:
+            return True
+        age = time.monotonic() - self._detector.last_look
+        return age > CONF.servicegroup.view_refresh_interval
+
+    def _look(self) -> list[events.Event]:
+        judge = self._detector
+        judge.service_down_time = CONF.service_down_time
+        first = judge.last_look is None
+        try:
+            snapshot = self._driver.observe(self.group)
+        except exception.BackendError as error:
+            judge.look_failed()
+            if not self._trouble:
+                self._trouble = True
+                LOG.warning(
+                    "Cannot ask who is up in the group %(group)s: %(error)s. "
+                    "The last verdicts stand for %(limit)g s",
+                    {
+                        "group": self.group,
+                        "error": error,
+                        "limit": judge.service_down_time,
+                    },
+                )
+            return []
+        if self._trouble:
+            self._trouble = False
+            LOG.info(
+                "The backend says again who is up in the group %s", self.group
+            )
+        before = {host: judge.known(host) for host in judge.hosts()}
+        gone = judge.look(
+            snapshot.asked, snapshot.facts, complete=snapshot.complete
+        )
+        now = time.monotonic()
+        verdicts = {host: judge.judge(host, now) for host in judge.hosts()}
+        old, self._verdicts = self._verdicts, verdicts
+        if first:
+            return []
+        return self._tell(old, verdicts, gone, before, now)
+
+    def _tell(self, old, new, gone, before, now) -> list[events.Event]:
+        changes = [
+            self._event(events.LEFT, host, before[host], "removed")
+            for host in gone
+        ]
+        for host, verdict in new.items():
+            was = old.get(host)
+            if was is verdict:
+                continue
+            if was is None:
+                kind = events.JOINED
+            elif was.state == verdict.state:
+                continue
+            elif verdict.state == detector.UP:
+                kind = events.JOINED if was is detector.LEFT else events.UP
+            elif verdict is detector.LEFT:
+                kind = events.LEFT
+            else:
+                kind = events.DOWN
+            changes.append(
+                self._event(
+                    kind,
+                    host,
+                    self._detector.known(host),
+                    self._detector.explain(host, now),
+                )
+            )
+        for watch in self._watches:
+            for change in changes:
+                watch.put(change)
+        return changes
+
+    def _event(self, kind, host, known, reason) -> events.Event:
+        return events.Event(
+            type=kind,
+            group=self.group,
+            host=host,
+            topic=known.fact.topic or self.group,
+            binary=known.fact.binary,
+            at=datetime.datetime.now(datetime.UTC),
+            last_seen=known.last_seen,
+            reason=reason,
+        )
+
+    # -- the thread that keeps looking
+
+    def _keep_fresh(self) -> None:
+        self._used = time.monotonic()
+        if self._thread is not None:
+            return
+        with self._lock:
+            if self._thread is not None or self._closed:
+                return
+            # The first asker waits for the answer: there is no last verdict
+            # to give.
+            if self._stale():
+                self._look()
+            self._thread = threading.Thread(
+                target=self._run, name=f"nova-sg-view-{self.group}"
+            )
+            self._thread.daemon = True
+            self._thread.start()
+
+    def _run(self) -> None:
+        pause = CONF.servicegroup.view_refresh_interval
+        while not self._wake.wait(pause):
+            with self._lock:
+                idle = time.monotonic() - self._used > IDLE
+                if idle and not self._watches:
+                    self._thread = None
+                    return
+                begun = time.monotonic()
+                try:
+                    self._look()
+                except Exception:
+                    LOG.exception(
+                        "Looking at the group %s failed", self.group
+                    )
+                took = time.monotonic() - begun
+            pause = max(
+                CONF.servicegroup.view_refresh_interval,
+                took * (1 - DUTY) / DUTY,
+            )
+
+    def close(self) -> None:
+        """Stop looking, and end all subscriptions."""
+        self._closed = True
+        self._wake.set()
+        for watch in list(self._watches):
+            watch.cancel()
+        thread = self._thread
+        if thread is not None:
+            thread.join(5)
