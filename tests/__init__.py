@@ -1,0 +1,71 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The tests, and the concurrency mode they run in.
+
+NOVA_SG_TEST_MODE says which one a test process is:
+
+threads (the default)
+    native threads, as in a Nova process from 2026.2 on: importing eventlet
+    raises ImportError, whoever does it.
+eventlet
+    green threads, as in nova-sg-agent: monkey-patched before anything else
+    of the tests is imported.
+"""
+
+import os
+import sys
+
+MODE = os.environ.get('NOVA_SG_TEST_MODE', 'threads')
+
+
+class _EventletForbidden:
+    """A finder that answers every import of eventlet with ImportError."""
+
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        if name.partition('.')[0] == 'eventlet':
+            raise ImportError(
+                'eventlet is forbidden where NOVA_SG_TEST_MODE is threads',
+                name=name,
+            )
+
+
+def _refuse_eventlet():
+    if 'eventlet' in sys.modules:
+        sys.stderr.write(
+            'eventlet was imported in a process of native threads\n'
+        )
+        sys.stderr.flush()
+        # At exit an exception changes no exit status, and stestr counts a
+        # worker's exit status as a test.
+        os._exit(1)
+
+
+if MODE == 'threads':
+    import atexit
+
+    _refuse_eventlet()
+    sys.meta_path.insert(0, _EventletForbidden)
+    atexit.register(_refuse_eventlet)
+
+    from oslo_service import backend
+
+    backend.init_backend(backend.BackendType.THREADING)
+elif MODE == 'eventlet':
+    from nova_sg import monkey_patch
+
+    monkey_patch.patch()
+else:
+    raise ValueError(
+        f'NOVA_SG_TEST_MODE is {MODE!r}; it must be threads or eventlet'
+    )
