@@ -20,12 +20,15 @@ threads (the default)
 eventlet
     green threads, as in nova-sg-agent: monkey-patched before anything else
     of the tests is imported.
+
+NOVA_SG_TEST_DEADLINE, in seconds, is how long a test process may take.
 """
 
+import faulthandler
 import os
 import sys
 
-MODE = os.environ.get('NOVA_SG_TEST_MODE', 'threads')
+MODE = os.environ.get("NOVA_SG_TEST_MODE", "threads")
 
 
 class _EventletForbidden:
@@ -33,17 +36,17 @@ class _EventletForbidden:
 
     @staticmethod
     def find_spec(name, path=None, target=None):
-        if name.partition('.')[0] == 'eventlet':
+        if name.partition(".")[0] == "eventlet":
             raise ImportError(
-                'eventlet is forbidden where NOVA_SG_TEST_MODE is threads',
+                "eventlet is forbidden where NOVA_SG_TEST_MODE is threads",
                 name=name,
             )
 
 
 def _refuse_eventlet():
-    if 'eventlet' in sys.modules:
+    if "eventlet" in sys.modules:
         sys.stderr.write(
-            'eventlet was imported in a process of native threads\n'
+            "eventlet was imported in a process of native threads\n"
         )
         sys.stderr.flush()
         # At exit an exception changes no exit status, and stestr counts a
@@ -51,7 +54,13 @@ def _refuse_eventlet():
         os._exit(1)
 
 
-if MODE == 'threads':
+# A process that hangs ends, and says where it hung. No test framework could:
+# the thread that would be asked may be the one that hangs.
+_deadline = float(os.environ.get("NOVA_SG_TEST_DEADLINE", "0"))
+if _deadline:
+    faulthandler.dump_traceback_later(_deadline, exit=True)
+
+if MODE == "threads":
     import atexit
 
     _refuse_eventlet()
@@ -61,11 +70,11 @@ if MODE == 'threads':
     from oslo_service import backend
 
     backend.init_backend(backend.BackendType.THREADING)
-elif MODE == 'eventlet':
+elif MODE == "eventlet":
     from nova_sg import monkey_patch
 
     monkey_patch.patch()
 else:
     raise ValueError(
-        f'NOVA_SG_TEST_MODE is {MODE!r}; it must be threads or eventlet'
+        f"NOVA_SG_TEST_MODE is {MODE!r}; it must be threads or eventlet"
     )

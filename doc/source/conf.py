@@ -12,15 +12,15 @@
 
 """Sphinx configuration of the documentation."""
 
-project = 'nova_sg'
-copyright = 'nova_sg contributors'
+project = "nova_sg"
+copyright = "nova_sg contributors"
 extensions = [
-    'cliff.sphinxext',
-    'oslo_config.sphinxext',
-    'sphinx.ext.autodoc',
+    "cliff.sphinxext",
+    "oslo_config.sphinxext",
+    "sphinx.ext.autodoc",
 ]
-root_doc = 'index'
+root_doc = "index"
 exclude_patterns = []
-pygments_style = 'native'
-html_theme = 'alabaster'
-autodoc_member_order = 'bysource'
+pygments_style = "native"
+html_theme = "alabaster"
+autodoc_member_order = "bysource"

@@ -12,12 +12,12 @@
 
 """Sphinx configuration of the release notes."""
 
-project = 'nova_sg Release Notes'
-copyright = 'nova_sg contributors'
-extensions = ['reno.sphinxext']
+project = "nova_sg Release Notes"
+copyright = "nova_sg contributors"
+extensions = ["reno.sphinxext"]
 # A release note speaks of a version; the pages themselves have none.
-version = ''
-release = ''
-root_doc = 'index'
-pygments_style = 'native'
-html_theme = 'alabaster'
+version = ""
+release = ""
+root_doc = "index"
+pygments_style = "native"
+html_theme = "alabaster"

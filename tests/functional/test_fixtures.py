@@ -27,16 +27,16 @@ from tests.fixtures import mariadb, memcached, process, proxy, zookeeper
 
 
 class ModeTest(unittest.TestCase):
-    @unittest.skipUnless(tests.MODE == 'threads', 'native threads only')
+    @unittest.skipUnless(tests.MODE == "threads", "native threads only")
     def test_threads_forbid_eventlet(self):
         with self.assertRaises(ImportError):
-            __import__('eventlet.patcher')
-        self.assertNotIn('eventlet', sys.modules)
+            __import__("eventlet.patcher")
+        self.assertNotIn("eventlet", sys.modules)
 
-    @unittest.skipUnless(tests.MODE == 'eventlet', 'eventlet only')
+    @unittest.skipUnless(tests.MODE == "eventlet", "eventlet only")
     def test_eventlet_is_patched(self):
-        patcher = sys.modules['eventlet.patcher']
-        for module in ('os', 'select', 'socket', 'thread', 'time'):
+        patcher = sys.modules["eventlet.patcher"]
+        for module in ("os", "select", "socket", "thread", "time"):
             self.assertTrue(patcher.is_monkey_patched(module), module)
 
 
@@ -44,16 +44,16 @@ class ProcessTest(unittest.TestCase):
     def test_ports_are_distinct_and_not_ephemeral(self):
         ports = [process.free_port() for _ in range(20)]
         self.assertEqual(20, len(set(ports)))
-        with open('/proc/sys/net/ipv4/ip_local_port_range') as limits:
+        with open("/proc/sys/net/ipv4/ip_local_port_range") as limits:
             self.assertLess(max(ports), int(limits.read().split()[0]))
 
     def test_wait_for_returns_the_result(self):
-        results = iter([None, 0, 'there'])
-        self.assertEqual('there', process.wait_for(lambda: next(results)))
+        results = iter([None, 0, "there"])
+        self.assertEqual("there", process.wait_for(lambda: next(results)))
 
     def test_wait_for_says_what_it_waited_for(self):
-        with self.assertRaisesRegex(AssertionError, 'pigs fly'):
-            process.wait_for(lambda: False, 0.01, 'pigs fly')
+        with self.assertRaisesRegex(AssertionError, "pigs fly"):
+            process.wait_for(lambda: False, 0.01, "pigs fly")
 
     def test_waiting_lets_other_threads_work(self):
         done = threading.Event()
@@ -65,30 +65,30 @@ class ProcessTest(unittest.TestCase):
     def test_a_server_that_does_not_start_shows_its_log(self):
         class Broken(memcached.Memcached):
             def command(self):
-                return [*super().command(), '--no-such-option']
+                return [*super().command(), "--no-such-option"]
 
-        with self.assertRaisesRegex(AssertionError, 'no-such-option'):
+        with self.assertRaisesRegex(AssertionError, "no-such-option"):
             with Broken():
                 pass
 
     def test_everything_ends_with_the_test_process(self):
         program = (
-            'import os, signal\n'
-            'from tests.fixtures import memcached\n'
-            'server = memcached.Memcached()\n'
-            'server.start()\n'
-            'server.freeze()\n'
-            'print(server.pid, server.directory, flush=True)\n'
-            'os.kill(os.getpid(), signal.SIGKILL)\n'
+            "import os, signal\n"
+            "from tests.fixtures import memcached\n"
+            "server = memcached.Memcached()\n"
+            "server.start()\n"
+            "server.freeze()\n"
+            "print(server.pid, server.directory, flush=True)\n"
+            "os.kill(os.getpid(), signal.SIGKILL)\n"
         )
         child = subprocess.Popen(
-            [sys.executable, '-c', program],
+            [sys.executable, "-c", program],
             stdout=subprocess.PIPE,
             text=True,
         )
         with child:
             pid, directory = child.stdout.read().split()
-        process.wait_for(lambda: not os.path.exists(f'/proc/{pid}'))
+        process.wait_for(lambda: not os.path.exists(f"/proc/{pid}"))
         process.wait_for(lambda: not os.path.exists(directory))
 
 
@@ -100,7 +100,7 @@ class MemcachedTest(unittest.TestCase):
 
         server.freeze()
         self.assertFalse(
-            process.answers(server.port, b'version\r\n', b'VERSION', 0.1)
+            process.answers(server.port, b"version\r\n", b"VERSION", 0.1)
         )
         server.thaw()
         self.assertTrue(server.is_ready())
@@ -108,7 +108,7 @@ class MemcachedTest(unittest.TestCase):
         server.kill()
         self.assertIsNone(server.pid)
         self.assertFalse(server.is_ready())
-        self.assertFalse(os.path.exists(f'/proc/{first}'))
+        self.assertFalse(os.path.exists(f"/proc/{first}"))
 
         port = server.port
         server.start()
@@ -127,24 +127,24 @@ class MemcachedTest(unittest.TestCase):
         server.start()
         pid, directory = server.pid, server.directory
         server.close()
-        self.assertFalse(os.path.exists(f'/proc/{pid}'))
+        self.assertFalse(os.path.exists(f"/proc/{pid}"))
         self.assertFalse(os.path.exists(directory))
 
 
 class MariaDBTest(unittest.TestCase):
     def test_data_survive_a_kill(self):
         server = process.shared(mariadb.MariaDB)
-        server.create_database('survivor')
-        self.addCleanup(server.execute, 'DROP DATABASE survivor')
-        server.execute('CREATE TABLE t (n INT)', database='survivor')
-        server.execute('INSERT INTO t VALUES (42)', database='survivor')
+        server.create_database("survivor")
+        self.addCleanup(server.execute, "DROP DATABASE survivor")
+        server.execute("CREATE TABLE t (n INT)", database="survivor")
+        server.execute("INSERT INTO t VALUES (42)", database="survivor")
 
         server.kill()
         with self.assertRaises(pymysql.OperationalError):
-            server.execute('SELECT 1')
+            server.execute("SELECT 1")
 
         self.assertIs(server, process.shared(mariadb.MariaDB))
-        rows = server.execute('SELECT n FROM t', database='survivor')
+        rows = server.execute("SELECT n FROM t", database="survivor")
         self.assertEqual(((42,),), rows)
 
     def test_databases_are_new(self):
@@ -152,30 +152,30 @@ class MariaDBTest(unittest.TestCase):
         urls = {server.create_database(), server.create_database()}
         self.assertEqual(2, len(urls))
         for url in urls:
-            self.assertRegex(url, rf'@127\.0\.0\.1:{server.port}/test_\d+$')
+            self.assertRegex(url, rf"@127\.0\.0\.1:{server.port}/test_\d+$")
 
     def test_frozen_is_brought_back(self):
         server = process.shared(mariadb.MariaDB)
         server.freeze()
         self.assertIs(server, process.shared(mariadb.MariaDB))
-        self.assertEqual(((1,),), server.execute('SELECT 1'))
+        self.assertEqual(((1,),), server.execute("SELECT 1"))
 
 
 class ZooKeeperTest(unittest.TestCase):
     def test_one_server(self):
         server = self.enterContext(zookeeper.ZooKeeperServer())
-        self.assertEqual('standalone', server.mode)
+        self.assertEqual("standalone", server.mode)
         server.restart()
-        self.assertEqual('standalone', server.mode)
+        self.assertEqual("standalone", server.mode)
 
     def test_ensemble_elects_anew(self):
         ensemble = self.enterContext(zookeeper.ZooKeeperEnsemble())
-        self.assertEqual(3, len(ensemble.address.split(',')))
+        self.assertEqual(3, len(ensemble.address.split(",")))
         first = ensemble.leader()
         first.kill()
         self.assertIsNot(first, ensemble.leader())
         first.start()
-        self.assertEqual('follower', first.mode)
+        self.assertEqual("follower", first.mode)
 
 
 class TcpProxyTest(unittest.TestCase):
@@ -186,16 +186,16 @@ class TcpProxyTest(unittest.TestCase):
         self.proxy = self.enterContext(proxy.TcpProxy(server.port))
 
     def _connect(self):
-        link = socket.create_connection(('127.0.0.1', self.proxy.port), 10)
+        link = socket.create_connection(("127.0.0.1", self.proxy.port), 10)
         self.addCleanup(link.close)
         return link
 
     def _ask(self, link):
-        link.sendall(b'version\r\n')
+        link.sendall(b"version\r\n")
         return link.recv(100)
 
     def test_passes(self):
-        self.assertIn(b'VERSION', self._ask(self._connect()))
+        self.assertIn(b"VERSION", self._ask(self._connect()))
 
     def test_cut_and_restored(self):
         link = self._connect()
@@ -212,21 +212,21 @@ class TcpProxyTest(unittest.TestCase):
         self.proxy.restore()
         for waiting in (link, late):
             waiting.settimeout(10)
-            self.assertIn(b'VERSION', waiting.recv(100))
+            self.assertIn(b"VERSION", waiting.recv(100))
 
     def test_delay_is_taken_in_each_direction(self):
         link = self._connect()
         self.proxy.delay(0.15)
         begin = time.monotonic()
-        self.assertIn(b'VERSION', self._ask(link))
+        self.assertIn(b"VERSION", self._ask(link))
         self.assertGreaterEqual(time.monotonic() - begin, 0.3)
 
     def test_end_of_the_server_is_passed_on(self):
         link = self._connect()
         self._ask(link)
         self.server.kill()
-        self.assertEqual(b'', link.recv(100))
+        self.assertEqual(b"", link.recv(100))
 
     def test_refuses_while_nobody_is_behind(self):
         self.server.kill()
-        self.assertEqual(b'', self._connect().recv(100))
+        self.assertEqual(b"", self._connect().recv(100))

@@ -1,0 +1,47 @@
+#!/usr/bin/env bash
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+# Make the environment with a released Nova that some tests need, .venv-nova,
+# unless it is there, and print the path of its Python.
+#
+# Nova has an environment of its own, as its requirements are many and partly
+# contradict what the project itself is tested with.
+set -euo pipefail
+
+# shellcheck source=tools/lib.sh
+source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+packages=(
+    nova==34.0.0
+    PyMySQL
+    'SQLAlchemy<2.1'
+    # What Nova's own tests import.
+    ddt
+    fixtures
+    oslotest
+    requests-mock
+    stestr
+    testresources
+    testscenarios
+    testtools
+    wsgi-intercept
+    # nova_sg itself, for Nova's own tests to run against it.
+    --editable .
+)
+
+# Test processes that run side by side may all ask for it.
+exec {lock}<"${BASH_SOURCE[0]}"
+flock "$lock"
+python=$(find_python)
+make_environment "$ROOT/.venv-nova" "$python" "${packages[@]}"
+printf '%s\n' "$ROOT/.venv-nova/bin/python"

@@ -1,0 +1,160 @@
+#!/usr/bin/env bash
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+# Set up nova_sg and show its main job: three agents join a group, one is
+# killed, the others notice, it comes back.
+#
+# Usage: tools/quickstart.sh
+#
+# Environment: PYTHON, the Python to use. Nothing is left running, and nothing
+# is written but in this checkout and in a temporary folder.
+set -euo pipefail
+
+# shellcheck source=tools/lib.sh
+source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+ENVIRONMENT=$ROOT/.venv
+NODES=(node1 node2 node3)
+# Seconds to wait for a member to come up or to go down.
+PATIENCE=20
+
+folder=$(mktemp -d -t nova-sg-quickstart.XXXXXX)
+declare -A agents=()
+
+# Whatever ends this script ends its agents.
+clean_up() {
+    local status=$? node
+    trap - EXIT
+    if ((status != 0)); then
+        printf '%s: failed; the ends of the logs:\n' "${0##*/}" >&2
+        tail -n 20 "$folder"/*.log >&2 2>/dev/null || true
+    fi
+    for node in "${!agents[@]}"; do
+        kill_agent "$node"
+    done
+    rm -rf "$folder"
+    exit "$status"
+}
+trap clean_up EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+# pip and the plugin loader keep caches; this is a show, it leaves no trace.
+export XDG_CACHE_HOME=$folder/cache TMPDIR=$folder
+unset PIP_CACHE_DIR
+
+install() {
+    local python
+    if ! "$ENVIRONMENT/bin/python" -m pip --version &>/dev/null; then
+        python=$(find_python)
+        ensure_venv_module "$python"
+        say "Making ${ENVIRONMENT#"$ROOT"/} with $python"
+        "$python" -m venv --clear "$ENVIRONMENT"
+    fi
+    say "Installing nova_sg into ${ENVIRONMENT#"$ROOT"/}"
+    trust_checkout
+    "$ENVIRONMENT/bin/python" -m pip install --quiet "$ROOT"
+}
+
+configure() {
+    cat >"$folder/nova-sg.conf" <<EOF
+[DEFAULT]
+state_path = $folder
+report_interval = 1
+service_down_time = 3
+
+[servicegroup]
+view_refresh_interval = 0.5
+EOF
+    say 'Times are short for the show: a report every second, down after 3 s'
+    say '(by default a report every 10 s, down after 60 s)'
+}
+
+nova_sg() {
+    "$ENVIRONMENT/bin/nova-sg" --config-file "$folder/nova-sg.conf" "$@"
+}
+
+start_agent() {
+    local node=$1
+    "$ENVIRONMENT/bin/nova-sg-agent" \
+        --config-file "$folder/nova-sg.conf" --host "$node" \
+        --log-file "$folder/$node.log" </dev/null &>"$folder/$node.out.log" &
+    agents[$node]=$!
+}
+
+kill_agent() {
+    local pid=${agents[$1]}
+    # bash reports a killed job on stderr, which is what is expected here.
+    { kill -KILL "$pid" && wait "$pid"; } 2>/dev/null || true
+    unset "agents[$1]"
+}
+
+# Ask an agent to end, and make sure that it does, with status 0.
+stop_agents() {
+    local node pid status deadline=$((SECONDS + PATIENCE))
+    kill -TERM "${agents[@]}" || die 'an agent had ended by itself'
+    for node in "${NODES[@]}"; do
+        pid=${agents[$node]}
+        while kill -0 "$pid" 2>/dev/null; do
+            ((SECONDS < deadline)) || die "the agent of $node does not end"
+            sleep 0.1
+        done
+        unset "agents[$node]"
+        status=0
+        wait "$pid" || status=$?
+        ((status == 0)) || die "the agent of $node ended with status $status"
+    done
+}
+
+# wait_for NODE up|down
+wait_for() {
+    nova_sg wait "$1" --for "$2" --timeout "$PATIENCE" >/dev/null ||
+        die "$1 is not $2 after $PATIENCE s"
+}
+
+# Every process of the show has the temporary folder in its command line.
+check_nothing_left() {
+    local process
+    for process in /proc/[0-9]*; do
+        if grep -qsF "$folder" "$process/cmdline"; then
+            die "process ${process#/proc/} is still running"
+        fi
+    done
+}
+
+install
+configure
+
+say "Starting three agents, which join the group compute: ${NODES[*]}"
+for node in "${NODES[@]}"; do
+    start_agent "$node"
+done
+for node in "${NODES[@]}"; do
+    wait_for "$node" up
+done
+nova_sg list
+
+say "Killing node2 (SIGKILL, process ${agents[node2]})"
+kill_agent node2
+wait_for node2 down
+nova_sg list
+
+say 'Starting node2 again'
+start_agent node2
+wait_for node2 up
+nova_sg list
+
+say 'Stopping all agents (SIGTERM)'
+stop_agents
+check_nothing_left
+say 'All agents have ended. Nothing is left running.'
