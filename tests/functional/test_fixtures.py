@@ -27,17 +27,15 @@ from tests.fixtures import mariadb, memcached, process, proxy, zookeeper
 
 
 class ModeTest(unittest.TestCase):
-    @unittest.skipUnless(tests.MODE == "threads", "native threads only")
-    def test_threads_forbid_eventlet(self):
-        with self.assertRaises(ImportError):
-            __import__("eventlet.patcher")
-        self.assertNotIn("eventlet", sys.modules)
-
-    @unittest.skipUnless(tests.MODE == "eventlet", "eventlet only")
-    def test_eventlet_is_patched(self):
-        patcher = sys.modules["eventlet.patcher"]
-        for module in ("os", "select", "socket", "thread", "time"):
-            self.assertTrue(patcher.is_monkey_patched(module), module)
+    def test_mode(self):
+        if tests.MODE == "threads":
+            with self.assertRaises(ImportError):
+                __import__("eventlet.patcher")
+            self.assertNotIn("eventlet", sys.modules)
+        else:
+            patcher = sys.modules["eventlet.patcher"]
+            for module in ("os", "select", "socket", "thread", "time"):
+                self.assertTrue(patcher.is_monkey_patched(module), module)
 
 
 class ProcessTest(unittest.TestCase):
