@@ -41,9 +41,10 @@ def register_opts(conf: cfg.ConfigOpts) -> None:
     """
     for section in SECTIONS:
         for group, opts in section.list_opts().items():
+            section_name = None if group == "DEFAULT" else group
             for opt in opts:
                 try:
-                    conf.register_opt(opt, group=group)
+                    conf.register_opt(opt, group=section_name)
                 except cfg.DuplicateOptError:
                     pass
 

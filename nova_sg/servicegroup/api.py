@@ -18,8 +18,8 @@ nothing. What does the work belongs to the process (see process.py).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 import datetime
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from oslo_log import log as logging
@@ -152,12 +152,11 @@ class GroupDriver:
 
     def is_up(self, member: Mapping) -> bool:
         shared = process.shared()
-        fact = shared.driver.read_reference(member)
-        if fact is None:
+        reference = shared.driver.read_reference(member)
+        if reference is None:
             return shared.view(member["topic"]).is_up(member["host"])
-        judge = detector.Detector(self.service_down_time)
-        judge.look(fact.asked, (fact,))
-        return judge.judge(fact.host, fact.asked).state == detector.UP
+        verdict = detector.judge_reference(reference, self.service_down_time)
+        return verdict.state == detector.UP
 
     def updated_time(self, member: Mapping) -> Any:
         shared = process.shared()

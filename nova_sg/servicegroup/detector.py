@@ -24,9 +24,9 @@ not be asked is not held against anybody: nobody could have reported in it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 import dataclasses
 import datetime
+from collections.abc import Iterable
 from typing import NamedTuple
 
 UP = "up"
@@ -58,6 +58,17 @@ class Fact(NamedTuple):
     disabled_reason: str | None = None
 
 
+class Reference(NamedTuple):
+    """What a services record says that the asker brought along."""
+
+    #: Seconds since the last report or, without one, the registration.
+    age: float
+    #: Whether that was a report.
+    reported: bool
+    #: The member left by itself and has not reported since.
+    left: bool
+
+
 class Verdict(NamedTuple):
     """A member's state, and the rule that gave it (one of the causes)."""
 
@@ -74,6 +85,20 @@ FORCED_DOWN = Verdict(DOWN, "forced-down")
 LEFT = Verdict(DOWN, "left")
 NOT_A_MEMBER = Verdict(UNKNOWN, "not-a-member")
 UNAVAILABLE = Verdict(UNKNOWN, "unavailable")
+
+
+def judge_reference(
+    reference: Reference, service_down_time: float
+) -> Verdict:
+    """Judge a member by the asker's own record alone, as Nova does.
+
+    A record from the future is as old as it is far.
+    """
+    if reference.left:
+        return LEFT
+    if abs(reference.age) <= service_down_time:
+        return REPORTED if reference.reported else REGISTERED
+    return SILENT if reference.reported else NEVER_REPORTED
 
 
 @dataclasses.dataclass(slots=True)

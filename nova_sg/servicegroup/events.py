@@ -14,10 +14,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 import datetime
 import queue
 import threading
+from collections.abc import Callable
 from typing import NamedTuple
 
 from oslo_log import log as logging

@@ -19,10 +19,10 @@ for whoever joins without a service. Nothing raises out of a timer.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 import random
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 from oslo_log import log as logging

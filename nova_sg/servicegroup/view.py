@@ -19,10 +19,10 @@ while somebody keeps asking or watches.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 import datetime
 import threading
 import time
+from collections.abc import Callable
 from typing import NamedTuple
 
 from oslo_log import log as logging
@@ -190,10 +190,16 @@ class GroupView:
             return self._look()
 
     def _stale(self) -> bool:
-        if self._detector.last_look is None or self._detector.failing:
+        if self._detector.last_look is None:
             return True
+        if self._thread is not None:
+            # It looks as often as is good, also when there is trouble.
+            return False
         age = time.monotonic() - self._detector.last_look
-        return age > CONF.servicegroup.view_refresh_interval
+        return (
+            self._detector.failing
+            or age > CONF.servicegroup.view_refresh_interval
+        )
 
     def _look(self) -> list[events.Event]:
         judge = self._detector

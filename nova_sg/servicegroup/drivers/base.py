@@ -21,8 +21,8 @@ several threads at once.
 from __future__ import annotations
 
 import abc
-from collections.abc import Mapping
 import dataclasses
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from nova_sg.servicegroup import detector
@@ -129,7 +129,7 @@ class Driver(abc.ABC):
     def check(self) -> list[Finding]:
         """Look for trouble: what `nova-sg doctor` prints."""
 
-    def read_reference(self, member: Mapping) -> detector.Fact | None:
+    def read_reference(self, member: Mapping) -> detector.Reference | None:
         """Return what a services record that the asker holds says by itself.
 
         None: this backend has to be asked.
@@ -140,5 +140,6 @@ class Driver(abc.ABC):
         """Return when the asker's record was updated, as it stands there."""
         return member["updated_at"]
 
+    @abc.abstractmethod
     def close(self) -> None:
         """Give back connections and threads. Reports no longer work."""

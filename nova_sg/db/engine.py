@@ -1,0 +1,210 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Connections to the database, and errors that operators can read.
+
+Statements run in autocommit mode: each is one round trip. Whatever goes wrong
+becomes a BackendError.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import threading
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+import sqlalchemy as sa
+from oslo_db import exception as db_exception
+from oslo_db.sqlalchemy import exc_filters
+from sqlalchemy import exc as sa_exception
+from sqlalchemy.ext import compiler
+from sqlalchemy.sql import functions
+
+from nova_sg import exception
+from nova_sg.conf import CONF
+
+T = TypeVar("T")
+
+# How long statements of this process wait for another's lock on SQLite.
+SQLITE_PATIENCE = 5.0
+
+
+class utcnow(functions.FunctionElement):
+    """The database's own clock: UTC, with microseconds where it has them."""
+
+    type = sa.DateTime()
+    inherit_cache = True
+
+
+@compiler.compiles(utcnow)
+def _utcnow(element, compiler, **kwargs):
+    return "timezone('utc', clock_timestamp())"
+
+
+@compiler.compiles(utcnow, "mysql")
+@compiler.compiles(utcnow, "mariadb")
+def _utcnow_mysql(element, compiler, **kwargs):
+    return "UTC_TIMESTAMP(6)"
+
+
+@compiler.compiles(utcnow, "sqlite")
+def _utcnow_sqlite(element, compiler, **kwargs):
+    # SQLite knows milliseconds; SQLAlchemy reads six digits.
+    return "strftime('%Y-%m-%d %H:%M:%f000', 'now')"
+
+
+def url() -> sa.URL:
+    """Return the URL of the database that is configured.
+
+    :raises ConfigError: it is not a URL of a database that can be used
+    """
+    connection = CONF.database.connection
+    if not connection:
+        return sa.URL.create(
+            "sqlite",
+            database=os.path.join(CONF.state_path, "nova-sg.sqlite"),
+        )
+    try:
+        made = sa.make_url(connection)
+        made.get_dialect().import_dbapi()
+    except (sa_exception.ArgumentError, ImportError, ValueError) as error:
+        # The text of the error may hold the URL, and so the password.
+        raise exception.ConfigError(
+            "[database] connection: not a URL of a database that can be "
+            f"used ({type(error).__name__}). It should look like "
+            "mysql+pymysql://USER:PASSWORD@HOST/NAME"
+        ) from None
+    return made
+
+
+class Database:
+    """A database and the connections of this process to it."""
+
+    def __init__(self, where: sa.URL) -> None:
+        self.url = where
+        #: The URL for people, without the password.
+        self.name = where.render_as_string(hide_password=True)
+        self.is_sqlite = where.get_backend_name() == "sqlite"
+        self._timeout = max(1.0, min(10.0, CONF.service_down_time / 4))
+        self._engine: sa.Engine | None = None
+        self._lock = threading.Lock()
+
+    @property
+    def engine(self) -> sa.Engine:
+        """The SQLAlchemy engine, made on first use."""
+        if self._engine is None:
+            with self._lock:
+                if self._engine is None:
+                    self._engine = self._make_engine()
+        return self._engine
+
+    def _make_engine(self) -> sa.Engine:
+        arguments: dict = {}
+        if self.is_sqlite:
+            # The C library would wait for locks with the hub in its hands;
+            # run() waits instead.
+            arguments["timeout"] = 0
+            arguments["check_same_thread"] = False
+        elif self.url.drivername.endswith("+pymysql"):
+            # A server that hangs is a failure, not a reason to hang, too.
+            arguments["connect_timeout"] = self._timeout
+            arguments["read_timeout"] = self._timeout
+            arguments["write_timeout"] = self._timeout
+        engine = sa.create_engine(
+            self.url,
+            connect_args=arguments,
+            isolation_level="AUTOCOMMIT",
+            pool_recycle=3600,
+            # The statement itself finds out whether the connection lives;
+            # asking first would double the round trips.
+            pool_pre_ping=False,
+            skip_autocommit_rollback=True,
+        )
+        if self.is_sqlite:
+            sa.event.listen(engine, "connect", _set_up_sqlite)
+        exc_filters.register_engine(engine)
+        return engine
+
+    def run(self, work: Callable[[sa.Connection], T]) -> T:
+        """Call work with a connection; it may be called again.
+
+        A connection that the server has closed meanwhile, a deadlock and a
+        locked SQLite file are no reason to fail at once.
+
+        :raises BackendError: there was no answer, or an error
+        """
+        give_up = time.monotonic() + SQLITE_PATIENCE
+        retried = False
+        while True:
+            begun = time.monotonic()
+            try:
+                with self.engine.connect() as connection:
+                    return work(connection)
+            except (
+                db_exception.DBConnectionError,
+                db_exception.DBDeadlock,
+            ) as error:
+                slow = time.monotonic() - begun > self._timeout / 2
+                if retried or slow:
+                    raise self._explained(error) from error
+                retried = True
+            except (db_exception.DBError, sa_exception.SQLAlchemyError) as e:
+                if not _is_locked(e) or time.monotonic() > give_up:
+                    raise self._explained(e) from e
+                time.sleep(random.uniform(0.005, 0.02))
+
+    def _explained(self, error: Exception) -> exception.BackendError:
+        if isinstance(error, db_exception.DBNonExistentTable):
+            text = (
+                f"the database {self.name} has no services table; "
+                "create it with: nova-sg db sync"
+            )
+        else:
+            orig = getattr(error, "orig", None)
+            cause = getattr(error, "inner_exception", None) or orig or error
+            cause = getattr(cause, "orig", None) or cause
+            text = f"the database {self.name} answers: {cause}"
+        if self.is_sqlite and "unable to open" in str(error):
+            text += (
+                "; the folder has to exist and be writable, see [DEFAULT] "
+                "state_path"
+            )
+        return exception.BackendError(text)
+
+    def close(self) -> None:
+        """Close all connections; the next use opens new ones."""
+        with self._lock:
+            engine, self._engine = self._engine, None
+        if engine is not None:
+            engine.dispose()
+
+
+def _set_up_sqlite(connection, record) -> None:
+    # Readers do not block writers with a write-ahead log, and a report does
+    # not have to survive a power cut.
+    for pragma in ("journal_mode = WAL", "synchronous = NORMAL"):
+        give_up = time.monotonic() + SQLITE_PATIENCE
+        while True:
+            try:
+                connection.execute(f"PRAGMA {pragma}")
+                break
+            except Exception as error:
+                if "locked" not in str(error) or time.monotonic() > give_up:
+                    raise
+                time.sleep(random.uniform(0.005, 0.02))
+
+
+def _is_locked(error: Exception) -> bool:
+    return "database is locked" in str(error)

@@ -1,0 +1,58 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The services table, as Nova has it.
+
+Column names, types and meaning are those of nova.db.main.models.Service, so
+that the same statements serve a database of ours and a cell database of
+Nova's. Two columns carry more here:
+
+* last_seen_up is kept with microseconds in a database of ours.
+* report_count is 0 in a record that has a last_seen_up only after the member
+  has left: a new record has no last_seen_up, and every report counts up.
+  Stock Nova reads and writes such a record as any other.
+"""
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import mysql
+
+metadata = sa.MetaData()
+
+# Nova's own is DATETIME, which MySQL rounds to seconds.
+MOMENT = sa.DateTime().with_variant(mysql.DATETIME(fsp=6), "mysql", "mariadb")
+
+services = sa.Table(
+    "services",
+    metadata,
+    sa.Column("created_at", MOMENT),
+    sa.Column("updated_at", MOMENT),
+    sa.Column("deleted_at", MOMENT),
+    sa.Column("deleted", sa.Integer, default=0),
+    sa.Column("id", sa.Integer, primary_key=True, nullable=False),
+    sa.Column("uuid", sa.String(36), nullable=True),
+    sa.Column("host", sa.String(255)),
+    sa.Column("binary", sa.String(255)),
+    sa.Column("topic", sa.String(255)),
+    sa.Column("report_count", sa.Integer, nullable=False, default=0),
+    sa.Column("disabled", sa.Boolean, default=False),
+    sa.Column("disabled_reason", sa.String(255)),
+    sa.Column("last_seen_up", MOMENT, nullable=True),
+    sa.Column("forced_down", sa.Boolean, default=False),
+    sa.Column("version", sa.Integer, default=0),
+    sa.UniqueConstraint(
+        "host", "topic", "deleted", name="uniq_services0host0topic0deleted"
+    ),
+    sa.UniqueConstraint(
+        "host", "binary", "deleted", name="uniq_services0host0binary0deleted"
+    ),
+    sa.Index("services_uuid_idx", "uuid", unique=True),
+)

@@ -1,0 +1,189 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Keys and values: what stands in memcached, and reading it with suspicion.
+
+No I/O here. Anybody who reaches a memcached server can write to it, so
+nothing that is read is trusted: short ASCII is parsed by a strict grammar and
+everything else is refused. With a secret every value carries a message
+authentication code over its key and its text.
+
+==================  =====================================================
+key                 value
+==================  =====================================================
+TOPIC:HOST          the last report; expires. The legacy driver's key.
+nova_sg:r:HASH      the record: the report once more, now and then; stays
+                    when the member falls silent
+nova_sg:i:HASH:N    a part of the group's index: a line a member
+nova_sg:f:HASH      the members of the group that are forced down, a line
+                    each
+nova_sg:g           the groups, a line each
+==================  =====================================================
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+import urllib.parse
+import zlib
+from collections.abc import Iterable
+from typing import NamedTuple
+
+UP = "up"
+LEFT = "left"
+#: Removed by an operator; seen by observers that knew the member.
+GONE = "gone"
+
+# memcached's limit.
+KEY_LENGTH = 250
+# Into how many parts a group's index is cut: each member reads its part now
+# and then, each observer all of them.
+INDEX_PARTS = 128
+
+_PLAIN_KEY = re.compile(r"[!-~]+")
+_REPORT = re.compile(rb"1 (up|left|gone) (\d{1,15}) ([!-~]{1,1000})")
+_LINE = re.compile(rb"[!-~]{1,1000}")
+_MAC_LENGTH = 32
+
+
+class Report(NamedTuple):
+    """A report, or what took its place."""
+
+    #: UP, LEFT or GONE.
+    kind: str
+    #: When, by the server's clock: seconds since 1970.
+    at: float
+    binary: str
+
+
+def member_key(group: str, host: str) -> str:
+    """Return the key of a member's report.
+
+    A name that is too long for memcached, or holds what it does not allow,
+    is replaced by its hash.
+    """
+    key = f"{group}:{host}"
+    if len(key) <= KEY_LENGTH and _PLAIN_KEY.fullmatch(key):
+        return key
+    return "nova_sg:m:" + _hash(group, host)
+
+
+def record_key(group: str, host: str) -> str:
+    """Return the key of a member's record."""
+    return "nova_sg:r:" + _hash(group, host)
+
+
+def index_key(group: str, host: str) -> str:
+    """Return the key of the part of the index that lists host."""
+    part = zlib.crc32(host.encode("utf-8", "surrogateescape")) % INDEX_PARTS
+    return f"nova_sg:i:{_hash(group)}:{part}"
+
+
+def index_keys(group: str) -> list[str]:
+    """Return the keys of all parts of a group's index."""
+    name = _hash(group)
+    return [f"nova_sg:i:{name}:{part}" for part in range(INDEX_PARTS)]
+
+
+def forced_key(group: str) -> str:
+    """Return the key of the list of members that are forced down."""
+    return "nova_sg:f:" + _hash(group)
+
+
+GROUPS_KEY = "nova_sg:g"
+
+
+def _hash(*names: str) -> str:
+    text = "\0".join(names).encode("utf-8", "surrogateescape")
+    return hashlib.sha256(text).hexdigest()[:40]
+
+
+class Codec:
+    """Writes and reads values, with a message authentication code or not."""
+
+    def __init__(self, secret: str | None) -> None:
+        self._secret = secret.encode("utf-8") if secret else None
+
+    def report(self, key: str, report: Report) -> bytes:
+        """Write a report."""
+        text = f"1 {report.kind} {report.at * 1000:.0f} " + _quote(
+            report.binary
+        )
+        return self._seal(key, text.encode("ascii"))
+
+    def read_report(self, key: str, value: bytes) -> Report:
+        """Read a report.
+
+        :raises ValueError: it is none, or not by anybody with the secret
+        """
+        match = _REPORT.fullmatch(self._open(key, value))
+        if match is None:
+            raise ValueError("not a report")
+        kind, at, binary = match.groups()
+        return Report(kind.decode(), int(at) / 1000, _unquote(binary))
+
+    def line(self, key: str, name: str) -> bytes:
+        """Write a name as a line of a list, with the line's end."""
+        return self._seal(key, _quote(name).encode("ascii")) + b"\n"
+
+    def read_lines(self, key: str, value: bytes) -> tuple[set[str], int]:
+        """Read a list.
+
+        :returns: the names, and how many lines are not any
+        """
+        names, refused = set(), 0
+        for line in value.split(b"\n"):
+            if not line:
+                continue
+            try:
+                text = self._open(key, line)
+                if not _LINE.fullmatch(text):
+                    raise ValueError("not a name")
+                names.add(_unquote(text))
+            except ValueError:
+                refused += 1
+        return names, refused
+
+    def lines(self, key: str, names: Iterable[str]) -> bytes:
+        """Write a list."""
+        return b"".join(self.line(key, name) for name in sorted(names))
+
+    def _seal(self, key: str, text: bytes) -> bytes:
+        if self._secret is None:
+            return text
+        return text + b" " + self._mac(key, text)
+
+    def _open(self, key: str, value: bytes) -> bytes:
+        if self._secret is None:
+            return value
+        text, _, mac = value.rpartition(b" ")
+        if not hmac.compare_digest(mac, self._mac(key, text)):
+            raise ValueError("not authentic")
+        return text
+
+    def _mac(self, key: str, text: bytes) -> bytes:
+        mac = hmac.new(
+            self._secret, key.encode() + b"\0" + text, hashlib.sha256
+        )
+        return mac.hexdigest()[:_MAC_LENGTH].encode("ascii")
+
+
+def _quote(name: str) -> str:
+    return urllib.parse.quote(name, safe="", errors="surrogateescape")
+
+
+def _unquote(text: bytes) -> str:
+    return urllib.parse.unquote(
+        text.decode("ascii"), errors="surrogateescape"
+    )

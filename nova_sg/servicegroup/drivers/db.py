@@ -1,0 +1,311 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The database driver: a member is a record of the services table."""
+
+from __future__ import annotations
+
+import datetime
+import threading
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from oslo_log import log as logging
+from oslo_utils import timeutils
+
+from nova_sg import exception
+from nova_sg.conf import CONF
+from nova_sg.db import engine, queries, schema
+from nova_sg.servicegroup import clock, detector
+from nova_sg.servicegroup.drivers import base
+
+LOG = logging.getLogger(__name__)
+
+EPOCH = datetime.datetime(1970, 1, 1)
+
+
+class DbDriver(base.Driver):
+    """Reports by one UPDATE, observes by one SELECT.
+
+    Times are taken and compared by the database's clock alone.
+    """
+
+    name = "db"
+    characteristics = base.Characteristics(
+        detects="a service, or a host, that no longer writes to the database",
+        bound="service_down_time + view_refresh_interval",
+        blind="a service whose timer runs while its work is stuck",
+    )
+
+    def __init__(self) -> None:
+        self._database = engine.Database(engine.url())
+        self._embedded = not CONF.database.connection
+        self._ready = not self._embedded
+        self._lock = threading.Lock()
+        self._clock = clock.BackendClock()
+        self._warned: set[str] = set()
+
+    def _run(self, work):
+        if not self._ready:
+            with self._lock:
+                if not self._ready:
+                    try:
+                        schema.create_embedded(self._database)
+                    except exception.ConfigError as error:
+                        # May be mended while the process runs.
+                        raise exception.BackendError(str(error)) from error
+                    self._ready = True
+        return self._database.run(work)
+
+    # -- what I am
+
+    def report(self, membership: base.Membership) -> None:
+        ref = membership.service.service_ref
+        if hasattr(ref, "save"):
+            _save(ref, ref.report_count + 1)
+            return
+        service_id = membership.state.get("id")
+        if service_id is None:
+            service_id = self._register(membership)
+        if self._run(lambda c: queries.report(c, service_id)):
+            return
+        if not CONF.servicegroup.recreate_missing_record:
+            raise _vanished(membership.binary, membership.host)
+        LOG.warning(
+            "The services table record for the %s service on host %s is "
+            "gone and is created again",
+            membership.binary,
+            membership.host,
+        )
+        del membership.state["id"]
+        service_id = self._register(membership)
+        self._run(lambda c: queries.report(c, service_id))
+
+    def _register(self, membership: base.Membership) -> int:
+        who = membership.host, membership.group, membership.binary
+        found = self._run(lambda c: queries.find(c, *who))
+        if found is None:
+            if schema.owner(self._database) == schema.FOREIGN:
+                # A record of a version that Nova does not know would keep
+                # Nova's other services from working together.
+                raise exception.BackendError(
+                    f"the services table of {self._database.name} is Nova's "
+                    f"and has no record of {membership.binary} on "
+                    f"{membership.host}; only Nova creates records there"
+                )
+            found = self._run(lambda c: queries.create(c, *who))
+        membership.state["id"] = found
+        return found
+
+    def withdraw(self, membership: base.Membership) -> None:
+        ref = membership.service.service_ref
+        if hasattr(ref, "save"):
+            _save(ref, 0)
+            return
+        service_id = membership.state.get("id")
+        if service_id is None:
+            who = membership.host, membership.group, membership.binary
+            service_id = self._run(lambda c: queries.find(c, *who))
+        if service_id is not None:
+            self._run(lambda c: queries.withdraw(c, service_id))
+
+    # -- what others are
+
+    def observe(self, group: str) -> base.Snapshot:
+        sent = time.monotonic()
+        rows = self._run(lambda c: queries.observe(c, group))
+        received = time.monotonic()
+        if rows:
+            now = _seconds(rows[0].now)
+            self._clock.sample(sent, received, now)
+        facts = [self._fact(sent, row) for row in rows]
+        return base.Snapshot(sent, facts, complete=True)
+
+    def _fact(self, asked: float, row: Any) -> detector.Fact:
+        seen = self._moment(row.host, row.last_seen_up)
+        created = self._moment(row.host, row.created_at)
+        to_monotonic = self._clock.to_monotonic
+        return detector.Fact(
+            host=row.host,
+            asked=asked,
+            last_report=seen and to_monotonic(_seconds(seen)),
+            registered=created and to_monotonic(_seconds(created)),
+            last_seen=seen and seen.replace(tzinfo=datetime.UTC),
+            topic=row.topic,
+            binary=row.binary,
+            left=row.report_count == 0 and seen is not None,
+            forced_down=bool(row.forced_down),
+            disabled=bool(row.disabled),
+            disabled_reason=row.disabled_reason,
+        )
+
+    def _moment(self, host: str, value: Any) -> datetime.datetime | None:
+        try:
+            return _moment(value)
+        except ValueError:
+            if host not in self._warned:
+                self._warned.add(host)
+                LOG.warning(
+                    "The services table record of %s has %r where a time "
+                    "should be; it is taken for none",
+                    host,
+                    value,
+                )
+            return None
+
+    def groups(self) -> list[str]:
+        return self._run(queries.groups)
+
+    def read_reference(self, member: Mapping) -> detector.Reference | None:
+        seen = member.get("last_seen_up")
+        created = None if seen else member.get("created_at")
+        if not seen and not created:
+            return None
+        try:
+            moment = _moment(seen or created)
+        except ValueError:
+            return None
+        # Records are stamped by the clock of the database, or of whatever
+        # host wrote them for Nova; without the former's we trust ours.
+        if self._clock.synced:
+            now = self._clock.from_monotonic(time.monotonic())
+        else:
+            now = _seconds(timeutils.utcnow())
+        return detector.Reference(
+            age=now - _seconds(moment),
+            reported=bool(seen),
+            left=bool(seen) and member.get("report_count") == 0,
+        )
+
+    # -- what operators say
+
+    def force_down(self, group: str, host: str, forced: bool) -> None:
+        if not self._run(lambda c: queries.force_down(c, group, host, forced)):
+            raise exception.MemberNotFound(
+                f"The group {group} has no member {host}"
+            )
+
+    def forget(self, group: str, host: str) -> None:
+        if not self._run(lambda c: queries.forget(c, group, host)):
+            raise exception.MemberNotFound(
+                f"The group {group} has no member {host}"
+            )
+
+    def check(self) -> list[base.Finding]:
+        where = f"database {self._database.name}"
+        try:
+            begun = time.monotonic()
+            now = self._run(queries.now)
+            took = time.monotonic() - begun
+            begun = time.monotonic()
+            now = self._run(queries.now)
+            took = min(took, time.monotonic() - begun)
+            version = self._run(_version)
+            owner = schema.owner(self._database)
+        except exception.BackendError as error:
+            return [
+                base.Finding(
+                    False,
+                    where,
+                    str(error),
+                    "Start the database, or correct [database] connection",
+                )
+            ]
+        findings = [
+            base.Finding(
+                True, where, f"reachable, {version}, {took * 1000:.1f} ms"
+            )
+        ]
+        if owner == schema.MISSING:
+            findings.append(
+                base.Finding(
+                    False,
+                    where,
+                    "there is no services table",
+                    "Run: nova-sg db sync",
+                )
+            )
+        else:
+            whose = "Nova's" if owner == schema.FOREIGN else "nova_sg's own"
+            findings.append(
+                base.Finding(True, where, f"the services table is {whose}")
+            )
+        offset = _seconds(now) - _seconds(timeutils.utcnow())
+        findings.append(
+            base.Finding(
+                abs(offset) <= 1.0,
+                "clock",
+                f"the database is {offset:+.3f} s from this host",
+                "Synchronise the clocks (NTP). Verdicts of nova_sg do not "
+                "depend on it, Nova's own do",
+            )
+        )
+        return findings
+
+    def close(self) -> None:
+        self._database.close()
+
+
+def _save(ref: Any, report_count: int) -> None:
+    """Write a record through the object that Nova gave us.
+
+    Where the process has no database this goes by nova-conductor, which
+    stamps last_seen_up when, and only when, report_count has grown.
+    """
+    try:
+        ref.report_count = report_count
+        ref.save()
+    except Exception as error:
+        # By name: Nova is not imported here.
+        kind = type(error).__name__
+        if kind == "ServiceNotFound":
+            raise _vanished(ref.binary, ref.host) from error
+        if kind == "MessagingTimeout":
+            raise exception.BackendError(
+                "nova-conductor does not answer"
+            ) from error
+        raise
+
+
+def _vanished(binary: str, host: str) -> exception.MemberVanished:
+    return exception.MemberVanished(
+        f"The services table record for the {binary} service on host {host} "
+        "is gone. Stop this service if it should be deleted; otherwise "
+        "restart it, or set [servicegroup] recreate_missing_record, to have "
+        "the record created again"
+    )
+
+
+def _version(connection) -> str:
+    info = connection.dialect.server_version_info
+    return f"{connection.dialect.name} {'.'.join(map(str, info))}"
+
+
+def _moment(value: Any) -> datetime.datetime | None:
+    """Read a UTC moment as databases, RPC and people write it.
+
+    :raises ValueError: it is none
+    """
+    if value is None:
+        return None
+    if isinstance(value, str):
+        value = datetime.datetime.fromisoformat(value)
+    if not isinstance(value, datetime.datetime):
+        raise ValueError(f"not a time: {value!r}")
+    if value.tzinfo is not None:
+        value = value.astimezone(datetime.UTC).replace(tzinfo=None)
+    return value
+
+
+def _seconds(moment: Any) -> float:
+    return (_moment(moment) - EPOCH).total_seconds()

@@ -1,0 +1,470 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The memcached driver: a member is a value that keeps being set.
+
+What stands where in memcached is in nova_sg.memcached.values.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import datetime
+import hashlib
+import math
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from oslo_log import log as logging
+
+from nova_sg import exception
+from nova_sg.conf import CONF
+from nova_sg.memcached import servers, values
+from nova_sg.servicegroup import detector
+from nova_sg.servicegroup.drivers import base
+
+LOG = logging.getLogger(__name__)
+
+# Reports go to so many servers.
+REPLICAS = 3
+# A record stays for so many seconds after its last refresh: a week.
+RECORD_LIFE = 7 * 24 * 3600
+# A server's clock is read again after so many seconds.
+CLOCK_LIFE = 60.0
+
+Server = servers.RemoteServer | servers.LocalServer
+
+
+class McDriver(base.Driver):
+    """Reports by one set a server, observes by multi-gets.
+
+    Times are those of each server's own clock.
+    """
+
+    name = "mc"
+    characteristics = base.Characteristics(
+        detects="a service, or a host, that no longer reaches memcached",
+        bound="service_down_time + view_refresh_interval",
+        blind=(
+            "a service whose timer runs while its work is stuck; members "
+            "that were forced down, once all servers were restarted"
+        ),
+    )
+
+    def __init__(self) -> None:
+        self._servers = configured_servers()
+        self._codec = values.Codec(CONF.memcache.memcache_secret_key)
+        self._timeout = CONF.memcache.socket_timeout
+        self._lock = threading.Lock()
+        # By group: the members that observations have shown so far. They
+        # are asked for even when the index has lost them.
+        self._seen: dict[str, set[str]] = {}
+        self._clock_read: dict[Server, float] = {}
+        self._warned: set[str] = set()
+
+    def _replicas(self, group: str) -> list[Server]:
+        """Return the servers that keep a group: the same ones everywhere."""
+        if len(self._servers) <= REPLICAS:
+            return self._servers
+
+        def rank(server: Server) -> bytes:
+            text = f"{server.address}\0{group}".encode()
+            return hashlib.sha256(text).digest()
+
+        return sorted(self._servers, key=rank)[:REPLICAS]
+
+    # -- what I am
+
+    def report(self, membership: base.Membership) -> None:
+        expire = math.ceil(CONF.service_down_time) + 1
+        self._write(
+            membership,
+            values.UP,
+            # memcached counts in whole seconds: one more, so that no value
+            # expires before service_down_time.
+            lambda server, key, value: server.set(key, value, expire),
+        )
+
+    def withdraw(self, membership: base.Membership) -> None:
+        membership.state.clear()
+        self._write(
+            membership,
+            values.LEFT,
+            lambda server, key, value: server.set(key, value, RECORD_LIFE),
+        )
+
+    def _write(
+        self,
+        membership: base.Membership,
+        kind: str,
+        store: Callable[[Server, str, bytes], concurrent.futures.Future],
+    ) -> None:
+        group, host = membership.group, membership.host
+        key = values.member_key(group, host)
+        replicas = self._replicas(group)
+        self._read_clocks(replicas)
+        reports = {
+            server: values.Report(kind, _now(server), membership.binary)
+            for server in replicas
+        }
+        stored = self._gather(
+            {
+                server: store(
+                    server, key, self._codec.report(key, reports[server])
+                )
+                for server in replicas
+            }
+        )
+        stale = [
+            server
+            for server in stored
+            if self._is_stale(membership.state, server)
+        ]
+        if stale:
+            self._list(membership, {s: reports[s] for s in stale})
+
+    def _is_stale(self, state: dict, server: Server) -> bool:
+        """Whether server may have lost what _list() wrote there."""
+        listed, generation = state.get(server, (None, 0))
+        return (
+            listed is None
+            or generation != server.generation
+            or time.monotonic() - listed > CONF.service_down_time / 2
+        )
+
+    def _list(
+        self,
+        membership: base.Membership,
+        reports: Mapping[Server, values.Report],
+    ) -> None:
+        """See to it that observers find the member: record and index."""
+        group, host = membership.group, membership.host
+        record = values.record_key(group, host)
+        index = values.index_key(group, host)
+        found = self._gather(
+            {s: s.get([index, values.GROUPS_KEY]) for s in reports}
+        )
+        wanted = ((index, host), (values.GROUPS_KEY, group))
+        writes = {}
+        for server, lists in found.items():
+            for key, name in wanted:
+                names, _ = self._codec.read_lines(key, lists.get(key, b""))
+                if name not in names:
+                    writes[server, key] = server.append(
+                        key, self._codec.line(key, name)
+                    )
+            writes[server, record] = server.set(
+                record,
+                self._codec.report(record, reports[server]),
+                RECORD_LIFE,
+            )
+        done = self._gather(writes)
+        for server in found:
+            if (server, record) in done:
+                membership.state[server] = (
+                    time.monotonic(),
+                    server.generation,
+                )
+
+    # -- what others are
+
+    def observe(self, group: str) -> base.Snapshot:
+        asked = time.monotonic()
+        replicas = self._replicas(group)
+        self._read_clocks(replicas)
+        index = values.index_keys(group)
+        forced_key = values.forced_key(group)
+        lists = self._gather({s: s.get([*index, forced_key]) for s in replicas})
+        with self._lock:
+            hosts = set(self._seen.get(group, ()))
+        forced: set[str] = set()
+        for found in lists.values():
+            for key, value in found.items():
+                names, refused = self._codec.read_lines(key, value)
+                if refused:
+                    self._warn(key, f"{refused} lines that are not names")
+                if key == forced_key:
+                    forced |= names
+                else:
+                    hosts |= names
+        best = self._read(
+            lists, {values.member_key(group, h): h for h in hosts}
+        )
+        # A member without a value may have a record.
+        absent = {
+            values.record_key(group, h): h for h in hosts if h not in best
+        }
+        if absent:
+            best.update(self._read(lists, absent))
+        gone = {h for h, (_, r) in best.items() if r.kind == values.GONE}
+        hosts -= gone
+        with self._lock:
+            self._seen[group] = hosts
+        facts = [
+            self._fact(asked, host, best.get(host), host in forced)
+            for host in hosts
+        ]
+        return base.Snapshot(asked, facts, complete=True)
+
+    def _read(
+        self, replicas: Mapping[Server, Any], keys: Mapping[str, str]
+    ) -> dict[str, tuple[float, values.Report]]:
+        """Return the latest report of each host, and its monotonic moment.
+
+        :param keys: the host that each key belongs to
+        """
+        if not keys:
+            return {}
+        best: dict[str, tuple[float, values.Report]] = {}
+        answers = self._gather({s: s.get(keys) for s in replicas})
+        for server, found in answers.items():
+            for key, value in found.items():
+                try:
+                    report = self._codec.read_report(key, value)
+                except ValueError as error:
+                    self._warn(key, str(error))
+                    continue
+                at = server.clock.to_monotonic(report.at)
+                host = keys[key]
+                if host not in best or at > best[host][0]:
+                    best[host] = at, report
+        return best
+
+    def _fact(
+        self,
+        asked: float,
+        host: str,
+        found: tuple[float, values.Report] | None,
+        forced: bool,
+    ) -> detector.Fact:
+        if found is None:
+            return detector.Fact(host=host, asked=asked, forced_down=forced)
+        at, report = found
+        try:
+            seen = datetime.datetime.fromtimestamp(report.at, datetime.UTC)
+        except (OverflowError, ValueError, OSError):
+            self._warn(host, "a report from beyond all calendars")
+            seen = None
+        return detector.Fact(
+            host=host,
+            asked=asked,
+            last_report=at,
+            last_seen=seen,
+            binary=report.binary,
+            left=report.kind == values.LEFT,
+            forced_down=forced,
+        )
+
+    def _warn(self, key: str, what: str) -> None:
+        if key not in self._warned:
+            self._warned.add(key)
+            LOG.warning(
+                "Ignored what memcached has as %(key)r: %(what)s. Somebody "
+                "else writes there, or [memcache] memcache_secret_key is "
+                "not the same everywhere",
+                {"key": key, "what": what},
+            )
+
+    def groups(self) -> list[str]:
+        found: set[str] = set()
+        key = values.GROUPS_KEY
+        answers = self._gather({s: s.get([key]) for s in self._servers})
+        for answer in answers.values():
+            names, _ = self._codec.read_lines(key, answer.get(key, b""))
+            found |= names
+        return list(found)
+
+    # -- what operators say
+
+    def force_down(self, group: str, host: str, forced: bool) -> None:
+        self._require(group, host)
+        key = values.forced_key(group)
+
+        def change(old: bytes) -> bytes:
+            names, _ = self._codec.read_lines(key, old)
+            names = names | {host} if forced else names - {host}
+            return self._codec.lines(key, names)
+
+        self._gather({s: s.update(key, change) for s in self._replicas(group)})
+
+    def forget(self, group: str, host: str) -> None:
+        self._require(group, host)
+        index, forced = values.index_key(group, host), values.forced_key(group)
+
+        def without(key: str) -> Callable[[bytes], bytes]:
+            def change(old: bytes) -> bytes:
+                names, _ = self._codec.read_lines(key, old)
+                return self._codec.lines(key, names - {host})
+
+            return change
+
+        writes = {}
+        for server in self._replicas(group):
+            for key in (index, forced):
+                writes[server, key] = server.update(key, without(key))
+            gone = values.Report(values.GONE, _now(server), "gone")
+            for key in (
+                values.member_key(group, host),
+                values.record_key(group, host),
+            ):
+                writes[server, key] = server.set(
+                    key, self._codec.report(key, gone), RECORD_LIFE
+                )
+        self._gather(writes)
+
+    def _require(self, group: str, host: str) -> None:
+        if all(fact.host != host for fact in self.observe(group).facts):
+            raise exception.MemberNotFound(
+                f"The group {group} has no member {host}"
+            )
+
+    # -- servers
+
+    def _gather(self, futures: Mapping[Any, concurrent.futures.Future]) -> dict:
+        """Return the results of those that succeed in time.
+
+        :raises BackendError: none did
+        """
+        give_up = time.monotonic() + self._timeout * 2
+        results, errors = {}, []
+        for key, future in futures.items():
+            try:
+                results[key] = future.result(
+                    max(0.0, give_up - time.monotonic())
+                )
+            except exception.BackendError as error:
+                errors.append(str(error))
+            except concurrent.futures.TimeoutError:
+                future.cancel()
+                server = key[0] if isinstance(key, tuple) else key
+                errors.append(f"memcached at {server.address}: no answer")
+        if errors and not results:
+            raise exception.BackendError("; ".join(sorted(set(errors))))
+        return results
+
+    def _read_clocks(self, replicas: list[Server]) -> None:
+        now = time.monotonic()
+        due = [
+            server
+            for server in replicas
+            if now - self._clock_read.get(server, -CLOCK_LIFE) >= CLOCK_LIFE
+        ]
+        if not due:
+            return
+        try:
+            read = self._gather({server: server.stats() for server in due})
+        except exception.BackendError:
+            return
+        for server in read:
+            self._clock_read[server] = now
+
+    def check(self) -> list[base.Finding]:
+        findings = []
+        for server in self._servers:
+            where = f"memcached {server.address}"
+            begun = time.monotonic()
+            try:
+                found = self._gather({server: server.stats()})[server]
+            except exception.BackendError as error:
+                findings.append(
+                    base.Finding(
+                        False,
+                        where,
+                        str(error),
+                        "Start the server, or correct memcached_servers",
+                    )
+                )
+                continue
+            took = time.monotonic() - begun
+            findings.append(
+                base.Finding(
+                    True,
+                    where,
+                    f"reachable, memcached {found['version'].strip()}, "
+                    f"{took * 1000:.1f} ms",
+                )
+            )
+            findings.append(_check_clock(server))
+            evictions = int(found.get("evictions", 0))
+            findings.append(
+                base.Finding(
+                    evictions == 0,
+                    where,
+                    f"{evictions} values were evicted",
+                    "Give the server more memory (-m), or one of its own: "
+                    "members seem to vanish when their values are evicted",
+                )
+            )
+        return findings
+
+    def close(self) -> None:
+        for server in self._servers:
+            server.close()
+
+
+def configured_servers() -> list[Server]:
+    """Make the servers that the options name.
+
+    :raises ConfigError: an address is none
+    """
+    option, addresses = "[DEFAULT] memcached_servers", CONF.memcached_servers
+    addresses = _given(addresses)
+    if not addresses:
+        # oslo.cache's default names a server that nobody asked for.
+        place = CONF.get_location("memcache_servers", "cache")
+        if place is not None and place.location.is_user_controlled:
+            option = "[cache] memcache_servers"
+            addresses = _given(CONF.cache.memcache_servers)
+    if not addresses:
+        return [servers.LocalServer()]
+    made: list[Server] = []
+    for address in dict.fromkeys(addresses):
+        try:
+            made.append(
+                servers.RemoteServer(address, CONF.memcache.socket_timeout)
+            )
+        except ValueError:
+            raise exception.ConfigError(
+                f"{option}: {address!r} is not the address of a server. "
+                'Write "host:port", "inet6:[address]:port" or "unix:path"'
+            ) from None
+    return made
+
+
+def _given(addresses: list[str] | None) -> list[str]:
+    return [
+        address.strip("\"' ")
+        for address in addresses or ()
+        if address.strip("\"' ") not in ("", "<None>", "None")
+    ]
+
+
+def _now(server: Server) -> float:
+    """The server's clock, or ours until it has been read."""
+    if not server.clock.synced:
+        return time.time()
+    return server.clock.from_monotonic(time.monotonic())
+
+
+def _check_clock(server: Server) -> base.Finding:
+    offset = _now(server) - time.time()
+    return base.Finding(
+        abs(offset) <= 2.0,
+        "clock",
+        f"memcached {server.address} is {offset:+.1f} s from this host",
+        "Synchronise the clocks (NTP). Verdicts of nova_sg do not depend on "
+        "it; the times it shows do",
+    )
+
+
