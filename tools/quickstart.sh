@@ -35,9 +35,9 @@ declare -A agents=()
 clean_up() {
     local status=$? node
     trap - EXIT
-    if ((status != 0)); then
+    if ((status != 0)) && compgen -G "$folder/*.log" >/dev/null; then
         printf '%s: failed; the ends of the logs:\n' "${0##*/}" >&2
-        tail -n 20 "$folder"/*.log >&2 2>/dev/null || true
+        tail -n 20 "$folder"/*.log >&2
     fi
     for node in "${!agents[@]}"; do
         kill_agent "$node"
