@@ -1,0 +1,41 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""python-zookeeper's API on Python 3: the official C client, by cffi.
+
+A program that says `import zookeeper` works with
+`from nova_sg import zookeeper`: the same functions, constants, exceptions
+and callback arguments. api.py documents the functions.
+
+Nothing needs to be installed for the import. The first call that needs the
+C client raises LibraryNotFound, which is an ImportError too, and names
+Debian's package (libzookeeper-mt2), when it is missing.
+
+Under eventlet the package has to be imported after monkey-patching, and
+used from the thread that runs the hub. Natively any thread will do.
+
+:var Immediate: wraps a callback that is so quick that it may run on the
+    one thread that all others wait for; see dispatch.py.
+"""
+
+from nova_sg.zookeeper import api, constants
+from nova_sg.zookeeper.api import *  # noqa: F403
+from nova_sg.zookeeper.constants import *  # noqa: F403
+from nova_sg.zookeeper.dispatch import Immediate as Immediate
+from nova_sg.zookeeper.exceptions import *  # noqa: F403
+from nova_sg.zookeeper.logstream import set_debug_level as set_debug_level
+from nova_sg.zookeeper.logstream import set_log_stream as set_log_stream
+
+__version__ = constants.__version__
+
+# A keyword since Python 3.7: reached by getattr(zookeeper, "async").
+globals()["async"] = api.async_

@@ -1,0 +1,176 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The C library: its declarations, and loading it.
+
+Here: what is declared of libzookeeper_mt, and the one error for when it is
+missing. Not here: any call of it.
+
+The library is loaded when the first session is opened, not when this
+package is imported: reading a constant, or catching an exception, asks for
+nothing to be installed.
+
+Contexts (void * in the C headers) are declared as uintptr_t. What goes to C
+as a context is a number that Python looks up when it comes back, never the
+address of an object: C may call late, twice or never and cannot touch freed
+memory.
+"""
+
+import types
+from typing import Any
+
+from nova_sg.zookeeper import exceptions
+
+SONAME = "libzookeeper_mt.so.2"
+
+_DECLARATIONS = """
+typedef struct _zhandle zhandle_t;
+
+typedef struct {
+    int64_t client_id;
+    char passwd[16];
+} clientid_t;
+
+struct Stat {
+    int64_t czxid;
+    int64_t mzxid;
+    int64_t ctime;
+    int64_t mtime;
+    int32_t version;
+    int32_t cversion;
+    int32_t aversion;
+    int64_t ephemeralOwner;
+    int32_t dataLength;
+    int32_t numChildren;
+    int64_t pzxid;
+};
+struct Id { char *scheme; char *id; };
+struct ACL { int32_t perms; struct Id id; };
+struct ACL_vector { int32_t count; struct ACL *data; };
+struct String_vector { int32_t count; char **data; };
+
+typedef void (*watcher_fn)(
+    zhandle_t *zh, int type, int state, const char *path, uintptr_t context);
+typedef void (*void_completion_t)(int rc, uintptr_t context);
+typedef void (*stat_completion_t)(
+    int rc, const struct Stat *stat, uintptr_t context);
+typedef void (*data_completion_t)(
+    int rc, const char *value, int length, const struct Stat *stat,
+    uintptr_t context);
+typedef void (*strings_completion_t)(
+    int rc, const struct String_vector *strings, uintptr_t context);
+typedef void (*string_completion_t)(
+    int rc, const char *value, uintptr_t context);
+typedef void (*acl_completion_t)(
+    int rc, struct ACL_vector *acl, struct Stat *stat, uintptr_t context);
+
+zhandle_t *zookeeper_init(
+    const char *host, watcher_fn watcher, int recv_timeout,
+    const clientid_t *clientid, uintptr_t context, int flags);
+zhandle_t *zookeeper_init_ssl(
+    const char *host, const char *cert, watcher_fn watcher, int recv_timeout,
+    const clientid_t *clientid, uintptr_t context, int flags);
+int zookeeper_close(zhandle_t *zh);
+const clientid_t *zoo_client_id(zhandle_t *zh);
+int zoo_recv_timeout(zhandle_t *zh);
+int zoo_state(zhandle_t *zh);
+int is_unrecoverable(zhandle_t *zh);
+
+int zoo_acreate(
+    zhandle_t *zh, const char *path, const char *value, int length,
+    const struct ACL_vector *acl, int mode,
+    string_completion_t completion, uintptr_t context);
+int zoo_adelete(
+    zhandle_t *zh, const char *path, int version,
+    void_completion_t completion, uintptr_t context);
+int zoo_awexists(
+    zhandle_t *zh, const char *path, watcher_fn watcher, uintptr_t watch,
+    stat_completion_t completion, uintptr_t context);
+int zoo_awget(
+    zhandle_t *zh, const char *path, watcher_fn watcher, uintptr_t watch,
+    data_completion_t completion, uintptr_t context);
+int zoo_aset(
+    zhandle_t *zh, const char *path, const char *value, int length,
+    int version, stat_completion_t completion, uintptr_t context);
+int zoo_awget_children(
+    zhandle_t *zh, const char *path, watcher_fn watcher, uintptr_t watch,
+    strings_completion_t completion, uintptr_t context);
+int zoo_async(
+    zhandle_t *zh, const char *path,
+    string_completion_t completion, uintptr_t context);
+int zoo_aget_acl(
+    zhandle_t *zh, const char *path,
+    acl_completion_t completion, uintptr_t context);
+int zoo_aset_acl(
+    zhandle_t *zh, const char *path, int version, struct ACL_vector *acl,
+    void_completion_t completion, uintptr_t context);
+int zoo_add_auth(
+    zhandle_t *zh, const char *scheme, const char *cert, int length,
+    void_completion_t completion, uintptr_t context);
+
+const char *zerror(int rc);
+void zoo_set_debug_level(int level);
+void zoo_set_log_stream(void *stream);
+void zoo_deterministic_conn_order(int yes);
+
+extern const int ZOO_PERM_READ, ZOO_PERM_WRITE, ZOO_PERM_CREATE;
+extern const int ZOO_PERM_DELETE, ZOO_PERM_ADMIN, ZOO_PERM_ALL;
+extern const int ZOO_EPHEMERAL, ZOO_SEQUENCE;
+extern const int ZOO_EXPIRED_SESSION_STATE, ZOO_AUTH_FAILED_STATE;
+extern const int ZOO_CONNECTING_STATE, ZOO_ASSOCIATING_STATE;
+extern const int ZOO_CONNECTED_STATE, ZOO_READONLY_STATE;
+extern const int ZOO_NOTCONNECTED_STATE;
+extern const int ZOO_CREATED_EVENT, ZOO_DELETED_EVENT, ZOO_CHANGED_EVENT;
+extern const int ZOO_CHILD_EVENT, ZOO_SESSION_EVENT, ZOO_NOTWATCHING_EVENT;
+
+void *fdopen(int fd, const char *mode);
+int usleep(unsigned int microseconds);
+int pthread_create(
+    unsigned long *thread, void *attributes, void *(*start)(uintptr_t),
+    uintptr_t argument);
+int pthread_detach(unsigned long thread);
+"""
+
+# The C client writes a dozen lines about the machine for each session
+# unless told not to (ZOO_NO_LOG_CLIENTENV).
+NO_LOG_CLIENTENV = 2
+
+
+_loaded: dict[str, types.SimpleNamespace] = {}
+
+
+def load() -> types.SimpleNamespace:
+    """The library, loaded once a process.
+
+    :returns: a namespace with `ffi`, `zk` (libzookeeper_mt) and `libc`.
+    :raises LibraryNotFound: when it, or cffi, is not installed.
+    """
+    if _loaded:
+        return _loaded["library"]
+    try:
+        import cffi
+    except ImportError as exc:
+        raise exceptions.LibraryNotFound(
+            "ZooKeeper needs the Python package cffi, and Debian's package "
+            "libzookeeper-mt2: cffi is not installed") from exc
+    ffi: Any = cffi.FFI()
+    ffi.cdef(_DECLARATIONS)
+    try:
+        zk = ffi.dlopen(SONAME)
+    except OSError as exc:
+        raise exceptions.LibraryNotFound(
+            f"ZooKeeper needs the C client {SONAME}: install Debian's "
+            f"package libzookeeper-mt2 ({exc})") from exc
+    # Of two threads that load at once one wins, in one atomic step and
+    # without a lock that a fork could leave taken.
+    return _loaded.setdefault("library", types.SimpleNamespace(
+        ffi=ffi, zk=zk, libc=ffi.dlopen(None)))

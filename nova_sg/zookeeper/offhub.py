@@ -1,0 +1,73 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Calls that block in C, made in an OS thread of their own.
+
+zookeeper_init() may resolve names, zookeeper_close() waits for the server
+and for the C client's threads: seconds, both. Under eventlet nothing may
+block for seconds, and threading.Thread is a green thread there, so that
+starting a "thread" is no way out.
+
+A real thread could be had from eventlet (tpool, patcher.original), but
+nothing here may import eventlet, and how its patching stores the originals
+differs between versions. pthread_create() is always itself: patched or not,
+the thread is the operating system's, and cffi gives it a Python state for
+as long as it runs. Such a thread is as foreign as the C client's own: the
+function that it runs may call C and return a value, no more.
+"""
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+from nova_sg.zookeeper import callbacks, clib, dispatch
+
+
+class Job:
+    """One function in one OS thread.
+
+    :ivar done: True once the function has returned; may be read from any
+        thread at any time.
+    """
+
+    __slots__ = ("_func", "_then", "done")
+
+    def __init__(
+            self, func: Callable[[], Any],
+            then: Callable[[Any], object]) -> None:
+        self._func = func
+        self._then = then
+        self.done = False
+
+    def run(self) -> None:
+        result = self._func()
+        self.done = True
+        dispatch.post(self._then, result)
+
+
+def run(func: Callable[[], Any], then: Callable[[Any], object]) -> Job:
+    """Start func() in an OS thread; then(result) runs on the dispatcher.
+
+    :raises OSError: when there can be no more threads.
+    """
+    library = clib.load()
+    job = Job(func, then)
+    ident = dispatch.new_id()
+    dispatch.contexts[ident] = job
+    thread = library.ffi.new("unsigned long *")
+    error = library.libc.pthread_create(
+        thread, library.ffi.NULL, callbacks.load().job, ident)
+    if error:
+        del dispatch.contexts[ident]
+        raise OSError(error, os.strerror(error))
+    library.libc.pthread_detach(thread[0])
+    return job
