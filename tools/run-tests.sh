@@ -115,7 +115,7 @@ stestr() {
 
 # run_mode MODE STESTR_ARGUMENT...
 run_mode() {
-    local mode=$1 status=0 listed before after p f s
+    local mode=$1 status=0 listed before after numbers p f s
     shift
     export NOVA_SG_TEST_MODE=$mode
     # A list that cannot be made is left to the run, which says why.
@@ -134,7 +134,8 @@ run_mode() {
         failed=$((failed + 1))
         return
     fi
-    read -r p f s < <(count_last_run)
+    numbers=$(count_last_run)
+    read -r p f s <<<"$numbers"
     if ((status != 0 && f == 0)); then
         printf 'FAILED: stestr ended with status %s\n' "$status"
         f=1
