@@ -17,6 +17,8 @@ imports anything else. Everything else in nova_sg is written on the standard
 library, which is green from then on, and runs as well on native threads.
 """
 
+import warnings
+
 
 def patch() -> None:
     """Patch the standard library and choose oslo.service's eventlet backend.
@@ -26,7 +28,11 @@ def patch() -> None:
     :raises oslo_service.backend.exceptions.BackendAlreadySelected: when the
         process has chosen native threads before
     """
-    import eventlet
+    with warnings.catch_warnings():
+        # Whoever runs a green process has decided; telling the operator at
+        # every start of every command helps nobody.
+        warnings.filterwarnings("ignore", message=r"\s*Eventlet is deprecat")
+        import eventlet
 
     eventlet.monkey_patch()
 

@@ -24,6 +24,7 @@ from typing import Any
 
 from oslo_log import log as logging
 
+from nova_sg import exception
 from nova_sg.conf import CONF
 from nova_sg.servicegroup import detector, events, process, reporter, view
 
@@ -100,6 +101,18 @@ class API:
         """
         return process.shared().view(group).members()
 
+    def member(self, group: str, host: str) -> view.Member:
+        """Return one member of a group.
+
+        :raises MemberNotFound: the group has no such member
+        :raises ServiceGroupUnavailable: the backend cannot be asked
+        """
+        return process.shared().view(group).member(host)
+
+    def size(self, group: str) -> int:
+        """Return how many members a group had at the last look."""
+        return process.shared().view(group).size()
+
     def groups(self) -> list[str]:
         """Return the names of all known groups, sorted.
 
@@ -127,6 +140,42 @@ class API:
         return process.shared().view(group).refresh()
 
 
+    def force_down(self, host: str, group: str, forced: bool = True) -> None:
+        """Declare a member down whatever it reports, or take that back.
+
+        :raises MemberNotFound: the group has no such member
+        :raises BackendError: the word did not get through
+        """
+        shared = process.shared()
+        shared.driver.force_down(group, host, forced)
+        shared.view(group).expire()
+
+    def forget(self, host: str, group: str) -> None:
+        """Remove a member that is not up from a group.
+
+        :raises MemberNotFound: the group has no such member
+        :raises MemberIsUp: it is up
+        :raises ServiceGroupUnavailable: nobody can say whether it is up
+        :raises BackendError: the word did not get through
+        """
+        shared = process.shared()
+        group_view = shared.view(group)
+        group_view.refresh()
+        member = group_view.member(host)
+        # Forced down is a word of operators; what counts is whether it
+        # reports.
+        if member.state == detector.UP or (
+            member.forced_down
+            and member.age is not None
+            and member.age <= CONF.service_down_time
+        ):
+            raise exception.MemberIsUp(
+                f"{host} still reports to the group {group}; stop it first"
+            )
+        shared.driver.forget(group, host)
+        group_view.expire()
+
+
 class GroupDriver:
     """What Nova, and its tests, expect to find as API._driver.
 
@@ -143,12 +192,14 @@ class GroupDriver:
         host = _name(member)
         if service is None:
             service = reporter.Standalone(host, group)
-        process.shared().reporter.join(
-            host, group, service, self._report_state
-        )
+        shared = process.shared()
+        shared.reporter.join(host, group, service, self._report_state)
+        shared.view(group).expire()
 
     def leave(self, member: str | Mapping, group: str) -> None:
-        process.shared().reporter.leave(_name(member), group)
+        shared = process.shared()
+        shared.reporter.leave(_name(member), group)
+        shared.view(group).expire()
 
     def is_up(self, member: Mapping) -> bool:
         shared = process.shared()

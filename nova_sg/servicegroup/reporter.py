@@ -106,6 +106,16 @@ class _Joined:
         # Whether the last report failed.
         self.trouble = False
 
+    def stop(self) -> None:
+        """Send no more reports."""
+        self.left = True
+        if self.timer is None:
+            return
+        self.timer.stop()
+        done = getattr(self.membership.service.tg, "timer_done", None)
+        if done is not None:
+            done(self.timer)
+
 
 class Reporter:
     """All that this process has joined through one driver."""
@@ -180,9 +190,7 @@ class Reporter:
             for key, _ in leaving:
                 del self._by_service[key]
         for _, joined in leaving:
-            joined.left = True
-            if joined.timer is not None:
-                joined.timer.stop()
+            joined.stop()
         if not leaving:
             service = Standalone(host, group)
             self._driver.withdraw(_membership(host, group, service))
@@ -244,9 +252,7 @@ class Reporter:
         with self._lock:
             joined, self._by_service = self._by_service, {}
         for one in joined.values():
-            one.left = True
-            if one.timer is not None:
-                one.timer.stop()
+            one.stop()
 
 
 def _membership(host: str, group: str, service: Any) -> base.Membership:

@@ -75,7 +75,10 @@ class GroupView:
         self._watches: list[events.Watch] = []
         # Guards the detector and the looks.
         self._lock = threading.RLock()
-        self._trouble = False
+        # Why the last look failed; empty: it did not.
+        self._trouble = ""
+        # Whether somebody knows that the last look is out of date.
+        self._expired = False
         self._thread: threading.Thread | None = None
         self._wake = threading.Event()
         self._closed = False
@@ -90,10 +93,12 @@ class GroupView:
             service_down_time
         """
         self._keep_fresh()
+        if self._expired:
+            self.refresh()
         if self._detector.unavailable(time.monotonic()):
             raise exception.ServiceGroupUnavailable(
                 f"The state of {host} in the group {self.group} is not "
-                f"known: {self._detector.explain(host, time.monotonic())}"
+                f"known: {self._trouble}"
             )
         verdict = self._verdicts.get(host)
         return verdict is not None and verdict.state == detector.UP
@@ -118,28 +123,44 @@ class GroupView:
             service_down_time, or never
         """
         with self._lock:
-            if self._stale():
-                self._look()
-            now = time.monotonic()
-            if self._detector.unavailable(now):
-                raise exception.ServiceGroupUnavailable(
-                    f"The group {self.group} cannot be listed: "
-                    + self._detector.explain("", now)
-                )
+            now = self._answered("listed")
             return [
                 self._member(host, now)
                 for host in sorted(self._detector.hosts())
             ]
 
-    def member(self, host: str) -> Member | None:
-        """Return one member, not older than one refresh; None: unknown.
+    def member(self, host: str) -> Member:
+        """Return one member, not older than one refresh.
 
+        :raises MemberNotFound: the group has no such member
         :raises ServiceGroupUnavailable: as members
         """
-        for member in self.members():
-            if member.host == host:
-                return member
-        return None
+        with self._lock:
+            now = self._answered("asked about")
+            if self._detector.known(host) is None:
+                raise exception.MemberNotFound(
+                    f"The group {self.group} has no member {host}"
+                )
+            return self._member(host, now)
+
+    def size(self) -> int:
+        """Return how many members the last look brought."""
+        return len(self._verdicts)
+
+    def expire(self) -> None:
+        """Have the next question answered by a new look."""
+        self._expired = True
+
+    def _answered(self, what: str) -> float:
+        """Look if need be; return the present moment."""
+        if self._stale():
+            self._look()
+        now = time.monotonic()
+        if self._detector.unavailable(now):
+            raise exception.ServiceGroupUnavailable(
+                f"The group {self.group} cannot be {what}: {self._trouble}"
+            )
+        return now
 
     def _member(self, host: str, now: float) -> Member:
         known = self._detector.known(host)
@@ -190,7 +211,7 @@ class GroupView:
             return self._look()
 
     def _stale(self) -> bool:
-        if self._detector.last_look is None:
+        if self._detector.last_look is None or self._expired:
             return True
         if self._thread is not None:
             # It looks as often as is good, also when there is trouble.
@@ -205,12 +226,12 @@ class GroupView:
         judge = self._detector
         judge.service_down_time = CONF.service_down_time
         first = judge.last_look is None
+        self._expired = False
         try:
             snapshot = self._driver.observe(self.group)
         except exception.BackendError as error:
             judge.look_failed()
             if not self._trouble:
-                self._trouble = True
                 LOG.warning(
                     "Cannot ask who is up in the group %(group)s: %(error)s. "
                     "The last verdicts stand for %(limit)g s",
@@ -220,9 +241,10 @@ class GroupView:
                         "limit": judge.service_down_time,
                     },
                 )
+            self._trouble = str(error)
             return []
         if self._trouble:
-            self._trouble = False
+            self._trouble = ""
             LOG.info(
                 "The backend says again who is up in the group %s", self.group
             )

@@ -183,9 +183,9 @@ class McDriver(base.Driver):
         asked = time.monotonic()
         replicas = self._replicas(group)
         self._read_clocks(replicas)
-        index = values.index_keys(group)
         forced_key = values.forced_key(group)
-        lists = self._gather({s: s.get([*index, forced_key]) for s in replicas})
+        keys = [*values.index_keys(group), forced_key]
+        lists = self._gather({s: s.get(keys) for s in replicas})
         with self._lock:
             hosts = set(self._seen.get(group, ()))
         forced: set[str] = set()
@@ -331,7 +331,9 @@ class McDriver(base.Driver):
 
     # -- servers
 
-    def _gather(self, futures: Mapping[Any, concurrent.futures.Future]) -> dict:
+    def _gather(
+        self, futures: Mapping[Any, concurrent.futures.Future]
+    ) -> dict:
         """Return the results of those that succeed in time.
 
         :raises BackendError: none did

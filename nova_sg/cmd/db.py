@@ -1,0 +1,41 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""nova-sg db sync."""
+
+from __future__ import annotations
+
+import argparse
+
+from cliff import command
+
+from nova_sg.conf import CONF
+from nova_sg.db import engine, schema
+
+
+class Sync(command.Command):
+    """Create the services table, or bring it up to date.
+
+    A table that is Nova's is left alone.
+    """
+
+    def take_action(self, parsed_args: argparse.Namespace) -> None:
+        database = engine.Database(engine.url())
+        try:
+            if not CONF.database.connection:
+                schema.create_embedded(database)
+            revision = schema.sync(database)
+        finally:
+            database.close()
+        print(
+            f"{database.name} is at revision {revision}", file=self.app.stdout
+        )

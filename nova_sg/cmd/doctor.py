@@ -1,0 +1,83 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""nova-sg doctor: looks for trouble and says what to do about it."""
+
+from __future__ import annotations
+
+import argparse
+
+from cliff import command
+
+from nova_sg import exception
+from nova_sg.conf import CONF
+from nova_sg.servicegroup import process
+from nova_sg.servicegroup.drivers import base
+
+
+class Doctor(command.Command):
+    """Check the configuration and every configured backend.
+
+    Prints a line a finding, with the remedy where one is needed. The exit
+    status is 0 only if all is well.
+    """
+
+    def take_action(self, parsed_args: argparse.Namespace) -> int:
+        findings = list(_check_options())
+        for name in _configured_drivers():
+            findings.extend(_check_driver(name))
+        for finding in findings:
+            mark = "ok " if finding.ok else "BAD"
+            line = f"{mark} {finding.subject}: {finding.text}"
+            if not finding.ok and finding.remedy:
+                line += f". {finding.remedy}"
+            print(line, file=self.app.stdout)
+        return 0 if all(finding.ok for finding in findings) else 1
+
+
+def _check_options():
+    files = ", ".join(CONF.config_file or ()) or "none, all defaults"
+    yield base.Finding(True, "configuration", f"files: {files}")
+    interval, down = CONF.report_interval, CONF.service_down_time
+    yield base.Finding(
+        interval * 2 <= down,
+        "configuration",
+        f"report_interval {interval:g} s, service_down_time {down:g} s",
+        "One lost report is enough to be down: make service_down_time 2.5 "
+        "times report_interval or more",
+    )
+
+
+def _configured_drivers() -> list[str]:
+    """The driver in use, and those that have options set."""
+    names = [CONF.servicegroup_driver]
+    if CONF.database.connection:
+        names.append("db")
+    if CONF.memcached_servers:
+        names.append("mc")
+    return list(dict.fromkeys(names))
+
+
+def _check_driver(name: str):
+    used = name == CONF.servicegroup_driver
+    yield base.Finding(
+        True, f"driver {name}", "in use" if used else "configured, not in use"
+    )
+    try:
+        driver = process.load(name)
+    except exception.ConfigError as error:
+        yield base.Finding(False, f"driver {name}", str(error))
+        return
+    try:
+        yield from driver.check()
+    finally:
+        driver.close()

@@ -1,0 +1,138 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""nova-sg watch and wait."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import queue
+import signal
+import sys
+import time
+
+from cliff import command
+
+from nova_sg import exception
+from nova_sg.cmd import members
+from nova_sg.conf import CONF
+from nova_sg.servicegroup import detector, events
+
+
+class Watch(command.Command):
+    """Print a line for every event of a group, until interrupted."""
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser = super().get_parser(prog_name)
+        members.add_group(parser, "the option topic, compute")
+        parser.add_argument(
+            "-f",
+            "--format",
+            choices=("text", "json"),
+            default="text",
+            help="One line of text, or one JSON object, an event.",
+        )
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> int:
+        coming: queue.Queue = queue.Queue()
+        for signo in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(signo, lambda *_: coming.put(None))
+        watch = self.app.api.watch(
+            parsed_args.group or CONF.topic, coming.put
+        )
+        write = _json if parsed_args.format == "json" else _text
+        try:
+            while (event := coming.get()) is not None:
+                print(write(event), file=self.app.stdout, flush=True)
+        finally:
+            watch.cancel()
+        return 0
+
+
+def _text(event: events.Event) -> str:
+    return (
+        f"{members.iso(event.at)} {event.type} {event.host} "
+        f"({event.reason})"
+    )
+
+
+def _json(event: events.Event) -> str:
+    fields = event._asdict()
+    for name in ("at", "last_seen"):
+        fields[name] = members.iso(fields[name])
+    return json.dumps(fields)
+
+
+class Wait(command.Command):
+    """Wait until a member is up, or down.
+
+    The exit status is 0 when it is, 1 when the time is over.
+    """
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser = super().get_parser(prog_name)
+        members.add_member(parser)
+        parser.add_argument(
+            "--for",
+            dest="state",
+            choices=(detector.UP, detector.DOWN),
+            required=True,
+            help="What to wait for.",
+        )
+        parser.add_argument(
+            "--timeout",
+            metavar="S",
+            type=_seconds,
+            help="Give up after so many seconds (default: never).",
+        )
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> int:
+        group = parsed_args.group or CONF.topic
+        give_up = time.monotonic() + (
+            parsed_args.timeout
+            if parsed_args.timeout is not None
+            else float("inf")
+        )
+        pause = min(0.5, CONF.servicegroup.view_refresh_interval)
+        while True:
+            problem = ""
+            self.app.api.refresh(group)
+            try:
+                member = self.app.api.member(group, parsed_args.host)
+                if member.state == parsed_args.state:
+                    return 0
+                problem = f"it is {member.state}: {member.reason}"
+            except (
+                exception.MemberNotFound,
+                exception.ServiceGroupUnavailable,
+            ) as error:
+                # May come.
+                problem = str(error)
+            left = give_up - time.monotonic()
+            if left <= 0:
+                print(
+                    f"{parsed_args.host} is not {parsed_args.state} after "
+                    f"{parsed_args.timeout:g} s: {problem}",
+                    file=sys.stderr,
+                )
+                return 1
+            time.sleep(min(pause, left))
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError("has to be 0 or more seconds")
+    return value

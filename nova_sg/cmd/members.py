@@ -1,0 +1,216 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""nova-sg list, show, is-up, force-down, forget."""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+
+from cliff import columns, command, lister, show
+
+from nova_sg import exception
+from nova_sg.conf import CONF
+from nova_sg.servicegroup import detector, view
+
+
+class LastSeen(columns.FormattableColumn):
+    """A moment, UTC; for machines in ISO 8601."""
+
+    def human_readable(self) -> str:
+        if self._value is None:
+            return "-"
+        return f"{self._value:%Y-%m-%d %H:%M:%S} UTC"
+
+    def machine_readable(self) -> str | None:
+        return iso(self._value)
+
+
+class Age(columns.FormattableColumn):
+    """Seconds; for people in a unit that fits."""
+
+    def human_readable(self) -> str:
+        if self._value is None:
+            return "-"
+        for unit, seconds in (("d", 86400), ("h", 3600), ("min", 60)):
+            if self._value >= 2 * seconds:
+                return f"{self._value / seconds:.0f} {unit}"
+        return f"{self._value:.1f} s"
+
+    def machine_readable(self) -> float | None:
+        return None if self._value is None else round(self._value, 3)
+
+
+def iso(moment: datetime.datetime | None) -> str | None:
+    """Write a UTC moment in ISO 8601, to the millisecond."""
+    if moment is None:
+        return None
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def add_group(parser: argparse.ArgumentParser, default: str) -> None:
+    """Add --group."""
+    parser.add_argument(
+        "--group", metavar="G", help=f"The group (default: {default})."
+    )
+
+
+def add_member(parser: argparse.ArgumentParser) -> None:
+    """Add HOST and --group."""
+    parser.add_argument("host", metavar="HOST", help="The member's name.")
+    add_group(parser, "the option topic, compute")
+
+
+class List(lister.Lister):
+    """List the members of a group, or of all groups.
+
+    Members that were removed (nova-sg forget) are not members any more.
+    """
+
+    COLUMNS = (
+        "Host",
+        "Topic",
+        "Binary",
+        "State",
+        "Last Seen",
+        "Age",
+        "Forced Down",
+        "Reason",
+    )
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser = super().get_parser(prog_name)
+        which = parser.add_mutually_exclusive_group()
+        add_group(which, "all groups")
+        which.add_argument(
+            "--all", action="store_true", help="All groups: the default."
+        )
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> tuple:
+        api = self.app.api
+        groups = [parsed_args.group] if parsed_args.group else api.groups()
+        return self.COLUMNS, [
+            self._row(member)
+            for group in groups
+            for member in api.members(group)
+        ]
+
+    def _row(self, member: view.Member) -> tuple:
+        reasons = [] if member.state == detector.UP else [member.reason]
+        if member.disabled:
+            why = member.disabled_reason
+            reasons.append(f"disabled: {why}" if why else "disabled")
+        return (
+            member.host,
+            member.topic,
+            member.binary or "",
+            member.state,
+            LastSeen(member.last_seen),
+            Age(member.age),
+            member.forced_down,
+            "; ".join(reasons),
+        )
+
+
+class Show(show.ShowOne):
+    """Show one member, and why it is up or down."""
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser = super().get_parser(prog_name)
+        add_member(parser)
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> tuple:
+        group = parsed_args.group or CONF.topic
+        member = self.app.api.member(group, parsed_args.host)
+        return (
+            (
+                "Host",
+                "Topic",
+                "Binary",
+                "State",
+                "Last Seen",
+                "Age",
+                "Forced Down",
+                "Disabled",
+                "Disabled Reason",
+                "Driver",
+                "Reason",
+            ),
+            (
+                member.host,
+                member.topic,
+                member.binary or "",
+                member.state,
+                LastSeen(member.last_seen),
+                Age(member.age),
+                member.forced_down,
+                member.disabled,
+                member.disabled_reason or "",
+                member.driver,
+                member.reason,
+            ),
+        )
+
+
+class IsUp(command.Command):
+    """Print up, down or unknown; the exit status is 0, 1 or 2."""
+
+    STATUS = {detector.UP: 0, detector.DOWN: 1, detector.UNKNOWN: 2}
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser = super().get_parser(prog_name)
+        add_member(parser)
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> int:
+        group = parsed_args.group or CONF.topic
+        state = detector.UNKNOWN
+        try:
+            state = self.app.api.member(group, parsed_args.host).state
+        except exception.NovaSGError as error:
+            self.app.LOG.error(error)
+        print(state, file=self.app.stdout)
+        return self.STATUS[state]
+
+
+class ForceDown(command.Command):
+    """Declare a member down, whatever it reports."""
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser = super().get_parser(prog_name)
+        add_member(parser)
+        parser.add_argument(
+            "--unset", action="store_true", help="Take that back."
+        )
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> None:
+        self.app.api.force_down(
+            parsed_args.host,
+            parsed_args.group or CONF.topic,
+            forced=not parsed_args.unset,
+        )
+
+
+class Forget(command.Command):
+    """Remove a member that is down for good."""
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser = super().get_parser(prog_name)
+        add_member(parser)
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> None:
+        self.app.api.forget(parsed_args.host, parsed_args.group or CONF.topic)

@@ -1,0 +1,106 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""nova-sg: the command line for operators. The commands are cliff's."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import signal
+import sys
+
+from cliff import app, commandmanager
+from oslo_config import cfg
+
+from nova_sg import config, servicegroup, version
+from nova_sg.servicegroup import process
+
+PROG = "nova-sg"
+
+
+class Shell(app.App):
+    """The application: global options, configuration, the API."""
+
+    # Warnings and errors; -v shows more.
+    DEFAULT_VERBOSE_LEVEL = 0
+
+    def __init__(self) -> None:
+        super().__init__(
+            description="Who is alive in an OpenStack cloud.",
+            version=version.version_string(),
+            command_manager=commandmanager.CommandManager("nova_sg.cli"),
+            deferred_help=True,
+        )
+        self._api: servicegroup.API | None = None
+
+    def build_option_parser(
+        self, description, version, argparse_kwargs=None
+    ) -> argparse.ArgumentParser:
+        parser = super().build_option_parser(
+            description, version, argparse_kwargs
+        )
+        for option, metavar, what in (
+            ("--config-file", "FILE", "a configuration file"),
+            ("--config-dir", "DIR", "a folder of *.conf files"),
+        ):
+            parser.add_argument(
+                option,
+                metavar=metavar,
+                action="append",
+                default=[],
+                help=f"Read {what}; may be given several times.",
+            )
+        return parser
+
+    def initialize_app(self, argv: list[str]) -> None:
+        if not self.options.verbose_level:
+            # The commands say themselves when there is no answer.
+            logging.getLogger("nova_sg.servicegroup.view").setLevel(
+                logging.ERROR
+            )
+            logging.getLogger("alembic").setLevel(logging.WARNING)
+        arguments = []
+        for name in self.options.config_file:
+            arguments += ["--config-file", name]
+        for name in self.options.config_dir:
+            arguments += ["--config-dir", name]
+        config.parse(arguments, PROG)
+
+    @property
+    def api(self) -> servicegroup.API:
+        """The API, made by the first command that needs it."""
+        if self._api is None:
+            self._api = servicegroup.API()
+        return self._api
+
+    def interact(self) -> int:
+        """There is no interactive mode: show what there is."""
+        return self.run_subcommand(["help"])
+
+    def clean_up(self, cmd, result, err) -> None:
+        process.reset()
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; return the exit status."""
+    # So that connections are closed and no half line is left behind.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        return Shell().run(sys.argv[1:] if arguments is None else arguments)
+    except cfg.Error as error:
+        print(f"{PROG}: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,63 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""What the agent does besides reporting: it keeps an eye on its group."""
+
+from __future__ import annotations
+
+from oslo_log import log as logging
+from oslo_service import periodic_task
+
+from nova_sg import servicegroup
+from nova_sg.conf import CONF
+from nova_sg.servicegroup import events
+
+LOG = logging.getLogger(__name__)
+
+# How many looks a second the agents of one group make, all together: an
+# agent of a large group looks less often, so that watching each other does
+# not become the load that they report about.
+LOOKS_A_SECOND = 100
+
+
+class Manager(periodic_task.PeriodicTasks):
+    """Keeps the view of a group fresh and logs what happens in it."""
+
+    def __init__(self, api: servicegroup.API, group: str) -> None:
+        super().__init__(CONF)
+        self._api = api
+        self._group = group
+        self._members = 0
+
+    def pause(self) -> float:
+        """Return the seconds from one run of the tasks to the next."""
+        return max(
+            CONF.servicegroup.view_refresh_interval,
+            self._members / LOOKS_A_SECOND,
+        )
+
+    # Due whenever the service's timer comes by, which keeps to pause().
+    @periodic_task.periodic_task(spacing=0.001, run_immediately=True)
+    def refresh_view(self, context: object) -> None:
+        """Look at the group and log the transitions since the last look."""
+        for event in self._api.refresh(self._group):
+            level = (
+                logging.WARNING
+                if event.type == events.DOWN
+                else logging.INFO
+            )
+            LOG.log(
+                level,
+                "%(host)s in the group %(group)s: %(type)s (%(reason)s)",
+                event._asdict(),
+            )
+        self._members = self._api.size(self._group)
