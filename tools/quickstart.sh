@@ -35,7 +35,9 @@ declare -A agents=()
 clean_up() {
     local status=$? node
     trap - EXIT
-    if ((status != 0)) && compgen -G "$folder/*.log" >/dev/null; then
+    # A status above 128 is a signal's: somebody has seen enough.
+    if ((status > 0 && status < 128)) &&
+        compgen -G "$folder/*.log" >/dev/null; then
         printf '%s: failed; the ends of the logs:\n' "${0##*/}" >&2
         tail -n 20 "$folder"/*.log >&2
     fi
@@ -63,6 +65,8 @@ install() {
     fi
     say "Installing nova_sg into ${ENVIRONMENT#"$ROOT"/}"
     trust_checkout
+    # setuptools would also install what an earlier build left there.
+    rm -rf "$ROOT/build/lib"
     "$ENVIRONMENT/bin/python" -m pip install --quiet "$ROOT"
 }
 
