@@ -1,0 +1,387 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Group membership: who is in a group, as ephemeral znodes below one path.
+
+Here: Membership, one's own, and MembershipMonitor, the view of all. A znode
+without children is a member; it is there for as long as its session lives.
+"""
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from nova_sg import zookeeper
+from nova_sg.evzookeeper import service
+from nova_sg.evzookeeper.session import RETRY_INTERVAL, ZKSession
+
+LOG = logging.getLogger(__name__)
+
+
+class Membership(service.ZKServiceBase):
+    """A member of a group, until leave() or the session's close().
+
+    When the session is replaced, the member joins again by itself. After
+    leave() it cannot join again: make another.
+    """
+
+    def __init__(
+            self, session: ZKSession, basepath: str,
+            name: str | Callable[[int], str],
+            acl: list[dict[str, Any]] | None = None,
+            async_mode: bool = False, *,
+            timeout: float | None = None) -> None:
+        """Join.
+
+        :param basepath: the path of the group, created if need be.
+        :param name: the name of the znode; or a function that makes it of
+            the id of the session that creates it, and is called again when
+            that is another.
+        :param acl: of the znodes created; None: open.
+        :param async_mode: join in the background, as soon as possible,
+            instead of before this returns.
+        :param timeout: seconds that joining may take, unless async_mode.
+        :raises RuntimeError: when another session has a znode of that name,
+            unless async_mode: then it is tried again until that is gone.
+        """
+        self._name = name
+        self._session_token = str(random.random())
+        self._lock = threading.Lock()
+        self._left = False
+        # What has been, or may have been, created, and in which session.
+        self._path: str | None = None
+        self._owner: int | None = None
+        self._told_duplicate = False
+        super().__init__(session, basepath, acl=acl)
+        if async_mode:
+            session.restore_soon(self)
+        else:
+            try:
+                self.refresh(quiet=False, timeout=timeout)
+            except BaseException:
+                # Who gets an exception has no member: what may have been
+                # created nevertheless is deleted.
+                self._left = True
+                if self._path is None:
+                    self.close()
+                else:
+                    session.restore_soon(self)
+                raise
+
+    @property
+    def joined(self) -> bool:
+        """Whether the znode was created in the session that there is now."""
+        return (not self._left and self._owner is not None
+                and self._owner == self._session.session_id)
+
+    def refresh(
+            self, quiet: bool = True, timeout: float | None = None) -> bool:
+        """Make sure that the znode is there: one round trip.
+
+        :param quiet: return False instead of raising.
+        :returns: whether it is.
+        """
+        if timeout is None:
+            timeout = self._session.operation_timeout
+        deadline = None if timeout is None else time.monotonic() + timeout
+        try:
+            with self._locked(timeout):
+                if self._left:
+                    return False
+                self._join(deadline)
+                return True
+        except Exception:
+            if not quiet:
+                raise
+            return False
+
+    def leave(self, timeout: float | None = None) -> bool:
+        """Leave the group.
+
+        Where the server cannot be asked in time, the znode is deleted as
+        soon as it can be.
+
+        :returns: False when it has left before.
+        """
+        if timeout is None:
+            timeout = self._session.recv_timeout / 1000
+        deadline = time.monotonic() + timeout
+        if self._left:
+            return False
+        self._left = True
+        try:
+            with self._locked(timeout):
+                self._delete(deadline)
+        except zookeeper.ClosingException:
+            self.close()  # the session took the znode with it
+        except zookeeper.ZooKeeperException as exc:
+            LOG.warning(
+                "Cannot leave %s now, going on to try: %s",
+                self._path or self._basepath, exc)
+            self._session.restore_soon(self)
+        return True
+
+    def restore(self) -> None:
+        timeout = self._session.recv_timeout / 1000
+        deadline = time.monotonic() + timeout
+        with self._locked(timeout):
+            if self._left:
+                self._delete(deadline)
+            else:
+                try:
+                    self._join(deadline)
+                except RuntimeError as exc:
+                    if not self._told_duplicate:
+                        LOG.error("%s; trying again until it is gone", exc)
+                        self._told_duplicate = True
+                    raise zookeeper.NodeExistsException(str(exc)) from exc
+
+    def _locked(self, timeout: float | None) -> "_Locked":
+        return _Locked(self._lock, timeout)
+
+    def _join(self, deadline: float | None) -> None:
+        # All in one session: a name made of the id of one session must not
+        # be created in the next.
+        handle, session_id = self._session.connected_handle(_left(deadline))
+        name = self._name(session_id) if callable(self._name) else self._name
+        path = f"{self._basepath}/{name}"
+        # Before it is known to be created: where the answer is lost, leave()
+        # has to know what to delete.
+        self._path = path
+        while True:
+            try:
+                zookeeper.create(
+                    handle, path, self._session_token, self.acl,
+                    zookeeper.EPHEMERAL, timeout=_left(deadline))
+            except zookeeper.NoNodeException:
+                self._session.ensure_path(
+                    self._basepath, self.acl, timeout=_left(deadline))
+                continue
+            except zookeeper.NodeExistsException:
+                if not self._is_mine(handle, session_id, path, deadline):
+                    continue
+            self._owner = session_id
+            self._told_duplicate = False
+            return
+
+    def _is_mine(
+            self, handle: int, session_id: int, path: str,
+            deadline: float | None) -> bool:
+        """Look at the znode that is there.
+
+        :returns: False when it is gone now.
+        :raises RuntimeError: when it is somebody else's.
+        """
+        try:
+            token, stat = zookeeper.get(handle, path, timeout=_left(deadline))
+            if stat["ephemeralOwner"] == session_id:
+                return True
+            if token != self._session_token:
+                raise RuntimeError(f"Duplicated membership name {path}")
+            # One's own, of a session that was given up: it would vanish
+            # when the server finds that session expired.
+            zookeeper.delete(
+                handle, path, stat["version"], timeout=_left(deadline))
+        except zookeeper.NoNodeException:
+            pass
+        return False
+
+    def _delete(self, deadline: float | None) -> None:
+        if self._path is not None:
+            handle, _ = self._session.connected_handle(_left(deadline))
+            try:
+                token, _stat = zookeeper.get(
+                    handle, self._path, timeout=_left(deadline))
+                if token == self._session_token:
+                    zookeeper.delete(
+                        handle, self._path, timeout=_left(deadline))
+            except zookeeper.NoNodeException:
+                pass
+        self.close()
+
+
+class _Locked:
+    """`with lock`, for no longer than a timeout."""
+
+    def __init__(self, lock: Any, timeout: float | None) -> None:
+        self._lock = lock
+        self._timeout = timeout
+
+    def __enter__(self) -> None:
+        if self._timeout is None:
+            self._lock.acquire()
+        elif not self._lock.acquire(timeout=self._timeout):
+            raise zookeeper.OperationTimeoutException(
+                f"not within {self._timeout} s")
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._lock.release()
+
+
+class MembershipMonitor(service.ZKServiceBase):
+    """The members of a group, followed by a watch.
+
+    However many members come and go at once, the group is listed once every
+    min_interval at most: in a burst each listing has many changes.
+    """
+
+    def __init__(
+            self, session: ZKSession, basepath: str,
+            acl: list[dict[str, Any]] | None = None,
+            cb_func: Callable[[set[str] | None], object] | None = None, *,
+            min_interval: float = 0.05) -> None:
+        """
+        :param basepath: the path of the group. It need not exist yet, and
+            is not created.
+        :param cb_func: called with the set of names of the members, first
+            when it is known and then when it has changed, in the monitor's
+            own thread; with None when the servers cannot be asked, which
+            does not mean that the members have left.
+        :param min_interval: seconds between two listings.
+        """
+        self._session = session
+        self._cb_func = cb_func or (lambda members: None)
+        self._min_interval = min_interval
+        self._members: set[str] | None = None
+        self._condition = threading.Condition()
+        self._published = False
+        self._stale = False
+        self._hurry = False
+        self._lost = not session.is_connected()
+        self._closed = False
+        # The id of the session that our watch is set in. A watch survives
+        # a reconnection, and a second one would be a second event.
+        self._watching: int | None = None
+        session.add_listener(self._session_event)
+        try:
+            super().__init__(session, basepath, acl=acl)
+        except BaseException:
+            session.remove_listener(self._session_event)
+            raise
+        session.restore_soon(self)
+
+    def get_all(self) -> set[str] | None:
+        """The names of the members, as last seen: no round trip.
+
+        None while the servers cannot be asked. The set is not changed
+        later, and must not be.
+        """
+        return self._members
+
+    def get_member_details(
+            self, name: str,
+            timeout: float | None = None) -> tuple[str, dict[str, int]]:
+        """The (value, stat) of a member's znode."""
+        return self._session.get(f"{self._basepath}/{name}", timeout=timeout)
+
+    def close(self) -> None:
+        with self._condition:
+            if self._closed:
+                return
+            self._closed = True
+            self._condition.notify_all()
+        self._session.remove_listener(self._session_event)
+        super().close()
+
+    def restore(self) -> None:
+        with self._condition:
+            self._stale = self._hurry = True
+            self._condition.notify_all()
+
+    def _session_event(self, event: str) -> None:
+        if not self._session.is_connected():
+            self._mark(lost=True)
+
+    def _watch(
+            self, _handle: int, kind: int, _state: int,
+            _path: str | None) -> None:
+        # What happens to the session is told by restore() and the listener.
+        if kind != zookeeper.SESSION_EVENT:
+            self._watching = None
+            self._mark(stale=True)
+
+    def _mark(self, stale: bool = False, lost: bool = False) -> None:
+        with self._condition:
+            self._stale = self._stale or stale
+            self._lost = self._lost or lost
+            self._condition.notify_all()
+
+    def _session_callback(self) -> None:
+        earliest = 0.0
+        while True:
+            with self._condition:
+                self._condition.wait_for(
+                    lambda: self._closed or self._stale or self._lost)
+                self._lost = False
+                if self._stale:
+                    self._condition.wait_for(
+                        lambda: self._closed or self._lost or self._hurry,
+                        max(0, earliest - time.monotonic()))
+                if self._closed:
+                    return
+                stale, self._stale, self._hurry = self._stale, False, False
+            members = None
+            if self._session.is_connected():
+                if not stale:
+                    continue  # back already, and restore() will come
+                members = self._list()
+                pause = self._min_interval
+                if members is None and self._session.is_connected():
+                    pause = RETRY_INTERVAL
+                    self._mark(stale=True)
+                earliest = time.monotonic() + pause
+            self._publish(members)
+
+    def _list(self) -> set[str] | None:
+        timeout = self._session.recv_timeout / 1000
+        try:
+            handle, session_id = self._session.connected_handle(0)
+            watch = None
+            if self._watching != session_id:
+                watch = zookeeper.Immediate(self._watch)
+                # Before the request: the watch may fire before its answer.
+                self._watching = session_id
+            try:
+                return set(zookeeper.get_children(
+                    handle, self._basepath, watch, timeout=timeout))
+            except zookeeper.NoNodeException:
+                stat = zookeeper.exists(
+                    handle, self._basepath, watch, timeout=timeout)
+                if stat is not None:
+                    # Created between the two calls.
+                    self._watching = None
+                    self._mark(stale=True)
+                return set()
+            except BaseException:
+                self._watching = None
+                raise
+        except zookeeper.ZooKeeperException as exc:
+            LOG.warning("Cannot list %s: %s", self._basepath, exc)
+            return None
+
+    def _publish(self, members: set[str] | None) -> None:
+        if self._published and members == self._members:
+            return
+        self._published = True
+        self._members = members
+        try:
+            self._cb_func(members)
+        except Exception:
+            LOG.exception("Callback of the monitor of %s failed",
+                          self._basepath)
+
+
+def _left(deadline: float | None) -> float | None:
+    return None if deadline is None else max(0, deadline - time.monotonic())
