@@ -11,8 +11,8 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-# Make the environment with a released Nova that some tests need, .venv-nova,
-# unless it is there, and print the path of its Python.
+# Make the environment with a released Nova that some tests and tools/bench
+# need, .venv-nova, unless it is there, and print the path of its Python.
 #
 # Nova has an environment of its own, as its requirements are many and partly
 # contradict what the project itself is tested with.
@@ -35,6 +35,10 @@ packages=(
     testscenarios
     testtools
     wsgi-intercept
+    # What tooz, which Nova needs, takes for memcached and ZooKeeper: the
+    # benchmark compares with it.
+    kazoo
+    pymemcache
     # nova_sg itself, for Nova's own tests to run against it.
     --editable .
 )
