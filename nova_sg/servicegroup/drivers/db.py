@@ -167,8 +167,10 @@ class DbDriver(base.Driver):
         return self._run(queries.groups)
 
     def read_reference(self, member: Mapping) -> detector.Reference | None:
-        seen = member.get("last_seen_up")
-        created = None if seen else member.get("created_at")
+        # With a default: without one Nova's objects raise for a field that
+        # is not set.
+        seen = member.get("last_seen_up", None)
+        created = None if seen else member.get("created_at", None)
         if not seen and not created:
             return None
         try:
@@ -184,7 +186,7 @@ class DbDriver(base.Driver):
         return detector.Reference(
             age=now - _seconds(moment),
             reported=bool(seen),
-            left=bool(seen) and member.get("report_count") == 0,
+            left=bool(seen) and member.get("report_count", None) == 0,
         )
 
     # -- what operators say
