@@ -52,8 +52,8 @@ KEY_LENGTH = 250
 INDEX_PARTS = 128
 
 _PLAIN_KEY = re.compile(r"[!-~]+")
-_REPORT = re.compile(rb"1 (up|left|gone) (\d{1,15}) ([!-~]{1,1000})")
-_LINE = re.compile(rb"[!-~]{1,1000}")
+_REPORT = re.compile(rb"1 (up|left|gone) (0|[1-9]\d{0,14}) ([!-~]+)")
+_LINE = re.compile(rb"[!-~]+")
 _MAC_LENGTH = 32
 
 
@@ -71,10 +71,11 @@ def member_key(group: str, host: str) -> str:
     """Return the key of a member's report.
 
     A name that is too long for memcached, or holds what it does not allow,
-    is replaced by its hash.
+    is replaced by its hash; so is one that could be read in two ways.
     """
     key = f"{group}:{host}"
-    if len(key) <= KEY_LENGTH and _PLAIN_KEY.fullmatch(key):
+    plain = len(key) <= KEY_LENGTH and _PLAIN_KEY.fullmatch(key)
+    if plain and ":" not in group and group != "nova_sg":
         return key
     return "nova_sg:m:" + _hash(group, host)
 
@@ -86,7 +87,7 @@ def record_key(group: str, host: str) -> str:
 
 def index_key(group: str, host: str) -> str:
     """Return the key of the part of the index that lists host."""
-    part = zlib.crc32(host.encode("utf-8", "surrogateescape")) % INDEX_PARTS
+    part = zlib.crc32(_quote(host).encode("ascii")) % INDEX_PARTS
     return f"nova_sg:i:{_hash(group)}:{part}"
 
 
@@ -105,8 +106,8 @@ GROUPS_KEY = "nova_sg:g"
 
 
 def _hash(*names: str) -> str:
-    text = "\0".join(names).encode("utf-8", "surrogateescape")
-    return hashlib.sha256(text).hexdigest()[:40]
+    text = " ".join(_quote(name) for name in names)
+    return hashlib.sha256(text.encode("ascii")).hexdigest()[:40]
 
 
 class Codec:
@@ -180,10 +181,16 @@ class Codec:
 
 
 def _quote(name: str) -> str:
-    return urllib.parse.quote(name, safe="", errors="surrogateescape")
+    return urllib.parse.quote(name, safe="", errors="surrogatepass")
 
 
 def _unquote(text: bytes) -> str:
-    return urllib.parse.unquote(
-        text.decode("ascii"), errors="surrogateescape"
-    )
+    """Read a name.
+
+    :raises ValueError: it is not written as _quote() writes names
+    """
+    quoted = text.decode("ascii")
+    name = urllib.parse.unquote(quoted, errors="surrogatepass")
+    if _quote(name) != quoted:
+        raise ValueError("not a name")
+    return name

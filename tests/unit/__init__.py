@@ -11,3 +11,13 @@
 # under the License.
 
 """Pure logic. It does not depend on the concurrency mode and runs once."""
+
+import hypothesis
+
+# A machine that is busy with other things is no defect of what is tested.
+hypothesis.settings.register_profile(
+    "nova_sg",
+    deadline=None,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("nova_sg")

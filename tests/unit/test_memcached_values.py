@@ -1,0 +1,352 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Keys and values of memcached: what is written is read, nothing else is."""
+
+import pickle
+import re
+import unittest
+
+import hypothesis
+from hypothesis import strategies as st
+
+from nova_sg.memcached import values
+
+# Any Python string: control characters, lone surrogates, all planes.
+ANY_CHARACTER = st.characters(codec=None)
+NAMES = st.text(ANY_CHARACTER, min_size=1, max_size=40) | st.sampled_from(
+    [
+        "host",
+        "host.example.org",
+        "fe80::1",
+        "with space",
+        "two\nlines\r\n",
+        "\0",
+        "\x7f",
+        "%41",
+        "héros",
+        "主机",
+        "\N{GRINNING FACE}",
+        "\udc80",
+        "\ud800",
+        "\ud83d\ude00",
+        "x" * 5000,
+        "主" * 5000,
+    ]
+)
+KINDS = st.sampled_from([values.UP, values.LEFT, values.GONE])
+# Milliseconds since 1970, over all that the grammar has room for.
+MOMENTS = st.integers(0, 10**15 - 1)
+SECRETS = st.none() | st.text(
+    st.characters(codec="utf-8"), min_size=1, max_size=40
+)
+# What memcached takes as a key, and what a line of a list may hold.
+KEY = re.compile(r"\A[!-~]{1,250}\Z")
+
+OPEN = values.Codec(None)
+SEALED = values.Codec("a secret")
+
+
+class KeysTest(unittest.TestCase):
+    def test_a_usual_members_key_is_the_legacy_drivers(self):
+        self.assertEqual(
+            "compute:node1", values.member_key("compute", "node1")
+        )
+
+    @hypothesis.given(NAMES, NAMES)
+    def test_every_key_is_one_that_memcached_takes(self, group, host):
+        for key in (
+            values.member_key(group, host),
+            values.record_key(group, host),
+            values.index_key(group, host),
+            values.forced_key(group),
+            *values.index_keys(group),
+            values.GROUPS_KEY,
+        ):
+            self.assertRegex(key, KEY)
+
+    @hypothesis.given(
+        st.tuples(NAMES, NAMES) | st.tuples(st.text(":a"), st.text(":a")),
+        st.tuples(NAMES, NAMES) | st.tuples(st.text(":a"), st.text(":a")),
+    )
+    @hypothesis.example(("a", "b:c"), ("a:b", "c"))
+    @hypothesis.example(("a\0b", "c"), ("a", "b\0c"))
+    @hypothesis.example(("a b", "c"), ("a", "b c"))
+    def test_no_two_members_share_a_key(self, one, other):
+        hypothesis.assume(one != other)
+        for key in values.member_key, values.record_key:
+            self.assertNotEqual(key(*one), key(*other))
+
+    @hypothesis.given(NAMES, NAMES)
+    @hypothesis.example("nova_sg", "g")
+    def test_no_member_takes_the_key_of_something_else(self, group, host):
+        taken = {
+            values.GROUPS_KEY,
+            values.forced_key(group),
+            values.record_key(group, host),
+            *values.index_keys(group),
+        }
+        self.assertNotIn(values.member_key(group, host), taken)
+
+    @hypothesis.given(NAMES, NAMES)
+    def test_a_member_is_listed_in_a_part_of_the_index(self, group, host):
+        self.assertIn(
+            values.index_key(group, host), values.index_keys(group)
+        )
+
+    def test_the_parts_of_the_index_are_of_one_size(self):
+        hosts = 10000
+        sizes = dict.fromkeys(values.index_keys("compute"), 0)
+        for number in range(hosts):
+            sizes[values.index_key("compute", f"node{number:05}")] += 1
+        self.assertLess(max(sizes.values()), 2 * hosts / len(sizes))
+        self.assertGreater(min(sizes.values()), hosts / len(sizes) / 2)
+
+    def test_groups_do_not_share_their_lists(self):
+        one, other = "compute", "network"
+        self.assertNotEqual(
+            values.forced_key(one), values.forced_key(other)
+        )
+        self.assertFalse(
+            set(values.index_keys(one)) & set(values.index_keys(other))
+        )
+
+
+class ReportTest(unittest.TestCase):
+    @hypothesis.given(SECRETS, NAMES, KINDS, MOMENTS, NAMES)
+    def test_what_is_written_is_read(self, secret, key, kind, at, binary):
+        codec = values.Codec(secret)
+        key = values.member_key("compute", key)
+        report = values.Report(kind, at / 1000, binary)
+        value = codec.report(key, report)
+        self.assertRegex(value, rb"\A[ -~]+\Z")
+        self.assertEqual(report, codec.read_report(key, value))
+
+    def test_a_usual_report_is_short(self):
+        report = values.Report(values.UP, 1790000000.123, "nova-compute")
+        value = OPEN.report("compute:node1", report)
+        self.assertEqual(b"1 up 1790000000123 nova-compute", value)
+
+    def test_what_is_no_report_is_refused(self):
+        for value in (
+            b"",
+            b" ",
+            b"1",
+            b"None",
+            b"1 up 5",
+            b"1 up 5 ",
+            b"1 up  nova-compute",
+            b"1 up x nova-compute",
+            b"1 up -5 nova-compute",
+            b"1 up 5.0 nova-compute",
+            b"1 up 1e3 nova-compute",
+            b"1 up 05 nova-compute",
+            b"1 up 1000000000000000 nova-compute",
+            b"1 up \xd9\xa1 nova-compute",
+            b"2 up 5 nova-compute",
+            b"1 down 5 nova-compute",
+            b"1 UP 5 nova-compute",
+            b" 1 up 5 nova-compute",
+            b"1 up 5 nova-compute ",
+            b"1 up 5 nova compute",
+            b"1 up 5 nova-compute\n",
+            b"1 up 5 nova-compute\r\n",
+            b"1\tup\t5\tnova-compute",
+            b"1 up 5 nova/compute",
+            b"1 up 5 nova%2dcompute",
+            b"1 up 5 nova%2Dcompute",
+            b"1 up 5 nova%",
+            b"1 up 5 %FF",
+            b"1 up 5 %ED%A0",
+            b"1 up 5 h\xc3\xa9ros",
+            b"1 up 5 nova-compute\0",
+            b"x" * 1024 * 1024,
+            pickle.dumps("1 up 5 nova-compute"),
+            pickle.dumps(values.Report(values.UP, 5.0, "nova-compute")),
+            "1 up 5 nova-compute".encode("utf-16"),
+        ):
+            with self.subTest(value=value[:40]):
+                with self.assertRaises(ValueError):
+                    OPEN.read_report("compute:node1", value)
+
+    @hypothesis.given(
+        st.binary(max_size=200)
+        | st.from_regex(rb"1 (up|left) [0-9]{1,16} [ -~]{1,20}")
+    )
+    def test_only_what_it_writes_is_read(self, value):
+        key = "compute:node1"
+        try:
+            report = OPEN.read_report(key, value)
+        except ValueError:
+            return
+        self.assertEqual(value, OPEN.report(key, report))
+
+
+class ListTest(unittest.TestCase):
+    @hypothesis.given(SECRETS, NAMES, st.sets(NAMES, max_size=5))
+    def test_what_is_written_is_read(self, secret, group, names):
+        codec = values.Codec(secret)
+        key = values.forced_key(group)
+        written = codec.lines(key, names)
+        self.assertEqual((names, 0), codec.read_lines(key, written))
+
+    @hypothesis.given(SECRETS, st.lists(NAMES, max_size=5))
+    def test_lines_are_added_by_appending(self, secret, names):
+        codec = values.Codec(secret)
+        written = b"".join(codec.line("nova_sg:g", name) for name in names)
+        self.assertEqual(len(names), written.count(b"\n"))
+        self.assertEqual(
+            (set(names), 0), codec.read_lines("nova_sg:g", written)
+        )
+
+    @hypothesis.given(SECRETS, st.sets(NAMES, min_size=1, max_size=5))
+    def test_equal_lists_are_written_equally(self, secret, names):
+        codec = values.Codec(secret)
+        self.assertEqual(
+            codec.lines("nova_sg:g", sorted(names)),
+            codec.lines("nova_sg:g", sorted(names, reverse=True)),
+        )
+
+    def test_lines_that_are_no_names_are_counted(self):
+        for value, names, refused in (
+            (b"", set(), 0),
+            (b"\n\n", set(), 0),
+            (b"one", {"one"}, 0),
+            (b"one\ntwo\n", {"one", "two"}, 0),
+            (b"one\none\n", {"one"}, 0),
+            (b"one\nwith space\ntwo\n", {"one", "two"}, 1),
+            (b"one\r\ntwo\n", {"two"}, 1),
+            (b"one\n%zz\n%FF\n%4\n", {"one"}, 3),
+            (b"one\n\xff\xfe\n\0\n", {"one"}, 2),
+            (b"two\n" + pickle.dumps("one\n"), {"two"}, None),
+        ):
+            with self.subTest(value=value):
+                found = OPEN.read_lines("nova_sg:g", value)
+                self.assertEqual(names, found[0])
+                if refused is None:
+                    self.assertGreater(found[1], 0)
+                else:
+                    self.assertEqual(refused, found[1])
+
+    @hypothesis.given(st.binary(max_size=200))
+    def test_only_what_it_writes_is_read(self, value):
+        names, refused = OPEN.read_lines("nova_sg:g", value)
+        lines = [line for line in value.split(b"\n") if line]
+        good = [
+            line
+            for line in lines
+            if line + b"\n"
+            in {OPEN.line("nova_sg:g", name) for name in names}
+        ]
+        self.assertEqual(len(lines), len(good) + refused)
+        self.assertEqual(len(set(good)), len(names))
+
+
+class SecretTest(unittest.TestCase):
+    """A value without the right authentication code is refused."""
+
+    KEY = "compute:node1"
+    REPORT = values.Report(values.UP, 1790000000.123, "nova-compute")
+
+    def setUp(self):
+        super().setUp()
+        self.value = SEALED.report(self.KEY, self.REPORT)
+
+    def refuse(self, codec, key, value):
+        with self.assertRaises(ValueError):
+            codec.read_report(key, value)
+
+    def test_the_right_one_is_taken(self):
+        self.assertEqual(
+            self.REPORT,
+            values.Codec("a secret").read_report(self.KEY, self.value),
+        )
+
+    def test_every_changed_byte_is_noticed(self):
+        for place in range(len(self.value)):
+            for change in 0x01, 0x20, 0x80:
+                with self.subTest(place=place, change=change):
+                    value = bytearray(self.value)
+                    value[place] ^= change
+                    self.refuse(SEALED, self.KEY, bytes(value))
+
+    def test_every_cut_and_addition_is_noticed(self):
+        for value in (
+            *(self.value[:end] for end in range(len(self.value))),
+            *(self.value[start:] for start in range(1, len(self.value))),
+            self.value + b" ",
+            self.value + b"0",
+            self.value + b"\n",
+            b" " + self.value,
+            self.value * 2,
+            self.value.upper(),
+        ):
+            with self.subTest(value=value):
+                self.refuse(SEALED, self.KEY, value)
+
+    def test_the_value_of_another_key_is_refused(self):
+        self.refuse(SEALED, "compute:node2", self.value)
+        self.refuse(
+            SEALED, values.record_key("compute", "node1"), self.value
+        )
+
+    def test_the_value_of_another_secret_is_refused(self):
+        self.refuse(values.Codec("a secreT"), self.KEY, self.value)
+
+    def test_a_value_without_a_code_is_refused(self):
+        self.refuse(SEALED, self.KEY, OPEN.report(self.KEY, self.REPORT))
+
+    def test_a_value_with_a_code_is_refused_by_who_has_no_secret(self):
+        self.refuse(OPEN, self.KEY, self.value)
+
+    def test_no_secret_and_an_empty_one_are_the_same(self):
+        # Not a code by an empty key, which anybody could make.
+        self.assertEqual(
+            OPEN.report(self.KEY, self.REPORT),
+            values.Codec("").report(self.KEY, self.REPORT),
+        )
+
+    @hypothesis.given(SECRETS, SECRETS, NAMES, NAMES)
+    def test_a_secret_is_needed_for_any_report(
+        self, secret, other, host, binary
+    ):
+        hypothesis.assume(secret != other)
+        key = values.member_key("compute", host)
+        report = values.Report(values.UP, 1790000000.123, binary)
+        value = values.Codec(secret).report(key, report)
+        self.refuse(values.Codec(other), key, value)
+
+    @hypothesis.given(st.binary(max_size=200))
+    def test_random_bytes_are_refused(self, value):
+        self.refuse(SEALED, self.KEY, value)
+
+    def test_a_list_loses_only_the_lines_of_others(self):
+        mine = SEALED.line("nova_sg:g", "mine")
+        others = values.Codec("another").line("nova_sg:g", "others")
+        unsigned = OPEN.line("nova_sg:g", "unsigned")
+        moved = SEALED.line("nova_sg:f:0", "moved")
+        self.assertEqual(
+            ({"mine"}, 3),
+            SEALED.read_lines(
+                "nova_sg:g", others + mine + unsigned + moved
+            ),
+        )
+
+    @hypothesis.given(st.binary(max_size=200))
+    def test_random_bytes_are_no_names(self, value):
+        names, _ = SEALED.read_lines("nova_sg:g", value)
+        self.assertEqual(set(), names)
+
+    def test_the_secret_is_not_in_what_is_written(self):
+        secret = "correct-horse"
+        value = values.Codec(secret).report(self.KEY, self.REPORT)
+        self.assertNotIn(secret.encode(), value)
