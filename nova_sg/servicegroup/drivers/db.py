@@ -53,7 +53,7 @@ class DbDriver(base.Driver):
         self._ready = not self._embedded
         self._lock = threading.Lock()
         self._clock = clock.BackendClock()
-        self._warned: set[str] = set()
+        self._warned: set[Any] = set()
 
     def _run(self, work):
         if not self._ready:
@@ -128,8 +128,20 @@ class DbDriver(base.Driver):
         if rows:
             now = _seconds(rows[0].now)
             self._clock.sample(sent, received, now)
-        facts = [self._fact(sent, row) for row in rows]
+        facts = [self._fact(sent, row) for row in rows if self._named(row)]
         return base.Snapshot(sent, facts, complete=True)
+
+    def _named(self, row: Any) -> bool:
+        if isinstance(row.host, str):
+            return True
+        self._warn_once(
+            row.host,
+            "A services table record of %s has %r where the host's name "
+            "should be; it is ignored",
+            row.topic,
+            row.host,
+        )
+        return False
 
     def _fact(self, asked: float, row: Any) -> detector.Fact:
         seen = self._moment(row.host, row.last_seen_up)
@@ -153,15 +165,19 @@ class DbDriver(base.Driver):
         try:
             return _moment(value)
         except ValueError:
-            if host not in self._warned:
-                self._warned.add(host)
-                LOG.warning(
-                    "The services table record of %s has %r where a time "
-                    "should be; it is taken for none",
-                    host,
-                    value,
-                )
+            self._warn_once(
+                host,
+                "The services table record of %s has %r where a time should "
+                "be; it is taken for none",
+                host,
+                value,
+            )
             return None
+
+    def _warn_once(self, host: Any, words: str, *values: Any) -> None:
+        if host not in self._warned:
+            self._warned.add(host)
+            LOG.warning(words, *values)
 
     def groups(self) -> list[str]:
         return self._run(queries.groups)
@@ -289,8 +305,11 @@ def _vanished(binary: str, host: str) -> exception.MemberVanished:
 
 
 def _version(connection) -> str:
-    info = connection.dialect.server_version_info
-    return f"{connection.dialect.name} {'.'.join(map(str, info))}"
+    dialect = connection.dialect
+    # MariaDB speaks MySQL's dialect.
+    is_mariadb = getattr(dialect, "is_mariadb", False)
+    name = "mariadb" if is_mariadb else dialect.name
+    return f"{name} {'.'.join(map(str, dialect.server_version_info[:3]))}"
 
 
 def _moment(value: Any) -> datetime.datetime | None:
@@ -305,7 +324,11 @@ def _moment(value: Any) -> datetime.datetime | None:
     if not isinstance(value, datetime.datetime):
         raise ValueError(f"not a time: {value!r}")
     if value.tzinfo is not None:
-        value = value.astimezone(datetime.UTC).replace(tzinfo=None)
+        try:
+            value = value.astimezone(datetime.UTC).replace(tzinfo=None)
+        except OverflowError as error:
+            # On the edge of the calendar.
+            raise ValueError(str(error)) from error
     return value
 
 
