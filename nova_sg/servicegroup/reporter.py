@@ -166,6 +166,9 @@ class Reporter:
         joined = self._by_service.get(id(service))
         if joined is None:
             ref = service.service_ref
+            if ref is None:
+                # It has left, and its timer had begun this call before.
+                return
             joined = _Joined(_membership(ref["host"], ref["topic"], service))
             joined.trouble = bool(
                 getattr(service, "model_disconnected", False)
@@ -187,10 +190,9 @@ class Reporter:
                 if joined.membership.host == host
                 and joined.membership.group == group
             ]
-            for key, _ in leaving:
+            for key, joined in leaving:
+                joined.stop()
                 del self._by_service[key]
-        for _, joined in leaving:
-            joined.stop()
         if not leaving:
             service = Standalone(host, group)
             self._driver.withdraw(_membership(host, group, service))
