@@ -338,10 +338,18 @@ class GroupView:
                         "Looking at the group %s failed", self.group
                     )
                 took = time.monotonic() - begun
-            pause = max(
-                CONF.servicegroup.view_refresh_interval,
-                took * (1 - DUTY) / DUTY,
-            )
+            pause = self._pause(took)
+
+    def _pause(self, took: float) -> float:
+        """Return the seconds until the next look, after one that took."""
+        pause = CONF.servicegroup.view_refresh_interval
+        if self._trouble:
+            # A failure took long by waiting, which is no load; and the
+            # sooner the backend is found to be back, the better.
+            return pause
+        # However large the group, or slow the backend: death is noticed.
+        rest = min(took * (1 - DUTY) / DUTY, CONF.service_down_time / 4)
+        return max(pause, rest)
 
     def close(self) -> None:
         """Stop looking, and end all subscriptions."""
