@@ -22,7 +22,7 @@ import sys
 from cliff import app, commandmanager
 from oslo_config import cfg
 
-from nova_sg import config, servicegroup, version
+from nova_sg import config, exception, servicegroup, version
 from nova_sg.servicegroup import process
 
 PROG = "nova-sg"
@@ -74,7 +74,12 @@ class Shell(app.App):
             arguments += ["--config-file", name]
         for name in self.options.config_dir:
             arguments += ["--config-dir", name]
-        config.parse(arguments, PROG)
+        try:
+            config.parse(arguments, PROG)
+        except exception.ConfigError as error:
+            # cliff would end with 1, which is is-up's word for down.
+            self.LOG.error(error)
+            sys.exit(2)
 
     @property
     def api(self) -> servicegroup.API:

@@ -39,6 +39,8 @@ T = TypeVar("T")
 
 # How long statements of this process wait for another's lock on SQLite.
 SQLITE_PATIENCE = 5.0
+# MySQL's and MariaDB's error number.
+NO_SUCH_TABLE = 1146
 
 
 class utcnow(functions.FunctionElement):
@@ -166,7 +168,7 @@ class Database:
                 time.sleep(random.uniform(0.005, 0.02))
 
     def _explained(self, error: Exception) -> exception.BackendError:
-        if isinstance(error, db_exception.DBNonExistentTable):
+        if _is_missing_table(error):
             text = (
                 f"the database {self.name} has no services table; "
                 "create it with: nova-sg db sync"
@@ -204,6 +206,14 @@ def _set_up_sqlite(connection, record) -> None:
                 if "locked" not in str(error) or time.monotonic() > give_up:
                     raise
                 time.sleep(random.uniform(0.005, 0.02))
+
+
+def _is_missing_table(error: Exception) -> bool:
+    if isinstance(error, db_exception.DBNonExistentTable):
+        return True
+    # oslo.db does not know MySQL's and MariaDB's.
+    cause = getattr(error, "orig", None)
+    return getattr(cause, "args", ())[:1] == (NO_SUCH_TABLE,)
 
 
 def _is_locked(error: Exception) -> bool:
