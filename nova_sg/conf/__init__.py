@@ -26,11 +26,20 @@ from nova_sg.conf import (
     memcache,
     service,
     servicegroup,
+    zookeeper,
 )
 
 CONF = cfg.CONF
 
-SECTIONS = (base, cache, database, memcache, service, servicegroup)
+SECTIONS = (
+    base,
+    cache,
+    database,
+    memcache,
+    service,
+    servicegroup,
+    zookeeper,
+)
 
 
 def register_opts(conf: cfg.ConfigOpts) -> None:

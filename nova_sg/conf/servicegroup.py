@@ -21,6 +21,7 @@ DEFAULT_OPTS = [
         choices=[
             ("db", "the services table of a database"),
             ("mc", "memcached"),
+            ("zk", "ZooKeeper"),
         ],
         help="""
 Where members report and observers look.
@@ -30,6 +31,7 @@ Related options:
 * service_down_time: how long a member may be silent.
 * [database] connection, for db.
 * memcached_servers, for mc.
+* [zookeeper] address, for zk.
 """,
     ),
 ]

@@ -74,7 +74,9 @@ class ZKSession:
             recv_timeout: int = 10000,
             ident: tuple[int, str] = _NO_IDENT, zklog_fd: Any = None,
             init_cbs: Iterable[Any] | None = None, *,
-            operation_timeout: float | None = None) -> None:
+            operation_timeout: float | None = None,
+            ssl_cert: str | None = None,
+            auths: Iterable[tuple[str, Any]] = ()) -> None:
         """Begin a session.
 
         :param host: host:port pairs with commas between them, and possibly
@@ -88,16 +90,26 @@ class ZKSession:
         :param init_cbs: callbacks for add_connection_callback().
         :param operation_timeout: the timeout of calls that are given none,
             in seconds.
+        :param auths: (scheme, certificate) to authenticate with, from the
+            first request on; see add_auth().
+        :param ssl_cert: use TLS, with the files that zookeeper.init_ssl
+            takes.
         :raises zookeeper.OperationTimeoutException: when `timeout` is over;
             the session is then closed.
+        :raises zookeeper.TLSNotSupported: with ssl_cert, when the C library
+            has no TLS.
         """
+        self._init = zookeeper.init
+        if ssl_cert is not None:
+            init_ssl = zookeeper.init_ssl
+            self._init = lambda host, *args: init_ssl(host, ssl_cert, *args)
         if zklog_fd is not None:
             zookeeper.set_log_stream(zklog_fd)
         self._host = host
         self._recv_timeout = recv_timeout
         self._ident = ident
         self._operation_timeout = operation_timeout
-        self._auths: list[tuple[Any, Any]] = []
+        self._auths: list[tuple[Any, Any]] = list(auths)
         self._listeners: list[Callable[[str], object]] = []
         self._connection_callbacks = list(init_cbs or ())
 
@@ -527,7 +539,7 @@ class ZKSession:
             self, events: queue.Queue,
             ident: tuple[int, str]) -> int | None:
         try:
-            handle = zookeeper.init(
+            handle = self._init(
                 self._host, zookeeper.Immediate(
                     lambda *event: events.put(event)),
                 self._recv_timeout, ident)

@@ -51,6 +51,8 @@ class Fact(NamedTuple):
     binary: str | None = None
     #: The member left by itself and has not reported since.
     left: bool = False
+    #: The backend itself has found the member to be dead.
+    lost: bool = False
     #: An operator declared the member down.
     forced_down: bool = False
     #: No new work is to be placed there; says nothing about life.
@@ -83,6 +85,7 @@ SILENT = Verdict(DOWN, "silent")
 NEVER_REPORTED = Verdict(DOWN, "never-reported")
 FORCED_DOWN = Verdict(DOWN, "forced-down")
 LEFT = Verdict(DOWN, "left")
+LOST = Verdict(DOWN, "lost")
 NOT_A_MEMBER = Verdict(UNKNOWN, "not-a-member")
 UNAVAILABLE = Verdict(UNKNOWN, "unavailable")
 
@@ -126,6 +129,10 @@ class Detector:
         self.last_look: float | None = None
         #: Whether the backend failed to answer since then.
         self.failing = False
+        # When it answered again after it had failed to, and how long
+        # members may take to be there again then.
+        self._back = float("-inf")
+        self._rejoin = 0.0
         self._known: dict[str, Known] = {}
         # Disjoint (begin, end), in order, in which the backend gave no
         # answer.
@@ -139,6 +146,7 @@ class Detector:
         facts: Iterable[Fact],
         *,
         complete: bool = False,
+        rejoin: float = 0.0,
     ) -> list[str]:
         """Take in an answer of the backend.
 
@@ -146,11 +154,15 @@ class Detector:
         :param facts: what it said
         :param complete: whether the answer names every member there is; who
             is not named then is no longer a member
+        :param rejoin: seconds within which members that the backend lost
+            while it was away come back by themselves
         :returns: the names that are no longer members
         """
         if self.failing and self.last_look is not None:
             self.stalled(self.last_look, asked)
+            self._back = asked
         self.failing = False
+        self._rejoin = rejoin
         if self.last_look is None or asked > self.last_look:
             self.last_look = asked
         # A stall that ended longer ago than a member may be silent excuses
@@ -240,6 +252,8 @@ class Detector:
         fact = known.fact
         if fact.left:
             return LEFT
+        if fact.lost and self.last_look - self._back > self._rejoin:
+            return LOST
         since = known.last_report
         if since is None:
             since = fact.registered
@@ -282,6 +296,8 @@ class Detector:
             return "forced down by an operator"
         if verdict is LEFT:
             return "left the group"
+        if verdict is LOST:
+            return "its session with the backend ended"
         if verdict in (REGISTERED, NEVER_REPORTED):
             since = known.fact.registered
             if since is None:
@@ -312,6 +328,7 @@ def _order(fact: Fact) -> tuple:
         fact.registered is not None,
         fact.registered or 0.0,
         not fact.left,
+        not fact.lost,
         fact.forced_down,
         fact.disabled,
         fact.disabled_reason or "",

@@ -81,6 +81,7 @@ class GroupView:
         self._expired = False
         self._thread: threading.Thread | None = None
         self._wake = threading.Event()
+        self._following = False
         self._closed = False
         self._used = 0.0
 
@@ -250,7 +251,10 @@ class GroupView:
             )
         before = {host: judge.known(host) for host in judge.hosts()}
         gone = judge.look(
-            snapshot.asked, snapshot.facts, complete=snapshot.complete
+            snapshot.asked,
+            snapshot.facts,
+            complete=snapshot.complete,
+            rejoin=snapshot.rejoin,
         )
         now = time.monotonic()
         verdicts = {host: judge.judge(host, now) for host in judge.hosts()}
@@ -316,6 +320,9 @@ class GroupView:
             # to give.
             if self._stale():
                 self._look()
+            if not self._following:
+                self._following = True
+                self._driver.follow(self.group, self._wake.set)
             self._thread = threading.Thread(
                 target=self._run, name=f"nova-sg-view-{self.group}"
             )
@@ -324,7 +331,11 @@ class GroupView:
 
     def _run(self) -> None:
         pause = CONF.servicegroup.view_refresh_interval
-        while not self._wake.wait(pause):
+        while True:
+            self._wake.wait(pause)
+            self._wake.clear()
+            if self._closed:
+                return
             with self._lock:
                 idle = time.monotonic() - self._used > IDLE
                 if idle and not self._watches:

@@ -92,6 +92,7 @@ int zoo_acreate(
 int zoo_adelete(
     zhandle_t *zh, const char *path, int version,
     void_completion_t completion, uintptr_t context);
+int zoo_delete(zhandle_t *zh, const char *path, int version);
 int zoo_awexists(
     zhandle_t *zh, const char *path, watcher_fn watcher, uintptr_t watch,
     stat_completion_t completion, uintptr_t context);

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from nova_sg.servicegroup import detector
@@ -59,6 +59,9 @@ class Snapshot(NamedTuple):
     facts: list[detector.Fact]
     #: Whether every member there is, is among the facts.
     complete: bool
+    #: Seconds within which members that the backend lost while it was away
+    #: come back by themselves.
+    rejoin: float = 0.0
 
 
 class Finding(NamedTuple):
@@ -100,6 +103,12 @@ class Driver(abc.ABC):
         """Ask about all members of a group.
 
         :raises BackendError: there is no answer
+        """
+
+    def follow(self, group: str, wake: Callable[[], None]) -> None:  # noqa: B027
+        """Have wake() called, quickly and from any thread, for each change.
+
+        Only for backends that tell; others are looked at now and then.
         """
 
     @abc.abstractmethod
