@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import queue
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -72,7 +73,7 @@ class RemoteServer:
         #: restarted, and be empty.
         self.generation = 0
         self._timeout = timeout
-        memcache._Host(address)
+        _check_address(address)
         self._queue: queue.Queue = queue.Queue()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -102,7 +103,7 @@ class RemoteServer:
         def set_(client: _Client) -> None:
             if not client.set(key, value, time=expire):
                 _check(client)
-                raise OSError("the value was not stored")
+                raise self._refusal("the value was not stored")
 
         return self._submit(set_, again=True)
 
@@ -114,7 +115,7 @@ class RemoteServer:
                 if client.append(key, line) or client.add(key, line):
                     return
                 _check(client)
-            raise OSError("the line was not added")
+            raise self._refusal("the line was not added")
 
         return self._submit(append)
 
@@ -144,7 +145,7 @@ class RemoteServer:
                     _check(client)
             finally:
                 client.reset_cas()
-            raise OSError("others keep changing the value")
+            raise self._refusal("others keep changing the value")
 
         return self._submit(update)
 
@@ -203,6 +204,10 @@ class RemoteServer:
                 future.set_exception(error)
         client.disconnect_all()
 
+    def _refusal(self, text: str) -> exception.BackendError:
+        """Return an answer that says nothing against the server."""
+        return exception.BackendError(f"memcached at {self.address}: {text}")
+
     def _do(self, client: _Client, work: Callable, again: bool) -> Any:
         if self._failed_at is not None:
             if time.monotonic() - self._failed_at < RETRY:
@@ -218,6 +223,8 @@ class RemoteServer:
                 if fresh or not again or self._timed_out:
                     raise
                 result = self._attempt(client, work)
+        except exception.BackendError:
+            raise
         except Exception as error:
             host.close_socket()
             self._failed_at = time.monotonic()
@@ -231,13 +238,15 @@ class RemoteServer:
         host.deaduntil = 0
         begun = time.monotonic()
         self._timed_out = False
-        if host.socket is None:
+        before = host.socket
+        try:
             if not host.connect():
                 raise OSError("cannot connect")
-            self.generation += 1
-        try:
             return work(client)
         finally:
+            # The library, too, connects anew and tries again.
+            if host.socket is not None and host.socket is not before:
+                self.generation += 1
             self._timed_out = time.monotonic() - begun >= self._timeout * 0.9
 
     def close(self) -> None:
@@ -246,6 +255,12 @@ class RemoteServer:
             if self._thread is not None:
                 self._queue.put(None)
                 self._thread.join(self._timeout * 2)
+
+
+def _check_address(address: str) -> None:
+    host = memcache._Host(address)
+    if host.family != socket.AF_UNIX and not 0 < host.port < 65536:
+        raise ValueError(f"{host.port} is not a port")
 
 
 def _check(client: _Client) -> None:

@@ -50,6 +50,9 @@ KEY_LENGTH = 250
 # Into how many parts a group's index is cut: each member reads its part now
 # and then, each observer all of them.
 INDEX_PARTS = 128
+# A list that is longer, in bytes, is written anew before a line is added:
+# memcached takes a megabyte, and what is no name may fill it.
+LIST_LENGTH = 256 * 1024
 
 _PLAIN_KEY = re.compile(r"[!-~]+")
 _REPORT = re.compile(rb"1 (up|left|gone) (0|[1-9]\d{0,14}) ([!-~]+)")

@@ -70,7 +70,9 @@ class McDriver(base.Driver):
         # By group: the members that observations have shown so far. They
         # are asked for even when the index has lost them.
         self._seen: dict[str, set[str]] = {}
-        self._clock_read: dict[Server, float] = {}
+        # When each server's clock was read, and the connection that it was
+        # read by: a server that was restarted may show another time.
+        self._clock_read: dict[Server, tuple[float, int]] = {}
         self._warned: set[str] = set()
 
     def _replicas(self, group: str) -> list[Server]:
@@ -159,10 +161,17 @@ class McDriver(base.Driver):
         writes = {}
         for server, lists in found.items():
             for key, name in wanted:
-                names, _ = self._codec.read_lines(key, lists.get(key, b""))
-                if name not in names:
-                    writes[server, key] = server.append(
-                        key, self._codec.line(key, name)
+                value = lists.get(key, b"")
+                names, _ = self._codec.read_lines(key, value)
+                if name in names:
+                    continue
+                if len(value) < values.LIST_LENGTH:
+                    line = self._codec.line(key, name)
+                    writes[server, key] = server.append(key, line)
+                else:
+                    # What others wrote there leaves no room for a line.
+                    writes[server, key] = server.update(
+                        key, self._adding(key, name)
                     )
             writes[server, record] = server.set(
                 record,
@@ -189,24 +198,27 @@ class McDriver(base.Driver):
         with self._lock:
             hosts = set(self._seen.get(group, ()))
         forced: set[str] = set()
+        # By key: what is wrong with its value.
+        ignored: dict[str, str] = {}
         for found in lists.values():
             for key, value in found.items():
                 names, refused = self._codec.read_lines(key, value)
                 if refused:
-                    self._warn(key, f"{refused} lines that are not names")
+                    ignored[key] = f"{refused} lines that are not names"
                 if key == forced_key:
                     forced |= names
                 else:
                     hosts |= names
         best = self._read(
-            lists, {values.member_key(group, h): h for h in hosts}
+            lists, {values.member_key(group, h): h for h in hosts}, ignored
         )
         # A member without a value may have a record.
         absent = {
             values.record_key(group, h): h for h in hosts if h not in best
         }
         if absent:
-            best.update(self._read(lists, absent))
+            best.update(self._read(lists, absent, ignored))
+        self._warn(ignored)
         gone = {h for h, (_, r) in best.items() if r.kind == values.GONE}
         hosts -= gone
         with self._lock:
@@ -218,11 +230,15 @@ class McDriver(base.Driver):
         return base.Snapshot(asked, facts, complete=True)
 
     def _read(
-        self, replicas: Mapping[Server, Any], keys: Mapping[str, str]
+        self,
+        replicas: Mapping[Server, Any],
+        keys: Mapping[str, str],
+        ignored: dict[str, str],
     ) -> dict[str, tuple[float, values.Report]]:
         """Return the latest report of each host, and its monotonic moment.
 
         :param keys: the host that each key belongs to
+        :param ignored: takes what is wrong with the value of a key
         """
         if not keys:
             return {}
@@ -233,7 +249,7 @@ class McDriver(base.Driver):
                 try:
                     report = self._codec.read_report(key, value)
                 except ValueError as error:
-                    self._warn(key, str(error))
+                    ignored[key] = str(error)
                     continue
                 at = server.clock.to_monotonic(report.at)
                 host = keys[key]
@@ -254,7 +270,6 @@ class McDriver(base.Driver):
         try:
             seen = datetime.datetime.fromtimestamp(report.at, datetime.UTC)
         except (OverflowError, ValueError, OSError):
-            self._warn(host, "a report from beyond all calendars")
             seen = None
         return detector.Fact(
             host=host,
@@ -266,15 +281,18 @@ class McDriver(base.Driver):
             forced_down=forced,
         )
 
-    def _warn(self, key: str, what: str) -> None:
-        if key not in self._warned:
-            self._warned.add(key)
-            LOG.warning(
-                "Ignored what memcached has as %(key)r: %(what)s. Somebody "
-                "else writes there, or [memcache] memcache_secret_key is "
-                "not the same everywhere",
-                {"key": key, "what": what},
-            )
+    def _warn(self, ignored: Mapping[str, str]) -> None:
+        """Tell of keys whose values were ignored, once of each."""
+        new = sorted(ignored.keys() - self._warned)
+        if not new:
+            return
+        self._warned.update(new)
+        LOG.warning(
+            "Ignored what memcached has as %(key)r: %(what)s (%(count)d such "
+            "keys). Somebody else writes there, or [memcache] "
+            "memcache_secret_key is not the same everywhere",
+            {"key": new[0], "what": ignored[new[0]], "count": len(new)},
+        )
 
     def groups(self) -> list[str]:
         found: set[str] = set()
@@ -290,29 +308,19 @@ class McDriver(base.Driver):
     def force_down(self, group: str, host: str, forced: bool) -> None:
         self._require(group, host)
         key = values.forced_key(group)
-
-        def change(old: bytes) -> bytes:
-            names, _ = self._codec.read_lines(key, old)
-            names = names | {host} if forced else names - {host}
-            return self._codec.lines(key, names)
-
+        change = (
+            self._adding(key, host) if forced else self._without(key, host)
+        )
         self._gather({s: s.update(key, change) for s in self._replicas(group)})
 
     def forget(self, group: str, host: str) -> None:
         self._require(group, host)
         index, forced = values.index_key(group, host), values.forced_key(group)
-
-        def without(key: str) -> Callable[[bytes], bytes]:
-            def change(old: bytes) -> bytes:
-                names, _ = self._codec.read_lines(key, old)
-                return self._codec.lines(key, names - {host})
-
-            return change
-
         writes = {}
         for server in self._replicas(group):
             for key in (index, forced):
-                writes[server, key] = server.update(key, without(key))
+                change = self._without(key, host)
+                writes[server, key] = server.update(key, change)
             gone = values.Report(values.GONE, _now(server), "gone")
             for key in (
                 values.member_key(group, host),
@@ -322,6 +330,24 @@ class McDriver(base.Driver):
                     key, self._codec.report(key, gone), RECORD_LIFE
                 )
         self._gather(writes)
+
+    def _adding(self, key: str, name: str) -> Callable[[bytes], bytes]:
+        """Return what adds a name to a list, and drops what is none."""
+
+        def change(old: bytes) -> bytes:
+            names, _ = self._codec.read_lines(key, old)
+            return self._codec.lines(key, names | {name})
+
+        return change
+
+    def _without(self, key: str, name: str) -> Callable[[bytes], bytes]:
+        """Return what removes a name from a list, and what is none."""
+
+        def change(old: bytes) -> bytes:
+            names, _ = self._codec.read_lines(key, old)
+            return self._codec.lines(key, names - {name})
+
+        return change
 
     def _require(self, group: str, host: str) -> None:
         if all(fact.host != host for fact in self.observe(group).facts):
@@ -357,11 +383,11 @@ class McDriver(base.Driver):
 
     def _read_clocks(self, replicas: list[Server]) -> None:
         now = time.monotonic()
-        due = [
-            server
-            for server in replicas
-            if now - self._clock_read.get(server, -CLOCK_LIFE) >= CLOCK_LIFE
-        ]
+        due = []
+        for server in replicas:
+            read, generation = self._clock_read.get(server, (now, None))
+            if generation != server.generation or now - read >= CLOCK_LIFE:
+                due.append(server)
         if not due:
             return
         try:
@@ -369,7 +395,7 @@ class McDriver(base.Driver):
         except exception.BackendError:
             return
         for server in read:
-            self._clock_read[server] = now
+            self._clock_read[server] = now, server.generation
 
     def check(self) -> list[base.Finding]:
         findings = []
@@ -468,5 +494,3 @@ def _check_clock(server: Server) -> base.Finding:
         "Synchronise the clocks (NTP). Verdicts of nova_sg do not depend on "
         "it; the times it shows do",
     )
-
-
