@@ -99,7 +99,7 @@ class API:
 
         :raises ServiceGroupUnavailable: the backend cannot be asked
         """
-        return process.shared().view(group).members()
+        return self._driver.shared().view(group).members()
 
     def member(self, group: str, host: str) -> view.Member:
         """Return one member of a group.
@@ -107,18 +107,18 @@ class API:
         :raises MemberNotFound: the group has no such member
         :raises ServiceGroupUnavailable: the backend cannot be asked
         """
-        return process.shared().view(group).member(host)
+        return self._driver.shared().view(group).member(host)
 
     def size(self, group: str) -> int:
         """Return how many members a group had at the last look."""
-        return process.shared().view(group).size()
+        return self._driver.shared().view(group).size()
 
     def groups(self) -> list[str]:
         """Return the names of all known groups, sorted.
 
         :raises BackendError: the backend cannot be asked
         """
-        return sorted(process.shared().driver.groups())
+        return sorted(self._driver.shared().driver.groups())
 
     def watch(
         self, group: str, callback: Callable[[events.Event], None]
@@ -129,7 +129,7 @@ class API:
 
         :returns: the subscription; its cancel() ends it
         """
-        return process.shared().view(group).watch(callback)
+        return self._driver.shared().view(group).watch(callback)
 
     def refresh(self, group: str) -> list[events.Event]:
         """Look at a group now.
@@ -137,7 +137,7 @@ class API:
         :returns: what changed since the last look of this process; nothing
             if it was the first, or if the backend did not answer
         """
-        return process.shared().view(group).refresh()
+        return self._driver.shared().view(group).refresh()
 
 
     def force_down(self, host: str, group: str, forced: bool = True) -> None:
@@ -146,7 +146,7 @@ class API:
         :raises MemberNotFound: the group has no such member
         :raises BackendError: the word did not get through
         """
-        shared = process.shared()
+        shared = self._driver.shared()
         shared.driver.force_down(group, host, forced)
         shared.view(group).expire()
 
@@ -158,7 +158,7 @@ class API:
         :raises ServiceGroupUnavailable: nobody can say whether it is up
         :raises BackendError: the word did not get through
         """
-        shared = process.shared()
+        shared = self._driver.shared()
         group_view = shared.view(group)
         group_view.refresh()
         member = group_view.member(host)
@@ -184,7 +184,13 @@ class GroupDriver:
     """
 
     def __init__(self) -> None:
+        # Reading an option takes longer than judging a record.
         self.service_down_time = CONF.service_down_time
+        self._name = CONF.servicegroup_driver
+
+    def shared(self) -> process.Shared:
+        """Return what this process shares for our driver."""
+        return process.shared(self._name)
 
     def join(
         self, member: str | Mapping, group: str, service: Any = None
@@ -192,17 +198,17 @@ class GroupDriver:
         host = _name(member)
         if service is None:
             service = reporter.Standalone(host, group)
-        shared = process.shared()
+        shared = self.shared()
         shared.reporter.join(host, group, service, self._report_state)
         shared.view(group).expire()
 
     def leave(self, member: str | Mapping, group: str) -> None:
-        shared = process.shared()
+        shared = self.shared()
         shared.reporter.leave(_name(member), group)
         shared.view(group).expire()
 
     def is_up(self, member: Mapping) -> bool:
-        shared = process.shared()
+        shared = self.shared()
         reference = shared.driver.read_reference(member)
         if reference is None:
             return shared.view(member["topic"]).is_up(member["host"])
@@ -210,7 +216,7 @@ class GroupDriver:
         return verdict.state == detector.UP
 
     def updated_time(self, member: Mapping) -> Any:
-        shared = process.shared()
+        shared = self.shared()
         recorded = shared.driver.updated_time(member)
         if shared.driver.read_reference(member) is not None:
             return recorded
@@ -220,10 +226,10 @@ class GroupDriver:
         return seen
 
     def get_all(self, group: str) -> list[str]:
-        return process.shared().view(group).hosts_up()
+        return self.shared().view(group).hosts_up()
 
     def _report_state(self, service: Any) -> None:
-        process.shared().reporter.report_state(service)
+        self.shared().reporter.report_state(service)
 
 
 def _name(member: str | Mapping) -> str:

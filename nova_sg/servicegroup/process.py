@@ -63,12 +63,14 @@ _shared: dict[str, Shared] = {}
 _lock = threading.Lock()
 
 
-def shared() -> Shared:
-    """Return this process's own, for the driver that is configured.
+def shared(name: str | None = None) -> Shared:
+    """Return this process's own for a driver.
 
+    :param name: the driver; by default the one that is configured
     :raises ConfigError: the driver cannot be loaded
     """
-    name = CONF.servicegroup_driver
+    if name is None:
+        name = CONF.servicegroup_driver
     found = _shared.get(name)
     if found is None:
         with _lock:
