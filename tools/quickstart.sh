@@ -61,6 +61,8 @@ install() {
         python=$(find_python)
         ensure_venv_module "$python"
         say "Making ${ENVIRONMENT#"$ROOT"/} with $python"
+        # tox leaves a file of this name, which points to its environment.
+        [[ -d $ENVIRONMENT ]] || rm -f "$ENVIRONMENT"
         "$python" -m venv --clear "$ENVIRONMENT"
     fi
     say "Installing nova_sg into ${ENVIRONMENT#"$ROOT"/}"
