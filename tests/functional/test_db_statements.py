@@ -1,0 +1,166 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""What the db driver tells the database, and how much: next to nothing."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+from tests.base import wait_for
+from tests.functional import db
+
+
+class SteadyMemberTest(db.MariaDBTestCase):
+    def test_a_report_is_one_update_and_nothing_else(self):
+        interval = 0.1
+        updates = self._global_status("Com_update")
+        with self.general_log() as log:
+            counted = self.count_statements()
+            self.join("one", interval=interval)
+            wait_for(
+                lambda: (self.value("report_count", "one") or 0) >= 15, 60
+            )
+            self.stop_reports()
+            reports = log.from_first_report()
+        number = self.value("report_count", "one")
+
+        self.assertEqual(number, len(reports))
+        for _, command, text in reports:
+            self.assertEqual("Query", command)
+            self.assertRegex(text, db.REPORT)
+        self.assertEqual(number, self._global_status("Com_update") - updates)
+        # SQLAlchemy's own account, with names for the parameters.
+        self.assertEqual(1, len(set(counted[-number:])), counted)
+        self.assertEqual(
+            number, sum(text.startswith("UPDATE") for text in counted)
+        )
+        self._check_pace(reports, interval)
+
+    def _check_pace(self, reports, interval):
+        # The first one is sent at join, by itself.
+        times = [when for when, _, _ in reports[1:]]
+        span = (times[-1] - times[0]).total_seconds()
+        steps = len(times) - 1
+        # Each waits up to a tenth of an interval.
+        self.assertGreater(span, (steps - 0.2) * interval)
+        self.assertLess(span, steps * interval * 3 + 2)
+
+    def test_the_agent_adds_its_looks_and_nothing_else(self):
+        interval, refresh = 0.2, 0.5
+        path = os.path.join(self.folder, "agent.conf")
+        with open(path, "w") as config:
+            config.write(
+                "[DEFAULT]\n"
+                "host = one\n"
+                f"report_interval = {interval}\n"
+                "service_down_time = 20\n"
+                "[servicegroup]\n"
+                f"view_refresh_interval = {refresh}\n"
+                "[database]\n"
+                f"connection = {self.url}\n"
+            )
+        with self.general_log() as log:
+            agent = subprocess.Popen(
+                [
+                    *(sys.executable, "-m", "nova_sg.cmd.agent"),
+                    *("--config-file", path),
+                ],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+            with agent:
+                self.addCleanup(agent.kill)
+                # The timer's first report comes five seconds later.
+                wait_for(
+                    lambda: (self.value("report_count", "one") or 0) >= 10, 60
+                )
+                begun = log.from_first_report()[0][0]
+                number, entries = self._consistent(log)
+                agent.send_signal(signal.SIGTERM)
+                output, _ = agent.communicate(timeout=30)
+        self.assertEqual(0, agent.returncode, output)
+
+        looks = [text for _, _, text in entries if db.LOOK.match(text)]
+        reports = [text for _, _, text in entries if db.REPORT.match(text)]
+        self.assertEqual(number, len(reports))
+        self.assertEqual(len(entries), len(looks) + len(reports), entries)
+        self.assertTrue(looks)
+        span = (entries[-1][0] - begun).total_seconds()
+        self.assertLessEqual(len(looks), span / refresh + 2)
+
+    def _consistent(self, log):
+        """Return report_count, and the log as it was at that moment."""
+        while True:
+            before = log.from_first_report()
+            number = self.value("report_count", "one")
+            after = log.from_first_report()
+            if before == after:
+                return number, after
+
+    def _global_status(self, name):
+        rows = self.server.execute(f"SHOW GLOBAL STATUS LIKE '{name}'")
+        return int(rows[0][1])
+
+
+class ManyMembersTest(db.MariaDBTestCase):
+    MEMBERS = 10_000
+
+    def setUp(self):
+        super().setUp()
+        self.sql(
+            "INSERT INTO services (host, topic, `binary`, report_count, "
+            "deleted, created_at, last_seen_up) "
+            "SELECT CONCAT('node-', seq), 'compute', 'nova-compute', 7, 0, "
+            "UTC_TIMESTAMP(6), UTC_TIMESTAMP(6) - INTERVAL IF(seq > 10, 0, 1) "
+            f"DAY FROM seq_1_to_{self.MEMBERS}"
+        )
+
+    def test_a_list_is_one_query(self):
+        # A slow machine may take long, and must not look twice for it.
+        self.flags("servicegroup", view_refresh_interval=60)
+        counted = self.count_statements()
+        with self.general_log() as log:
+            begun = time.monotonic()
+            members = self.api.members("compute")
+            took = time.monotonic() - begun
+            again = self.api.members("compute")
+            up = self.api.get_all("compute")
+            looks = [t for t in log.texts() if "FROM services" in t]
+        self.assertEqual(self.MEMBERS, len(members))
+        self.assertEqual(
+            [f"node-{n}" for n in range(1, 11)],
+            sorted(
+                (m.host for m in members if m.state == "down"),
+                key=lambda host: int(host.partition("-")[2]),
+            ),
+        )
+        self.assertEqual(self.MEMBERS - 10, len(up))
+        self.assertEqual(self.MEMBERS, len(again))
+        self.assertEqual(1, len(looks))
+        self.assertRegex(looks[0], db.LOOK)
+        self.assertEqual(1, len(counted), counted)
+        # A tenth of that is usual.
+        self.assertLess(took, 20)
+
+    def test_questions_by_name_cost_none(self):
+        self.flags("servicegroup", view_refresh_interval=60)
+        self.assertTrue(self.is_up("node-5000"))
+        counted = self.count_statements()
+        self.assertTrue(
+            all(self.is_up(f"node-{n}") for n in range(11, self.MEMBERS + 1))
+        )
+        self.assertFalse(any(self.is_up(f"node-{n}") for n in range(1, 11)))
+        self.assertEqual([], counted)
