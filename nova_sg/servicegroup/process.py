@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable
 
 from stevedore import driver as stevedore_driver
 
@@ -61,6 +62,7 @@ class Shared:
 
 _shared: dict[str, Shared] = {}
 _lock = threading.Lock()
+_makers: dict[str, Callable[[], base.Driver]] = {}
 
 
 def shared(name: str | None = None) -> Shared:
@@ -80,11 +82,18 @@ def shared(name: str | None = None) -> Shared:
     return found
 
 
+def use(name: str, make: Callable[[], base.Driver]) -> None:
+    """Have the driver of that name made by make, in this process."""
+    _makers[name] = make
+
+
 def load(name: str) -> base.Driver:
     """Make a driver by its name.
 
     :raises ConfigError: there is none of that name, or its options are wrong
     """
+    if name in _makers:
+        return _makers[name]()
     try:
         return stevedore_driver.DriverManager(
             NAMESPACE, name, invoke_on_load=True

@@ -1,0 +1,98 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The API as Nova gets it: nova_sg's, with what only Nova needs.
+
+Imported once Nova's own servicegroup module has been.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import nova.conf.servicegroup
+from oslo_log import log as logging
+
+from nova_sg import exception, servicegroup
+from nova_sg.conf import servicegroup as options
+from nova_sg.servicegroup import process
+from nova_sg.servicegroup.drivers import db
+
+LOG = logging.getLogger(__name__)
+
+
+class NovaDbDriver(db.DbDriver):
+    """The db driver where the database is Nova's affair.
+
+    Reports go through the record that Nova's service has, by nova-conductor
+    where the process has no database; verdicts are read off the record that
+    the asker brings. No process gets a connection of ours.
+    """
+
+    def __init__(self) -> None:
+        # Not a word of [database]: it may not be there, or not for us.
+        self._clock = db.clock.BackendClock()
+
+    def _run(self, work):
+        raise exception.BackendError(
+            "inside Nova the services table is Nova's to ask"
+        )
+
+    def close(self) -> None:
+        pass
+
+
+class API(servicegroup.API):
+    """nova_sg's API, in the place of nova.servicegroup.API."""
+
+    def join(
+        self, member: str | Mapping, group: str, service: Any = None
+    ) -> None:
+        """Join, and leave when the service stops: Nova never does."""
+        super().join(member, group, service)
+        if service is not None and hasattr(service, "stop"):
+            _leave_at_stop(self, member, group, service)
+
+
+def _leave_at_stop(
+    api: API, member: str | Mapping, group: str, service: Any
+) -> None:
+    stop = service.stop
+
+    @functools.wraps(stop)
+    def stop_and_leave(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return stop(*args, **kwargs)
+        finally:
+            try:
+                api.leave(member, group)
+            except exception.NovaSGError as error:
+                LOG.warning(
+                    "Could not leave the group %(group)s, %(member)s will "
+                    "be seen down later: %(error)s",
+                    {"group": group, "member": member, "error": error},
+                )
+            except Exception:
+                LOG.exception("Could not leave the group %s", group)
+
+    service.stop = stop_and_leave
+
+
+def prepare() -> None:
+    """Make Nova's option take all our drivers; give db Nova's meaning."""
+    for opt in nova.conf.servicegroup.SERVICEGROUP_OPTS:
+        if opt.name == "servicegroup_driver":
+            for ours in options.DEFAULT_OPTS[0].type.choices.items():
+                opt.type.choices.setdefault(*ours)
+    process.use("db", NovaDbDriver)

@@ -1,0 +1,89 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Puts nova_sg's API in the place of Nova's, as soon as Nova has one.
+
+Nova's own module is imported as it is, by Nova and when Nova wants it: after
+it has decided between native threads and eventlet. Then one name in it is
+given another meaning, before anybody can have seen the first.
+
+Kept small: a .pth file may have this imported at the start of every process.
+"""
+
+import importlib.machinery
+import sys
+
+#: Nova's module, and where it makes its API known a second time.
+API_MODULE = "nova.servicegroup.api"
+PACKAGE = "nova.servicegroup"
+
+
+def install() -> None:
+    """Have Nova use nova_sg's servicegroup API in this process.
+
+    Calling it again does nothing more.
+    """
+    module = sys.modules.get(API_MODULE)
+    if module is None:
+        if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
+            sys.meta_path.insert(0, _Finder())
+        return
+    _replace(module)
+    package = sys.modules.get(PACKAGE)
+    if hasattr(package, "API"):
+        package.API = module.API
+
+
+def installed() -> bool:
+    """Whether Nova, in this process, has got our API."""
+    module = sys.modules.get(API_MODULE)
+    return getattr(module, "_nova_sg_replaced", None) is not None
+
+
+def _replace(module) -> None:
+    if getattr(module, "_nova_sg_replaced", None) is not None:
+        return
+    from nova_sg.nova import api
+
+    api.prepare()
+    module._nova_sg_replaced = module.API
+    module.API = api.API
+
+
+class _Finder:
+    """Finds one module, the way it would be found without us."""
+
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        if name != API_MODULE:
+            return None
+        spec = importlib.machinery.PathFinder.find_spec(name, path, target)
+        if spec is not None:
+            spec.loader = _Loader(spec.loader)
+        return spec
+
+
+class _Loader:
+    """Loads a module as its own loader does, and replaces API in it."""
+
+    def __init__(self, loader) -> None:
+        self._loader = loader
+
+    def __getattr__(self, name):
+        return getattr(self._loader, name)
+
+    def create_module(self, spec):
+        return self._loader.create_module(spec)
+
+    def exec_module(self, module) -> None:
+        self._loader.exec_module(module)
+        _replace(module)
