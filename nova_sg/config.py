@@ -14,9 +14,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import contextlib
+import os
+import re
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from oslo_config import cfg
+from oslo_config import cfg, iniparser
 
 import nova_sg.conf
 from nova_sg import exception
@@ -40,7 +44,7 @@ def parse(
     """
     from nova_sg import version
 
-    try:
+    with _explained():
         CONF.register_cli_opts(cli_options)
         CONF(
             list(arguments),
@@ -48,8 +52,6 @@ def parse(
             prog=prog,
             version=version.version_string(),
         )
-    except cfg.Error as error:
-        raise exception.ConfigError(_words(error)) from error
     check()
 
 
@@ -61,32 +63,135 @@ def check() -> None:
 
     :raises ConfigError: one cannot; the text names it
     """
+    for folder in CONF._namespace._config_dirs:
+        # oslo.config reads nothing from it, and says nothing.
+        if not os.path.isdir(os.path.expanduser(folder)):
+            raise exception.ConfigError(
+                f"--config-dir {folder}: that is not a folder"
+            )
     for section in nova_sg.conf.SECTIONS:
         for group, opts in section.list_opts().items():
             values = CONF if group == "DEFAULT" else CONF[group]
             for opt in opts:
-                try:
+                with _explained(f"[{group}] {opt.name}"):
                     values[opt.dest]
-                except cfg.ConfigFileValueError as error:
-                    raise exception.ConfigError(_words(error)) from error
 
 
-def reload() -> None:
+def reload(accept: Callable[[], None]) -> None:
     """Read the files again.
 
+    :param accept: called with the new values in CONF; where it raises
+        ConfigError they are given up again
     :raises ConfigError: a file or a value is wrong now; the old values stay
     """
-    old = CONF._namespace
-    if not CONF.reload_config_files():
-        raise exception.ConfigError(
-            "The configuration cannot be read; see the message before"
-        )
+    old, down_time = CONF._namespace, CONF.service_down_time
+    with _explained():
+        # The public method logs the lines that it cannot read, passwords
+        # and all.
+        new = CONF._reload_config_files()
+    _use(new)
     try:
         check()
+        accept()
     except exception.ConfigError:
-        CONF._namespace = old
+        _use(old)
+        if CONF.service_down_time != down_time:
+            CONF.set_override("service_down_time", down_time)
         raise
 
 
-def _words(error: cfg.Error) -> str:
-    return " ".join(str(error).split())
+def _use(namespace: object) -> None:
+    CONF._namespace = namespace
+    # What the API made of the old values is no word of the new ones. This
+    # also makes CONF forget what it has read before.
+    CONF.clear_override("service_down_time")
+
+
+# What to do, by what iniparser says.
+_REMEDIES = {
+    "Section must be started before assignment": (
+        "Write the line [DEFAULT], or that of another section, above it"
+    ),
+    "No ':' or '=' found in assignment": (
+        "Write OPTION = VALUE, or # before a comment"
+    ),
+    "Unexpected continuation line": (
+        "A line that begins with a space continues the one above it"
+    ),
+}
+
+
+@contextlib.contextmanager
+def _explained(subject: str = "") -> Iterator[None]:
+    """Have what oslo.config raises raised in words for operators.
+
+    Never in those that it found in a file: they may hold a password.
+
+    :param subject: the option that is read; the files, otherwise
+    """
+    try:
+        yield
+    except cfg.ConfigFileParseError as error:
+        where, why = error.config_file, "cannot be read"
+        cause = error.__context__
+        if isinstance(cause, iniparser.ParseError):
+            where += f", line {cause.lineno}"
+            why = cause.msg
+            if why in _REMEDIES:
+                why += f". {_REMEDIES[why]}"
+        raise exception.ConfigError(f"{where}: {why}") from None
+    except cfg.ConfigFilesPermissionDeniedError as error:
+        files = ", ".join(error.config_files)
+        raise exception.ConfigError(
+            f"{files}: this user may not read it. Correct its owner or mode"
+        ) from None
+    except cfg.ConfigFilesNotFoundError as error:
+        files = ", ".join(error.config_files)
+        raise exception.ConfigError(
+            f"--config-file {files}: no such file"
+        ) from None
+    except cfg.ConfigDirNotFoundError as error:
+        raise exception.ConfigError(
+            f"--config-dir {error.config_dir}: no such folder"
+        ) from None
+    except (
+        cfg.NoSuchOptError,
+        cfg.TemplateSubstitutionError,
+        RecursionError,
+    ) as error:
+        if not subject:
+            name = getattr(error, "opt_name", None)
+            subject = f"the value with ${name}" if name else "a value"
+        raise exception.ConfigError(
+            f"{subject} refers, by a dollar sign, to itself or to what is no "
+            "option here. Write out what is meant; a dollar sign that is "
+            "part of the value is written $$"
+        ) from None
+    except cfg.ConfigSourceValueError as error:
+        place = re.search(
+            r"detail='(?P<where>.*?)'\) is not valid: (?P<why>.*)",
+            " ".join(str(error).split()),
+        )
+        why = f"{place['why']} ({place['where']})" if place else str(error)
+        raise exception.ConfigError(f"{subject}: {why}") from None
+    except cfg.Error as error:
+        words = " ".join(str(error).split())
+        raise exception.ConfigError(
+            f"{subject}: {words}" if subject else words
+        ) from None
+    except UnicodeDecodeError as error:
+        raise exception.ConfigError(
+            f"{_file_being_read(error)}: not a text file in UTF-8"
+        ) from None
+    except OSError as error:
+        raise exception.ConfigError(
+            f"{error.filename}: {error.strerror}"
+        ) from None
+
+
+def _file_being_read(error: Exception) -> str:
+    # The error does not say; the call of oslo.config that reads it does.
+    name = "a configuration file"
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        name = frame.f_locals.get("config_file", name)
+    return name

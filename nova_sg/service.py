@@ -18,6 +18,11 @@ nova_sg.monkey_patch chooses eventlet's.
 
 from __future__ import annotations
 
+import os
+import sys
+import threading
+
+from oslo_config import cfg
 from oslo_log import log as logging
 from oslo_service import service
 
@@ -86,6 +91,8 @@ class Service(service.Service):
 
         host, topic and binary are who we are; they change at a restart.
         """
+        root = logging.getLogger(None).logger
+        root.setLevel(logging.DEBUG if CONF.debug else logging.INFO)
         process.reset()
         self.report_interval = CONF.report_interval
         self.servicegroup_api = servicegroup.API()
@@ -95,15 +102,26 @@ class Service(service.Service):
     def stop(self, graceful: bool = False) -> None:
         """Leave the group, and stop."""
         try:
+            self._leave()
+        finally:
+            super().stop(graceful)
+
+    def _leave(self) -> None:
+        trouble = None
+        try:
             self.servicegroup_api.leave(self.host, self.topic)
-            LOG.info("%s left the group %s", self.host, self.topic)
         except exception.BackendError as error:
+            # Logged below: where an exception is being handled, oslo.log
+            # adds its text to the line, which has it already.
+            trouble = error
+        if trouble is None:
+            LOG.info("%s left the group %s", self.host, self.topic)
+        else:
             LOG.warning(
                 "Could not leave the group %(group)s, %(host)s will be seen "
                 "down after service_down_time: %(error)s",
-                {"group": self.topic, "host": self.host, "error": error},
+                {"group": self.topic, "host": self.host, "error": trouble},
             )
-        super().stop(graceful)
 
 
 class Launcher(service.ServiceLauncher):
@@ -112,25 +130,68 @@ class Launcher(service.ServiceLauncher):
     SIGTERM and SIGINT stop it cleanly, SIGHUP reloads the configuration.
     """
 
-    def handle_signal(self) -> None:
-        super().handle_signal()
-        # oslo.service would end the process on the spot.
-        self.signal_handler._signal_handlers.pop(
-            self.signal_handler._signals_by_name["SIGINT"], None
-        )
-        self.signal_handler.add_handler("SIGINT", self._graceful_shutdown)
+    def __init__(self, conf: cfg.ConfigOpts) -> None:
+        super().__init__(conf, restart_method="mutate")
+        # Held while a signal is answered: the next one waits.
+        self._answering = threading.Lock()
+        self._stopping = False
 
-    def restart(self) -> None:
+    def handle_signal(self) -> None:
+        self.signal_handler.clear()
+        for name, handler in (
+            ("SIGTERM", self._stop),
+            # oslo.service would end the process on the spot.
+            ("SIGINT", self._stop),
+            # oslo.service would be without handlers while it reloads: the
+            # next signal would kill the process.
+            ("SIGHUP", self._reload),
+            ("SIGALRM", self._on_timeout_exit),
+        ):
+            self.signal_handler.add_handler(name, handler)
+
+    def _stop(self, *args: object) -> None:
+        with self._answering:
+            if not self._stopping:
+                self._stopping = True
+                self._graceful_shutdown()
+
+    def _reload(self, *args: object) -> None:
         """Reload the configuration; with a wrong one, go on as before."""
-        try:
-            config.reload()
-            for one in self.services.services:
-                one.reset()
-        except exception.ConfigError as error:
+        if _in_foreground():
+            # The terminal is gone.
+            self._stop()
+            return
+        with self._answering:
+            if self._stopping:
+                return
+            error = self._try_reload()
+        if error is None:
+            LOG.info("The configuration is reloaded")
+        else:
             LOG.error(
                 "The configuration is not reloaded: %s. Going on with the "
                 "old one",
                 error,
             )
-        else:
-            LOG.info("The configuration is reloaded")
+
+    def _try_reload(self) -> exception.ConfigError | None:
+        try:
+            config.reload(accept=_make_driver)
+        except exception.ConfigError as error:
+            return error
+        for one in self.services.services:
+            one.reset()
+        return None
+
+
+def _make_driver() -> None:
+    """See to it that there is a driver that can work with the options."""
+    process.load(CONF.servicegroup_driver).close()
+
+
+def _in_foreground() -> bool:
+    """Whether the process is the one that a terminal is waiting for."""
+    try:
+        return os.getpgrp() == os.tcgetpgrp(sys.stdout.fileno())
+    except (AttributeError, OSError, ValueError):
+        return False

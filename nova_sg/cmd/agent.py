@@ -42,18 +42,31 @@ def main(arguments: list[str] | None = None) -> int:
         arguments = sys.argv[1:]
     try:
         config.parse(arguments, PROG, base.CLI_OPTS)
-        logging.setup(CONF, PROG)
+        _set_up_log()
         server = service.Service.create()
         # Wrong options are found now, not by the first report.
         process.shared()
-    except (exception.ConfigError, logging.LogConfigError) as error:
+    except exception.ConfigError as error:
         print(f"{PROG}: {error}", file=sys.stderr)
         return 2
-    launcher = service.Launcher(CONF, restart_method="mutate")
+    launcher = service.Launcher(CONF)
     launcher.launch_service(server)
     status = launcher.wait()
     process.reset()
     return status or 0
+
+
+def _set_up_log() -> None:
+    try:
+        logging.setup(CONF, PROG)
+    except logging.LogConfigError as error:
+        raise exception.ConfigError(str(error)) from error
+    except OSError as error:
+        raise exception.ConfigError(
+            f"the log cannot be written to {error.filename}: "
+            f"{error.strerror}. Correct log_file or log_dir, or the "
+            "permissions of the folder"
+        ) from error
 
 
 if __name__ == "__main__":
