@@ -32,9 +32,14 @@ class Doctor(command.Command):
     """
 
     def take_action(self, parsed_args: argparse.Namespace) -> int:
-        findings = list(_check_options())
-        for name in _configured_drivers():
-            findings.extend(_check_driver(name))
+        try:
+            self.app.read_configuration()
+        except exception.ConfigError as error:
+            findings = [base.Finding(False, "configuration", str(error))]
+        else:
+            findings = list(_check_options())
+            for name in _configured_drivers():
+                findings.extend(_check_driver(name))
         for finding in findings:
             mark = "ok " if finding.ok else "BAD"
             line = f"{mark} {finding.subject}: {finding.text}"

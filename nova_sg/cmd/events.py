@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import queue
 import signal
 import sys
@@ -26,7 +27,7 @@ from cliff import command
 from nova_sg import exception
 from nova_sg.cmd import members
 from nova_sg.conf import CONF
-from nova_sg.servicegroup import detector, events
+from nova_sg.servicegroup import detector, events, view
 
 
 class Watch(command.Command):
@@ -45,7 +46,10 @@ class Watch(command.Command):
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> int:
-        coming: queue.Queue = queue.Queue()
+        # Here nobody else says that there is no answer.
+        logging.getLogger(view.__name__).setLevel(logging.NOTSET)
+        # Its put() may interrupt its get(): a signal does that.
+        coming: queue.SimpleQueue = queue.SimpleQueue()
         for signo in (signal.SIGINT, signal.SIGTERM):
             signal.signal(signo, lambda *_: coming.put(None))
         watch = self.app.api.watch(
@@ -132,7 +136,12 @@ class Wait(command.Command):
 
 
 def _seconds(text: str) -> float:
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
     if not 0 <= value < float("inf"):
-        raise argparse.ArgumentTypeError("has to be 0 or more seconds")
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a number of seconds, 0 or more"
+        )
     return value

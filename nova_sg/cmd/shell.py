@@ -19,17 +19,23 @@ import logging
 import signal
 import sys
 
-from cliff import app, commandmanager
-from oslo_config import cfg
+from cliff import app, commandmanager, complete, help
 
 from nova_sg import config, exception, servicegroup, version
+from nova_sg.cmd import doctor
 from nova_sg.servicegroup import process
 
 PROG = "nova-sg"
 
 
 class Shell(app.App):
-    """The application: global options, configuration, the API."""
+    """The application: global options, configuration, the API.
+
+    Exit statuses are grep's: 0 yes or done, 1 no (down, not in time, no such
+    member, not all well), 2 for whatever kept the question from an answer.
+    """
+
+    NO = (exception.MemberNotFound, exception.MemberIsUp)
 
     # Warnings and errors; -v shows more.
     DEFAULT_VERBOSE_LEVEL = 0
@@ -42,6 +48,7 @@ class Shell(app.App):
             deferred_help=True,
         )
         self._api: servicegroup.API | None = None
+        self._error: BaseException | None = None
 
     def build_option_parser(
         self, description, version, argparse_kwargs=None
@@ -69,17 +76,25 @@ class Shell(app.App):
                 logging.ERROR
             )
             logging.getLogger("alembic").setLevel(logging.WARNING)
+
+    def prepare_to_run_command(self, cmd) -> None:
+        # Help is for those, too, whose configuration is wrong.
+        if not isinstance(
+            cmd, (help.HelpCommand, complete.CompleteCommand, doctor.Doctor)
+        ):
+            self.read_configuration()
+
+    def read_configuration(self) -> None:
+        """Read the files that the arguments name, or the usual ones.
+
+        :raises ConfigError: one of them is wrong
+        """
         arguments = []
         for name in self.options.config_file:
             arguments += ["--config-file", name]
         for name in self.options.config_dir:
             arguments += ["--config-dir", name]
-        try:
-            config.parse(arguments, PROG)
-        except exception.ConfigError as error:
-            # cliff would end with 1, which is is-up's word for down.
-            self.LOG.error(error)
-            sys.exit(2)
+        config.parse(arguments, PROG)
 
     @property
     def api(self) -> servicegroup.API:
@@ -88,11 +103,19 @@ class Shell(app.App):
             self._api = servicegroup.API()
         return self._api
 
-    def interact(self) -> int:
+    def run_subcommand(self, argv: list[str]) -> int:
+        status = super().run_subcommand(argv)
+        if self._error is None:
+            return status
+        return 1 if isinstance(self._error, self.NO) else 2
+
+    def interact(self) -> None:
         """There is no interactive mode: show what there is."""
-        return self.run_subcommand(["help"])
+        self.run_subcommand(["help"])
+        sys.exit(2)
 
     def clean_up(self, cmd, result, err) -> None:
+        self._error = err
         process.reset()
 
 
@@ -100,11 +123,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one command; return the exit status."""
     # So that connections are closed and no half line is left behind.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    try:
-        return Shell().run(sys.argv[1:] if arguments is None else arguments)
-    except cfg.Error as error:
-        print(f"{PROG}: {error}", file=sys.stderr)
-        return 2
+    return Shell().run(sys.argv[1:] if arguments is None else arguments)
 
 
 if __name__ == "__main__":
