@@ -81,12 +81,17 @@ def url() -> sa.URL:
     try:
         made = sa.make_url(connection)
         made.get_dialect().import_dbapi()
-    except (sa_exception.ArgumentError, ImportError, ValueError) as error:
+    except ImportError as error:
+        raise exception.ConfigError(
+            f"[database] connection: {made.drivername} needs the Python "
+            f"module {error.name}, which is not installed. For MariaDB and "
+            "MySQL, write mysql+pymysql://USER:PASSWORD@HOST/NAME"
+        ) from None
+    except (sa_exception.ArgumentError, ValueError):
         # The text of the error may hold the URL, and so the password.
         raise exception.ConfigError(
-            "[database] connection: not a URL of a database that can be "
-            f"used ({type(error).__name__}). It should look like "
-            "mysql+pymysql://USER:PASSWORD@HOST/NAME"
+            "[database] connection: not the URL of a database. It should "
+            "look like mysql+pymysql://USER:PASSWORD@HOST/NAME"
         ) from None
     return made
 
@@ -177,7 +182,7 @@ class Database:
             orig = getattr(error, "orig", None)
             cause = getattr(error, "inner_exception", None) or orig or error
             cause = getattr(cause, "orig", None) or cause
-            text = f"the database {self.name} answers: {cause}"
+            text = f"the database {self.name}: {_words(cause)}"
         if self.is_sqlite and "unable to open" in str(error):
             text += (
                 "; the folder has to exist and be writable, see [DEFAULT] "
@@ -214,6 +219,13 @@ def _is_missing_table(error: Exception) -> bool:
     # oslo.db does not know MySQL's and MariaDB's.
     cause = getattr(error, "orig", None)
     return getattr(cause, "args", ())[:1] == (NO_SUCH_TABLE,)
+
+
+def _words(cause: Exception) -> str:
+    # The drivers of MySQL raise (number, message).
+    if len(cause.args) == 2 and isinstance(cause.args[0], int):
+        return f"{cause.args[1]} (error {cause.args[0]})"
+    return str(cause)
 
 
 def _is_locked(error: Exception) -> bool:

@@ -216,31 +216,23 @@ class Reporter:
     def _report_locked(self, joined: _Joined) -> None:
         membership = joined.membership
         service = membership.service
+        trouble = None
         try:
             self._driver.report(membership)
+        except exception.BackendError as error:
+            # Logged outside: inside, oslo.log adds the error once more.
+            trouble = error
         except Exception as error:
+            trouble = error
+            if not joined.trouble:
+                LOG.exception("Unexpected error while reporting state")
+        if trouble is not None:
             # Nova's own code, and its operators, look at this attribute.
             service.model_disconnected = True
-            if joined.trouble:
-                return
-            joined.trouble = True
-            if isinstance(error, exception.MemberVanished):
-                LOG.error("%s", error)
-            elif isinstance(error, exception.BackendError):
-                LOG.warning(
-                    "Cannot report the state of %(host)s to the group "
-                    "%(group)s: %(error)s. Trying again every %(interval)g s",
-                    {
-                        "host": membership.host,
-                        "group": membership.group,
-                        "error": error,
-                        "interval": CONF.report_interval,
-                    },
-                )
-            else:
-                LOG.exception("Unexpected error while reporting state")
-            return
-        if joined.trouble:
+            if not joined.trouble:
+                joined.trouble = True
+                _log_trouble(membership, trouble)
+        elif joined.trouble:
             joined.trouble = False
             service.model_disconnected = False
             LOG.info(
@@ -265,3 +257,19 @@ def _membership(host: str, group: str, service: Any) -> base.Membership:
         service=service,
         interval=service.report_interval,
     )
+
+
+def _log_trouble(membership: base.Membership, error: Exception) -> None:
+    if isinstance(error, exception.MemberVanished):
+        LOG.error("%s", error)
+    elif isinstance(error, exception.BackendError):
+        LOG.warning(
+            "Cannot report the state of %(host)s to the group %(group)s: "
+            "%(error)s. Trying again every %(interval)g s",
+            {
+                "host": membership.host,
+                "group": membership.group,
+                "error": error,
+                "interval": membership.interval,
+            },
+        )

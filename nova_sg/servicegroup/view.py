@@ -228,9 +228,13 @@ class GroupView:
         judge.service_down_time = CONF.service_down_time
         first = judge.last_look is None
         self._expired = False
+        snapshot, trouble = None, ""
         try:
             snapshot = self._driver.observe(self.group)
         except exception.BackendError as error:
+            # Logged outside: inside, oslo.log adds the error once more.
+            trouble = str(error)
+        if snapshot is None:
             judge.look_failed()
             if not self._trouble:
                 LOG.warning(
@@ -238,11 +242,11 @@ class GroupView:
                     "The last verdicts stand for %(limit)g s",
                     {
                         "group": self.group,
-                        "error": error,
+                        "error": trouble,
                         "limit": judge.service_down_time,
                     },
                 )
-            self._trouble = str(error)
+            self._trouble = trouble
             return []
         if self._trouble:
             self._trouble = ""
