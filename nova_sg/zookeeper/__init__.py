@@ -27,6 +27,8 @@ used from the thread that runs the hub. Natively any thread will do.
     one thread that all others wait for; see dispatch.py.
 """
 
+from typing import Any
+
 from nova_sg.zookeeper import api, constants
 from nova_sg.zookeeper.api import *  # noqa: F403
 from nova_sg.zookeeper.constants import *  # noqa: F403
@@ -36,6 +38,16 @@ from nova_sg.zookeeper.logstream import set_debug_level as set_debug_level
 from nova_sg.zookeeper.logstream import set_log_stream as set_log_stream
 
 __version__ = constants.__version__
+
+
+
+def __getattr__(name: str) -> Any:
+    # Only where the C library has TLS, so that hasattr() tells a program,
+    # as it does with python-zookeeper.
+    if name == "init_ssl":
+        return api.init_ssl()
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
 
 # A keyword since Python 3.7: reached by getattr(zookeeper, "async").
 globals()["async"] = api.async_

@@ -44,7 +44,7 @@ __all__ = [
     "acreate", "add_auth", "adelete", "aexists", "aget", "aget_acl",
     "aget_children", "aset", "aset_acl", "async_", "client_id", "close",
     "create", "delete", "deterministic_conn_order", "exists", "get",
-    "get_acl", "get_children", "init", "init_ssl", "is_unrecoverable",
+    "get_acl", "get_children", "init", "is_unrecoverable",
     "recv_timeout", "set", "set2", "set_acl", "set_watcher", "state",
     "zerror"]
 
@@ -86,7 +86,7 @@ def _acl(entries: list | None = None, stat: bytes | None = None) -> tuple:
 
 
 def _create(path: Any, value: Any, acl: Any, flags: int) -> _Call:
-    path, value = convert.to_cstring(path, "path"), convert.to_bytes(value)
+    path, value = convert.to_path(path), convert.to_bytes(value)
     vector = convert.ACLVector(acl)
     return lambda zh, watcher, watch, ident: clib.load().zk.zoo_acreate(
         zh, path, value, len(value), vector.pointer, flags,
@@ -94,50 +94,50 @@ def _create(path: Any, value: Any, acl: Any, flags: int) -> _Call:
 
 
 def _delete(path: Any, version: int) -> _Call:
-    path = convert.to_cstring(path, "path")
+    path = convert.to_path(path)
     return lambda zh, watcher, watch, ident: clib.load().zk.zoo_adelete(
         zh, path, version, callbacks.load().void, ident)
 
 
 def _exists(path: Any) -> _Call:
-    path = convert.to_cstring(path, "path")
+    path = convert.to_path(path)
     return lambda zh, watcher, watch, ident: clib.load().zk.zoo_awexists(
         zh, path, watcher, watch, callbacks.load().stat, ident)
 
 
 def _get(path: Any) -> _Call:
-    path = convert.to_cstring(path, "path")
+    path = convert.to_path(path)
     return lambda zh, watcher, watch, ident: clib.load().zk.zoo_awget(
         zh, path, watcher, watch, callbacks.load().data, ident)
 
 
 def _set(path: Any, value: Any, version: int) -> _Call:
-    path, value = convert.to_cstring(path, "path"), convert.to_bytes(value)
+    path, value = convert.to_path(path), convert.to_bytes(value)
     return lambda zh, watcher, watch, ident: clib.load().zk.zoo_aset(
         zh, path, value, len(value), version, callbacks.load().stat, ident)
 
 
 def _get_children(path: Any) -> _Call:
-    path = convert.to_cstring(path, "path")
+    path = convert.to_path(path)
     return lambda zh, watcher, watch, ident: (
         clib.load().zk.zoo_awget_children(
             zh, path, watcher, watch, callbacks.load().strings, ident))
 
 
 def _sync(path: Any) -> _Call:
-    path = convert.to_cstring(path, "path")
+    path = convert.to_path(path)
     return lambda zh, watcher, watch, ident: clib.load().zk.zoo_async(
         zh, path, callbacks.load().string, ident)
 
 
 def _get_acl(path: Any) -> _Call:
-    path = convert.to_cstring(path, "path")
+    path = convert.to_path(path)
     return lambda zh, watcher, watch, ident: clib.load().zk.zoo_aget_acl(
         zh, path, callbacks.load().acl, ident)
 
 
 def _set_acl(path: Any, version: int, acl: Any) -> _Call:
-    path = convert.to_cstring(path, "path")
+    path = convert.to_path(path)
     vector = convert.ACLVector(acl)
     return lambda zh, watcher, watch, ident: clib.load().zk.zoo_aset_acl(
         zh, path, version, vector.pointer, callbacks.load().void, ident)
@@ -209,32 +209,40 @@ def init(
         watcher, timeout)
 
 
-def init_ssl(
-        host: str, cert: str, watcher: Watcher = None,
-        recv_timeout: int = 10000, clientid: tuple[int, Any] = (-1, ""), *,
-        timeout: float | None = None) -> int:
-    """Begin a session over TLS.
+def init_ssl() -> Callable[..., int]:
+    """The function init_ssl of the API, where the C library has TLS.
 
-    :param cert: the files of the authority, the certificate and the key,
-        and the key's password, with commas between them.
-    :raises UnimplementedException: when the installed C library was built
-        without TLS, as Debian 12's.
+    It takes (host, cert, watcher=None, recv_timeout=10000,
+    clientid=(-1, ""), *, timeout=None), which is init() with `cert`: the
+    files of the authority, the certificate and the key, and the key's
+    password, with commas between them.
+
+    :raises TLSNotSupported: when the C library was built without TLS, as
+        Debian 12's.
     """
     library = clib.load()
     try:
         function = library.zk.zookeeper_init_ssl
     except AttributeError as exc:
-        raise exceptions.UnimplementedException(
-            f"the installed {clib.SONAME} was built without TLS") from exc
-    encoded = convert.to_cstring(host, "host")
-    files = convert.to_cstring(cert, "cert")
-    client = _client_id(clientid)
-    watch = callbacks.load().watcher
-    return sessions.open_session(
-        lambda context: function(
-            encoded, files, watch, recv_timeout, client, context,
-            clib.NO_LOG_CLIENTENV),
-        watcher, timeout)
+        raise exceptions.TLSNotSupported(
+            f"no init_ssl: the installed {clib.SONAME} was built without "
+            "TLS") from exc
+
+    def init_ssl(
+            host: str, cert: str, watcher: Watcher = None,
+            recv_timeout: int = 10000, clientid: tuple[int, Any] = (-1, ""),
+            *, timeout: float | None = None) -> int:
+        encoded = convert.to_cstring(host, "host")
+        files = convert.to_cstring(cert, "cert")
+        client = _client_id(clientid)
+        watch = callbacks.load().watcher
+        return sessions.open_session(
+            lambda context: function(
+                encoded, files, watch, recv_timeout, client, context,
+                clib.NO_LOG_CLIENTENV),
+            watcher, timeout)
+
+    return init_ssl
 
 
 def _client_id(clientid: tuple[int, Any]) -> Any:

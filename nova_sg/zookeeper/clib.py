@@ -79,6 +79,7 @@ zhandle_t *zookeeper_init(
 zhandle_t *zookeeper_init_ssl(
     const char *host, const char *cert, watcher_fn watcher, int recv_timeout,
     const clientid_t *clientid, uintptr_t context, int flags);
+int zoo_set_servers_resolution_delay(zhandle_t *zh, int milliseconds);
 int zookeeper_close(zhandle_t *zh);
 const clientid_t *zoo_client_id(zhandle_t *zh);
 int zoo_recv_timeout(zhandle_t *zh);
@@ -123,15 +124,15 @@ void zoo_set_debug_level(int level);
 void zoo_set_log_stream(void *stream);
 void zoo_deterministic_conn_order(int yes);
 
-extern const int ZOO_PERM_READ, ZOO_PERM_WRITE, ZOO_PERM_CREATE;
-extern const int ZOO_PERM_DELETE, ZOO_PERM_ADMIN, ZOO_PERM_ALL;
-extern const int ZOO_EPHEMERAL, ZOO_SEQUENCE;
-extern const int ZOO_EXPIRED_SESSION_STATE, ZOO_AUTH_FAILED_STATE;
-extern const int ZOO_CONNECTING_STATE, ZOO_ASSOCIATING_STATE;
-extern const int ZOO_CONNECTED_STATE, ZOO_READONLY_STATE;
-extern const int ZOO_NOTCONNECTED_STATE;
-extern const int ZOO_CREATED_EVENT, ZOO_DELETED_EVENT, ZOO_CHANGED_EVENT;
-extern const int ZOO_CHILD_EVENT, ZOO_SESSION_EVENT, ZOO_NOTWATCHING_EVENT;
+extern int ZOO_PERM_READ, ZOO_PERM_WRITE, ZOO_PERM_CREATE;
+extern int ZOO_PERM_DELETE, ZOO_PERM_ADMIN, ZOO_PERM_ALL;
+extern int ZOO_EPHEMERAL, ZOO_SEQUENCE;
+extern int ZOO_EXPIRED_SESSION_STATE, ZOO_AUTH_FAILED_STATE;
+extern int ZOO_CONNECTING_STATE, ZOO_ASSOCIATING_STATE;
+extern int ZOO_CONNECTED_STATE, ZOO_READONLY_STATE;
+extern int ZOO_NOTCONNECTED_STATE;
+extern int ZOO_CREATED_EVENT, ZOO_DELETED_EVENT, ZOO_CHANGED_EVENT;
+extern int ZOO_CHILD_EVENT, ZOO_SESSION_EVENT, ZOO_NOTWATCHING_EVENT;
 
 void *fdopen(int fd, const char *mode);
 int usleep(unsigned int microseconds);

@@ -51,6 +51,19 @@ def to_cstring(value: Text, what: str) -> bytes:
     return encoded
 
 
+def to_path(value: Text) -> bytes:
+    """For paths of znodes.
+
+    The rest the C client checks; but before a relative path it would put
+    the chroot, and so lead out of it.
+    """
+    path = to_cstring(value, "path")
+    if not path.startswith(b"/"):
+        raise exceptions.BadArgumentsException(
+            f"not an absolute path: {value!r}")
+    return path
+
+
 def from_bytes(value: bytes | None) -> str | None:
     return None if value is None else value.decode("utf-8", "surrogateescape")
 

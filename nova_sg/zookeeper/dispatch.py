@@ -122,6 +122,8 @@ class _Dispatcher:
                     call(*args)
                 except Exception:
                     LOG.exception("ZooKeeper dispatcher: %r failed", call)
+                # Not kept alive until the next one comes.
+                del call, args
 
 
 _dispatcher: _Dispatcher | None = None

@@ -18,7 +18,7 @@ the codes themselves (constants.py).
 
 from nova_sg.zookeeper import constants
 
-__all__ = ["LibraryNotFound", "ZooKeeperException"]
+__all__ = ["LibraryNotFound", "TLSNotSupported", "ZooKeeperException"]
 
 
 class ZooKeeperException(Exception):
@@ -49,6 +49,12 @@ InvalidStateException = _exception("InvalidStateException")
 NewConfigNoQuorumException = _exception("NewConfigNoQuorumException")
 ReconfigInProgressException = _exception("ReconfigInProgressException")
 SSLConnectionErrorException = _exception("SSLConnectionErrorException")
+
+
+class TLSNotSupported(UnimplementedException, AttributeError):
+    """The installed C client has no TLS, and so the API no init_ssl."""
+
+
 ApiErrorException = _exception("ApiErrorException")
 NoNodeException = _exception("NoNodeException")
 NoAuthException = _exception("NoAuthException")

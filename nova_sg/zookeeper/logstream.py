@@ -12,7 +12,7 @@
 
 """The C client's log.
 
-By default it goes to Python's logging, under `nova_sg.zookeeper` and at
+By default it goes to Python's logging, as `nova_sg.zookeeper.client` and at
 matching levels; set_log_stream() sends it to a file, as python-zookeeper
 does.
 
@@ -32,7 +32,10 @@ from typing import Any
 
 from nova_sg.zookeeper import clib, constants, convert
 
-LOG = logging.getLogger("nova_sg.zookeeper")
+LOG = logging.getLogger("nova_sg.zookeeper.client")
+# Where a program configures no logging, Python would print warnings to
+# stderr. The C client has a few for every server that is down.
+LOG.addHandler(logging.NullHandler())
 
 _LEVELS = {
     b"ZOO_ERROR": logging.ERROR,

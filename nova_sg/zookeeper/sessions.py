@@ -90,12 +90,18 @@ class Session:
             timeout: float | None) -> None:
         """Call init(context), off the hub, to get the zhandle_t."""
         reply = dispatch.Reply()
-        ffi = clib.load().ffi
+        ffi, zk = clib.load().ffi, clib.load().zk
         dispatch.contexts[self._id] = self
 
         def call() -> tuple[Any, int]:
             zh = init(self._id)
-            return zh, ffi.errno  # which is this OS thread's
+            errno = ffi.errno  # which is this OS thread's
+            if zh != ffi.NULL:
+                # Unless told not to, the I/O thread resolves the servers'
+                # names before each poll, and sends no pings while that
+                # takes. So it does it for a new connection only.
+                zk.zoo_set_servers_resolution_delay(zh, -1)
+            return zh, errno
 
         def opened(result: tuple[Any, int]) -> None:
             zh, errno = result
