@@ -146,6 +146,7 @@ class Detector:
         facts: Iterable[Fact],
         *,
         complete: bool = False,
+        interrupted: bool = False,
         rejoin: float = 0.0,
     ) -> list[str]:
         """Take in an answer of the backend.
@@ -154,11 +155,13 @@ class Detector:
         :param facts: what it said
         :param complete: whether the answer names every member there is; who
             is not named then is no longer a member
+        :param interrupted: whether the backend was away since the last
+            answer, though nobody asked it then
         :param rejoin: seconds within which members that the backend lost
             while it was away come back by themselves
         :returns: the names that are no longer members
         """
-        if self.failing and self.last_look is not None:
+        if (self.failing or interrupted) and self.last_look is not None:
             self.stalled(self.last_look, asked)
             self._back = asked
         self.failing = False
@@ -189,14 +192,16 @@ class Detector:
 
         Observations may come in any order: the newest one says what the
         member is, the latest report of all says when it was alive. A report
-        that claims to come from more than service_down_time after it was
-        read is not believed (Nova takes such a member to be down, too).
+        or a registration that claims to come from more than
+        service_down_time after it was read is not believed (Nova takes such
+        a member to be down, too).
         """
         report, seen = fact.last_report, fact.last_seen
-        if report is not None and (
-            report > fact.asked + self.service_down_time
-        ):
+        believable = fact.asked + self.service_down_time
+        if report is not None and report > believable:
             report = seen = None
+        if fact.registered is not None and fact.registered > believable:
+            fact = fact._replace(registered=None)
         known = self._known.get(fact.host)
         if known is None:
             self._known[fact.host] = Known(fact, report, seen)
