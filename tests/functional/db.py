@@ -155,6 +155,8 @@ class MariaDBTestCase(TestCase):
         self.url = self.make_user(self.name, "ALL")
         self.flags("database", connection=self.url)
         self.prepare()
+        # Nobody is to find the database gone.
+        self.addCleanup(process.reset)
 
     def prepare(self):
         """Make the services table."""

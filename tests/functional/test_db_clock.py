@@ -1,0 +1,178 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Reports are stamped, and ages measured, by the database's clock alone."""
+
+import datetime
+import time
+from unittest import mock
+
+import sqlalchemy as sa
+from oslo_utils import timeutils
+
+from nova_sg.servicegroup import process
+from tests.base import wait_for
+from tests.functional import db
+
+DAY = 86400.0
+RIGHT = time.time
+
+
+class ClockTest(db.MariaDBTestCase):
+    def set_wall_clock(self, step):
+        """Have this process's wall clock be so many seconds off."""
+
+        def wrong():
+            return RIGHT() + step
+
+        def wrong_utcnow(with_timezone=False):
+            now = datetime.datetime.fromtimestamp(wrong(), datetime.UTC)
+            return now if with_timezone else now.replace(tzinfo=None)
+
+        self.enterContext(mock.patch.object(time, "time", wrong))
+        self.enterContext(mock.patch.object(timeutils, "utcnow", wrong_utcnow))
+
+    def set_database_clock(self, step):
+        """Have the database see a clock that is so many seconds off.
+
+        A server has the clock of its machine; what can be set is the clock
+        of a session, where it then stands still. So it is set before every
+        statement.
+        """
+        if hasattr(self, "step"):
+            self.step = step
+            return
+        self.step = step
+
+        def set_session_clock(connection, cursor, *more):
+            cursor.execute(f"SET timestamp = {RIGHT() + self.step:.6f}")
+
+        sa.event.listen(
+            process.shared().driver._database.engine,
+            "before_cursor_execute",
+            set_session_clock,
+        )
+
+    def assert_stamped_now(self, host):
+        """The last report is stamped by the server's true clock."""
+        age = self.value(
+            "TIMESTAMPDIFF(MICROSECOND, last_seen_up, UTC_TIMESTAMP(6)) / 1e6",
+            host,
+        )
+        self.assertGreaterEqual(age, 0)
+        self.assertLess(age, self.DOWN_TIME)
+
+    def assert_sane(self, host):
+        member = self.api.member("compute", host)
+        self.assertEqual("up", member.state)
+        self.assertLess(member.age, self.DOWN_TIME)
+        self.assertTrue(self.is_up(host))
+
+    def test_stamps_have_microseconds(self):
+        precisions = self.sql(
+            "SELECT column_name, datetime_precision "
+            "FROM information_schema.columns WHERE table_schema = %s "
+            "AND table_name = 'services' AND data_type = 'datetime'",
+            self.name,
+        )
+        self.assertEqual(
+            {
+                "created_at": 6,
+                "updated_at": 6,
+                "deleted_at": 6,
+                "last_seen_up": 6,
+            },
+            dict(precisions),
+        )
+        self.join("one", interval=0.05)
+        moments = set()
+        wait_for(
+            lambda: (
+                moments.add(self.value("last_seen_up", "one"))
+                or len(moments) >= 5
+            ),
+            30,
+        )
+        # All with a whole second, by chance: once in 10 ** 30 runs.
+        self.assertTrue(any(moment.microsecond for moment in moments))
+        seen = self.api.member("compute", "one").last_seen
+        self.assertEqual(datetime.UTC, seen.tzinfo)
+
+    def test_a_wrong_wall_clock_changes_nothing(self):
+        for step in (-DAY, DAY):
+            with self.subTest(step=step):
+                host = f"host{step:+.0f}"
+                self.set_wall_clock(step)
+                self.join(host)
+                self.wait_for_report(host, 2)
+                self.assert_stamped_now(host)
+                self.assert_sane(host)
+
+    def test_a_step_of_the_wall_clock_changes_nothing(self):
+        self.join("one")
+        events = self.collect(self.api)
+        seen = self.value("last_seen_up", "one")
+        for step in (DAY, -DAY):
+            self.set_wall_clock(step)
+            self.wait_for_report("one", 3)
+            self.assert_stamped_now("one")
+            self.assert_sane("one")
+            # As does the scheduler: a record, and no look at the database.
+            seen, created = self.sql(
+                "SELECT last_seen_up, created_at FROM services"
+            )[0]
+            record = {"host": "one", "topic": "compute", "report_count": 1}
+            record |= {"last_seen_up": seen, "created_at": created}
+            self.assertTrue(self.api.service_is_up(record))
+        self.assertEqual([], events)
+
+    def test_a_database_with_a_wrong_clock(self):
+        for step in (-DAY, DAY):
+            with self.subTest(step=step):
+                host = f"host{step:+.0f}"
+                self.set_database_clock(step)
+                self.join(host)
+                self.wait_for_report(host, 2)
+                self.api.refresh("compute")
+                self.assert_sane(host)
+                # What is shown is what the database says.
+                off = self.api.member(
+                    "compute", host
+                ).last_seen - datetime.datetime.now(datetime.UTC)
+                self.assertAlmostEqual(step, off.total_seconds(), delta=60)
+
+    def test_a_step_of_the_databases_clock(self):
+        self.set_database_clock(0)
+        self.join("one")
+        dead = self.join("dead")
+        self.wait_for_report("dead")
+        self.assertEqual(["dead", "one"], self.api.get_all("compute"))
+        events = self.collect(self.api)
+        for step in (3600, -3600):
+            self.set_database_clock(step)
+            self.wait_for_report("one", 5)
+            self.assert_sane("one")
+        self.assertEqual([], events)
+
+        # And nobody lives on by it.
+        dead.report_interval = 0
+        process.shared().reporter._by_service[id(dead)].stop()
+        self.flags(service_down_time=2.0)
+        self.wait_for_state("down", "dead")
+        for step in (3600, 0):
+            self.set_database_clock(step)
+            self.wait_for_report("one", 5)
+            self.assertEqual("down", self.state("dead"))
+            self.assert_sane("one")
+        self.assertEqual(
+            [("down", "dead")], [(e.type, e.host) for e in events]
+        )

@@ -1,0 +1,176 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""service_is_up() on a services record that the asker holds: no query.
+
+The database that is configured does not exist: a query would be an error.
+"""
+
+import datetime
+from unittest import mock
+
+from oslo_utils import timeutils
+
+from nova_sg import exception, servicegroup
+from nova_sg.servicegroup import process
+from tests import base
+from tests.fixtures.process import free_port
+
+NOW = datetime.datetime(2026, 3, 1, 12, 0, 0, 123456)
+DOWN_TIME = 15
+
+
+def ago(seconds):
+    return NOW - datetime.timedelta(seconds=seconds)
+
+
+class NovaLike:
+    """A record as Nova's Service objects are: strict about unset fields."""
+
+    FIELDS = {
+        "host",
+        "topic",
+        "binary",
+        "created_at",
+        "updated_at",
+        "last_seen_up",
+        "report_count",
+        "forced_down",
+    }
+
+    def __init__(self, **values):
+        self._values = values
+
+    def __getitem__(self, name):
+        return self._values[name]
+
+    def get(self, name, *default):
+        if name not in self.FIELDS:
+            raise AttributeError(name)
+        if name not in self._values and default:
+            return default[0]
+        return self._values[name]
+
+
+class ReferenceTest(base.TestCase):
+    def setUp(self):
+        super().setUp()
+        self.flags(service_down_time=DOWN_TIME, report_interval=1)
+        self.flags(
+            "database",
+            connection=f"mysql+pymysql://nobody@127.0.0.1:{free_port()}/no",
+        )
+        self.api = servicegroup.API()
+        self.enterContext(mock.patch.object(timeutils, "utcnow", self.utcnow))
+
+    @staticmethod
+    def utcnow(with_timezone=False):
+        return NOW.replace(tzinfo=datetime.UTC) if with_timezone else NOW
+
+    def is_up(self, **values):
+        """Return the verdict, the same for all kinds of records."""
+        record = {"host": "one", "topic": "compute", **values}
+        verdict = self.api.service_is_up(record)
+        nova_like = NovaLike(**{"forced_down": False, **record})
+        self.assertIs(verdict, self.api.service_is_up(nova_like))
+        self.assertEqual([], self.logs.matching("", 30), "a query failed")
+        return verdict
+
+    def test_there_is_no_database(self):
+        # Or the other tests would prove nothing.
+        with self.assertRaises(exception.ServiceGroupUnavailable):
+            self.api.service_is_up({"host": "one", "topic": "compute"})
+
+    def test_nothing_connects(self):
+        with mock.patch("sqlalchemy.create_engine") as create_engine:
+            self.assertTrue(self.is_up(last_seen_up=NOW))
+            create_engine.assert_not_called()
+            # That is where a connection would have come from.
+            with self.assertRaises(Exception):  # noqa: B017
+                process.shared().driver.observe("compute")
+            create_engine.assert_called_once()
+
+    def test_the_boundary(self):
+        for age, up in (
+            (0, True),
+            (DOWN_TIME - 0.000001, True),
+            (DOWN_TIME, True),
+            (DOWN_TIME + 0.000001, False),
+            (DOWN_TIME + 1, False),
+            (86400, False),
+            # From the future: as old as it is far.
+            (-1, True),
+            (-DOWN_TIME, True),
+            (-DOWN_TIME - 0.000001, False),
+            (-86400, False),
+        ):
+            with self.subTest(age=age):
+                self.assertIs(up, self.is_up(last_seen_up=ago(age)))
+
+    def test_spellings_of_a_moment(self):
+        berlin = datetime.timezone(datetime.timedelta(hours=1))
+        for age, up in ((DOWN_TIME, True), (DOWN_TIME + 1, False)):
+            moment = ago(age)
+            utc = moment.replace(tzinfo=datetime.UTC)
+            for spelling in (
+                moment,
+                utc,
+                utc.astimezone(berlin),
+                moment.isoformat(),
+                moment.isoformat(" "),
+                utc.isoformat(),
+                utc.isoformat().replace("+00:00", "Z"),
+                utc.astimezone(berlin).isoformat(),
+            ):
+                with self.subTest(spelling=spelling):
+                    self.assertIs(up, self.is_up(last_seen_up=spelling))
+
+    def test_created_at_stands_in(self):
+        for age, up in ((0, True), (DOWN_TIME, True), (DOWN_TIME + 1, False)):
+            with self.subTest(age=age):
+                created = ago(age)
+                self.assertIs(
+                    up, self.is_up(last_seen_up=None, created_at=created)
+                )
+                self.assertIs(up, self.is_up(created_at=created))
+
+    def test_the_first_report_replaces_it(self):
+        self.assertTrue(self.is_up(created_at=ago(86400), last_seen_up=ago(1)))
+        self.assertFalse(
+            self.is_up(created_at=ago(1), last_seen_up=ago(86400))
+        )
+
+    def test_updated_at_says_nothing(self):
+        # It changes when an operator disables a dead service, too.
+        self.assertFalse(
+            self.is_up(updated_at=NOW, last_seen_up=ago(DOWN_TIME + 1))
+        )
+
+    def test_forced_down_wins(self):
+        self.assertFalse(self.is_up(last_seen_up=NOW, forced_down=True))
+        self.assertTrue(self.is_up(last_seen_up=NOW, forced_down=False))
+        self.assertTrue(self.is_up(last_seen_up=NOW, forced_down=None))
+
+    def test_left(self):
+        self.assertFalse(self.is_up(last_seen_up=NOW, report_count=0))
+        self.assertTrue(self.is_up(last_seen_up=NOW, report_count=1))
+        # A new record: it has not reported yet.
+        self.assertTrue(
+            self.is_up(last_seen_up=None, created_at=NOW, report_count=0)
+        )
+
+    def test_updated_time_is_the_records_own(self):
+        for updated in (NOW, "2026-03-01T12:00:00.000000", None):
+            record = {"host": "one", "topic": "compute"}
+            record |= {"updated_at": updated, "last_seen_up": NOW}
+            self.assertEqual(updated, self.api.get_updated_time(record))
+        self.assertEqual([], self.logs.matching("", 30), "a query failed")
