@@ -93,6 +93,12 @@ def url() -> sa.URL:
             "[database] connection: not the URL of a database. It should "
             "look like mysql+pymysql://USER:PASSWORD@HOST/NAME"
         ) from None
+    if "@" in (made.host or ""):
+        # What is taken for the host begins with the end of the password.
+        raise exception.ConfigError(
+            "[database] connection: there is an @ too many. In the password "
+            "it is written %40"
+        )
     return made
 
 
@@ -101,8 +107,9 @@ class Database:
 
     def __init__(self, where: sa.URL) -> None:
         self.url = where
-        #: The URL for people, without the password.
-        self.name = where.render_as_string(hide_password=True)
+        #: The URL for people, without the password, which may be among the
+        #: parameters.
+        self.name = where.set(query={}).render_as_string(hide_password=True)
         self.is_sqlite = where.get_backend_name() == "sqlite"
         self._timeout = max(1.0, min(10.0, CONF.service_down_time / 4))
         self._engine: sa.Engine | None = None
@@ -157,7 +164,7 @@ class Database:
         while True:
             begun = time.monotonic()
             try:
-                with self.engine.connect() as connection:
+                with self._connect() as connection:
                     return work(connection)
             except (
                 db_exception.DBConnectionError,
@@ -172,6 +179,16 @@ class Database:
                     raise self._explained(e) from e
                 time.sleep(random.uniform(0.005, 0.02))
 
+    def _connect(self) -> sa.Connection:
+        try:
+            return self.engine.connect()
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            # The driver takes the URL's parameters as they come.
+            raise exception.BackendError(
+                f"the database {self.name}: {error}; check the parameters in "
+                "[database] connection"
+            ) from error
+
     def _explained(self, error: Exception) -> exception.BackendError:
         if _is_missing_table(error):
             text = (
@@ -184,9 +201,12 @@ class Database:
             cause = getattr(cause, "orig", None) or cause
             text = f"the database {self.name}: {_words(cause)}"
         if self.is_sqlite and "unable to open" in str(error):
+            option = "[database] connection"
+            if not CONF.database.connection:
+                option = "[DEFAULT] state_path"
             text += (
-                "; the folder has to exist and be writable, see [DEFAULT] "
-                "state_path"
+                "; it has to be a file in a folder that exists and can be "
+                f"written to, see {option}"
             )
         return exception.BackendError(text)
 

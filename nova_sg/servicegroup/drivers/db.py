@@ -235,8 +235,12 @@ class DbDriver(base.Driver):
                 base.Finding(
                     False,
                     where,
-                    str(error),
-                    "Start the database, or correct [database] connection",
+                    str(error).removeprefix(f"the {where}: "),
+                    # The embedded one's errors say what to do.
+                    ""
+                    if self._embedded
+                    else "Start the database, or correct [database] "
+                    "connection",
                 )
             ]
         findings = [

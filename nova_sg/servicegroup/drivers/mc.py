@@ -64,6 +64,12 @@ class McDriver(base.Driver):
 
     def __init__(self) -> None:
         self._servers = configured_servers()
+        self._local = isinstance(self._servers[0], servers.LocalServer)
+        if self._local:
+            LOG.warning(
+                "memcached_servers names no server: this process knows only "
+                "the members that joined in it"
+            )
         self._codec = values.Codec(CONF.memcache.memcache_secret_key)
         self._timeout = CONF.memcache.socket_timeout
         self._lock = threading.Lock()
@@ -398,6 +404,16 @@ class McDriver(base.Driver):
             self._clock_read[server] = now, server.generation
 
     def check(self) -> list[base.Finding]:
+        if self._local:
+            return [
+                base.Finding(
+                    False,
+                    "memcached_servers",
+                    "<None>: a process knows only the members that joined "
+                    "in it, nova-sg knows none",
+                    "Unless that is what you want, name your servers",
+                )
+            ]
         findings = []
         for server in self._servers:
             where = f"memcached {server.address}"
@@ -409,7 +425,9 @@ class McDriver(base.Driver):
                     base.Finding(
                         False,
                         where,
-                        str(error),
+                        str(error).removeprefix(
+                            f"memcached at {server.address}: "
+                        ),
                         "Start the server, or correct memcached_servers",
                     )
                 )
