@@ -24,3 +24,13 @@ exclude_patterns = []
 pygments_style = "native"
 html_theme = "alabaster"
 autodoc_member_order = "bysource"
+
+
+def _without_field_numbers(app, what, name, obj, options, lines):
+    # What Python says of a field of a named tuple that nobody explained.
+    if lines and lines[0].startswith("Alias for field number"):
+        lines.clear()
+
+
+def setup(app):
+    app.connect("autodoc-process-docstring", _without_field_numbers)

@@ -1,0 +1,115 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""What there is, is documented; what is documented, is there."""
+
+import ast
+import importlib.metadata
+import pathlib
+import re
+import shlex
+import unittest
+from unittest import mock
+
+from nova_sg import conf
+from nova_sg.cmd import shell
+
+ROOT = pathlib.Path(__file__).parents[2]
+DOC = ROOT / "doc" / "source"
+# Libraries of their own, which log what ZooKeeper's C client says.
+OTHER_PACKAGES = ("zookeeper", "evzookeeper")
+
+
+class OptionsTest(unittest.TestCase):
+    def test_every_option_is_named_under_its_section(self):
+        page = (DOC / "configuration.rst").read_text()
+        _, _, page = page.partition("The options by purpose\n")
+        # "``[section]``" on a line of its own, then its options.
+        parts = re.split(r"^``\[(\w+)\]``$", page, flags=re.MULTILINE)
+        named = {
+            section: set(re.findall(r"``(\w+)``", text))
+            for section, text in zip(parts[1::2], parts[2::2], strict=True)
+        }
+        missing = [
+            f"[{section}] {opt.name}"
+            for module in conf.SECTIONS
+            for section, opts in module.list_opts().items()
+            for opt in opts
+            if opt.name not in named.get(section, ())
+        ]
+        self.assertEqual([], missing)
+
+
+class CommandsTest(unittest.TestCase):
+    def setUp(self):
+        super().setUp()
+        self.page = (DOC / "cli.rst").read_text()
+        self.shell = shell.Shell()
+
+    def test_every_command_has_a_section(self):
+        titles = set(re.findall(r"^(.+)\n-+$", self.page, re.MULTILINE))
+        commands = {
+            entry_point.name.replace("_", " ")
+            for entry_point in importlib.metadata.entry_points(
+                group="nova_sg.cli"
+            )
+        }
+        self.assertEqual(commands, titles)
+
+    def test_the_commands_shown_can_be_parsed(self):
+        shown = re.findall(r"^   \$ nova-sg (.+)$", self.page, re.MULTILINE)
+        self.assertTrue(shown)
+        for line in shown:
+            with self.subTest(line):
+                self._parse(shlex.split(line.partition(";")[0]))
+
+    def _parse(self, words):
+        factory, name, arguments = (
+            self.shell.command_manager.find_command(words)
+        )
+        parser = factory(self.shell, None).get_parser(name)
+        with mock.patch.object(parser, "error", self.fail):
+            parser.parse_args(arguments)
+
+
+class MessagesTest(unittest.TestCase):
+    def test_every_message_is_explained(self):
+        page = (DOC / "troubleshooting.rst").read_text()
+        entries = re.findall(r"^``(.+?)``", page, re.MULTILINE)
+        missing = [
+            f"{path.relative_to(ROOT)}:{line}: {message}"
+            for path in sorted((ROOT / "nova_sg").rglob("*.py"))
+            if path.relative_to(ROOT).parts[1] not in OTHER_PACKAGES
+            for line, message in self._messages(path)
+            if not any(self._pattern(message).fullmatch(e) for e in entries)
+        ]
+        self.assertEqual([], missing)
+
+    @staticmethod
+    def _messages(path):
+        """Yield (line, text) of each warning and error that is logged."""
+        for node in ast.walk(ast.parse(path.read_text())):
+            if (
+                isinstance(node, ast.Call)
+                and ast.unparse(node.func)
+                in ("LOG.warning", "LOG.error", "LOG.exception")
+                and isinstance(node.args[0], ast.Constant)
+                # What only passes on an error is explained there.
+                and node.args[0].value != "%s"
+            ):
+                yield node.lineno, node.args[0].value
+
+    @staticmethod
+    def _pattern(message):
+        """Return what matches the message's entry: any words for a value."""
+        parts = re.split(r"%(?:\(\w+\))?[.\d]*[a-z]", message)
+        return re.compile(".+?".join(map(re.escape, parts)))
