@@ -129,8 +129,9 @@ class Detector:
         self.last_look: float | None = None
         #: Whether the backend failed to answer since then.
         self.failing = False
-        # When it answered again after it had failed to, and how long
-        # members may take to be there again then.
+        # When it answered last before it was away, when it answered again,
+        # and how long members may take to be there again then.
+        self._away = float("-inf")
         self._back = float("-inf")
         self._rejoin = 0.0
         self._known: dict[str, Known] = {}
@@ -163,6 +164,8 @@ class Detector:
         """
         if (self.failing or interrupted) and self.last_look is not None:
             self.stalled(self.last_look, asked)
+            if not self._rejoining():
+                self._away = self.last_look
             self._back = asked
         self.failing = False
         self._rejoin = rejoin
@@ -257,9 +260,12 @@ class Detector:
         fact = known.fact
         if fact.left:
             return LEFT
-        if fact.lost and self.last_look - self._back > self._rejoin:
-            return LOST
         since = known.last_report
+        if fact.lost and not (
+            # Who had been lost before the backend went away does not rise.
+            self._rejoining() and since is not None and since >= self._away
+        ):
+            return LOST
         if since is None:
             since = fact.registered
             if since is None or self._silence(since) > self.service_down_time:
@@ -274,6 +280,9 @@ class Detector:
         if self.last_look is None:
             return True
         return self.failing and now - self.last_look > self.service_down_time
+
+    def _rejoining(self) -> bool:
+        return self.last_look - self._back <= self._rejoin
 
     def _silence(self, since: float) -> float:
         silence = self.last_look - since

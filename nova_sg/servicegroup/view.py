@@ -258,6 +258,7 @@ class GroupView:
             snapshot.asked,
             snapshot.facts,
             complete=snapshot.complete,
+            interrupted=snapshot.interrupted,
             rejoin=snapshot.rejoin,
         )
         now = time.monotonic()

@@ -38,6 +38,8 @@ PACE = 0.1
 # Seconds that withdrawing may take, and the timeout of its session.
 PATIENCE = 10.0
 
+_OK, _NONODE = 0, -101
+
 
 class _Fed:
     """What the watchdog knows of one member. Written by one, read by other."""
@@ -47,43 +49,58 @@ class _Fed:
     def __init__(self) -> None:
         #: When the member reported last.
         self.at = time.monotonic()
-        #: The znode to delete; None: there is none yet.
-        self.path: bytes | None = None
-        #: Seconds of silence after which that happens.
+        #: Seconds of silence after which it is withdrawn.
         self.limit = float("inf")
+        #: The znode that is deleted then; None: there is none yet.
+        self.path: bytes | None = None
         self.withdrawn = False
+
+    def is_late(self) -> bool:
+        return time.monotonic() - self.at > self.limit
 
 
 class Watchdog:
-    """One thread that looks after all members of this process."""
+    """One thread that looks after all members of this process.
 
-    def __init__(self, address: str, digest: str | None) -> None:
+    :param address: the ZooKeeper servers
+    :param digest: user:password to authenticate with, if any
+    :param cert: the files for TLS, if that is used
+    """
+
+    def __init__(
+        self, address: str, digest: str | None, cert: str | None
+    ) -> None:
         self._address = address.encode()
         self._digest = digest.encode() if digest else None
+        self._cert = cert.encode() if cert else None
         self._members: dict[base.Membership, _Fed] = {}
         self._stopping = False
-        self._job = offhub.run(self._run, lambda result: None)
+        offhub.run(self._run, lambda result: None)
 
-    def feed(self, membership: base.Membership) -> bool:
+    def feed(self, membership: base.Membership, limit: float) -> bool:
         """Note that a member reports, now.
 
-        :returns: whether it had been withdrawn
+        :param limit: seconds of silence after which it is withdrawn
+        :returns: whether it had been
         """
         fed = self._members.get(membership)
         if fed is None:
-            self._members[membership] = _Fed()
-            return False
+            fed = self._members[membership] = _Fed()
         fed.at = time.monotonic()
+        fed.limit = limit
         withdrawn, fed.withdrawn = fed.withdrawn, False
         return withdrawn
 
-    def watch(
-        self, membership: base.Membership, path: str, limit: float
-    ) -> None:
-        """Say what to delete after how many seconds of silence."""
-        fed = self._members[membership]
-        fed.limit = limit
-        fed.path = path.encode("utf-8", "surrogateescape")
+    def watch(self, membership: base.Membership, path: str) -> bool:
+        """Note the znode that a member is about to create.
+
+        :returns: whether it may: False for one that does not report
+        """
+        fed = self._members.get(membership)
+        if fed is None or fed.is_late():
+            return False
+        fed.path = path.encode()
+        return True
 
     def forget(self, membership: base.Membership) -> None:
         """Look after a member no more."""
@@ -100,13 +117,12 @@ class Watchdog:
         pid = os.getpid()
         while not self._stopping and os.getpid() == pid:
             library.libc.usleep(int(PACE * 1e6))
-            now = time.monotonic()
             late = [
                 fed
                 for fed in list(self._members.values())
                 if fed.path is not None
                 and not fed.withdrawn
-                and now - fed.at > fed.limit
+                and fed.is_late()
             ]
             if late:
                 self._withdraw(library, late)
@@ -115,9 +131,13 @@ class Watchdog:
         # A session of its own: the process's belongs to threads that may
         # stand in the middle of using it.
         zk, null = library.zk, library.ffi.NULL
-        handle = zk.zookeeper_init(
-            self._address, null, int(PATIENCE * 1000), null, 0, 2
-        )
+        options = (null, int(PATIENCE * 1000), null, 0, clib.NO_LOG_CLIENTENV)
+        if self._cert is None:
+            handle = zk.zookeeper_init(self._address, *options)
+        else:
+            handle = zk.zookeeper_init_ssl(
+                self._address, self._cert, *options
+            )
         if handle == null:
             return
         try:
@@ -137,11 +157,8 @@ class Watchdog:
                 )
             for fed in late:
                 # It may have come back meanwhile.
-                if time.monotonic() - fed.at <= fed.limit:
-                    continue
-                code = zk.zoo_delete(handle, fed.path, -1)
-                # ZNONODE: gone already.
-                if code in (0, -101):
-                    fed.withdrawn = True
+                if fed.is_late():
+                    code = zk.zoo_delete(handle, fed.path, -1)
+                    fed.withdrawn = code in (_OK, _NONODE)
         finally:
             zk.zookeeper_close(handle)

@@ -187,6 +187,86 @@ class BackendAwayTest(unittest.TestCase):
         self.assertEqual("down", self.judge.judge("alive", 206.0).state)
 
 
+class LostTest(unittest.TestCase):
+    """Backends that say themselves who is dead."""
+
+    REJOIN = 8.0
+
+    def look(self, judge, at, here=(), lost=(), interrupted=False):
+        facts = [Fact(host, at, last_report=at) for host in here]
+        facts += [Fact(host, at, lost=True) for host in lost]
+        judge.look(
+            at,
+            facts,
+            complete=True,
+            interrupted=interrupted,
+            rejoin=self.REJOIN,
+        )
+
+    def test_who_is_lost_is_down_at_once(self):
+        judge = Detector(D)
+        self.look(judge, 100.0, here=["h"])
+        self.assertIs(detector.REPORTED, judge.judge("h", 100.0))
+        self.look(judge, 100.1, lost=["h"])
+        self.assertIs(detector.LOST, judge.judge("h", 100.1))
+
+    def test_who_was_never_seen_alive_is_lost(self):
+        for interrupted in (False, True):
+            judge = Detector(D)
+            self.look(judge, 100.0, lost=["h"], interrupted=interrupted)
+            self.assertIs(detector.LOST, judge.judge("h", 100.0))
+
+    def test_other_words_come_first(self):
+        judge = Detector(D)
+        judge.look(1.0, [Fact("h", 1.0, lost=True, left=True)])
+        self.assertIs(detector.LEFT, judge.judge("h", 1.0))
+        judge.look(2.0, [Fact("h", 2.0, lost=True, forced_down=True)])
+        self.assertIs(detector.FORCED_DOWN, judge.judge("h", 2.0))
+
+    def test_after_an_outage_members_have_time_to_come_back(self):
+        for noticed in (True, False):
+            with self.subTest(by_a_failed_look=noticed):
+                judge = Detector(D)
+                self.look(judge, 100.0, here=["h"])
+                if noticed:
+                    judge.look_failed()
+                back = 300.0
+                self.look(judge, back, lost=["h"], interrupted=not noticed)
+                self.assertIs(detector.REPORTED, judge.judge("h", back))
+                last = back + self.REJOIN
+                self.look(judge, last, lost=["h"])
+                self.assertIs(detector.REPORTED, judge.judge("h", last))
+                self.look(judge, last + 0.1, lost=["h"])
+                self.assertIs(detector.LOST, judge.judge("h", last + 0.1))
+
+    def test_who_was_lost_before_an_outage_stays_so(self):
+        judge = Detector(D)
+        self.look(judge, 100.0, here=["h"])
+        self.look(judge, 101.0, lost=["h"])
+        judge.look_failed()
+        self.look(judge, 102.0, lost=["h"])
+        self.assertIs(detector.LOST, judge.judge("h", 102.0))
+
+    def test_outages_in_a_row_do_not_end_the_time_to_come_back(self):
+        judge = Detector(D)
+        self.look(judge, 100.0, here=["h"])
+        for at in (105.0, 110.0, 115.0):
+            self.look(judge, at, lost=["h"], interrupted=True)
+            self.assertIs(detector.REPORTED, judge.judge("h", at))
+        self.look(judge, 115.0 + self.REJOIN + 0.1, lost=["h"])
+        self.assertIs(detector.LOST, judge.judge("h", 124.0))
+        # And nobody rises by the next one.
+        self.look(judge, 130.0, lost=["h"], interrupted=True)
+        self.assertIs(detector.LOST, judge.judge("h", 130.0))
+
+    def test_who_comes_back_is_up(self):
+        judge = Detector(D)
+        self.look(judge, 100.0, here=["h"])
+        self.look(judge, 101.0, lost=["h"])
+        self.look(judge, 102.0, here=["h"])
+        self.assertIs(detector.REPORTED, judge.judge("h", 102.0))
+
+
 moments = st.floats(0, 10_000, allow_nan=False).map(lambda x: round(x, 3))
 
 
@@ -200,6 +280,7 @@ def facts(draw, hosts=("a", "b")):
         last_report=draw(st.none() | moments),
         registered=draw(st.none() | moments),
         left=draw(st.booleans()),
+        lost=draw(st.booleans()),
         forced_down=draw(st.booleans()),
         disabled=draw(st.booleans()),
         disabled_reason=draw(st.none() | st.sampled_from(["", "x", "y"])),
@@ -273,3 +354,54 @@ class PropertyTest(unittest.TestCase):
             end = max(end, one, other)
         judge.look(end + D + 0.001, [])
         self.assertEqual("down", judge.judge("a", end + D + 1).state)
+
+    @given(
+        st.lists(
+            st.tuples(
+                st.floats(0.1, D),
+                # What happened since the last look.
+                st.sampled_from(["nothing", "interrupted", "failed"]),
+                st.booleans(),
+            ),
+            min_size=1,
+            max_size=30,
+        ),
+        st.floats(0, 20),
+    )
+    def test_only_being_there_brings_back_who_was_lost(self, looks, rejoin):
+        judge = Detector(D)
+        at, was_down = 0.0, False
+        for pause, happened, here in looks:
+            at += pause
+            if happened == "failed":
+                judge.look_failed()
+            fact = Fact(
+                "a", at, last_report=at if here else None, lost=not here
+            )
+            judge.look(
+                at,
+                [fact],
+                interrupted=happened == "interrupted",
+                rejoin=rejoin,
+            )
+            down = judge.judge("a", at).state == "down"
+            if here:
+                self.assertFalse(down)
+            elif was_down:
+                self.assertTrue(down)
+            was_down = down
+
+    @given(st.floats(0.1, 20), st.lists(st.floats(0.1, D), max_size=5))
+    def test_who_does_not_come_back_is_lost(self, rejoin, outages):
+        """After the last outage and the time to come back."""
+        judge = Detector(D)
+        at = 100.0
+        judge.look(at, [Fact("a", at, last_report=at)], rejoin=rejoin)
+        for pause in outages:
+            at += pause
+            judge.look(
+                at, [Fact("a", at, lost=True)], interrupted=True, rejoin=rejoin
+            )
+        at += rejoin + 0.1
+        judge.look(at, [Fact("a", at, lost=True)], rejoin=rejoin)
+        self.assertIs(detector.LOST, judge.judge("a", at))

@@ -59,6 +59,8 @@ class Snapshot(NamedTuple):
     facts: list[detector.Fact]
     #: Whether every member there is, is among the facts.
     complete: bool
+    #: Whether the backend was away for a while since the last answer.
+    interrupted: bool = False
     #: Seconds within which members that the backend lost while it was away
     #: come back by themselves.
     rejoin: float = 0.0
