@@ -18,6 +18,7 @@ becomes a BackendError.
 
 from __future__ import annotations
 
+import datetime
 import os
 import random
 import threading
@@ -136,6 +137,7 @@ class Database:
             arguments["connect_timeout"] = self._timeout
             arguments["read_timeout"] = self._timeout
             arguments["write_timeout"] = self._timeout
+            arguments["conv"] = _pymysql_conversions()
         engine = sa.create_engine(
             self.url,
             connect_args=arguments,
@@ -216,6 +218,24 @@ class Database:
             engine, self._engine = self._engine, None
         if engine is not None:
             engine.dispose()
+
+
+def _pymysql_conversions() -> dict:
+    """PyMySQL's own, with a fast one for times.
+
+    Three times stand in each record that a look brings. PyMySQL takes them
+    apart by a regular expression, which was a third of all the work.
+    """
+    from pymysql import converters
+    from pymysql.constants import FIELD_TYPE
+
+    def moment(text: str) -> datetime.datetime | str:
+        try:
+            return datetime.datetime.fromisoformat(text)
+        except ValueError:
+            return converters.convert_datetime(text)
+
+    return {**converters.conversions, FIELD_TYPE.DATETIME: moment}
 
 
 def _set_up_sqlite(connection, record) -> None:
