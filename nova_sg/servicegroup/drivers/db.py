@@ -197,10 +197,11 @@ class DbDriver(base.Driver):
         # host wrote them for Nova; without the former's we trust ours.
         if self._clock.synced:
             now = self._clock.from_monotonic(time.monotonic())
+            age = now - (moment - EPOCH).total_seconds()
         else:
-            now = _seconds(timeutils.utcnow())
+            age = (timeutils.utcnow() - moment).total_seconds()
         return detector.Reference(
-            age=now - _seconds(moment),
+            age=age,
             reported=bool(seen),
             left=bool(seen) and member.get("report_count", None) == 0,
         )
