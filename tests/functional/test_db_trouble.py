@@ -1,0 +1,502 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""What the db driver does while MariaDB, or the record, is in trouble.
+
+Nothing is raised out of a timer (see db.TestCase), trouble is logged once
+when it begins and once when it ends, and nobody has to be started again.
+"""
+
+import datetime
+import logging
+import threading
+import time
+
+import pymysql
+import sqlalchemy as sa
+
+from nova_sg import exception
+from nova_sg.servicegroup import process
+from tests.base import wait_for
+from tests.fixtures import mariadb
+from tests.fixtures import process as servers
+from tests.functional import db
+
+REPORT_TROUBLE = "Cannot report the state of one"
+REPORT_AGAIN = "The state of one is reported to the group compute again"
+LOOK_TROUBLE = "Cannot ask who is up in the group compute"
+LOOK_AGAIN = "The backend says again who is up in the group compute"
+
+
+class TroubleTestCase(db.MariaDBTestCase):
+    # The driver waits a quarter of it for an answer, at most.
+    DOWN_TIME = 8.0
+    # What is waited for comes much sooner, but for slow machines.
+    PATIENCE = 60
+
+    def setUp(self):
+        super().setUp()
+        self.addCleanup(self._release)
+
+    def _release(self):
+        # The other tests' server must be as it was.
+        servers.shared(mariadb.MariaDB)
+        self.server.execute("SET GLOBAL read_only = 0")
+        self.server.execute("SET GLOBAL innodb_lock_wait_timeout = DEFAULT")
+
+    def wait_for_log(self, words, times=1):
+        wait_for(
+            lambda: len(self.logs.matching(words)) >= times,
+            self.PATIENCE,
+            f"{words!r} is logged",
+        )
+
+    def assert_logged_once(self, *wordings):
+        for words in wordings:
+            self.assertEqual(1, len(self.logs.matching(words)), words)
+
+    def wait_for_attempts(self, attempts, more):
+        target = len(attempts) + more
+        wait_for(
+            lambda: len(attempts) >= target,
+            self.PATIENCE,
+            f"{more} more reports were tried",
+        )
+
+    def assert_recovered(self, member):
+        """The member reports, is seen, and nobody says otherwise."""
+        self.wait_for_report("one", 3, self.PATIENCE)
+        wait_for(lambda: not member.model_disconnected, self.PATIENCE)
+        self.assertTrue(self.is_up("one"))
+        self.assertEqual("up", self.state("one"))
+
+
+class RecordTest(TroubleTestCase):
+    GONE = (
+        "The services table record for the nova-compute service on host one "
+        "is gone"
+    )
+
+    def _delete(self, soft):
+        if soft:
+            self.sql(
+                "UPDATE services SET deleted = id, deleted_at = NOW(6) "
+                "WHERE host = 'one'"
+            )
+        else:
+            self.sql("DELETE FROM services WHERE host = 'one'")
+
+    def test_a_deleted_record_is_an_error_and_stays_out(self):
+        for soft in (False, True):
+            with self.subTest(soft=soft):
+                self.logs.records.clear()
+                member = self.join("one")
+                attempts = self.count_reports()
+                events = self.collect(self.api)
+                self._delete(soft)
+                self.wait_for_log(self.GONE)
+                self.wait_for_attempts(attempts, 5)
+                self.assertEqual(
+                    1, len(self.logs.matching(self.GONE, logging.ERROR))
+                )
+                self.assertEqual([], self.logs.matching(REPORT_TROUBLE))
+                self.assertTrue(member.model_disconnected)
+                wait_for(events.__len__, 30)
+                self.assertEqual(["left"], [e.type for e in events])
+                self.assertEqual([], self.api.members("compute"))
+                self.assertFalse(self.is_up("one"))
+                rows = self.sql(
+                    "SELECT count(*) FROM services WHERE deleted = 0"
+                )
+                self.assertEqual(((0,),), rows)
+                process.reset()
+
+    def test_a_deleted_record_that_is_restored(self):
+        member = self.join("one")
+        self._delete(soft=True)
+        self.wait_for_log(self.GONE)
+        self.sql("UPDATE services SET deleted = 0, deleted_at = NULL")
+        self.wait_for_log(REPORT_AGAIN)
+        self.assert_recovered(member)
+        self.assert_logged_once(self.GONE, REPORT_AGAIN)
+
+    def test_it_is_created_again_where_that_is_configured(self):
+        self.flags("servicegroup", recreate_missing_record=True)
+        member = self.join("one")
+        self.join("other")
+        events = self.collect(self.api)
+        for number, soft in enumerate((False, True), 1):
+            with self.subTest(soft=soft):
+                old = self.value("id", "one")
+                self._delete(soft)
+                wait_for(
+                    lambda old=old: self.value("id", "one") not in (old, None),
+                    self.PATIENCE,
+                    "there is a new record",
+                )
+                self.assert_recovered(member)
+                again = self.logs.matching("is created again")
+                self.assertEqual(number, len(again), again)
+        self.assertEqual([], self.logs.matching("", logging.ERROR))
+        # Seen or not, depending on when the looks were; in any case it is
+        # nothing but going and coming.
+        self.assertLessEqual(
+            {event.type for event in events}, {"left", "joined"}
+        )
+
+    def test_it_joins_by_a_record_that_is_there(self):
+        # As after a restart: same id, same count.
+        self.join("one")
+        self.wait_for_report("one", 2)
+        self.stop_reports()
+        before = self.value("report_count", "one")
+        process.reset()
+        self.join("one")
+        self.wait_for_report("one", 2)
+        self.assertEqual(((1,),), self.sql("SELECT count(*) FROM services"))
+        self.assertGreater(self.value("report_count", "one"), before)
+
+
+class ConnectionTest(TroubleTestCase):
+    def test_killed_connections(self):
+        member = self.join("one")
+        events = self.collect(self.api)
+        for _ in range(5):
+            connections = self.connections()
+            self.assertTrue(connections)
+            for connection in connections:
+                try:
+                    self.server.execute(f"KILL {connection}")
+                except pymysql.OperationalError as error:
+                    # It was gone already: no such thread.
+                    self.assertEqual(1094, error.args[0])
+            self.assert_recovered(member)
+            wait_for(
+                lambda old=connections: not set(old) & set(self.connections()),
+                self.PATIENCE,
+            )
+        # A new connection is tried at once: hardly a report is late.
+        self.assertEqual([], events)
+        for begin, end in (
+            (REPORT_TROUBLE, REPORT_AGAIN),
+            (LOOK_TROUBLE, LOOK_AGAIN),
+        ):
+            begun = len(self.logs.matching(begin))
+            self.assertLessEqual(begun, 5)
+            self.assertEqual(begun, len(self.logs.matching(end)))
+
+    def test_connections_do_not_pile_up(self):
+        self.join("one")
+        self.collect(self.api)
+        for _ in range(2):
+            self.server.freeze()
+            self.wait_for_log(REPORT_TROUBLE)
+            self.server.thaw()
+            self.wait_for_log(REPORT_AGAIN)
+            self.logs.records.clear()
+        # One reports and one looks; abandoned ones are closed.
+        wait_for(
+            lambda: len(self.connections()) <= 3,
+            self.PATIENCE,
+            lambda: f"few connections, not {self.connections()}",
+        )
+
+
+class ServerTest(TroubleTestCase):
+    def _trouble(self, begin, end, attempts=5):
+        """Join, get into trouble for longer than an interval, and out."""
+        member = self.join("one")
+        self.join("other")
+        events = self.collect(self.api)
+        self.assertTrue(self.is_up("one"))
+        tried = self.count_reports()
+        begin()
+        begun = time.monotonic()
+        self.wait_for_log(REPORT_TROUBLE)
+        self.wait_for_log(LOOK_TROUBLE)
+        self.assertTrue(member.model_disconnected)
+        self.wait_for_attempts(tried, attempts)
+        # The last verdict stands, and asking does not wait for the server.
+        asked = time.monotonic()
+        self.assertTrue(self.is_up("one"))
+        self.assertLess(time.monotonic() - asked, 0.5)
+        end()
+        took = time.monotonic() - begun
+        self.wait_for_log(REPORT_AGAIN)
+        self.wait_for_log(LOOK_AGAIN)
+        self.assert_recovered(member)
+        self.assert_logged_once(
+            REPORT_TROUBLE, REPORT_AGAIN, LOOK_TROUBLE, LOOK_AGAIN
+        )
+        self.assertEqual([], events)
+        self.assertEqual([], self.logs.matching("", logging.ERROR))
+        # What the test is about: longer than an interval by far.
+        self.assertGreater(took, 3 * member.report_interval)
+
+    def test_killed_and_started(self):
+        self._trouble(self.server.kill, self.server.start)
+
+    def test_restarted_by_an_operator(self):
+        self._trouble(self.server.stop, self.server.start)
+
+    def test_frozen_and_thawed(self):
+        self._trouble(self.server.freeze, self.server.thaw, attempts=1)
+
+    def test_the_view_comes_back_soon_after_a_freeze(self):
+        # A look that failed took seconds. That is no reason to look seldom.
+        self.join("one")
+        self.collect(self.api)
+        self.server.freeze()
+        self.wait_for_log(LOOK_TROUBLE)
+        self.server.thaw()
+        thawed = time.monotonic()
+        self.wait_for_log(LOOK_AGAIN)
+        # One more look may have been waiting for the frozen server.
+        self.assertLess(time.monotonic() - thawed, self.DOWN_TIME / 4 + 3)
+
+
+class AwayForLongTest(TroubleTestCase):
+    DOWN_TIME = 3.0
+
+    def test_verdicts_stand_for_service_down_time(self):
+        member = self.join("one")
+        events = self.collect(self.api)
+        self.assertTrue(self.is_up("one"))
+        record = {"host": "one", "topic": "compute"}
+        asked = time.monotonic()
+        self.server.kill()
+        killed = time.monotonic()
+        while True:
+            before = time.monotonic()
+            try:
+                self.assertTrue(self.api.service_is_up(record))
+            except exception.ServiceGroupUnavailable as error:
+                self.assertIn("one", str(error))
+                self.assertIn("127.0.0.1", str(error))
+                self.assertNotIn(db.PASSWORD, str(error))
+                break
+            # The last answer is at most from when the server died.
+            self.assertLessEqual(before - killed, self.DOWN_TIME + 1)
+            time.sleep(0.05)
+        self.assertGreaterEqual(time.monotonic() - asked, self.DOWN_TIME - 0.5)
+        for question in (self.api.get_all, self.api.members):
+            with self.assertRaises(exception.ServiceGroupUnavailable):
+                question("compute")
+        # Who holds a record asks nobody.
+        seen = datetime.datetime.now(datetime.UTC)
+        self.assertTrue(
+            self.api.service_is_up(record | {"last_seen_up": seen})
+        )
+
+        self.server.start()
+        wait_for(lambda: self._answer(record), self.PATIENCE)
+        self.assert_recovered(member)
+        self.assert_logged_once(
+            REPORT_TROUBLE, REPORT_AGAIN, LOOK_TROUBLE, LOOK_AGAIN
+        )
+        # Nobody could report in that time: nobody is dead because of it.
+        self.assertEqual([], events)
+
+    def test_the_dead_are_found_after_it(self):
+        self.join("one")
+        dead = self.join("dead")
+        events = self.collect(self.api)
+        self.wait_for_report("dead")
+        self.server.kill()
+        self.wait_for_log(LOOK_TROUBLE)
+        process.shared().reporter._by_service[id(dead)].stop()
+        self.server.start()
+        self.wait_for_log(LOOK_AGAIN)
+        wait_for(lambda: events, self.PATIENCE)
+        self.assertEqual(
+            [("down", "dead")], [(e.type, e.host) for e in events]
+        )
+        self.assertTrue(self.is_up("one"))
+        self.assertFalse(self.is_up("dead"))
+
+    def _answer(self, record):
+        try:
+            return self.api.service_is_up(record)
+        except exception.ServiceGroupUnavailable:
+            return False
+
+
+class ReadOnlyTest(TroubleTestCase):
+    def test_read_only_server(self):
+        member = self.join("one")
+        events = self.collect(self.api)
+        attempts = self.count_reports()
+        self.server.execute("SET GLOBAL read_only = 1")
+        self.wait_for_log(REPORT_TROUBLE)
+        self.wait_for_attempts(attempts, 5)
+        self.assertIn(
+            "read-only", self.logs.matching(REPORT_TROUBLE)[0].lower()
+        )
+        # It can still be read: no trouble there, and the member is up.
+        self.assertTrue(self.is_up("one"))
+        with self.assertRaisesRegex(exception.BackendError, "read-only"):
+            self.api.force_down("one", "compute")
+        self.server.execute("SET GLOBAL read_only = 0")
+        self.wait_for_log(REPORT_AGAIN)
+        self.assert_recovered(member)
+        self.assert_logged_once(REPORT_TROUBLE, REPORT_AGAIN)
+        self.assertEqual([], self.logs.matching(LOOK_TROUBLE))
+        self.assertEqual([], events)
+
+
+class LockTest(TroubleTestCase):
+    # So that the driver waits longer than the locks are held.
+    DOWN_TIME = 40.0
+
+    def setUp(self):
+        super().setUp()
+        link = pymysql.connect(
+            host="127.0.0.1",
+            port=self.server.port,
+            user="root",
+            password=db.PASSWORD,
+            database=self.name,
+            autocommit=False,
+            read_timeout=30,
+        )
+        self.addCleanup(link.close)
+        self.locker = link.cursor()
+
+    def _wait_for_waiting_update(self):
+        wait_for(
+            lambda: self.server.execute(
+                "SELECT * FROM information_schema.innodb_lock_waits"
+            ),
+            self.PATIENCE,
+            "a report waits for the lock",
+        )
+
+    def test_deadlock(self):
+        member = self.join("one")
+        attempts = self.count_reports()
+        errors = []
+        sa.event.listen(
+            process.shared().driver._database.engine,
+            "handle_error",
+            lambda context: errors.append(context.original_exception),
+        )
+        # InnoDB chooses the one that has changed less: the report.
+        self.locker.execute("CREATE TABLE ballast (n INT)")
+        self.locker.execute("INSERT INTO ballast SELECT seq FROM seq_1_to_99")
+        self.locker.execute(
+            "SELECT * FROM services WHERE host = 'one' LOCK IN SHARE MODE"
+        )
+        self._wait_for_waiting_update()
+        self.locker.execute("UPDATE services SET disabled = 1")
+        wait_for(lambda: errors, self.PATIENCE, "the report was the victim")
+        self.locker.execute("COMMIT")
+
+        self.assertEqual(1213, errors[0].args[0])
+        self.assert_recovered(member)
+        # The statement is repeated at once; no report was lost.
+        self.assertEqual([], [error for error in attempts if error])
+        self.assertEqual([], self.logs.matching(REPORT_TROUBLE))
+
+    def test_lock_wait(self):
+        self.server.execute("SET GLOBAL innodb_lock_wait_timeout = 1")
+        member = self.join("one")
+        events = self.collect(self.api)
+        attempts = self.count_reports()
+        self.locker.execute("SELECT * FROM services FOR UPDATE")
+        self.wait_for_log(REPORT_TROUBLE)
+        self.wait_for_attempts(attempts, 1)
+        self.assertIn("Lock wait", self.logs.matching(REPORT_TROUBLE)[0])
+        # Looks do not wait for locks.
+        self.assertTrue(self.is_up("one"))
+        self.locker.execute("COMMIT")
+        self.wait_for_log(REPORT_AGAIN)
+        self.assert_recovered(member)
+        self.assert_logged_once(REPORT_TROUBLE, REPORT_AGAIN)
+        self.assertEqual([], self.logs.matching(LOOK_TROUBLE))
+        self.assertEqual([], events)
+
+
+class JoinTest(TroubleTestCase):
+    def test_join_while_the_server_is_down(self):
+        self.server.kill()
+        begun = time.monotonic()
+        member = self.join("one")
+        self.assertLess(time.monotonic() - begun, 5)
+        attempts = self.count_reports()
+        self.wait_for_attempts(attempts, 3)
+        self.assert_logged_once(REPORT_TROUBLE)
+        self.server.start()
+        self.wait_for_log(REPORT_AGAIN)
+        self.assert_recovered(member)
+        self.assert_logged_once(REPORT_TROUBLE, REPORT_AGAIN)
+
+    def test_join_while_the_server_is_frozen(self):
+        self.server.freeze()
+        begun = time.monotonic()
+        member = self.join("one")
+        took = time.monotonic() - begun
+        # It waits a second for the first report, no longer.
+        self.assertGreaterEqual(took, 0.9)
+        self.assertLess(took, self.DOWN_TIME / 4 - 0.5)
+        self.wait_for_log(REPORT_TROUBLE)
+        self.server.thaw()
+        self.wait_for_log(REPORT_AGAIN)
+        self.assert_recovered(member)
+        self.assert_logged_once(REPORT_TROUBLE, REPORT_AGAIN)
+
+    def test_leave_while_the_server_is_down(self):
+        self.join("one")
+        self.server.kill()
+        with self.assertRaisesRegex(exception.BackendError, "127.0.0.1"):
+            self.api.leave("one", "compute")
+        # It does not report any more for all that.
+        self.assert_no_thread_named("nova-sg-report")
+        self.server.start()
+        count = self.value("report_count", "one")
+        self.join("other")
+        self.wait_for_report("other", 3)
+        self.assertEqual(count, self.value("report_count", "one"))
+
+    def test_a_database_without_the_table(self):
+        self.sql("DROP TABLE services")
+        member = self.join("one")
+        self.assertIn("nova-sg db sync", self.logs.matching(REPORT_TROUBLE)[0])
+        self.assertNotIn(db.PASSWORD, self.logs.matching(REPORT_TROUBLE)[0])
+        with self.assertRaisesRegex(
+            exception.ServiceGroupUnavailable, "nova-sg db sync"
+        ):
+            self.api.members("compute")
+        self.sql("DROP TABLE nova_sg_alembic_version")
+        self.prepare()
+        self.wait_for_log(REPORT_AGAIN)
+        self.assert_recovered(member)
+
+    def test_many_join_while_the_server_is_frozen(self):
+        # No more than the pool has connections wait at a time.
+        self.server.freeze()
+        begun = time.monotonic()
+        joining = [
+            threading.Thread(target=self.join, args=[f"host{number}"])
+            for number in range(30)
+        ]
+        for thread in joining:
+            thread.start()
+        for thread in joining:
+            thread.join()
+        self.assertLess(time.monotonic() - begun, 10)
+        self.server.thaw()
+        wait_for(
+            lambda: self.sql("SELECT count(*) FROM services")[0][0] == 30,
+            self.PATIENCE,
+        )
+        for number in range(30):
+            self.wait_for_report(f"host{number}", 1, self.PATIENCE)
