@@ -109,7 +109,14 @@ class GroupView:
 
         :raises ServiceGroupUnavailable: as is_up
         """
-        return [m.host for m in self.members() if m.state == detector.UP]
+        with self._lock:
+            now = self._answered("listed")
+            judge = self._detector.judge
+            return sorted(
+                host
+                for host in self._detector.hosts()
+                if judge(host, now).state == detector.UP
+            )
 
     def last_seen(self, host: str) -> datetime.datetime | None:
         """Return host's last report, UTC, from memory."""
