@@ -15,6 +15,7 @@
 from __future__ import annotations
 
 import argparse
+from typing import TextIO
 
 from cliff import command
 
@@ -40,13 +41,18 @@ class Doctor(command.Command):
             findings = list(_check_options())
             for name in _configured_drivers():
                 findings.extend(_check_driver(name))
-        for finding in findings:
-            mark = "ok " if finding.ok else "BAD"
-            line = f"{mark} {finding.subject}: {finding.text}"
-            if not finding.ok and finding.remedy:
-                line += f". {finding.remedy}"
-            print(line, file=self.app.stdout)
+        print_findings(findings, self.app.stdout)
         return 0 if all(finding.ok for finding in findings) else 1
+
+
+def print_findings(findings: list[base.Finding], stream: TextIO) -> None:
+    """Print a line a finding."""
+    for finding in findings:
+        mark = "ok " if finding.ok else "BAD"
+        line = f"{mark} {finding.subject}: {finding.text}"
+        if not finding.ok and finding.remedy:
+            line += f". {finding.remedy}"
+        print(line, file=stream)
 
 
 def _check_options():
@@ -69,6 +75,8 @@ def _configured_drivers() -> list[str]:
         names.append("db")
     if CONF.memcached_servers:
         names.append("mc")
+    if CONF.zookeeper.address:
+        names.append("zk")
     return list(dict.fromkeys(names))
 
 

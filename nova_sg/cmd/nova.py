@@ -1,0 +1,160 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""nova-sg nova status, enable, disable."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Iterator
+
+from cliff import command
+
+from nova_sg import config, exception
+from nova_sg.cmd import doctor
+from nova_sg.conf import CONF
+from nova_sg.nova import switch
+from nova_sg.servicegroup import process
+from nova_sg.servicegroup.drivers.base import Finding
+
+NOVA_CONF = "/etc/nova/nova.conf"
+HOW = (
+    "Add to nova.conf: config_source = nova_sg in [DEFAULT], and "
+    "driver = nova_sg in [nova_sg]"
+)
+
+
+class Status(command.Command):
+    """Say whether Nova uses nova_sg, with which driver, and what is missing.
+
+    Looks at this environment and at one nova.conf. The exit status is 0 only
+    if it is on and nothing is missing.
+    """
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser = super().get_parser(prog_name)
+        parser.add_argument(
+            "nova_conf",
+            metavar="FILE",
+            nargs="*",
+            help="Nova's configuration files (default: those given by "
+            f"--config-file before the command, or {NOVA_CONF}).",
+        )
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> int:
+        files = (
+            parsed_args.nova_conf
+            or self.app.options.config_file
+            or [NOVA_CONF]
+        )
+        CONF.reset()
+        arguments = [word for f in files for word in ("--config-file", f)]
+        config.parse(arguments, "nova-sg")
+        findings = list(_check(files))
+        doctor.print_findings(findings, self.app.stdout)
+        well = all(finding.ok for finding in findings)
+        print(
+            f"nova_sg is {'on' if well else 'off, or not ready'}: driver "
+            f"{CONF.servicegroup_driver}",
+            file=self.app.stdout,
+        )
+        return 0 if well else 1
+
+
+def _check(files: list[str]) -> Iterator[Finding]:
+    version = switch.nova_version()
+    yield Finding(
+        version is not None,
+        "environment",
+        f"{sys.prefix}, Nova {version or 'is not installed'}",
+        "Install nova-sg in the environment that Nova is installed in",
+    )
+    by_file = os.path.exists(switch.pth_path())
+    where = ", ".join(files)
+    try:
+        by_conf = switch.asked_for()
+    except exception.ConfigError as error:
+        yield Finding(False, where, str(error), HOW)
+        by_conf = False
+    else:
+        if by_conf:
+            yield Finding(
+                switch.hook_is_offered(),
+                where,
+                "switches nova_sg on",
+                "The package's metadata is not there: install nova-sg again",
+            )
+        else:
+            yield Finding(by_file, where, "does not switch nova_sg on", HOW)
+    if by_file:
+        yield Finding(True, switch.pth_path(), "switches nova_sg on")
+    name = CONF.servicegroup_driver
+    if name == "mc" and not _servers_given():
+        yield Finding(
+            False,
+            "driver mc",
+            "without servers each process sees nobody but itself",
+            "Set [DEFAULT] memcached_servers",
+        )
+        return
+    if name == "db":
+        yield Finding(True, "driver db", "Nova's own records serve it")
+        return
+    try:
+        driver = process.load(name)
+    except exception.ConfigError as error:
+        yield Finding(False, f"driver {name}", str(error))
+        return
+    driver.close()
+    yield Finding(
+        True,
+        f"driver {name}",
+        "its options are complete; nova-sg doctor looks at the servers",
+    )
+
+
+def _servers_given() -> bool:
+    from nova_sg.memcached import servers
+    from nova_sg.servicegroup.drivers import mc
+
+    made = mc.configured_servers()
+    return not any(isinstance(one, servers.LocalServer) for one in made)
+
+
+class Enable(command.Command):
+    """Switch nova_sg on by a .pth file in this environment.
+
+    For Nova releases that the configuration cannot serve. It is on for every
+    Nova process of the environment until it is disabled.
+    """
+
+    def take_action(self, parsed_args: argparse.Namespace) -> None:
+        print(
+            f"{switch.enable()}: written. Nova's services use nova_sg when "
+            "they are started the next time",
+            file=self.app.stdout,
+        )
+
+
+class Disable(command.Command):
+    """Remove the .pth file of enable."""
+
+    def take_action(self, parsed_args: argparse.Namespace) -> None:
+        print(
+            f"{switch.disable()}: not there any more. Nova's services are "
+            "stock when they are started the next time, unless nova.conf "
+            "switches nova_sg on",
+            file=self.app.stdout,
+        )
