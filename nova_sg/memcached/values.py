@@ -53,10 +53,11 @@ INDEX_PARTS = 128
 # A list that is longer, in bytes, is written anew before a line is added:
 # memcached takes a megabyte, and what is no name may fill it.
 LIST_LENGTH = 256 * 1024
+# What a name may be long at most, quoted: a list has to take it.
+NAME_LENGTH = 64 * 1024
 
 _PLAIN_KEY = re.compile(r"[!-~]+")
 _REPORT = re.compile(rb"1 (up|left|gone) (0|[1-9]\d{0,14}) ([!-~]+)")
-_LINE = re.compile(rb"[!-~]+")
 # What _quote() leaves as it is.
 _UNQUOTED = re.compile(r"[A-Za-z0-9_.~-]+")
 _MAC_LENGTH = 32
@@ -122,11 +123,12 @@ class Codec:
         self._secret = secret.encode("utf-8") if secret else None
 
     def report(self, key: str, report: Report) -> bytes:
-        """Write a report."""
-        text = f"1 {report.kind} {report.at * 1000:.0f} " + _quote(
-            report.binary
-        )
-        return self._seal(key, text.encode("ascii"))
+        """Write a report.
+
+        :raises ValueError: the name in it is too long
+        """
+        text = f"1 {report.kind} {report.at * 1000:.0f} "
+        return self._seal(key, text.encode("ascii") + _name(report.binary))
 
     def read_report(self, key: str, value: bytes) -> Report:
         """Read a report.
@@ -140,8 +142,11 @@ class Codec:
         return Report(kind.decode(), int(at) / 1000, _unquote(binary))
 
     def line(self, key: str, name: str) -> bytes:
-        """Write a name as a line of a list, with the line's end."""
-        return self._seal(key, _quote(name).encode("ascii")) + b"\n"
+        """Write a name as a line of a list, with the line's end.
+
+        :raises ValueError: it is too long
+        """
+        return self._seal(key, _name(name)) + b"\n"
 
     def read_lines(self, key: str, value: bytes) -> tuple[set[str], int]:
         """Read a list.
@@ -153,10 +158,7 @@ class Codec:
             if not line:
                 continue
             try:
-                text = self._open(key, line)
-                if not _LINE.fullmatch(text):
-                    raise ValueError("not a name")
-                names.add(_unquote(text))
+                names.add(_unquote(self._open(key, line)))
             except ValueError:
                 refused += 1
         return names, refused
@@ -189,11 +191,24 @@ def _quote(name: str) -> str:
     return urllib.parse.quote(name, safe="", errors="surrogatepass")
 
 
+def _name(name: str) -> bytes:
+    """Write a name.
+
+    :raises ValueError: it is too long
+    """
+    quoted = _quote(name).encode("ascii")
+    if len(quoted) > NAME_LENGTH:
+        raise ValueError(f"a name of {len(name)} characters is too long")
+    return quoted
+
+
 def _unquote(text: bytes) -> str:
     """Read a name.
 
-    :raises ValueError: it is not written as _quote() writes names
+    :raises ValueError: it is not written as _name() writes names
     """
+    if not 0 < len(text) <= NAME_LENGTH:
+        raise ValueError("not a name")
     quoted = text.decode("ascii")
     if _UNQUOTED.fullmatch(quoted):
         # Nearly all names, and an observer reads thousands.

@@ -251,6 +251,36 @@ class ListTest(unittest.TestCase):
         self.assertEqual(len(set(good)), len(names))
 
 
+class LengthTest(unittest.TestCase):
+    """What is too long to be read is not written."""
+
+    def test_the_longest_name(self):
+        for name in (
+            "x" * values.NAME_LENGTH,
+            "é" * (values.NAME_LENGTH // len("%C3%A9")),
+        ):
+            report = values.Report(values.UP, 5.0, name)
+            for codec in OPEN, SEALED:
+                value = codec.report("key", report)
+                self.assertEqual(report, codec.read_report("key", value))
+                line = codec.line("key", name)
+                self.assertEqual(({name}, 0), codec.read_lines("key", line))
+
+    def test_a_name_that_is_too_long(self):
+        for name in (
+            "x" * (values.NAME_LENGTH + 1),
+            "é" * values.NAME_LENGTH,
+        ):
+            with self.assertRaisesRegex(ValueError, "too long"):
+                OPEN.line("key", name)
+            with self.assertRaisesRegex(ValueError, "too long"):
+                OPEN.report("key", values.Report(values.UP, 5.0, name))
+        long = b"x" * (values.NAME_LENGTH + 1)
+        self.assertEqual((set(), 1), OPEN.read_lines("key", long))
+        with self.assertRaises(ValueError):
+            OPEN.read_report("key", b"1 up 5 " + long)
+
+
 class SecretTest(unittest.TestCase):
     """A value without the right authentication code is refused."""
 

@@ -173,6 +173,9 @@ class McDriver(base.Driver):
                     continue
                 if len(value) < values.LIST_LENGTH:
                     line = self._codec.line(key, name)
+                    if value and not value.endswith(b"\n"):
+                        # What others wrote there would spoil the line.
+                        line = b"\n" + line
                     writes[server, key] = server.append(key, line)
                 else:
                     # What others wrote there leaves no room for a line.

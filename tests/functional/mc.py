@@ -1,0 +1,279 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+"""What the tests of the mc driver share: servers, and looking into them."""
+
+import contextlib
+import socket
+import threading
+
+from nova_sg import servicegroup
+from nova_sg.memcached import values
+from nova_sg.servicegroup import process
+from nova_sg.servicegroup.drivers import base as driver_base
+from tests import base
+from tests.fixtures.memcached import Memcached
+
+__all__ = ["McTestCase", "Memcached", "Meter", "Raw", "Ticking"]
+
+
+class Raw:
+    """A memcached as it answers on its socket: to look, and to meddle."""
+
+    def __init__(self, server):
+        self._link = socket.create_connection(("127.0.0.1", server.port), 30)
+        self._lines = self._link.makefile("rb")
+
+    def close(self):
+        self._lines.close()
+        self._link.close()
+
+    def get(self, key):
+        """Return the bytes of a value; None: there is none."""
+        self._send(f"get {key}")
+        words = self._lines.readline().split()
+        if words == [b"END"]:
+            return None
+        value = self._lines.read(int(words[3]) + 2)[:-2]
+        self._lines.readline()
+        return value
+
+    def set(self, key, value, flags=0, expire=0):
+        self._send(f"set {key} {flags} {expire} {len(value)}", value)
+        self._expect(b"STORED")
+
+    def set_many(self, items):
+        """Set many values at once: {key: bytes}."""
+        commands = []
+        for key, value in items.items():
+            commands += [
+                f"set {key} 0 0 {len(value)} noreply\r\n".encode(),
+                value,
+                b"\r\n",
+            ]
+        self._link.sendall(b"".join(commands))
+        # It answers in order: all of them are there after this.
+        self._send("version")
+        self._lines.readline()
+
+    def delete(self, *keys):
+        for key in keys:
+            self._send(f"delete {key}")
+            self._lines.readline()
+
+    def seconds_left(self, key):
+        """Return what is left of a value's life; -1: it does not expire."""
+        self._send(f"mg {key} t")
+        words = self._lines.readline().split()
+        return int(words[1].removeprefix(b"t"))
+
+    def stats(self):
+        self._send("stats")
+        found = {}
+        while (line := self._lines.readline().strip()) != b"END":
+            _, name, value = line.decode().split(" ", 2)
+            found[name] = value
+        return found
+
+    def _send(self, line, data=None):
+        command = line.encode() + b"\r\n"
+        if data is not None:
+            command += data + b"\r\n"
+        self._link.sendall(command)
+
+    def _expect(self, answer):
+        line = self._lines.readline().strip()
+        if line != answer:
+            raise AssertionError(f"memcached says {line!r}, not {answer!r}")
+
+
+class Meter:
+    """A way to a memcached that notes the commands that pass."""
+
+    def __init__(self, server):
+        #: The words before the first key: b"get", b"set", ...
+        self.commands = []
+        self._server = server
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        port = self._listener.getsockname()[1]
+        #: What memcached_servers takes.
+        self.address = f"127.0.0.1:{port}"
+        self._run(self._accept)
+
+    def close(self):
+        # Closing it would not wake who waits there.
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+
+    def _run(self, target, *args):
+        threading.Thread(target=target, args=args, daemon=True).start()
+
+    def _accept(self):
+        with contextlib.suppress(OSError):
+            while True:
+                near, _ = self._listener.accept()
+                far = socket.create_connection(
+                    ("127.0.0.1", self._server.port)
+                )
+                self._run(self._questions, near, far)
+                self._run(self._answers, far, near)
+
+    def _questions(self, near, far):
+        # The data of a set is a line, too; what is set here is short ASCII
+        # that begins with a digit.
+        rest = b""
+        with near, far, contextlib.suppress(OSError):
+            while data := near.recv(65536):
+                far.sendall(data)
+                *lines, rest = (rest + data).split(b"\r\n")
+                self.commands += [
+                    line.split(b" ")[0]
+                    for line in lines
+                    if line[:1].isalpha()
+                ]
+
+    def _answers(self, far, near):
+        with contextlib.suppress(OSError):
+            while data := far.recv(65536):
+                near.sendall(data)
+
+
+class Ticking(base.Member):
+    """A member whose timer is the test: it reports when told to."""
+
+    def __init__(self, host, topic="compute"):
+        # A report waits up to a tenth of the interval.
+        super().__init__(host, topic, interval=0.01)
+        self.tg = self
+        self._callbacks = []
+
+    def add_timer_args(self, interval, callback, args, initial_delay=0):
+        self._callbacks.append((callback, args))
+        return self
+
+    def stop(self):
+        self._callbacks.clear()
+
+    def tick(self):
+        for callback, args in self._callbacks:
+            callback(*args)
+
+
+class McTestCase(base.TestCase):
+    """A test of the mc driver on servers of its own.
+
+    Intervals are short and service_down_time is the default: a test that
+    waits for a member to go down sets it. As memcached shows its clock in
+    whole seconds, two processes agree on it within a second or so: no less
+    than two seconds will do where one reports and another looks.
+    """
+
+    GROUP = "compute"
+
+    def setUp(self):
+        super().setUp()
+        self.flags(
+            servicegroup_driver="mc",
+            service_down_time=60.0,
+            report_interval=0.1,
+        )
+        self.flags("servicegroup", view_refresh_interval=0.05)
+        self.servers = []
+
+    def start(self, number=1):
+        """Start so many servers and configure them."""
+        for _ in range(number):
+            self.servers.append(self.enterContext(Memcached()))
+        # Members end before their servers do.
+        self.addCleanup(process.reset)
+        self.configure(*(server.address for server in self.servers))
+        return self.servers[0] if number == 1 else self.servers
+
+    def configure(self, *addresses):
+        self.flags(memcached_servers=list(addresses))
+
+    def raw(self, server):
+        raw = Raw(server)
+        self.addCleanup(raw.close)
+        return raw
+
+    def meter(self, server):
+        meter = Meter(server)
+        self.addCleanup(meter.close)
+        return meter
+
+    def another(self):
+        """Return what another process would share: nothing is known yet."""
+        shared = process.Shared(process.load("mc"))
+        self.addCleanup(shared.close)
+        return shared
+
+    def states(self, shared=None, group=GROUP):
+        """Return who is known and how, as somebody new sees it."""
+        if shared is None:
+            # Looked at once and given back at once: a test may ask often.
+            shared = process.Shared(process.load("mc"))
+            try:
+                return self.states(shared, group)
+            finally:
+                shared.close()
+        return {
+            member.host: member.state
+            for member in shared.view(group).members()
+        }
+
+    def wait_for_states(self, expected, shared=None, timeout=30):
+        """Wait until who is known, and how, is as expected."""
+        found = {}
+
+        def as_expected():
+            found["states"] = self.states(shared)
+            return found["states"] == expected
+
+        base.wait_for(
+            as_expected, timeout, lambda: f"{expected}, not {found['states']}"
+        )
+
+    def join(self, *hosts, group=GROUP, interval=None):
+        """Join a group with members that report by themselves, or not.
+
+        :param interval: seconds; None: they report when they are told to
+        """
+        api = servicegroup.API()
+        members = []
+        for host in hosts:
+            if interval is None:
+                member = Ticking(host, group)
+            else:
+                member = base.Member(host, group, interval)
+            api.join(host, group, member)
+            members.append(member)
+        return members[0] if len(hosts) == 1 else members
+
+    def driver(self):
+        """Return a driver with connections of its own."""
+        driver = process.load("mc")
+        self.addCleanup(driver.close)
+        return driver
+
+    def membership(self, host, group=GROUP):
+        return driver_base.Membership(
+            host, group, f"nova-{group}", Ticking(host, group), 0.1
+        )
+
+    def reported_at(self, raw, host, group=GROUP):
+        """Return when a host has reported, as a server has it; 0: never."""
+        key = values.member_key(group, host)
+        value = raw.get(key)
+        if value is None:
+            return 0.0
+        return values.Codec(None).read_report(key, value).at

@@ -1,0 +1,300 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+"""Members that are kept in several memcached at once."""
+
+import os
+import random
+import subprocess
+import sys
+import threading
+import time
+
+from nova_sg import servicegroup
+from nova_sg.memcached import values
+from nova_sg.servicegroup import process
+from tests import base
+from tests.functional import mc
+
+HOSTS = [f"node{number}" for number in range(5)]
+ALL_UP = dict.fromkeys(HOSTS, "up")
+
+
+class ThreeServersTest(mc.McTestCase):
+    def setUp(self):
+        super().setUp()
+        self.start(3)
+        self.raws = [self.raw(server) for server in self.servers]
+        self.api = servicegroup.API()
+
+    def states_by(self, server):
+        """Return who is known and how, by one server alone."""
+        self.configure(server.address)
+        try:
+            return self.states()
+        finally:
+            self.configure(*(one.address for one in self.servers))
+
+    def test_each_has_everything(self):
+        members = self.join(*HOSTS)
+        self.api.force_down("node1", "compute")
+        self.api.leave("node2", "compute")
+        expected = ALL_UP | {"node1": "down", "node2": "down"}
+        before = [self.reported_at(raw, "node0") for raw in self.raws]
+        self.assertNotIn(0.0, before)
+        for server in self.servers:
+            self.assertEqual(expected, self.states_by(server))
+        members[0].tick()
+        after = [self.reported_at(raw, "node0") for raw in self.raws]
+        for earlier, later in zip(before, after, strict=True):
+            self.assertLess(earlier, later)
+
+    def test_nothing_is_lost_with_two_of_them(self):
+        self.flags(service_down_time=5.0)
+        self.join(*HOSTS, interval=0.1)
+        self.wait_for_states(ALL_UP, process.shared())
+        observed = self.collect(self.api)
+        left = self.raws[2]
+
+        def reports():
+            return {host: self.reported_at(left, host) for host in HOSTS}
+
+        for server in self.servers[:2]:
+            server.kill()
+            before = reports()
+            base.wait_for(
+                lambda before=before: all(
+                    at > before[host] + 1 for host, at in reports().items()
+                ),
+                30,
+                "all report to what is left",
+            )
+            self.assertEqual(ALL_UP, self.states())
+            self.assertEqual(HOSTS, self.api.get_all("compute"))
+        self.assertEqual([], observed)
+        self.assertEqual([], self.logs.matching("Cannot report"))
+        self.assertEqual([], self.logs.matching("Cannot ask"))
+
+    def test_an_empty_one_gets_everybody_back(self):
+        # Half of service_down_time would be the whole test.
+        self.flags(service_down_time=600.0)
+        members = self.join(*HOSTS)
+        self.servers[1].kill()
+        for member in members:
+            member.tick()
+        self.servers[1].start()
+        # It counts for nothing while it is empty.
+        self.assertEqual(ALL_UP, self.states())
+        self.assertEqual({}, self.states_by(self.servers[1]))
+
+        def all_are_back():
+            for member in members:
+                member.tick()
+            return self.states_by(self.servers[1]) == ALL_UP
+
+        base.wait_for(all_are_back, 30, "all are listed there again")
+
+    def test_force_down_and_forget_with_one_dead(self):
+        self.join(*HOSTS)
+        self.servers[0].kill()
+        self.api.leave("node2", "compute")
+        self.api.force_down("node1", "compute")
+        self.api.forget("node2", "compute")
+        self.assertEqual(
+            {host: "up" for host in HOSTS if host != "node2"}
+            | {"node1": "down"},
+            self.states(),
+        )
+
+    def test_a_frozen_one_delays_nobody_for_long(self):
+        timeout = 2.0
+        self.flags(service_down_time=60.0)
+        self.flags("memcache", socket_timeout=timeout)
+        members = self.join(*HOSTS)
+        self.assertEqual(HOSTS, self.api.get_all("compute"))
+        frozen, raw = self.servers[1], self.raws[1]
+        took = []
+
+        def timed(work, *args):
+            for _ in range(3):
+                begun = time.monotonic()
+                work(*args)
+                took.append(time.monotonic() - begun)
+                # The frozen server is tried again after a second.
+                time.sleep(0.5)
+
+        frozen.freeze()
+        workers = [
+            threading.Thread(target=timed, args=[member.tick])
+            for member in members
+        ]
+        workers.append(
+            threading.Thread(target=timed, args=[self._look_and_check])
+        )
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+        self.assertEqual(3 * len(workers), len(took))
+        # One that waited twice would have needed four seconds.
+        self.assertLess(max(took), timeout + 1.5)
+        self.assertGreater(max(took), timeout * 0.9, "nobody asked it")
+        self.assertEqual([], self.logs.matching("Cannot report"))
+        frozen.thaw()
+        before = {host: self.reported_at(raw, host) for host in HOSTS}
+
+        def used_again():
+            for member in members:
+                member.tick()
+            return all(
+                self.reported_at(raw, host) > before[host] for host in HOSTS
+            )
+
+        base.wait_for(used_again, 30, "the thawed server gets reports")
+
+        def asked_again():
+            begun = int(raw.stats()["cmd_get"])
+            self._look_and_check()
+            return int(raw.stats()["cmd_get"]) > begun
+
+        base.wait_for(asked_again, 30, "the thawed server is asked")
+
+    def _look_and_check(self):
+        self.api.refresh("compute")
+        self.assertEqual(HOSTS, self.api.get_all("compute"))
+
+    def test_a_fresh_process_is_not_held_up_by_a_frozen_one(self):
+        timeout = 2.0
+        self.flags("memcache", socket_timeout=timeout)
+        self.join(*HOSTS)
+        self.servers[0].freeze()
+        begun = time.monotonic()
+        self.assertEqual(ALL_UP, self.states())
+        self.assertLess(time.monotonic() - begun, timeout + 1.5)
+
+
+class ManyServersTest(mc.McTestCase):
+    """Of five servers each group uses three."""
+
+    GROUPS = [f"group{number}" for number in range(12)]
+
+    def setUp(self):
+        super().setUp()
+        self.start(5)
+        self.raws = [self.raw(server) for server in self.servers]
+
+    def holders(self, group, host):
+        """Return the numbers of the servers that have a host's report."""
+        return [
+            number
+            for number, raw in enumerate(self.raws)
+            if self.reported_at(raw, host, group)
+        ]
+
+    def test_every_process_uses_the_same_three(self):
+        used = {}
+        for group in self.GROUPS:
+            self.join("here", group=group)
+            used[group] = self.holders(group, "here")
+            self.assertEqual(3, len(used[group]))
+        self.assertEqual(
+            set(range(5)), {n for chosen in used.values() for n in chosen}
+        )
+        # Another process, with the servers in another order.
+        addresses = [server.address for server in self.servers]
+        random.Random(1).shuffle(addresses)
+        join_elsewhere(addresses, ["there"], self.GROUPS)
+        for group in self.GROUPS:
+            self.assertEqual(used[group], self.holders(group, "there"))
+            self.assertEqual(
+                {"here": "up", "there": "up"}, self.states(group=group)
+            )
+        self.assertEqual(
+            sorted(self.GROUPS), servicegroup.API().groups()
+        )
+
+    def test_nothing_is_lost_with_two_of_them(self):
+        for group in self.GROUPS:
+            self.join("here", group=group)
+        for server in self.servers[:2]:
+            server.kill()
+        for group in self.GROUPS:
+            self.assertEqual({"here": "up"}, self.states(group=group))
+        self.assertEqual(
+            sorted(self.GROUPS), servicegroup.API().groups()
+        )
+
+
+class ManyProcessesTest(mc.McTestCase):
+    def test_all_who_join_at_once_are_known(self):
+        self.start(3)
+        addresses = [server.address for server in self.servers]
+        names = [
+            [f"p{process}-node{number:03}" for number in range(100)]
+            for process in range(4)
+        ]
+        joining = [
+            start_elsewhere(addresses, some, ["compute"]) for some in names
+        ]
+        for other in joining:
+            self.addCleanup(other.kill)
+        # Each says that it is ready; then all go at once.
+        for other in joining:
+            self.assertEqual("ready\n", other.stdout.readline())
+        for other in joining:
+            other.stdin.write("go\n")
+            other.stdin.flush()
+        for other in joining:
+            finish(other)
+        everybody = {host: "up" for some in names for host in some}
+        self.assertEqual(everybody, self.states())
+        # Each server by itself knows them all.
+        for server in self.servers:
+            self.configure(server.address)
+            self.assertEqual(everybody, self.states())
+            raw = self.raw(server)
+            listed = b"".join(
+                raw.get(key) or b"" for key in values.index_keys("compute")
+            )
+            self.assertEqual(
+                sorted(everybody), sorted(listed.decode().split())
+            )
+
+
+def start_elsewhere(addresses, hosts, groups):
+    """Start a process that joins when told to, and ends."""
+    return subprocess.Popen(
+        [
+            sys.executable,
+            *("-m", "tests.functional.mc_joiner"),
+            *(",".join(part) for part in (addresses, hosts, groups)),
+        ],
+        env=os.environ | {"PYTHONHASHSEED": "random"},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def join_elsewhere(addresses, hosts, groups):
+    """Join groups in a process of its own, and wait for it to end."""
+    other = start_elsewhere(addresses, hosts, groups)
+    try:
+        other.stdin.write("go\n")
+        finish(other)
+    finally:
+        other.kill()
+
+
+def finish(other):
+    output, _ = other.communicate(timeout=120)
+    if other.returncode != 0:
+        raise AssertionError(f"the process that joins failed: {output}")
