@@ -151,12 +151,10 @@ class Codec:
     def read_lines(self, key: str, value: bytes) -> tuple[set[str], int]:
         """Read a list.
 
-        :returns: the names, and how many lines are not any
+        :returns: the names, and how many different lines are not any
         """
         names, refused = set(), 0
-        for line in value.split(b"\n"):
-            if not line:
-                continue
+        for line in set(value.split(b"\n")) - {b""}:
             try:
                 names.add(_unquote(self._open(key, line)))
             except ValueError:

@@ -11,9 +11,8 @@
 # under the License.
 """What the tests of the mc driver share: servers, and looking into them."""
 
-import contextlib
+import re
 import socket
-import threading
 
 from nova_sg import servicegroup
 from nova_sg.memcached import values
@@ -22,7 +21,7 @@ from nova_sg.servicegroup.drivers import base as driver_base
 from tests import base
 from tests.fixtures.memcached import Memcached
 
-__all__ = ["McTestCase", "Memcached", "Meter", "Raw", "Ticking"]
+__all__ = ["McTestCase", "Raw", "Ticking", "Verbose"]
 
 
 class Raw:
@@ -95,56 +94,22 @@ class Raw:
             raise AssertionError(f"memcached says {line!r}, not {answer!r}")
 
 
-class Meter:
-    """A way to a memcached that notes the commands that pass."""
+class Verbose(Memcached):
+    """A memcached that tells what it is asked."""
 
-    def __init__(self, server):
-        #: The words before the first key: b"get", b"set", ...
-        self.commands = []
-        self._server = server
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        port = self._listener.getsockname()[1]
-        #: What memcached_servers takes.
-        self.address = f"127.0.0.1:{port}"
-        self._run(self._accept)
+    def command(self):
+        return [*super().command(), "-vv"]
 
-    def close(self):
-        # Closing it would not wake who waits there.
-        with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-
-    def _run(self, target, *args):
-        threading.Thread(target=target, args=args, daemon=True).start()
-
-    def _accept(self):
-        with contextlib.suppress(OSError):
-            while True:
-                near, _ = self._listener.accept()
-                far = socket.create_connection(
-                    ("127.0.0.1", self._server.port)
-                )
-                self._run(self._questions, near, far)
-                self._run(self._answers, far, near)
-
-    def _questions(self, near, far):
-        # The data of a set is a line, too; what is set here is short ASCII
-        # that begins with a digit.
-        rest = b""
-        with near, far, contextlib.suppress(OSError):
-            while data := near.recv(65536):
-                far.sendall(data)
-                *lines, rest = (rest + data).split(b"\r\n")
-                self.commands += [
-                    line.split(b" ")[0]
-                    for line in lines
-                    if line[:1].isalpha()
-                ]
-
-    def _answers(self, far, near):
-        with contextlib.suppress(OSError):
-            while data := far.recv(65536):
-                near.sendall(data)
+    def commands(self):
+        """Return the first words of all commands so far."""
+        with open(self._log_path, "rb") as log:
+            return [
+                line.split()[1].decode()
+                for line in log
+                # "<27 get one two"; answers begin with ">", and a client
+                # is announced by "<27 new".
+                if re.match(rb"<\d+ (?!new |server )\w", line)
+            ]
 
 
 class Ticking(base.Member):
@@ -189,10 +154,10 @@ class McTestCase(base.TestCase):
         self.flags("servicegroup", view_refresh_interval=0.05)
         self.servers = []
 
-    def start(self, number=1):
+    def start(self, number=1, kind=Memcached):
         """Start so many servers and configure them."""
         for _ in range(number):
-            self.servers.append(self.enterContext(Memcached()))
+            self.servers.append(self.enterContext(kind()))
         # Members end before their servers do.
         self.addCleanup(process.reset)
         self.configure(*(server.address for server in self.servers))
@@ -205,11 +170,6 @@ class McTestCase(base.TestCase):
         raw = Raw(server)
         self.addCleanup(raw.close)
         return raw
-
-    def meter(self, server):
-        meter = Meter(server)
-        self.addCleanup(meter.close)
-        return meter
 
     def another(self):
         """Return what another process would share: nothing is known yet."""

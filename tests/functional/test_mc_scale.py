@@ -1,0 +1,90 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+"""Many members: what a look at them costs."""
+
+from nova_sg.memcached import values
+from nova_sg.servicegroup import process
+from tests.functional import mc
+
+MEMBERS = 10000
+
+
+class ScaleTest(mc.McTestCase):
+    def test_ten_thousand_are_judged_with_multi_gets(self):
+        server = self.start(kind=mc.Verbose)
+        hosts = [f"node{number:05}" for number in range(MEMBERS)]
+        silent, lost, forced = hosts[:10], hosts[10:20], hosts[20:30]
+        self._write(server, hosts, silent, lost, forced)
+        shared = self.another()
+        before = len(server.commands())
+        states = self.states(shared)
+        self.assertEqual(
+            dict.fromkeys(hosts, "up")
+            | dict.fromkeys(silent + lost + forced, "down"),
+            states,
+        )
+        commands = server.commands()[before:]
+        # One reads the clock; the index; a thousand reports at a time; the
+        # records of who has no report.
+        self.assertEqual(1, commands.count("stats"), commands)
+        self.assertEqual(
+            1 + MEMBERS // 1000 + 1, commands.count("get"), commands
+        )
+        self.assertEqual({"stats", "get"}, set(commands))
+        # The next look reads no clock, and every member again.
+        shared.view("compute").refresh()
+        self.assertEqual(
+            ["get"] * (1 + MEMBERS // 1000 + 1),
+            server.commands()[before + len(commands) :],
+        )
+
+    def _write(self, server, hosts, silent, lost, forced):
+        """Write what members would have written."""
+        raw = self.raw(server)
+        codec = values.Codec(None)
+        now = float(raw.stats()["time"])
+        parts = {key: set() for key in values.index_keys("compute")}
+        items = {}
+        for host in hosts:
+            parts[values.index_key("compute", host)].add(host)
+            at = now - 3600 if host in silent else now
+            report = values.Report(values.UP, at, "nova-compute")
+            if host not in lost:
+                key = values.member_key("compute", host)
+                items[key] = codec.report(key, report)
+        for key, names in parts.items():
+            items[key] = codec.lines(key, names)
+        key = values.forced_key("compute")
+        items[key] = codec.lines(key, forced)
+        raw.set_many(items)
+        self.assertEqual(
+            len(items), int(raw.stats()["curr_items"]), "all are stored"
+        )
+
+    def test_a_steady_member_sends_one_set(self):
+        server = self.start(kind=mc.Verbose)
+        one = self.join("one")
+        before = len(server.commands())
+        for _ in range(20):
+            one.tick()
+        self.assertEqual(["set"] * 20, server.commands()[before:])
+
+    def test_questions_are_answered_from_memory(self):
+        server = self.start(kind=mc.Verbose)
+        self.flags("servicegroup", view_refresh_interval=60.0)
+        self.join(*(f"node{number}" for number in range(50)))
+        view = process.shared().view("compute")
+        self.assertTrue(view.is_up("node0"))
+        before = len(server.commands())
+        for number in range(50):
+            self.assertTrue(view.is_up(f"node{number}"))
+        self.assertEqual([], server.commands()[before:])
