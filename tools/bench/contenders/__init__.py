@@ -1,0 +1,58 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Who is measured: one class a contender, one module a project.
+
+Adding a contender is a line of KNOWN and a class that has the methods of
+base.Contender.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+MARIADB = "MariaDB"
+MEMCACHED = "memcached"
+SQLITE = "SQLite"
+
+
+class Entry(NamedTuple):
+    """A contender, before anything of it is imported."""
+
+    #: What the tables call it; its first word is the project.
+    name: str
+    #: The server that it asks.
+    backend: str
+    #: The module and the class, below this package.
+    module: str
+    cls: str
+    #: The modules without which it cannot be measured.
+    needs: tuple[str, ...] = ()
+
+    @property
+    def project(self) -> str:
+        return self.name.split()[0]
+
+    @property
+    def key(self) -> str:
+        """The name for the command line."""
+        return f"{self.name}-{self.backend}".replace(" ", "-").lower()
+
+
+KNOWN = (
+    Entry("nova_sg db", SQLITE, "ours", "Db"),
+    Entry("nova_sg db", MARIADB, "ours", "Db"),
+    Entry("nova db", MARIADB, "nova_peer", "Db", ("nova",)),
+    Entry("nova_sg mc", MEMCACHED, "ours", "Mc"),
+    Entry("nova mc", MEMCACHED, "nova_peer", "Mc", ("nova",)),
+    Entry("tooz", MEMCACHED, "tooz_peer", "Memcached", ("tooz", "pymemcache")),
+)

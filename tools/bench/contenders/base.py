@@ -1,0 +1,176 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""What a contender has to be able to do.
+
+Where a project has no such operation, the method returns None and the row
+is left out.
+"""
+
+from __future__ import annotations
+
+import abc
+import datetime
+from collections.abc import Callable, Sequence
+from typing import Any
+
+#: Long enough that nothing expires while it is measured. Seconds.
+DOWN_TIME = 36000
+
+
+class Contender(abc.ABC):
+    """A project with one of its drivers.
+
+    :param where: the server: a database's URL or host:port
+    """
+
+    #: What has to be said about a figure, by the name of its operation.
+    notes: dict[str, str] = {}
+
+    @abc.abstractmethod
+    def __init__(self, where: str) -> None: ...
+
+    @abc.abstractmethod
+    def make_api(self) -> Any:
+        """Make what one asks with, once more."""
+
+    @abc.abstractmethod
+    def seed(self, group: str, count: int) -> list[str]:
+        """See to it that a group has so many members, all of them up.
+
+        :returns: their names
+        """
+
+    @abc.abstractmethod
+    def reporters(
+        self, group: str, count: int
+    ) -> list[Callable[[], bool | None]]:
+        """Join members in this process.
+
+        :returns: for each, what its timer would call; False: it failed
+        """
+
+    def is_up_at_hand(self) -> Callable[[], bool] | None:
+        """Ask about a member whose record the asker holds."""
+        return None
+
+    def is_up_by_name(
+        self, group: str, host: str
+    ) -> Callable[[], bool] | None:
+        """Ask about a member of which the asker knows the name."""
+        return None
+
+    @abc.abstractmethod
+    def ask(self, group: str, hosts: Sequence[str]) -> Callable[[], int]:
+        """Ask the server who is up in a group; return how many."""
+
+    def recall(self, group: str) -> Callable[[], int] | None:
+        """List a group from memory; return how many members it has."""
+        return None
+
+    def observer(
+        self, group: str, hosts: Sequence[str]
+    ) -> Callable[[], Any] | None:
+        """Make a new object that knows who is up in a group."""
+        return None
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """End what was started."""
+
+
+def names(group: str, count: int) -> list[str]:
+    """Return the names of the members of a group."""
+    return [f"{group}-node-{number:05}.example.org" for number in range(count)]
+
+
+def record(host: str = "node-1.example.org") -> dict[str, Any]:
+    """Return a services record as an asker holds it."""
+    now = datetime.datetime.now(datetime.UTC)
+    return {
+        "id": 1,
+        "host": host,
+        "binary": "nova-compute",
+        "topic": "compute",
+        "report_count": 5,
+        "created_at": now,
+        "updated_at": now,
+        "last_seen_up": now,
+        "forced_down": False,
+        "disabled": False,
+    }
+
+
+def insert(engine: Any, group: str, hosts: Sequence[str]) -> None:
+    """Write the services records of members that have just reported.
+
+    The table is ours or Nova's: the columns are the same.
+    """
+    from oslo_utils import uuidutils
+
+    from nova_sg.db import models
+
+    now = datetime.datetime.now(datetime.UTC).replace(tzinfo=None)
+    with engine.begin() as connection:
+        connection.execute(
+            models.services.insert(),
+            [
+                {
+                    "created_at": now,
+                    "updated_at": now,
+                    "deleted": 0,
+                    "uuid": uuidutils.generate_uuid(),
+                    "host": host,
+                    "binary": f"nova-{group}",
+                    "topic": group,
+                    "report_count": 1,
+                    "disabled": False,
+                    "last_seen_up": now,
+                    "forced_down": False,
+                    "version": 0,
+                }
+                for host in hosts
+            ],
+        )
+
+
+class Service:
+    """Stands for the service that joins; its timer never fires by itself."""
+
+    def __init__(self, host: str, topic: str, service_ref: Any = None) -> None:
+        self.host = host
+        self.topic = topic
+        self.binary = f"nova-{topic}"
+        self.report_interval = 10
+        self.service_ref = service_ref
+        self.model_disconnected = False
+        self.tg = self
+        self._report: Callable[[], Any] | None = None
+
+    def add_timer_args(
+        self,
+        interval: float,
+        callback: Callable,
+        args: Sequence,
+        initial_delay: float = 0,
+    ) -> Service:
+        """As the thread group's: takes what the timer would call."""
+        self._report = lambda: callback(*args)
+        return self
+
+    def stop(self) -> None:
+        """As the timer's."""
+
+    def report(self) -> bool:
+        """Do what the timer does; return whether the report got through."""
+        self._report()
+        return not self.model_disconnected

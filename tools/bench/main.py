@@ -1,0 +1,282 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The command: starts the servers, has each contender measured, tells."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+
+from bench import contenders, machine, operations, rows
+from tests.fixtures import mariadb, memcached, process
+
+_TOOLS = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+_MODES = ("threads", "eventlet")
+
+# Seconds until a contender's process is given up.
+_LIMIT = 600
+
+_FULL = operations.Sizes(seconds=1.0, many=200, groups=(1000, 10000))
+_QUICK = operations.Sizes(seconds=0.05, many=5, groups=(10, 50))
+
+
+class _Failed(Exception):
+    """A contender's process did not end well."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit status."""
+    options = _options(arguments)
+    facts = machine.facts()
+    for name, value in facts.items():
+        print(f"{name}: {value}")
+    wanted = _wanted(options.contender)
+    measured: list[rows.Row] = []
+    failures = 0
+    with _Servers() as servers:
+        for number in range(options.rounds):
+            for entry in list(wanted):
+                for mode in options.mode:
+                    _say(
+                        f"round {number + 1} of {options.rounds}: "
+                        f"{entry.key}, {mode}"
+                    )
+                    try:
+                        measured += _measure(entry, mode, servers, options)
+                    except _Failed as failure:
+                        failures += 1
+                        _say(f"{entry.key}, {mode}: {failure}")
+    merged = rows.merge(_in_order(measured, options.mode))
+    if options.json:
+        _write(options, facts, merged)
+    print()
+    print(rows.tables(merged))
+    return 1 if failures or not merged else 0
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="tools/bench",
+        description="Measures the drivers beside Nova's own and tooz.",
+    )
+    parser.add_argument(
+        "--contender",
+        action="append",
+        choices=[entry.key for entry in contenders.KNOWN],
+        help="measure only this one; may be repeated",
+    )
+    parser.add_argument(
+        "--mode",
+        action="append",
+        choices=_MODES,
+        help="native threads or green ones; both by default",
+    )
+    parser.add_argument(
+        "--json", metavar="FILE", help="write the figures there, too"
+    )
+    parser.add_argument(
+        "--rounds",
+        type=int,
+        help="measure everything so many times, one contender after the "
+        "other, and give the medians (3)",
+    )
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        help=f"how long each figure is measured for ({_FULL.seconds:g})",
+    )
+    parser.add_argument(
+        "--many",
+        type=int,
+        help=f"members that one process reports for ({_FULL.many})",
+    )
+    parser.add_argument(
+        "--group",
+        type=int,
+        action="append",
+        help="members of a group that is asked about; may be repeated "
+        f"({', '.join(map(str, _FULL.groups))})",
+    )
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="small sizes, one round: shows that it runs, not how fast",
+    )
+    options = parser.parse_args(arguments)
+    options.mode = options.mode or list(_MODES)
+    options.rounds = options.rounds or (1 if options.quick else 3)
+    sizes = _QUICK if options.quick else _FULL
+    options.sizes = operations.Sizes(
+        seconds=options.seconds or sizes.seconds,
+        many=options.many or sizes.many,
+        groups=tuple(sorted(set(options.group or sizes.groups))),
+    )
+    return options
+
+
+def _wanted(keys: Sequence[str] | None) -> list[contenders.Entry]:
+    found = []
+    for entry in contenders.KNOWN:
+        if keys and entry.key not in keys:
+            continue
+        missing = _missing(entry)
+        if missing:
+            print(f"not measured: {entry.key}, {missing} is not installed")
+        else:
+            found.append(entry)
+    return found
+
+
+def _missing(entry: contenders.Entry) -> str | None:
+    for module in entry.needs:
+        if importlib.util.find_spec(module) is None:
+            return module
+    return None
+
+
+def _measure(
+    entry: contenders.Entry,
+    mode: str,
+    servers: _Servers,
+    options: argparse.Namespace,
+) -> list[rows.Row]:
+    where, pid = servers.fresh(entry)
+    job = {
+        "contender": entry.name,
+        "backend": entry.backend,
+        "module": entry.module,
+        "class": entry.cls,
+        "mode": mode,
+        "where": where,
+        "server": pid,
+        "sizes": options.sizes._asdict(),
+    }
+    answer = _run(
+        [sys.executable, "-m", "bench.worker"],
+        input=json.dumps(job),
+        env={**os.environ, "PYTHONPATH": _TOOLS},
+    )
+    return [rows.Row(**row) for row in json.loads(answer)]
+
+
+def _run(command: Sequence[str], **how) -> str:
+    """Run a program; return what it prints."""
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=_LIMIT, **how
+        )
+    except subprocess.TimeoutExpired as error:
+        raise _Failed(f"no end after {_LIMIT} s\n{error.stderr}") from error
+    if done.returncode:
+        raise _Failed(f"status {done.returncode}\n{done.stderr}")
+    return done.stdout
+
+
+class _Servers:
+    """The servers, started when they are needed and empty for each asker."""
+
+    def __init__(self) -> None:
+        self._stack = contextlib.ExitStack()
+        self._running: dict[type, process.Daemon] = {}
+        self._folder = ""
+        self._files = 0
+        self._nova_url = ""
+
+    def __enter__(self) -> _Servers:
+        self._folder = self._stack.enter_context(
+            tempfile.TemporaryDirectory(prefix="nova-sg-bench-")
+        )
+        return self
+
+    def __exit__(self, *exc_info) -> None:
+        self._stack.close()
+
+    def fresh(self, entry: contenders.Entry) -> tuple[str, int | None]:
+        """Return where a contender finds its server, and its process id."""
+        if entry.backend == contenders.SQLITE:
+            self._files += 1
+            path = os.path.join(self._folder, f"{self._files}.sqlite")
+            return f"sqlite:///{path}", None
+        if entry.backend == contenders.MEMCACHED:
+            server = self._server(memcached.Memcached)
+            # Nothing else empties it for certain.
+            server.restart()
+            return server.address, server.pid
+        server = self._server(mariadb.MariaDB)
+        if entry.project == "nova":
+            return self._nova_database(server), server.pid
+        return server.create_database(), server.pid
+
+    def _server(self, kind: type) -> process.Daemon:
+        if kind not in self._running:
+            self._running[kind] = self._stack.enter_context(kind())
+        return self._running[kind]
+
+    def _nova_database(self, server: mariadb.MariaDB) -> str:
+        """Return a database that Nova itself has made, without services."""
+        if not self._nova_url:
+            _say("Nova makes its database")
+            url = server.create_database("nova")
+            path = os.path.join(self._folder, "nova.conf")
+            with open(path, "w") as file:
+                file.write(f"[database]\nconnection = {url}\n")
+            manage = os.path.join(
+                os.path.dirname(sys.executable), "nova-manage"
+            )
+            _run([manage, "--config-file", path, "db", "sync", "--local_cell"])
+            self._nova_url = url
+        server.execute("DELETE FROM services", database="nova")
+        return self._nova_url
+
+
+def _in_order(
+    measured: Sequence[rows.Row], modes: Sequence[str]
+) -> Iterator[rows.Row]:
+    """Sort by mode and backend, and leave the rest in its order."""
+    backends = [entry.backend for entry in contenders.KNOWN]
+    yield from sorted(
+        measured,
+        key=lambda row: (modes.index(row.mode), backends.index(row.backend)),
+    )
+
+
+def _write(
+    options: argparse.Namespace,
+    facts: dict[str, str],
+    merged: Sequence[rows.Row],
+) -> None:
+    with open(options.json, "w") as file:
+        json.dump(
+            {
+                "machine": facts,
+                "sizes": options.sizes._asdict(),
+                "rounds": options.rounds,
+                "rows": [row._asdict() for row in merged],
+                "ratios": [ratio._asdict() for ratio in rows.ratios(merged)],
+            },
+            file,
+            indent=2,
+        )
+        file.write("\n")
+
+
+def _say(text: str) -> None:
+    """Progress goes to stderr: the output is the result."""
+    print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,160 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Timing: calls a second and CPU a call. Knows nothing of what it times."""
+
+from __future__ import annotations
+
+import gc
+import os
+import threading
+import time
+import tracemalloc
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+class Timing(NamedTuple):
+    """What a number of calls took."""
+
+    calls: int
+    #: How many of them said, by returning False, that they failed.
+    failed: int
+    #: Seconds on the clock.
+    wall: float
+    #: Seconds of CPU in this process, all threads.
+    cpu: float
+    #: Seconds of CPU in the server; None: there is no server.
+    server_cpu: float | None
+
+    @property
+    def done(self) -> int:
+        """How many calls did what they should."""
+        return self.calls - self.failed
+
+    @property
+    def rate(self) -> float:
+        """Calls a second that did what they should."""
+        return self.done / self.wall
+
+    def each(self, total: float) -> float:
+        """A call's share of a total."""
+        return total / max(1, self.done)
+
+
+class _Stopwatch:
+    def __init__(self, server: int | None) -> None:
+        self._server = server
+        self._begin = self._now()
+
+    def _now(self) -> tuple[float, float, float | None]:
+        server = None
+        if self._server is not None:
+            server = cpu_of(self._server)
+        return time.monotonic(), time.process_time(), server
+
+    def read(self, calls: int, failed: int) -> Timing:
+        wall, cpu, server = self._now()
+        if server is not None:
+            server -= self._begin[2]
+        return Timing(
+            calls, failed, wall - self._begin[0], cpu - self._begin[1], server
+        )
+
+
+def repeat(
+    call: Callable[[], Any], seconds: float, server: int | None = None
+) -> Timing:
+    """Call in a row for so many seconds.
+
+    :param call: returns False if it failed
+    :param server: the process id of the server that it asks
+    """
+    call()
+    # The clock is not read after each call: some take less than that.
+    batch = 1
+    while True:
+        begin = time.monotonic()
+        for _ in range(batch):
+            call()
+        took = time.monotonic() - begin
+        if took > seconds / 50:
+            break
+        batch *= 2
+    calls = failed = 0
+    deadline = time.monotonic() + seconds
+    watch = _Stopwatch(server)
+    while not calls or time.monotonic() < deadline:
+        for _ in range(batch):
+            if call() is False:
+                failed += 1
+        calls += batch
+    return watch.read(calls, failed)
+
+
+def together(
+    calls: Sequence[Callable[[], Any]],
+    seconds: float,
+    server: int | None = None,
+) -> Timing:
+    """Call all of them over and over, each on a thread of its own."""
+    counts = [[0, 0] for _ in calls]
+    begin = threading.Event()
+    deadline = 0.0
+
+    def run(call: Callable[[], Any], count: list[int]) -> None:
+        begin.wait()
+        while not count[0] or time.monotonic() < deadline:
+            if call() is False:
+                count[1] += 1
+            count[0] += 1
+
+    threads = [
+        threading.Thread(target=run, args=pair, daemon=True)
+        for pair in zip(calls, counts, strict=True)
+    ]
+    for thread in threads:
+        thread.start()
+    watch = _Stopwatch(server)
+    deadline = time.monotonic() + seconds
+    begin.set()
+    for thread in threads:
+        thread.join()
+    done, failed = (sum(column) for column in zip(*counts, strict=True))
+    return watch.read(done, failed)
+
+
+def memory(make: Callable[[], Any]) -> tuple[int, int]:
+    """Return the bytes that a result keeps, and those needed to make it.
+
+    Python's own memory, as tracemalloc counts it.
+    """
+    gc.collect()
+    tracemalloc.start()
+    try:
+        kept = make()
+        gc.collect()
+        now, peak = tracemalloc.get_traced_memory()
+        del kept
+        return now, peak
+    finally:
+        tracemalloc.stop()
+
+
+def cpu_of(pid: int) -> float:
+    """Return the seconds of CPU that a process has used, to 0.01."""
+    with open(f"/proc/{pid}/stat") as stat:
+        # The name, in brackets, may hold anything, spaces included.
+        fields = stat.read().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / _TICKS

@@ -1,0 +1,178 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""What is measured, in order: the same for every contender.
+
+Adding an operation is a function here, and a method of the contenders.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from bench import measure, rows
+from bench.contenders import base
+
+
+class Sizes(NamedTuple):
+    """How much of everything."""
+
+    #: Seconds that a figure is measured for.
+    seconds: float
+    #: Members that one process reports for.
+    many: int
+    #: Members of a group; the first is the one that single questions are
+    #: about, the last the one whose memory is counted.
+    groups: tuple[int, ...]
+
+
+class Operations:
+    """Measures one contender.
+
+    :param template: a row with all that the figures have in common
+    :param server: the process id of the contender's server
+    """
+
+    def __init__(
+        self,
+        contender: base.Contender,
+        template: rows.Row,
+        sizes: Sizes,
+        server: int | None,
+    ) -> None:
+        self._contender = contender
+        self._template = template
+        self._sizes = sizes
+        self._server = server
+        self._hosts: dict[str, list[str]] = {}
+
+    def all(self) -> Iterator[rows.Row]:
+        """Measure everything."""
+        yield from self.api()
+        # Before the groups are there, as Nova's own record is looked for
+        # among them.
+        yield from self.reports()
+        for count in self._sizes.groups:
+            group = f"group{count}"
+            self._hosts[group] = self._contender.seed(group, count)
+        yield from self.is_up()
+        for group in self._hosts:
+            yield from self.who_is_up(group)
+        yield from self.memory()
+
+    def api(self) -> Iterator[rows.Row]:
+        timing = self._repeat(self._contender.make_api)
+        yield self._row("API()", timing.wall / timing.calls * 1e6, "us")
+
+    def reports(self) -> Iterator[rows.Row]:
+        [report] = self._contender.reporters("one", 1)
+        yield from self._reports("report, 1 member", self._repeat(report))
+        count = self._sizes.many
+        many = self._contender.reporters("many", count)
+        # Connections are made before the clock runs.
+        measure.together(many, 0)
+        yield from self._reports(
+            f"report, {count} members",
+            measure.together(many, self._sizes.seconds, self._server),
+        )
+
+    def _reports(
+        self, name: str, timing: measure.Timing
+    ) -> Iterator[rows.Row]:
+        failed = ""
+        if timing.failed:
+            failed = f"{timing.failed} of {timing.calls} failed"
+        yield self._row(name, timing.rate, "1/s", note=failed, of="report")
+        yield self._row(
+            f"{name}: CPU a report", timing.each(timing.cpu) * 1e6, "us"
+        )
+        if timing.server_cpu is not None:
+            yield self._row(
+                f"{name}: the server's CPU",
+                timing.each(timing.server_cpu) * 1e6,
+                "us",
+            )
+
+    def is_up(self) -> Iterator[rows.Row]:
+        group, hosts = next(iter(self._hosts.items()))
+        host = hosts[len(hosts) // 2]
+        for name, question in (
+            (
+                "service_is_up, record at hand",
+                self._contender.is_up_at_hand(),
+            ),
+            (
+                "service_is_up, by name",
+                self._contender.is_up_by_name(group, host),
+            ),
+        ):
+            if question is None:
+                continue
+            if not question():
+                raise AssertionError(f"{name}: {host} is not up")
+            timing = self._repeat(question)
+            yield self._row(name, timing.rate, "1/s")
+            yield self._row(
+                f"{name}: CPU", timing.each(timing.cpu) * 1e6, "us"
+            )
+
+    def who_is_up(self, group: str) -> Iterator[rows.Row]:
+        hosts = self._hosts[group]
+        for name, question in (
+            ("who is up", self._contender.ask(group, hosts)),
+            ("members(), in memory", self._contender.recall(group)),
+        ):
+            if question is None:
+                continue
+            found = question()
+            if found != len(hosts):
+                raise AssertionError(
+                    f"{name}: {found} of {len(hosts)} are known"
+                )
+            timing = self._repeat(question)
+            full = f"{name}, of {len(hosts):,}"
+            yield self._row(
+                full, timing.wall / timing.calls * 1e3, "ms", of=name
+            )
+            yield self._row(
+                f"{full}: CPU", timing.each(timing.cpu) * 1e3, "ms"
+            )
+
+    def memory(self) -> Iterator[rows.Row]:
+        group, hosts = list(self._hosts.items())[-1]
+        observer = self._contender.observer(group, hosts)
+        if observer is not None:
+            kept, peak = measure.memory(observer)
+            name = f"memory a member, observer of {len(hosts):,}"
+            yield self._row(name, kept / len(hosts), "bytes")
+            yield self._row(
+                f"{name}: while it asks", peak / len(hosts), "bytes"
+            )
+        many = self._sizes.many
+        kept, _ = measure.memory(
+            lambda: self._contender.reporters("memory", many)
+        )
+        yield self._row(
+            f"memory a membership, reporter of {many}", kept / many, "bytes"
+        )
+
+    def _repeat(self, call) -> measure.Timing:
+        return measure.repeat(call, self._sizes.seconds, self._server)
+
+    def _row(
+        self, name: str, figure: float, unit: str, note: str = "", of: str = ""
+    ) -> rows.Row:
+        note = note or self._contender.notes.get(of or name, "")
+        return self._template._replace(
+            name=name, figure=figure, unit=unit, note=note
+        )

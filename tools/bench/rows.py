@@ -1,0 +1,207 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Rows, their ratios, and the tables that people read."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+#: The project whose figures are divided by those of the others.
+OURS = "nova_sg"
+
+#: Units of which more is better; of all others less is.
+RATES = ("1/s",)
+
+# A ratio that is as near to 1 as this is not called worse.
+_EVEN = 0.05
+
+
+class Row(NamedTuple):
+    """One figure."""
+
+    #: What was measured. Rows of one name are comparable.
+    name: str
+    #: Who did it.
+    contender: str
+    figure: float
+    unit: str
+    #: The server that was asked. Contenders are compared on the same one.
+    backend: str = ""
+    #: threads or eventlet.
+    mode: str = ""
+    #: What has to be said about the figure.
+    note: str = ""
+    #: The least and the most of several rounds.
+    low: float | None = None
+    high: float | None = None
+
+
+class Ratio(NamedTuple):
+    """One of our figures by a peer's."""
+
+    name: str
+    ours: str
+    peer: str
+    backend: str
+    mode: str
+    ratio: float
+    #: Whether ours is the better figure.
+    better: bool
+
+
+def merge(rounds: Iterable[Row]) -> list[Row]:
+    """Make one row of the rows of several rounds: the median."""
+    same: dict[tuple, list[Row]] = {}
+    for row in rounds:
+        key = row.name, row.contender, row.unit, row.backend, row.mode
+        same.setdefault(key, []).append(row)
+    merged = []
+    for rows in same.values():
+        figures = [row.figure for row in rows]
+        notes = [row.note for row in rows if row.note]
+        merged.append(
+            rows[0]._replace(
+                figure=statistics.median(figures),
+                low=min(figures),
+                high=max(figures),
+                note=notes[-1] if notes else "",
+            )
+        )
+    return merged
+
+
+def ratios(rows: Sequence[Row]) -> list[Ratio]:
+    """Divide our figures by those that peers have in the same place."""
+    found = []
+    for ours in rows:
+        if not _is_ours(ours.contender):
+            continue
+        for peer in rows:
+            if _is_ours(peer.contender) or not peer.figure:
+                continue
+            if _place(peer) != _place(ours):
+                continue
+            ratio = ours.figure / peer.figure
+            better = ratio > 1 if ours.unit in RATES else ratio < 1
+            found.append(
+                Ratio(
+                    ours.name,
+                    ours.contender,
+                    peer.contender,
+                    ours.backend,
+                    ours.mode,
+                    ratio,
+                    better,
+                )
+            )
+    return found
+
+
+def _is_ours(contender: str) -> bool:
+    return contender.split()[0] == OURS
+
+
+def _place(row: Row) -> tuple:
+    return row.name, row.unit, row.backend, row.mode
+
+
+def tables(rows: Sequence[Row]) -> str:
+    """Write the rows as text: a table a backend and mode.
+
+    The figures stand under the contenders' names, followed by our figure
+    divided by each peer's; a ratio that is not in our favour is marked.
+    """
+    quotients = {
+        (r.name, r.ours, r.peer, r.backend, r.mode): r for r in ratios(rows)
+    }
+    texts = []
+    for backend, mode in dict.fromkeys((r.backend, r.mode) for r in rows):
+        here = [r for r in rows if (r.backend, r.mode) == (backend, mode)]
+        texts.append(_table(f"{backend}, {mode}", here, quotients))
+    return "\n\n".join(texts)
+
+
+def _table(title: str, rows: Sequence[Row], quotients: dict) -> str:
+    contenders = list(dict.fromkeys(row.contender for row in rows))
+    pairs = [
+        (ours, peer)
+        for ours in contenders
+        for peer in contenders
+        if _is_ours(ours) and not _is_ours(peer)
+    ]
+    cells = {(r.name, r.unit, r.contender): r for r in rows}
+    lines = [
+        [
+            title,
+            "unit",
+            *contenders,
+            *(f"{OURS}/{peer.split()[0]}" for _, peer in pairs),
+        ]
+    ]
+    notes: list[str] = []
+    for name, unit in dict.fromkeys((row.name, row.unit) for row in rows):
+        line = [name, unit]
+        for contender in contenders:
+            row = cells.get((name, unit, contender))
+            text = "-" if row is None else number(row.figure)
+            if row is not None and row.note:
+                if row.note not in notes:
+                    notes.append(row.note)
+                text += f" [{notes.index(row.note) + 1}]"
+            line.append(text)
+        for ours, peer in pairs:
+            row = cells.get((name, unit, ours))
+            quotient = row and quotients.get(
+                (name, ours, peer, row.backend, row.mode)
+            )
+            if quotient:
+                line.append(number(quotient.ratio) + _mark(quotient))
+            else:
+                line.append("-")
+        lines.append(line)
+    text = _aligned(lines)
+    for count, note in enumerate(notes, 1):
+        text += f"\n[{count}] {note}"
+    return text
+
+
+def _mark(quotient: Ratio) -> str:
+    even = abs(quotient.ratio - 1) < _EVEN
+    return "" if quotient.better or even else " worse"
+
+
+def _aligned(lines: Sequence[Sequence[str]]) -> str:
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    texts = []
+    for line in lines:
+        cells = [line[0].ljust(widths[0]), line[1].ljust(widths[1])]
+        cells += [
+            cell.rjust(width)
+            for cell, width in zip(line[2:], widths[2:], strict=True)
+        ]
+        texts.append("  ".join(cells).rstrip())
+    texts.insert(1, "  ".join("-" * width for width in widths))
+    return "\n".join(texts)
+
+
+def number(figure: float) -> str:
+    """Write three significant digits, or all that stand before the point."""
+    if figure == 0:
+        return "0"
+    if abs(figure) >= 100:
+        return f"{figure:,.0f}"
+    if abs(figure) >= 10:
+        return f"{figure:.1f}"
+    return f"{figure:#.3g}"

@@ -1,0 +1,70 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""One contender's process: a job on stdin, its rows on stdout, as JSON."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import sys
+
+
+def main() -> None:
+    """Do the job."""
+    job = json.load(sys.stdin)
+    # Whatever the libraries print is not the result.
+    result, sys.stdout = sys.stdout, sys.stderr
+    _patch(job["contender"].split()[0], job["mode"])
+    module = importlib.import_module(f"bench.contenders.{job['module']}")
+
+    from bench import operations, rows
+
+    contender = getattr(module, job["class"])(job["where"])
+    try:
+        found = operations.Operations(
+            contender,
+            rows.Row(
+                name="",
+                contender=job["contender"],
+                figure=0.0,
+                unit="",
+                backend=job["backend"],
+                mode=job["mode"],
+            ),
+            operations.Sizes(**job["sizes"]),
+            job["server"],
+        )
+        measured = [row._asdict() for row in found.all()]
+    finally:
+        contender.close()
+    json.dump(measured, result)
+    result.flush()
+
+
+def _patch(project: str, mode: str) -> None:
+    """Make the process green or not, the way that the project does it."""
+    if project == "nova":
+        threads = str(mode == "threads")
+        os.environ["OS_NOVA_DISABLE_EVENTLET_PATCHING"] = threads
+        from nova import monkey_patch
+
+        monkey_patch.patch()
+    elif mode == "eventlet":
+        from nova_sg import monkey_patch
+
+        monkey_patch.patch()
+
+
+if __name__ == "__main__":
+    main()
