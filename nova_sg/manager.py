@@ -23,10 +23,11 @@ from nova_sg.servicegroup import events
 
 LOG = logging.getLogger(__name__)
 
-# How many looks a second the agents of one group make, all together: an
-# agent of a large group looks less often, so that watching each other does
-# not become the load that they report about.
-LOOKS_A_SECOND = 100
+# How many members a second the agents of one group look at, all together. Each
+# of N agents looks at N members: what they cost the backend would grow with
+# the square of the group, and watching each other become the load that they
+# report about.
+MEMBERS_A_SECOND = 100_000
 
 
 class Manager(periodic_task.PeriodicTasks):
@@ -42,7 +43,7 @@ class Manager(periodic_task.PeriodicTasks):
         """Return the seconds from one run of the tasks to the next."""
         return max(
             CONF.servicegroup.view_refresh_interval,
-            self._members / LOOKS_A_SECOND,
+            self._members**2 / MEMBERS_A_SECOND,
         )
 
     # Due whenever the service's timer comes by, which keeps to pause().
