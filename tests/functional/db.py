@@ -150,19 +150,27 @@ class MariaDBTestCase(TestCase):
     def setUp(self):
         super().setUp()
         self.server = servers.shared(mariadb.MariaDB)
-        self.name = self.server.create_database().rpartition("/")[2]
-        self.addCleanup(self._drop)
+        self.name = self.make_database()
         self.url = self.make_user(self.name, "ALL")
         self.flags("database", connection=self.url)
-        self.prepare()
         # Nobody is to find the database gone.
         self.addCleanup(process.reset)
 
-    def prepare(self):
-        """Make the services table."""
-        database = engine.Database(engine.url())
-        schema.sync(database)
-        database.close()
+    def make_database(self):
+        """Make a database with the services table; return its name."""
+        url = self.server.create_database()
+        name = url.rpartition("/")[2]
+        self.addCleanup(self._drop, name)
+        self.sync(url)
+        return name
+
+    @staticmethod
+    def sync(url):
+        database = engine.Database(sa.make_url(url))
+        try:
+            schema.sync(database)
+        finally:
+            database.close()
 
     def make_user(self, name, privilege):
         """Make a user with a privilege on the database; return the URL."""
@@ -219,9 +227,9 @@ class MariaDBTestCase(TestCase):
         finally:
             self.server.execute("SET GLOBAL general_log = 0")
 
-    def _drop(self):
+    def _drop(self, name):
         servers.shared(mariadb.MariaDB)
-        self.server.execute(f"DROP DATABASE `{self.name}`")
+        self.server.execute(f"DROP DATABASE `{name}`")
 
     def _drop_user(self, name):
         servers.shared(mariadb.MariaDB)

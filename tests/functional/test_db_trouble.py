@@ -476,7 +476,7 @@ class JoinTest(TroubleTestCase):
         ):
             self.api.members("compute")
         self.sql("DROP TABLE nova_sg_alembic_version")
-        self.prepare()
+        self.sync(self.url)
         self.wait_for_log(REPORT_AGAIN)
         self.assert_recovered(member)
 

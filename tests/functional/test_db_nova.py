@@ -1,0 +1,437 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Nova's own database, and Nova's own tests.
+
+The schema is what a released Nova makes on MariaDB, and its services are
+what Nova's own code writes there.
+"""
+
+import json
+import logging
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+
+from nova_sg import exception
+from nova_sg.db import engine, schema
+from tests.base import wait_for
+from tests.fixtures import mariadb, nova
+from tests.fixtures import process as servers
+from tests.functional import db
+
+# What a command that reads may say.
+HARMLESS = re.compile(r"(SELECT|SHOW|DESCRIBE|SET NAMES|SET AUTOCOMMIT)\b")
+
+# Runs on Nova's side: writes services by Nova's database code, or judges
+# them by Nova's servicegroup API.
+NOVA_PROGRAM = """
+import datetime
+import json
+import sys
+
+from nova import monkey_patch
+monkey_patch.patch(backend="threading")
+from nova import config, context, objects, servicegroup
+from nova.db.main import api
+from oslo_utils import timeutils
+
+config.parse_args(["nova", "--config-file", sys.argv[1]])
+objects.register_all()
+admin = context.get_admin_context()
+
+
+def create(host, topic="compute", **values):
+    return api.service_create(
+        admin,
+        {
+            "host": host,
+            "binary": f"nova-{topic}",
+            "topic": topic,
+            "report_count": 0,
+            "version": objects.service.SERVICE_VERSION,
+            **values,
+        },
+    )
+
+
+def report(host):
+    service = api.service_get_by_host_and_binary(admin, host, "nova-compute")
+    count = service.report_count + 1
+    api.service_update(admin, service.id, {"report_count": count})
+
+
+def fill():
+    hour_ago = timeutils.utcnow() - datetime.timedelta(hours=1)
+    for host in ("alive", "silent", "forced", "disabled"):
+        create(host)
+        report(host)
+    create("new")
+    create("stillborn", created_at=hour_ago)
+    create("boss", "scheduler")
+    create("gone")
+
+    def change(host, **values):
+        service = api.service_get_by_host_and_binary(
+            admin, host, "nova-compute"
+        )
+        api.service_update(admin, service.id, values)
+
+    change("silent", last_seen_up=hour_ago)
+    change("forced", forced_down=True)
+    change("disabled", disabled=True, disabled_reason="new disks")
+    gone = api.service_get_by_host_and_binary(admin, "gone", "nova-compute")
+    api.service_destroy(admin, gone.id)
+
+
+def judge():
+    asked = servicegroup.API()
+    services = objects.ServiceList.get_all(admin)
+    print(json.dumps({s.host: asked.service_is_up(s) for s in services}))
+
+
+for order in sys.argv[2:]:
+    eval(order)
+"""
+
+
+class NovaDatabaseTest(db.MariaDBTestCase):
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.python = nova.python()
+        cls.folder_of_nova = cls.enterClassContext(
+            tempfile.TemporaryDirectory(prefix="nova-sg-test-")
+        )
+        server = servers.shared(mariadb.MariaDB)
+        cls.nova_url = server.create_database()
+        cls.nova_name = cls.nova_url.rpartition("/")[2]
+        api_url = server.create_database()
+        for url in (cls.nova_url, api_url):
+            name = url.rpartition("/")[2]
+            cls.addClassCleanup(cls._drop_class_database, name)
+        cls.nova_conf = os.path.join(cls.folder_of_nova, "nova.conf")
+        with open(cls.nova_conf, "w") as config:
+            config.write(
+                "[DEFAULT]\n"
+                f"state_path = {cls.folder_of_nova}\n"
+                "report_interval = 10\n"
+                "service_down_time = 600\n"
+                "[database]\n"
+                f"connection = {cls.nova_url}\n"
+                "[api_database]\n"
+                f"connection = {api_url}\n"
+            )
+        for order in ("api_db", "db"):
+            cls._run_in_nova(
+                os.path.join(os.path.dirname(cls.python), "nova-manage"),
+                *("--config-file", cls.nova_conf),
+                *(order, "sync"),
+            )
+
+    @staticmethod
+    def _drop_class_database(name):
+        servers.shared(mariadb.MariaDB).execute(f"DROP DATABASE `{name}`")
+
+    @classmethod
+    def _run_in_nova(cls, *arguments):
+        done = subprocess.run(
+            [cls.python, *arguments],
+            capture_output=True,
+            text=True,
+            cwd=cls.folder_of_nova,
+            env={**os.environ, "OS_NOVA_DISABLE_EVENTLET_PATCHING": "True"},
+        )
+        if done.returncode:
+            raise AssertionError(f"{arguments}: {done.stdout}{done.stderr}")
+        return done.stdout
+
+    def make_database(self):
+        self.sql_of(self.nova_name, "DELETE FROM services")
+        return self.nova_name
+
+    def sql_of(self, name, statement):
+        return self.server.execute(statement, database=name)
+
+    def setUp(self):
+        super().setUp()
+        self.flags(service_down_time=600.0, report_interval=0.1)
+        self.nova("fill()")
+
+    def nova(self, *orders):
+        """Have Nova's own code do something with its database."""
+        return self._run_in_nova("-c", NOVA_PROGRAM, self.nova_conf, *orders)
+
+    def config(self, url, **options):
+        path = os.path.join(self.folder, "nova-sg.conf")
+        with open(path, "w") as config:
+            config.write(
+                "[DEFAULT]\nservice_down_time = 600\n"
+                "[servicegroup]\nview_refresh_interval = 0.1\n"
+                f"[database]\nconnection = {url}\n"
+            )
+        return path
+
+    def command(self, url, *arguments):
+        """Return what starts nova-sg."""
+        return [
+            *(sys.executable, "-m", "nova_sg.cmd.shell"),
+            *("--config-file", self.config(url)),
+            *arguments,
+        ]
+
+    def run_command(self, url, *arguments):
+        """Run nova-sg; return the exit status, stdout and stderr."""
+        done = subprocess.run(
+            self.command(url, *arguments),
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        return done.returncode, done.stdout, done.stderr
+
+    def contents(self):
+        """Return what there is in Nova's database: tables and records."""
+        columns = self.sql(
+            "SELECT table_name, ordinal_position, column_name, column_type, "
+            "is_nullable, column_default, extra, collation_name "
+            "FROM information_schema.columns WHERE table_schema = %s",
+            self.name,
+        )
+        indexes = self.sql(
+            "SELECT table_name, index_name, seq_in_index, column_name, "
+            "non_unique FROM information_schema.statistics "
+            "WHERE table_schema = %s",
+            self.name,
+        )
+        names = ", ".join(f"`{name}`" for name in {row[0] for row in columns})
+        return {
+            "definition": sorted(map(repr, columns + indexes)),
+            "checksums": sorted(self.sql(f"CHECKSUM TABLE {names} EXTENDED")),
+            # With the next id to be given.
+            "services": self.sql("SHOW CREATE TABLE services"),
+            "records": self.sql("SELECT * FROM services ORDER BY id"),
+        }
+
+    EXPECTED = {
+        "alive": "up",
+        "boss": "up",
+        "disabled": "up",
+        "forced": "down",
+        "new": "up",
+        "silent": "down",
+        "stillborn": "down",
+    }
+
+    def test_read_only_commands_change_nothing(self):
+        reader = self.make_user(f"{self.name}_reader", "SELECT")
+        before = self.contents()
+        # First as one who may write, then as one who may not.
+        for url, check in (
+            (self.url, self._check_commands),
+            (reader, self._check_list),
+        ):
+            with self.subTest(url=url):
+                with self.general_log(url.split(":")[1][2:]) as log:
+                    check(url)
+                    said = log.texts()
+                self.assertTrue(any("FROM services" in text for text in said))
+                self.assertEqual(
+                    [], [text for text in said if not HARMLESS.match(text)]
+                )
+        self.assertEqual(before, self.contents())
+        # Nova itself says the same.
+        self.assertEqual(
+            {host: state == "up" for host, state in self.EXPECTED.items()},
+            json.loads(self.nova("judge()")),
+        )
+        # It was Nova's database.
+        self.assertGreater(len(before["checksums"]), 50)
+        self.assertEqual(len(self.EXPECTED) + 1, len(before["records"]))
+
+    def _check_list(self, url):
+        status, output, errors = self.run_command(url, "list", "-f", "json")
+        self.assertEqual((0, ""), (status, errors))
+        rows = {row["Host"]: row for row in json.loads(output)}
+        states = {host: row["State"] for host, row in rows.items()}
+        self.assertEqual(self.EXPECTED, states)
+        self.assertEqual("scheduler", rows["boss"]["Topic"])
+        self.assertEqual("nova-scheduler", rows["boss"]["Binary"])
+        self.assertEqual("disabled: new disks", rows["disabled"]["Reason"])
+        self.assertTrue(rows["forced"]["Forced Down"])
+        self.assertGreater(rows["silent"]["Age"], 3000)
+        self.assertIsNone(rows["new"]["Last Seen"])
+
+    def _check_commands(self, url):
+        self._check_list(url)
+        status, output, errors = self.run_command(
+            url, "show", "silent", "-f", "json"
+        )
+        self.assertEqual((0, ""), (status, errors))
+        shown = json.loads(output)
+        self.assertEqual("down", shown["State"])
+        seen = self.value("last_seen_up", "silent")
+        self.assertEqual(f"{seen.isoformat()}.000Z", shown["Last Seen"])
+
+        for host, state, expected in (
+            ("alive", "up", 0),
+            ("silent", "down", 1),
+            ("gone", "unknown", 2),
+        ):
+            status, output, _ = self.run_command(url, "is-up", host)
+            self.assertEqual((expected, f"{state}\n"), (status, output))
+
+    def test_watch_sees_what_nova_does(self):
+        reader = self.make_user(f"{self.name}_reader", "SELECT")
+        with self.general_log(f"{self.name}_reader") as log:
+            watching = subprocess.Popen(
+                self.command(reader, "watch", "-f", "json"),
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            with watching:
+                self.addCleanup(watching.kill)
+                wait_for(
+                    lambda: any("FROM services" in t for t in log.texts()), 60
+                )
+                before = self.contents()
+                seen = len(log.texts())
+                wait_for(lambda: len(log.texts()) > seen + 3, 60)
+                self.assertEqual(before, self.contents())
+                self.nova("report('silent')", "create('newer')")
+                events = [json.loads(watching.stdout.readline())]
+                events.append(json.loads(watching.stdout.readline()))
+                watching.send_signal(signal.SIGINT)
+                output, errors = watching.communicate(timeout=30)
+            said = log.texts()
+        self.assertEqual((0, "", ""), (watching.returncode, output, errors))
+        self.assertEqual(
+            {("up", "silent"), ("joined", "newer")},
+            {(event["type"], event["host"]) for event in events},
+        )
+        self.assertEqual(
+            [], [text for text in said if not HARMLESS.match(text)]
+        )
+
+    def test_a_member_that_nova_does_not_know_is_refused(self):
+        before = self.contents()
+        member = self.join("stranger")
+        self.assertTrue(member.model_disconnected)
+        attempts = self.count_reports()
+        wait_for(lambda: len(attempts) >= 3, 30)
+        self.assertTrue(
+            all(isinstance(e, exception.BackendError) for e in attempts)
+        )
+        said = self.logs.matching("only Nova creates records there", 30)
+        self.assertEqual(1, len(said), said)
+        self.assertEqual(before, self.contents())
+        self.assertFalse(self.is_up("stranger"))
+        # Deleted by Nova, it is not there either.
+        self.join("gone")
+        self.assertEqual(before, self.contents())
+
+    def test_a_member_that_nova_knows_reports(self):
+        self.flags("servicegroup", view_refresh_interval=0.1)
+        silent = self.value("last_seen_up", "silent")
+        others = self.sql("SELECT * FROM services WHERE host <> 'silent'")
+        self.assertFalse(self.is_up("silent"))
+        events = self.collect(self.api)
+        self.join("silent")
+        self.wait_for_report("silent", 3)
+        self.wait_for_state("up", "silent")
+        wait_for(events.__len__, 30)
+        self.assertEqual(
+            [("up", "silent")], [(e.type, e.host) for e in events]
+        )
+        self.assertGreater(self.value("last_seen_up", "silent"), silent)
+        self.assertTrue(json.loads(self.nova("judge()"))["silent"])
+        self.assertEqual([], self.logs.matching("", logging.WARNING))
+
+        # Leaving is a word that Nova's tables have no place for; stock Nova
+        # finds out by silence.
+        self.api.leave("silent", "compute")
+        self.assertFalse(self.is_up("silent"))
+        self.assertEqual(0, self.value("deleted", "silent"))
+        self.assertEqual(
+            others, self.sql("SELECT * FROM services WHERE host <> 'silent'")
+        )
+
+    def test_missing_records_are_not_created_again(self):
+        # However nova_sg is configured: only Nova creates records there.
+        self.flags("servicegroup", recreate_missing_record=True)
+        self.join("alive")
+        self.sql("DELETE FROM services WHERE host = 'alive'")
+        wait_for(
+            lambda: self.logs.matching("only Nova creates records there"), 30
+        )
+        self.assertIsNone(self.value("id", "alive"))
+
+    def test_its_tables_are_never_migrated(self):
+        before = self.contents()
+        database = engine.Database(engine.url())
+        self.addCleanup(database.close)
+        self.assertEqual(schema.FOREIGN, schema.owner(database))
+        with self.assertRaisesRegex(
+            exception.ConfigError, "not made by nova_sg"
+        ) as caught:
+            schema.sync(database)
+        self.assertNotIn(db.PASSWORD, str(caught.exception))
+        with self.general_log() as log:
+            status, output, errors = self.run_command(self.url, "db", "sync")
+            said = log.texts()
+        self.assertNotEqual(0, status)
+        self.assertIn("not made by nova_sg", errors + output)
+        self.assertNotIn("Traceback", errors)
+        self.assertEqual(
+            [], [text for text in said if not HARMLESS.match(text)]
+        )
+        self.assertEqual(before, self.contents())
+
+
+class NovaTestsTest(db.TestCase):
+    """Nova's own unit tests, unchanged, on nova_sg."""
+
+    MODULES = (
+        "nova.tests.unit.servicegroup.test_api",
+        "nova.tests.unit.servicegroup.test_db_servicegroup",
+    )
+    RUNNER = os.path.join(os.path.dirname(__file__), "..", "nova_runner.py")
+
+    def _run(self, disable_eventlet):
+        done = subprocess.run(
+            [
+                *(nova.python(), "-P", os.path.abspath(self.RUNNER)),
+                *self.MODULES,
+            ],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            cwd=self.folder,
+            env={
+                **os.environ,
+                "OS_NOVA_DISABLE_EVENTLET_PATCHING": disable_eventlet,
+            },
+        )
+        last = done.stdout.splitlines()[-1]
+        self.assertRegex(last, r"^\d+ run, 0 failed, 0 skipped$", done.stdout)
+        self.assertGreaterEqual(int(last.split()[0]), 10)
+        self.assertEqual(0, done.returncode)
+
+    def test_on_native_threads(self):
+        self._run("True")
+
+    def test_on_eventlet(self):
+        self._run("False")
