@@ -18,7 +18,7 @@ from unittest import mock
 
 import sqlalchemy as sa
 
-from nova_sg import servicegroup
+from nova_sg import exception, servicegroup
 from nova_sg.db import engine, schema
 from nova_sg.servicegroup import process, reporter
 from tests import base
@@ -93,7 +93,11 @@ class TestCase(base.TestCase):
         return member
 
     def state(self, host, group="compute"):
-        return self.api.member(group, host).state
+        """Return a member's state; None: there is no such member."""
+        try:
+            return self.api.member(group, host).state
+        except exception.MemberNotFound:
+            return None
 
     def is_up(self, host, group="compute"):
         """Ask about a member as somebody who knows no more than its name."""
@@ -103,7 +107,7 @@ class TestCase(base.TestCase):
         wait_for(
             lambda: self.state(host) == state,
             timeout,
-            lambda: f"{self.api.member('compute', host)} is {state}",
+            lambda: f"{host} is {state}, it is {self.state(host)}",
         )
 
     def stop_reports(self):
