@@ -93,11 +93,17 @@ class Service(service.Service):
         """
         root = logging.getLogger(None).logger
         root.setLevel(logging.DEBUG if CONF.debug else logging.INFO)
-        process.reset()
+        old = process.detach()
+        for one in old:
+            one.reporter.close()
         self.report_interval = CONF.report_interval
         self.servicegroup_api = servicegroup.API()
         self.manager = Manager(self.servicegroup_api, self.topic)
         self._join()
+        # Not before: where being a member is to have a session, there has to
+        # be the next one first.
+        for one in old:
+            one.close()
 
     def stop(self, graceful: bool = False) -> None:
         """Leave the group, and stop."""

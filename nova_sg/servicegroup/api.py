@@ -161,14 +161,9 @@ class API:
         shared = self._driver.shared()
         group_view = shared.view(group)
         group_view.refresh()
-        member = group_view.member(host)
         # Forced down is a word of operators; what counts is whether it
         # reports.
-        if member.state == detector.UP or (
-            member.forced_down
-            and member.age is not None
-            and member.age <= CONF.service_down_time
-        ):
+        if group_view.is_alive(host):
             raise exception.MemberIsUp(
                 f"{host} still reports to the group {group}; stop it first"
             )

@@ -244,14 +244,18 @@ class Detector:
         """Return what is known of host."""
         return self._known.get(host)
 
-    def judge(self, host: str, now: float) -> Verdict:
+    def judge(
+        self, host: str, now: float, *, heed_force: bool = True
+    ) -> Verdict:
         """Return the verdict over one member.
 
         Silence is measured up to the last answer of the backend: what
         happened since is not known yet.
+
+        :param heed_force: whether an operator's word counts
         """
         known = self._known.get(host)
-        if known is not None and known.fact.forced_down:
+        if heed_force and known is not None and known.fact.forced_down:
             return FORCED_DOWN
         if self.unavailable(now):
             return UNAVAILABLE

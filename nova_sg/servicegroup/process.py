@@ -107,11 +107,19 @@ def load(name: str) -> base.Driver:
 
 def reset() -> None:
     """Close what this process shares; the next use makes it anew."""
-    with _lock:
-        closing = list(_shared.values())
-        _shared.clear()
-    for one in closing:
+    for one in detach():
         one.close()
+
+
+def detach() -> list[Shared]:
+    """Return what this process shares, to be closed by the caller.
+
+    The next use makes it anew, whether that is before or after.
+    """
+    with _lock:
+        detached = list(_shared.values())
+        _shared.clear()
+    return detached
 
 
 def _after_fork_in_child() -> None:

@@ -151,6 +151,19 @@ class GroupView:
                 )
             return self._member(host, now)
 
+    def is_alive(self, host: str) -> bool:
+        """Whether host is up by itself, whatever operators say of it.
+
+        :raises MemberNotFound: as member
+        :raises ServiceGroupUnavailable: as members
+        """
+        with self._lock:
+            self.member(host)
+            verdict = self._detector.judge(
+                host, time.monotonic(), heed_force=False
+            )
+            return verdict.state == detector.UP
+
     def size(self) -> int:
         """Return how many members the last look brought."""
         return len(self._verdicts)

@@ -451,16 +451,13 @@ class ZkDriver(base.Driver):
     def _read_member(self, name: str) -> str | None:
         """Return whose znode this is; None: nobody's."""
         found = _MEMBER.fullmatch(name)
-        if found is None:
-            self._warn(name)
-            return None
-        return self._read_name(found[1])
+        return self._read_name(found[1] if found else "", name)
 
-    def _read_name(self, name: str) -> str | None:
+    def _read_name(self, quoted: str, znode: str = "") -> str | None:
         try:
-            return unquote(name)
+            return unquote(quoted)
         except ValueError:
-            self._warn(name)
+            self._warn(znode or quoted)
             return None
 
     def _warn(self, name: str) -> None:

@@ -1,0 +1,509 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The zk driver while all is well: joining, asking, telling, leaving."""
+
+import importlib
+import os
+import signal
+import subprocess
+import time
+from unittest import mock
+
+import tests
+from nova_sg import exception, servicegroup, zookeeper
+from nova_sg.servicegroup import process
+from nova_sg.servicegroup.drivers import zk as zk_driver
+from nova_sg.zookeeper import clib
+from tests.base import wait_for
+from tests.functional import zk
+
+_JARS = "/usr/share/java"
+
+
+class GroupTest(zk.ZkTestCase):
+    def test_join_ask_leave(self):
+        self.join("one")
+        self.join("two")
+        self.assertEqual(["one", "two"], self.api.get_all("compute"))
+        self.assertTrue(self.is_up("one"))
+        self.api.leave("one", "compute")
+        self.assertEqual(["two"], self.api.get_all("compute"))
+        one, two = self.api.members("compute")
+        self.assertEqual(
+            ("down", "left the group", "nova-compute", "zk"),
+            (one.state, one.reason, one.binary, one.driver),
+        )
+        self.assertLess(one.last_seen, two.last_seen)
+
+    def test_who_follows_sees_its_own_writes_at_once(self):
+        self.api.watch("compute", print).cancel()
+        for number in range(3):
+            host = f"node{number}"
+            self.join(host)
+            self.assertIn(host, self.api.get_all("compute"))
+            self.api.force_down(host, "compute")
+            self.assertTrue(self.api.member("compute", host).forced_down)
+            self.api.force_down(host, "compute", forced=False)
+            self.assertFalse(self.api.member("compute", host).forced_down)
+            self.api.leave(host, "compute")
+            self.assertNotIn(host, self.api.get_all("compute"))
+            self.api.forget(host, "compute")
+            self.assertEqual([], self.api.members("compute"))
+
+    def test_events(self):
+        events = self.collect(self.api)
+        service = self.join("one")
+
+        def kinds():
+            return [event.type for event in events]
+
+        wait_for(lambda: kinds() == ["joined"], message="joined is told")
+        self.api.leave("one", "compute")
+        wait_for(lambda: kinds()[1:] == ["left"], message="left is told")
+        self.api.join("one", "compute", service)
+        wait_for(lambda: kinds()[2:] == ["joined"], message="it is back")
+        self.zk.delete(f"{self.prefix}/compute/{self.znodes()[0]}")
+        wait_for(lambda: kinds()[3:] == ["down"], message="down is told")
+        self.assertEqual(
+            "its session with the backend ended", events[-1].reason
+        )
+
+    def test_odd_names(self):
+        names = ["a/b", "..", ".hidden", "x@y", "höst", "50%", "a b"]
+        for name in names:
+            self.join(name, group="odd/group")
+        self.assertEqual(sorted(names), self.api.get_all("odd/group"))
+        self.assertEqual(["odd/group"], self.api.groups())
+
+    def test_a_member_forgotten_by_others_is_remembered(self):
+        """An operator's delete in zkCli does not take a member out."""
+        self.flags(service_down_time=1.0)
+        self.join("one")
+        name = self.znodes()[0]
+        self.zk.delete(f"{self.prefix}/compute/{name}")
+        wait_for(
+            lambda: self.znodes() == [name], message="its znode is back"
+        )
+
+    def test_leave_for_somebody_else(self):
+        """Of a host that is dead, though its session is not yet."""
+        member = self.start_member("one")
+        member.signal(signal.SIGSTOP)
+        self.api.leave("one", "compute")
+        self.assertEqual([], self.znodes())
+        self.assertEqual(
+            "left the group", self.api.member("compute", "one").reason
+        )
+
+    def test_references(self):
+        self.join("one")
+        seen = self.api.member("compute", "one").last_seen
+        reference = {
+            "host": "one",
+            "topic": "compute",
+            "updated_at": None,
+            "forced_down": False,
+        }
+        self.assertTrue(self.api.service_is_up(reference))
+        self.assertLessEqual(seen, self.api.get_updated_time(reference))
+        reference["forced_down"] = True
+        self.assertFalse(self.api.service_is_up(reference))
+
+    def test_forced_down_is_for_everybody(self):
+        self.join("one")
+        self.wait_until_up("one")
+        # Another observer, and another session.
+        other = zk_driver.ZkDriver()
+        self.addCleanup(other.close)
+        other.force_down("compute", "one", True)
+        self.wait_until_down("one")
+        other.force_down("compute", "one", False)
+        self.wait_until_up("one")
+        with self.assertRaises(exception.MemberNotFound):
+            other.force_down("compute", "nobody", True)
+        with self.assertRaises(exception.MemberNotFound):
+            other.forget("compute", "nobody")
+
+    def test_forget(self):
+        self.join("one")
+        with self.assertRaises(exception.MemberIsUp):
+            self.api.forget("one", "compute")
+        self.api.force_down("one", "compute")
+        with self.assertRaises(exception.MemberIsUp):
+            self.api.forget("one", "compute")
+        self.api.leave("one", "compute")
+        self.api.forget("one", "compute")
+        self.assertEqual([], self.api.members("compute"))
+        for kind in ("members", "forced"):
+            path = f"{self.prefix}/.{kind}/compute"
+            self.assertEqual([], self.zk.get_children(path))
+
+    def test_clock_steps_change_nothing(self):
+        events = self.collect(self.api)
+        self.join("one")
+        self.wait_until_up("one")
+        now = time.time
+        for step in (3600 * 24, -3600 * 24):
+            with mock.patch("time.time", lambda: now() + step):  # noqa: B023
+                with zk.Poller(self.api, "one") as poller:
+                    time.sleep(0.5)
+                self.assertEqual(["up"], poller.states)
+        self.assertEqual(["joined"], [event.type for event in events])
+
+
+class ToolsTest(zk.ZkTestCase):
+    """The programs that operators use."""
+
+    def test_ls_in_zookeepers_own_shell(self):
+        """With the prefix of the legacy driver, below a chroot."""
+        chroot = self.ensemble.address + self.prefix
+        self.flags(
+            "zookeeper", address=chroot, sg_prefix="/servicegroups"
+        )
+        self.join("node1")
+        member = self.start_member(
+            "node2",
+            zookeeper={"address": chroot, "sg_prefix": "/servicegroups"},
+        )
+        expected = sorted(
+            self.zk.get_children(f"{self.prefix}/servicegroups/compute")
+        )
+        self.assertEqual(
+            ["node1", "node2"], [n.partition("@")[0] for n in expected]
+        )
+        self.assertEqual(expected, self._ls(chroot))
+        member.kill()
+        self.api.leave("node1", "compute")
+        self.assertEqual(["node2"], [n[:5] for n in self._ls(chroot)])
+
+    def _ls(self, address):
+        jars = ("zookeeper", "slf4j-log4j12", "log4j-1.2", "commons-cli")
+        said = os.path.join(self.folder, "ls")
+        shell = self.start_java(
+            said,
+            *("-cp", ":".join(f"{_JARS}/{jar}.jar" for jar in jars)),
+            "org.apache.zookeeper.ZooKeeperMain",
+            *("-server", address, "ls", "/servicegroups/compute"),
+        )
+        wait_for(lambda: shell.poll() is not None, 60, "zkCli ends")
+        with open(said) as output:
+            line = [x for x in output if x.startswith("[")][-1]
+        return [name for name in line.strip("[]\n").split(", ") if name]
+
+    def start_java(self, said, *arguments):
+        with open(said, "w") as output:
+            process = subprocess.Popen(
+                ["java", "-XX:TieredStopAtLevel=1", *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+        self.addCleanup(process.kill)
+        return process
+
+    def nova_sg(self, config, *arguments, status=0):
+        program = self.start_process(
+            "-m", "nova_sg.cmd.shell", "--config-file", config, *arguments
+        )
+        self.assertEqual(status, program.wait(60), program.output())
+        return program.output()
+
+    def test_agent_and_command_line(self):
+        config = self.write_config()
+        watch = self.start_process(
+            *("-m", "nova_sg.cmd.shell", "--config-file", config),
+            *("watch", "-f", "json"),
+        )
+        agent = self.start_process(
+            *("-m", "nova_sg.cmd.agent", "--config-file", config),
+            *("--host", "node1"),
+        )
+        self.nova_sg(
+            config, "wait", "node1", "--for", "up", "--timeout", "30"
+        )
+        self.assertEqual("up\n", self.nova_sg(config, "is-up", "node1"))
+        self.assertEqual(
+            "node1 compute nova-compute up\n",
+            self.nova_sg(
+                config,
+                *("list", "-f", "value"),
+                *("-c", "Host", "-c", "Topic", "-c", "Binary", "-c", "State"),
+            ),
+        )
+        self.nova_sg(config, "forget", "node1", status=1)
+        self.nova_sg(config, "force-down", "node1")
+        self.nova_sg(config, "is-up", "node1", status=1)
+        self.nova_sg(config, "force-down", "node1", "--unset")
+        self.nova_sg(config, "is-up", "node1")
+        doctor = self.nova_sg(config, "doctor")
+        for server in self.ensemble.servers:
+            self.assertIn(f"{server.address}: {server.mode}, ", doctor)
+        self.assertEqual(1, len(self.znodes()))
+        before = time.monotonic()
+        agent.signal(signal.SIGTERM)
+        wait_for(lambda: not self.znodes(), message="its znode is gone")
+        # Not by the end of its session.
+        self.assertLess(
+            time.monotonic() - before, self.RECV_TIMEOUT / 1000 / 2
+        )
+        self.assertEqual(0, agent.wait(), agent.output())
+        watch.expect('"left"')
+        shown = self.nova_sg(
+            config,
+            *("show", "node1", "-f", "value"),
+            *("-c", "State", "-c", "Reason", "-c", "Last Seen"),
+        )
+        state, seen, reason = shown.splitlines()
+        self.assertEqual(("down", "left the group"), (state, reason))
+        self.assertRegex(seen, r"^20\d\d-")
+        self.nova_sg(config, "forget", "node1")
+        self.assertEqual("", self.nova_sg(config, "list", "-f", "value"))
+        self.assertNotIn("Traceback", agent.output())
+
+    def test_doctor_finds_a_server_that_is_down(self):
+        config = self.write_config()
+        self.ensemble.servers[0].stop()
+        self.addCleanup(zk.ensemble)
+        said = self.nova_sg(config, "doctor", status=1)
+        address = self.ensemble.servers[0].address
+        self.assertIn(f"BAD ZooKeeper server {address}: no answer", said)
+
+    def test_a_reload_is_no_death(self):
+        config = self.write_config()
+        agent = self.start_process(
+            *("-m", "nova_sg.cmd.agent", "--config-file", config),
+            *("--host", "node1"),
+        )
+        self.wait_until_up("node1")
+        before = self.znodes()
+        with zk.Poller(self.api, "node1") as poller:
+            agent.signal(signal.SIGHUP)
+            wait_for(
+                lambda: self.znodes() not in (before, []),
+                30,
+                lambda: f"a new session has joined: {agent.output()}",
+            )
+            wait_for(lambda: len(self.znodes()) == 1, 30, "the old one ends")
+        self.assertEqual(["up"], poller.states)
+
+
+class OptionsTest(zk.ZkTestCase):
+    def refused(self, words):
+        with self.assertRaisesRegex(exception.ConfigError, words):
+            process.shared()
+
+    def test_no_address(self):
+        self.flags("zookeeper", address=None)
+        self.refused(r"^\[zookeeper\] address: ")
+
+    def test_creator_without_digest(self):
+        self.flags("zookeeper", acl="creator")
+        self.refused(r"^\[zookeeper\] digest: ")
+
+    def test_no_tls(self):
+        with mock.patch.object(
+            zookeeper.api,
+            "init_ssl",
+            side_effect=zookeeper.TLSNotSupported("no TLS"),
+        ):
+            self.flags("zookeeper", cert="ca.pem,cert.pem,key.pem")
+            self.refused(r"^\[zookeeper\] cert: .* no TLS")
+
+    def test_no_library(self):
+        """Only who asks for zk needs it."""
+        with (
+            mock.patch.object(clib, "SONAME", "libnotthere.so.2"),
+            mock.patch.object(clib, "_loaded", {}),
+        ):
+            self.refused("libzookeeper-mt2")
+            self.flags(servicegroup_driver="db")
+            self.api = servicegroup.API()
+            self.join("one")
+            self.assertTrue(self.is_up("one"))
+
+    def test_the_legacy_snippet(self):
+        """Of the specification, quotes included."""
+        config = os.path.join(self.folder, "nova.conf")
+        with open(config, "w") as written:
+            written.write(
+                "[DEFAULT]\n"
+                "# Driver for the ServiceGroup service\n"
+                'servicegroup_driver="zk"\n'
+                "\n"
+                "[zookeeper]\n"
+                'address="192.168.2.1:2181,192.168.2.2:2181,'
+                '192.168.2.3:2181"\n'
+            )
+        agent = self.start_process(
+            *("-m", "nova_sg.cmd.shell", "--config-file", config, "is-up"),
+            "node1",
+            environment={"HOME": self.folder},
+        )
+        self.assertEqual(2, agent.wait(60))
+        self.assertIn(
+            "ZooKeeper at 192.168.2.1:2181,192.168.2.2:2181,"
+            "192.168.2.3:2181: no server is connected",
+            agent.output(),
+        )
+        self.assertNotIn("Traceback", agent.output())
+
+    def test_prefix(self):
+        self.flags("zookeeper", sg_prefix=f"{self.prefix}/a/b")
+        self.join("one")
+        names = self.zk.get_children(f"{self.prefix}/a/b/compute")
+        self.assertEqual(1, len(names))
+        self.assertRegex(names[0], "^one@[0-9a-f]+$")
+
+
+class AccessTest(zk.ZkTestCase):
+    def setUp(self):
+        super().setUp()
+        self.flags("zookeeper", acl="creator", digest="nova:secret")
+
+    def test_strangers_read_only(self):
+        self.join("one")
+        self.api.force_down("one", "compute")
+        self.api.force_down("one", "compute", forced=False)
+        znode = f"compute/{self.znodes()[0]}"
+        for path in (
+            "compute",
+            ".members/compute",
+            ".members/compute/one@nova-compute",
+            ".forced/compute",
+            znode,
+        ):
+            path = f"{self.prefix}/{path}"
+            with self.subTest(path=path):
+                self.zk.get(path)
+                self.zk.get_children(path)
+                for write in (
+                    lambda: self.zk.set(path, "x"),  # noqa: B023
+                    lambda: self.zk.delete(path),  # noqa: B023
+                    lambda: self.zk.create(f"{path}/x", ""),  # noqa: B023
+                ):
+                    with self.assertRaises(
+                        (
+                            zookeeper.NoAuthException,
+                            # What is known before the permission is.
+                            zookeeper.NotEmptyException,
+                            zookeeper.NoChildrenForEphemeralsException,
+                        )
+                    ):
+                        write()
+        # Those who are no strangers can.
+        self.api.leave("one", "compute")
+        self.api.forget("one", "compute")
+
+    def test_a_stranger_cannot_join_and_can_see(self):
+        self.join("one")
+        process.reset()
+        self.flags("zookeeper", acl="open", digest="nova:wrong")
+        service = self.join("two")
+        wait_for(
+            lambda: self.logs.matching("Cannot report the state of two"),
+            message="it is said that two cannot join",
+        )
+        self.assertTrue(service.model_disconnected)
+        names = [n.partition("@")[0] for n in self.znodes()]
+        self.assertNotIn("two", names)
+        self.assertEqual(
+            ["one"], [m.host for m in self.api.members("compute")]
+        )
+
+
+class HostileTest(zk.ZkTestCase):
+    def test_foreign_znodes(self):
+        self.join("one")
+        events = self.collect(self.api)
+        foreign = {
+            "compute": ["plain", "one@", "@ff", "%FF@1", "a b@1", "x%00@1"],
+            ".members/compute": ["plain", "a@b@c", "%FE@nova-compute", "@"],
+            ".forced/compute": ["a%0Ab"],
+            "": ["%FD"],
+        }
+        self.zk.ensure_path(f"{self.prefix}/.forced/compute")
+        for path, names in foreign.items():
+            for name in names:
+                path_to_it = f"{self.prefix}/{path}".rstrip("/")
+                self.zk.create(f"{path_to_it}/{name}", b"\xff\0" * 250_000)
+        self.join("two")
+        wait_for(
+            lambda: [event.host for event in events] == ["two"],
+            message="two is told of, and nothing else",
+        )
+        for _ in range(2):
+            self.assertEqual(["one", "two"], self.api.get_all("compute"))
+            members = self.api.members("compute")
+            self.assertEqual(["one", "two"], [m.host for m in members])
+            self.assertEqual(["compute"], self.api.groups())
+            self.api.refresh("compute")
+        for names in foreign.values():
+            for name in names:
+                words = f"Ignored the znode {name!r}:"
+                self.assertEqual(1, len(self.logs.matching(words)), words)
+
+
+class ManyProcessesTest(zk.ZkTestCase):
+    def test_up_while_one_lives(self):
+        first = self.start_member("one")
+        second = self.start_member("one")
+        self.assertEqual(2, len(self.znodes()))
+        with zk.Poller(self.api, "one") as poller:
+            first.kill()
+            wait_for(
+                lambda: len(self.znodes()) == 1, 60, "the first one is gone"
+            )
+            third = self.start_member("one")
+            second.tell("leave")
+            second.expect("done: leave")
+            self.assertEqual(1, len(self.znodes()))
+            wait_for(lambda: len(self.znodes()) == 1)
+        self.assertEqual(["up"], poller.states)
+        third.tell("end")
+        self.wait_until_down("one")
+        self.assertEqual(0, third.wait(), third.output())
+
+    def test_fork_after_the_api_was_made(self):
+        """And after the parent joined: parent and child are two members."""
+        self.join("one")
+        self.assertTrue(self.is_up("one"))
+        child = os.fork()
+        if not child:
+            status = 1
+            try:
+                if tests.MODE == "eventlet":
+                    # As oslo.service does: not the parent's epoll.
+                    hubs = importlib.import_module("eventlet.hubs")
+                    hubs.use_hub()
+                self.join("one")
+                self.join("child")
+                wait_for(
+                    lambda: self.is_up("child") and self.is_up("one"), 30
+                )
+                api = servicegroup.API()
+                wait_for(lambda: "child" in api.get_all("compute"), 30)
+                status = 0
+            finally:
+                os._exit(status)
+        statuses = []
+
+        def ended():
+            pid, status = os.waitpid(child, os.WNOHANG)
+            if pid:
+                statuses.append(status)
+            return pid
+
+        wait_for(ended, 60, "the child ends")
+        self.assertEqual([0], statuses)
+        self.assertEqual(2, [n[:4] for n in self.znodes()].count("one@"))
+        self.assertTrue(self.is_up("one"))

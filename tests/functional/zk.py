@@ -1,0 +1,306 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""What the tests of the zk driver share."""
+
+import atexit
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import uuid
+
+from nova_sg import evzookeeper, servicegroup, zookeeper
+from nova_sg.servicegroup import reporter
+from tests import base
+from tests.base import wait_for
+from tests.fixtures import watchdog
+from tests.fixtures import zookeeper as fixture
+
+#: Whether to run at the length that the figures in doc/ are measured with.
+LONG = bool(os.environ.get("NOVA_SG_LONG"))
+
+_ROOT = os.path.dirname(os.path.dirname(os.path.dirname(__file__)))
+_shared = []
+
+
+def ensemble():
+    """Return this process's one ensemble, all of its servers running."""
+    if not _shared:
+        _shared.append(fixture.ZooKeeperEnsemble())
+        atexit.register(_shared[0].close)
+    for server in _shared[0].servers:
+        server.thaw()
+    _shared[0].start()
+    return _shared[0]
+
+
+def report_figures(what, seconds):
+    """Print the distribution of what was measured, in ms."""
+    ordered = sorted(seconds)
+    last = len(ordered) - 1
+    print(
+        f"\n{what}: n={len(ordered)} "
+        f"min={ordered[0] * 1000:.0f} "
+        f"median={statistics.median(ordered) * 1000:.0f} "
+        f"p95={ordered[round(last * 0.95)] * 1000:.0f} "
+        f"max={ordered[-1] * 1000:.0f} ms",
+        file=sys.stderr,
+    )
+
+
+class Process:
+    """A Python program in a process of the same mode.
+
+    What it prints goes to a file, which no green thread has to wait for.
+    """
+
+    def __init__(self, *arguments, environment=None):
+        self._output = tempfile.TemporaryFile("w+")
+        self._process = subprocess.Popen(
+            [sys.executable, *arguments],
+            stdin=subprocess.PIPE,
+            stdout=self._output,
+            stderr=subprocess.STDOUT,
+            cwd=_ROOT,
+            env={**os.environ, **(environment or {})},
+        )
+        self.pid = self._process.pid
+        watchdog.guard_process(self.pid)
+
+    def output(self):
+        # Not by its descriptor's position, which is the child's, too.
+        length = os.fstat(self._output.fileno()).st_size
+        return os.pread(self._output.fileno(), length, 0).decode()
+
+    def expect(self, words, timeout=30):
+        """Wait until it has printed words."""
+
+        def printed():
+            if words in self.output():
+                return True
+            if self._process.poll() is not None:
+                raise AssertionError(
+                    f"ended, and never said {words!r}: {self.output()}"
+                )
+            return False
+
+        wait_for(
+            printed, timeout, lambda: f"it says {words!r}: {self.output()}"
+        )
+
+    def tell(self, words):
+        os.write(self._process.stdin.fileno(), words.encode() + b"\n")
+
+    def signal(self, number):
+        self._process.send_signal(number)
+
+    def wait(self, timeout=30):
+        """Wait for its end and return its exit status."""
+        wait_for(
+            lambda: self._process.poll() is not None,
+            timeout,
+            lambda: f"it ends: {self.output()}",
+        )
+        watchdog.release_process(self.pid)
+        return self._process.returncode
+
+    def kill(self):
+        if self._process.poll() is None:
+            self._process.kill()
+        return self.wait()
+
+    def close(self):
+        self.kill()
+        self._process.stdin.close()
+        self._output.close()
+
+
+class Poller:
+    """Asks 20 times a second whether a member is up, and keeps the answers.
+
+    :ivar states: each answer that was another than the one before
+    """
+
+    def __init__(self, api, host, group="compute"):
+        self._ask = lambda: api.service_is_up({"host": host, "topic": group})
+        self._stopped = threading.Event()
+        self.states = []
+        self.longest = 0.0
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self):
+        self._thread.start()
+        wait_for(lambda: self.states, message="a first answer")
+        return self
+
+    def __exit__(self, *exc_info):
+        self._stopped.set()
+        self._thread.join()
+
+    def _run(self):
+        while not self._stopped.wait(0.05):
+            begun = time.monotonic()
+            try:
+                state = "up" if self._ask() else "down"
+            except Exception as error:
+                state = repr(error)
+            self.longest = max(self.longest, time.monotonic() - begun)
+            if state not in self.states[-1:]:
+                self.states.append(state)
+
+
+class Timers(reporter._Timers):
+    """Timers that keep what was raised out of them, and can stand still."""
+
+    def __init__(self):
+        super().__init__()
+        self.raised = []
+        self.moving = threading.Event()
+        self.moving.set()
+
+    def add_timer_args(self, interval, callback, args, initial_delay=0):
+        def call(*args):
+            self.moving.wait()
+            try:
+                callback(*args)
+            except BaseException as error:
+                self.raised.append(error)
+                raise
+
+        return super().add_timer_args(interval, call, args, initial_delay)
+
+
+class Member(base.Member):
+    """A service that can join."""
+
+    def __init__(self, host, **kwargs):
+        super().__init__(host, **kwargs)
+        self.tg = Timers()
+
+
+class ZkTestCase(base.TestCase):
+    """A test on the ensemble, below a prefix of its own.
+
+    :ivar zk: a session that belongs to nobody else
+    """
+
+    RECV_TIMEOUT = 10000
+    DOWN_TIME = 20.0
+
+    def setUp(self):
+        super().setUp()
+        self.ensemble = ensemble()
+        self.prefix = f"/test-{uuid.uuid4().hex}"
+        self.flags(
+            servicegroup_driver="zk",
+            service_down_time=self.DOWN_TIME,
+            report_interval=0.1,
+        )
+        self.flags(
+            "zookeeper",
+            address=self.ensemble.address,
+            recv_timeout=self.RECV_TIMEOUT,
+            sg_prefix=self.prefix,
+            sg_retry_interval=1,
+        )
+        self.flags("servicegroup", view_refresh_interval=0.05)
+        self.zk = self.connect()
+        self.api = servicegroup.API()
+
+    def connect(self, address=None):
+        """Return a session; it ends with the test."""
+        session = evzookeeper.ZKSession(
+            address or self.ensemble.address, 30, operation_timeout=30
+        )
+        self.addCleanup(session.close)
+        return session
+
+    def join(self, host, group="compute", **kwargs):
+        """Join a member; the timers of it end with the test."""
+        service = Member(host, topic=group, **kwargs)
+        self.api.join(host, group, service)
+        return service
+
+    def znodes(self, group="compute", session=None):
+        """Return the names below a group's path."""
+        try:
+            return sorted(
+                (session or self.zk).get_children(f"{self.prefix}/{group}")
+            )
+        except zookeeper.NoNodeException:
+            return []
+
+    def is_up(self, host, group="compute"):
+        return self.api.service_is_up({"host": host, "topic": group})
+
+    def wait_until_up(self, host, group="compute", timeout=30):
+        wait_for(
+            lambda: self.is_up(host, group), timeout, f"{host} is up"
+        )
+
+    def wait_until_down(self, host, group="compute", timeout=30):
+        wait_for(
+            lambda: not self.is_up(host, group), timeout, f"{host} is down"
+        )
+
+    def start_member(self, *hosts, **options):
+        """Start a process that joins; return it when it has."""
+        process = self.start_process(
+            "-m",
+            "tests.functional.zk_member",
+            json.dumps(
+                {
+                    "hosts": hosts,
+                    "DEFAULT": {"service_down_time": self.DOWN_TIME},
+                    "zookeeper": {
+                        "address": self.ensemble.address,
+                        "recv_timeout": self.RECV_TIMEOUT,
+                        "sg_prefix": self.prefix,
+                        "sg_retry_interval": 1,
+                    },
+                    **options,
+                }
+            ),
+        )
+        process.expect("joined", 120)
+        return process
+
+    def start_process(self, *arguments, **kwargs):
+        process = Process(*arguments, **kwargs)
+        self.addCleanup(process.close)
+        return process
+
+    def write_config(self, **options):
+        """Write a configuration file for the agent and the command line."""
+        path = os.path.join(self.folder, "nova-sg.conf")
+        lines = [
+            "[DEFAULT]",
+            "servicegroup_driver = zk",
+            f"state_path = {self.folder}",
+            "report_interval = 1",
+            f"service_down_time = {self.DOWN_TIME:g}",
+            "[servicegroup]",
+            "view_refresh_interval = 0.1",
+            "[zookeeper]",
+            f"address = {self.ensemble.address}",
+            f"recv_timeout = {self.RECV_TIMEOUT}",
+            f"sg_prefix = {self.prefix}",
+            *(f"{name} = {value}" for name, value in options.items()),
+        ]
+        with open(path, "w") as config:
+            config.write("\n".join(lines) + "\n")
+        return path

@@ -1,0 +1,88 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""A process with members, run as a module by the tests of the zk driver.
+
+Its argument is JSON: hosts, and options by section. It says "joined" when
+all are there, and "done: ORDER" after each order, a line on its input:
+
+stall SECONDS   the hub stands still; natively, every timer does
+spin SECONDS    Python computes on the hub; natively, every timer waits
+freeze SECONDS  all of Python stands still
+leave           all members leave
+end             ends, without leaving
+"""
+
+import ctypes
+import json
+import os
+import select
+import sys
+import time
+
+import tests
+from nova_sg import servicegroup
+from nova_sg.conf import CONF
+from nova_sg.servicegroup import process
+from tests.functional import zk
+
+
+def main(settings):
+    CONF([], project="nova-sg", default_config_files=[])
+    CONF.set_override("servicegroup_driver", "zk")
+    CONF.set_override("report_interval", 0.1)
+    for section in ("DEFAULT", "zookeeper"):
+        for name, value in settings[section].items():
+            group = None if section == "DEFAULT" else section
+            CONF.set_override(name, value, group)
+    api = servicegroup.API()
+    members = [zk.Member(host) for host in settings["hosts"]]
+    for member in members:
+        api.join(member.host, "compute", member)
+    while not set(settings["hosts"]) <= set(api.get_all("compute")):
+        time.sleep(0.01)
+    print("joined", flush=True)
+    while True:
+        select.select([sys.stdin], [], [])
+        order, *seconds = os.read(0, 1000).decode().split()
+        if order in ("stall", "spin"):
+            _stall(members, order, float(seconds[0]))
+        elif order == "freeze":
+            # PyDLL keeps the interpreter lock.
+            ctypes.PyDLL(None).sleep(int(seconds[0]))
+        elif order == "leave":
+            for member in members:
+                api.leave(member.host, "compute")
+        elif order == "end":
+            process.reset()
+            return
+        print(f"done: {order}", flush=True)
+
+
+def _stall(members, how, seconds):
+    for member in members:
+        member.tg.moving.clear()
+    if tests.MODE == "eventlet" and how == "stall":
+        # CDLL gives the interpreter lock away.
+        ctypes.CDLL(None).usleep(int(seconds * 1e6))
+    elif tests.MODE == "eventlet":
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            pass
+    else:
+        time.sleep(seconds)
+    for member in members:
+        member.tg.moving.set()
+
+
+if __name__ == "__main__":
+    main(json.loads(sys.argv[1]))
