@@ -1,0 +1,358 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The API, whatever the driver: on the embedded database."""
+
+import datetime
+import os
+import threading
+import time
+from unittest import mock
+
+from nova_sg import exception, servicegroup
+from nova_sg.conf import CONF
+from nova_sg.servicegroup import process
+from tests.base import wait_for
+from tests.functional import db
+
+
+class MakingTest(db.TestCase):
+    def test_making_one_costs_next_to_nothing(self):
+        # As many as Nova makes in its tests of one API version.
+        number = 486
+        process.reset()
+        threads = threading.active_count()
+        descriptors = len(os.listdir("/proc/self/fd"))
+        with (
+            mock.patch("sqlalchemy.create_engine") as create_engine,
+            mock.patch.object(process, "load") as load,
+        ):
+            begun = time.perf_counter()
+            made = [servicegroup.API() for _ in range(number)]
+            took = time.perf_counter() - begun
+        create_engine.assert_not_called()
+        load.assert_not_called()
+        self.assertEqual(number, len(made))
+        # Some 10 µs each is usual.
+        self.assertLess(took / number, 0.001)
+        self.assertEqual(threads, threading.active_count())
+        self.assertEqual(descriptors, len(os.listdir("/proc/self/fd")))
+        self.assertEqual([], os.listdir(self.folder))
+
+    def test_all_work_with_the_same(self):
+        # What one has looked up the others know.
+        self.flags("servicegroup", view_refresh_interval=60)
+        first, second = servicegroup.API(), servicegroup.API("x", y="z")
+        self.join("one")
+        member = {"host": "one", "topic": "compute"}
+        self.assertTrue(first.service_is_up(member))
+        self.stop_reports()
+        counted = self.count_statements()
+        self.assertTrue(second.service_is_up(member))
+        self.assertEqual(["one"], second.get_all("compute"))
+        self.assertEqual([], counted)
+
+    def test_what_is_replaced_is_replaced_on_one_alone(self):
+        first, second = servicegroup.API(), servicegroup.API()
+        member = {"host": "nobody", "topic": "compute"}
+        with mock.patch.object(first._driver, "is_up", return_value=True):
+            self.assertTrue(first.service_is_up(member))
+            self.assertFalse(second.service_is_up(member))
+
+    def test_no_such_driver(self):
+        with self.assertRaisesRegex(
+            exception.ConfigError, r"servicegroup_driver.*'none'"
+        ):
+            process.load("none")
+
+    def test_times_that_cannot_work(self):
+        cases = [
+            # report_interval, service_down_time, what is used
+            (10, 60, 60),
+            (10, 10.1, 10.1),
+            (10, 10, 25),
+            (10, 5, 25),
+            (0.2, 0.1, 0.5),
+            # No reports at all are no contradiction.
+            (0, 0.1, 0.1),
+        ]
+        for interval, down, used in cases:
+            with self.subTest(interval=interval, down=down):
+                self.logs.records.clear()
+                self.flags(report_interval=interval, service_down_time=down)
+                api = servicegroup.API()
+                # Once it is put right nobody is told again.
+                servicegroup.API()
+                warnings = self.logs.matching("Report interval must be", 30)
+                self.assertEqual(used != down, bool(warnings))
+                self.assertLessEqual(len(warnings), 1)
+                for text in warnings:
+                    self.assertIn(f"service_down_time = {down:g}", text)
+                    self.assertIn(f"report_interval = {interval:g}", text)
+                    self.assertIn(f"{used:g}", text)
+                self.assertEqual(used, CONF.service_down_time)
+                now = datetime.datetime.now(datetime.UTC)
+                for factor, up in ((0.5, True), (2, False)):
+                    age = datetime.timedelta(seconds=used * factor)
+                    record = {"host": "h", "topic": "t"}
+                    record |= {"last_seen_up": now - age}
+                    if used >= 10:
+                        self.assertIs(up, api.service_is_up(record))
+
+
+class QuestionsTest(db.TestCase):
+    def test_a_member_that_is_not_known(self):
+        self.join("one")
+        self.assertFalse(self.is_up("two"))
+        self.assertFalse(self.is_up("one", group="network"))
+        self.assertEqual([], self.api.members("network"))
+        with self.assertRaisesRegex(exception.MemberNotFound, "two"):
+            self.api.member("compute", "two")
+
+    def test_forced_down_asks_nobody(self):
+        with mock.patch.object(process, "shared", side_effect=AssertionError):
+            self.assertFalse(
+                self.api.service_is_up(
+                    {"host": "one", "topic": "compute", "forced_down": True}
+                )
+            )
+
+    def test_members(self):
+        self.join("two")
+        self.join("one", binary="nova-other")
+        self.api.leave("two", "compute")
+        before = datetime.datetime.now(datetime.UTC)
+        one, two = self.api.members("compute")
+        self.assertEqual(("one", "two"), (one.host, two.host))
+        self.assertEqual(("up", "down"), (one.state, two.state))
+        self.assertEqual(
+            ("compute", "compute", "nova-other", "db"),
+            (one.group, one.topic, one.binary, one.driver),
+        )
+        self.assertEqual("nova-compute", two.binary)
+        self.assertFalse(one.forced_down or one.disabled)
+        self.assertIsNone(one.disabled_reason)
+        self.assertIn("last report", one.reason)
+        age = (before - one.last_seen).total_seconds()
+        self.assertLess(abs(age), self.DOWN_TIME)
+        self.assertEqual(2, self.api.size("compute"))
+
+    def test_updated_time(self):
+        self.join("one")
+        member = {"host": "one", "topic": "compute"}
+        seen = self.api.member("compute", "one").last_seen
+        # A record that has not been read for long: the view knows better.
+        old = datetime.datetime(2020, 1, 1)
+        updated = self.api.get_updated_time(member | {"updated_at": old})
+        self.assertGreaterEqual(updated, seen)
+        self.assertGreaterEqual(
+            self.api.get_updated_time(member | {"updated_at": None}), seen
+        )
+        new = datetime.datetime(2120, 1, 1)
+        for moment in (new, new.replace(tzinfo=datetime.UTC)):
+            self.assertEqual(
+                moment,
+                self.api.get_updated_time(member | {"updated_at": moment}),
+            )
+
+
+class JoiningTest(db.TestCase):
+    def test_without_a_service(self):
+        self.api.join("one", "compute")
+        # As Nova's conductor and others name themselves.
+        self.api.join({"host": "two", "topic": "compute"}, "compute")
+        self.assertEqual(["one", "two"], self.api.get_all("compute"))
+        for host in ("one", "two"):
+            seen = self.api.member("compute", host).last_seen
+            wait_for(
+                lambda host=host, seen=seen: (
+                    self.api.member("compute", host).last_seen > seen
+                ),
+                30,
+                f"{host} goes on reporting",
+            )
+        self.api.leave("one", "compute")
+        self.api.leave({"host": "two", "topic": "compute"}, "compute")
+        self.assertEqual([], self.api.get_all("compute"))
+        self.assert_no_thread_named("nova-sg-report")
+
+    def test_reporting_switched_off(self):
+        self.join("one", interval=0)
+        self.assertEqual([], self.api.members("compute"))
+
+    def test_the_timer(self):
+        service = mock.MagicMock(report_interval=7, service_ref=None)
+        service.binary = "nova-compute"
+        self.api.join("one", "compute", service)
+        (call,) = service.tg.add_timer_args.call_args_list
+        interval, callback = call.args
+        self.assertEqual(7, interval)
+        self.assertEqual([service], call.kwargs["args"])
+        # The first report did not wait for it.
+        self.assertTrue(self.is_up("one"))
+        seen = self.api.member("compute", "one").last_seen
+        callback(service)
+        self.api.refresh("compute")
+        self.assertGreater(self.api.member("compute", "one").last_seen, seen)
+
+        self.api.leave("one", "compute")
+        timer = service.tg.add_timer_args.return_value
+        timer.stop.assert_called_once_with()
+        # A call that comes late brings nobody back.
+        callback(service)
+        self.api.refresh("compute")
+        self.assertFalse(self.is_up("one"))
+
+    def test_reports_do_not_keep_in_step(self):
+        # A random part of the interval is waited for, a tenth at most.
+        service = mock.MagicMock(report_interval=10, service_ref=None)
+        service.binary = "nova-compute"
+        self.api.join("one", "compute", service)
+        pauses = []
+        with mock.patch.object(time, "sleep", pauses.append):
+            for _ in range(50):
+                self.api._driver._report_state(service)
+        self.assertGreater(len(set(pauses)), 40)
+        self.assertGreaterEqual(min(pauses), 0)
+        self.assertLessEqual(max(pauses), 1.0)
+
+    def test_nothing_is_left_behind(self):
+        self.join("one")
+        self.collect(self.api)
+        self.is_up("one")
+        process.reset()
+        self.assert_no_thread_named("nova-sg")
+
+
+class WatchingTest(db.TestCase):
+    def hosts(self, events):
+        return [(event.type, event.host) for event in events]
+
+    def test_events(self):
+        self.join("one")
+        events = self.collect(self.api)
+        before = datetime.datetime.now(datetime.UTC)
+        self.join("two")
+        wait_for(events.__len__, 30)
+        # Who was there when the watch began is no news.
+        self.assertEqual([("joined", "two")], self.hosts(events))
+        (event,) = events
+        self.assertEqual(
+            ("compute", "compute", "nova-compute"),
+            (event.group, event.topic, event.binary),
+        )
+        self.assertGreaterEqual(event.at, before)
+        self.assertEqual(datetime.UTC, event.last_seen.tzinfo)
+        self.assertTrue(event.reason)
+
+    def test_refresh_returns_them(self):
+        # So far apart that the view's own looks take none away.
+        self.flags("servicegroup", view_refresh_interval=60)
+        self.assertEqual([], self.api.refresh("compute"))
+        self.join("one")
+        self.assertEqual(
+            [("joined", "one")], self.hosts(self.api.refresh("compute"))
+        )
+        self.assertEqual([], self.api.refresh("compute"))
+
+    def test_a_callback_that_raises_stays(self):
+        events = []
+
+        def fail(event):
+            events.append(event)
+            raise ValueError("as a test has it")
+
+        self.addCleanup(self.api.watch("compute", fail).cancel)
+        others = self.collect(self.api)
+        for host in ("one", "two"):
+            self.join(host)
+            wait_for(
+                lambda host=host: ("joined", host) in self.hosts(events), 30
+            )
+        wait_for(lambda: len(others) == 2, 30)
+        failures = self.logs.matching("stays subscribed", 40)
+        self.assertEqual(2, len(failures))
+
+    def test_a_callback_that_blocks_delays_nobody(self):
+        inside, leave = threading.Event(), threading.Event()
+        self.addCleanup(leave.set)
+        slow = []
+
+        def block(event):
+            slow.append(event)
+            inside.set()
+            leave.wait(60)
+
+        watch = self.api.watch("compute", block)
+        self.addCleanup(watch.cancel)
+        others = self.collect(self.api)
+        self.join("one")
+        wait_for(inside.is_set, 30)
+        self.join("two")
+        self.api.leave("one", "compute")
+        expected = [("joined", "one"), ("joined", "two"), ("left", "one")]
+        wait_for(lambda: len(others) == 3, 30)
+        self.assertCountEqual(expected, self.hosts(others))
+        begun = time.monotonic()
+        self.assertTrue(self.is_up("two"))
+        self.assertFalse(self.is_up("one"))
+        self.assertLess(time.monotonic() - begun, 5)
+        self.assertEqual([("joined", "one")], self.hosts(slow))
+        # What it missed comes in order, once it has time.
+        leave.set()
+        wait_for(lambda: len(slow) == 3, 30)
+        self.assertEqual(self.hosts(others), self.hosts(slow))
+
+    def test_cancel(self):
+        events = []
+        watch = self.api.watch("compute", events.append)
+        others = self.collect(self.api)
+        self.join("one")
+        wait_for(lambda: len(events) == len(others) == 1, 30)
+        watch.cancel()
+        watch.cancel()
+        self.join("two")
+        wait_for(lambda: len(others) == 2, 30)
+        self.assertEqual([("joined", "one")], self.hosts(events))
+
+    def test_cancel_from_inside(self):
+        events = []
+        others = self.collect(self.api)
+
+        def once(event):
+            events.append(event)
+            watch.cancel()
+
+        watch = self.api.watch("compute", once)
+        for number, host in enumerate(("one", "two", "three"), 1):
+            self.join(host)
+            wait_for(lambda number=number: len(others) == number, 30)
+        self.assertEqual([("joined", "one")], self.hosts(events))
+
+    def test_cancel_while_it_blocks(self):
+        inside, leave = threading.Event(), threading.Event()
+        self.addCleanup(leave.set)
+
+        def block(event):
+            inside.set()
+            leave.wait(60)
+
+        watch = self.api.watch("compute", block)
+        self.join("one")
+        wait_for(inside.is_set, 30)
+        begun = time.monotonic()
+        watch.cancel()
+        self.assertLess(time.monotonic() - begun, 5)
+        names = [thread.name for thread in threading.enumerate()]
+        self.assertIn("nova-sg-watch-compute", names)
+        leave.set()
+        self.assert_no_thread_named("nova-sg-watch")
