@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import signal
 import sys
 
@@ -123,7 +124,21 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one command; return the exit status."""
     # So that connections are closed and no half line is left behind.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    return Shell().run(sys.argv[1:] if arguments is None else arguments)
+    try:
+        status = Shell().run(sys.argv[1:] if arguments is None else arguments)
+    except SystemExit as error:
+        status = error.code
+    try:
+        # What cannot be written at exit would be a traceback.
+        if sys.stdout is not None and not sys.stdout.closed:
+            sys.stdout.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):
+            return 128 + signal.SIGPIPE
+        print(f"{PROG}: {error.strerror}", file=sys.stderr)
+        return 2
+    return status
 
 
 if __name__ == "__main__":
