@@ -1,0 +1,321 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Running the programs: nova-sg and nova-sg-agent, as processes."""
+
+import dataclasses
+import json
+import os
+import select
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sysconfig
+import tempfile
+import time
+import unittest
+
+from tests.fixtures import watchdog
+from tests.fixtures.process import wait_for
+
+#: Seconds for what should take one: this machine may be busy.
+PATIENCE = 60
+
+#: In the configurations of these tests: it must never be seen.
+PASSWORD = "Tr0ub4dor-s3cret"
+
+SCRIPTS = sysconfig.get_path("scripts")
+
+# Root may read and write everything, unless it cannot override modes.
+AS_NORMAL_USER = (
+    [
+        "setpriv",
+        "--bounding-set=-dac_override,-dac_read_search",
+    ]
+    if os.geteuid() == 0
+    else []
+)
+
+
+@dataclasses.dataclass
+class Result:
+    """How a program ended."""
+
+    status: int
+    out: str
+    err: str
+
+    @property
+    def lines(self):
+        return self.out.splitlines()
+
+    def json(self):
+        return json.loads(self.out)
+
+
+class TestCase(unittest.TestCase):
+    """A test with a folder of its own that programs are run in."""
+
+    def setUp(self):
+        super().setUp()
+        self.folder = tempfile.mkdtemp(prefix="nova-sg-test-")
+        watchdog.guard_folder(self.folder)
+        self.addCleanup(self._remove_folder)
+        self.state = self.path("state")
+        self.config = self.path("nova-sg.conf")
+        self.configure()
+
+    def _remove_folder(self):
+        shutil.rmtree(self.folder, ignore_errors=True)
+        watchdog.release_folder(self.folder)
+
+    def path(self, name):
+        return os.path.join(self.folder, name)
+
+    def write(self, name, text):
+        """Write a file into the folder and return its path."""
+        path = self.path(name)
+        with open(path, "wb") as file:
+            file.write(text if isinstance(text, bytes) else text.encode())
+        return path
+
+    def configure(
+        self, more="", report_interval=0.2, service_down_time=3600, refresh=0.1
+    ):
+        """Write the configuration file.
+
+        :param more: lines to add, which go to [DEFAULT] until a section
+            begins
+        """
+        self.write(
+            "nova-sg.conf",
+            "[servicegroup]\n"
+            f"view_refresh_interval = {refresh}\n"
+            "[DEFAULT]\n"
+            f"state_path = {self.state}\n"
+            f"report_interval = {report_interval}\n"
+            f"service_down_time = {service_down_time}\n"
+            f"{more}\n",
+        )
+
+    @property
+    def environment(self):
+        """What the programs find around them: nothing of this machine."""
+        keep = ("PATH", "LD_LIBRARY_PATH")
+        return {k: os.environ[k] for k in keep if k in os.environ} | {
+            "HOME": self.folder,
+            "XDG_CACHE_HOME": self.path("cache"),
+            "LC_ALL": "C.UTF-8",
+            "COLUMNS": "500",
+        }
+
+    def start(self, program, *arguments, config=True, prefix=(), **kwargs):
+        """Start a program; it is killed at the end of the test.
+
+        :param config: whether to give it the configuration file
+        """
+        command = [*prefix, os.path.join(SCRIPTS, program)]
+        if config:
+            command += ["--config-file", self.config]
+        kwargs = {
+            "stdin": subprocess.DEVNULL,
+            "stdout": subprocess.PIPE,
+            "stderr": subprocess.PIPE,
+            "env": self.environment,
+            "cwd": self.folder,
+        } | kwargs
+        process = subprocess.Popen([*command, *arguments], text=True, **kwargs)
+        watchdog.guard_process(process.pid)
+        self.addCleanup(self._end, process)
+        return process
+
+    def _end(self, process):
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+        watchdog.release_process(process.pid)
+        for pipe in (process.stdout, process.stderr):
+            if pipe is not None:
+                pipe.close()
+
+    def finish(self, process, *signals):
+        """Send signals, wait for the end, and return the Result.
+
+        There is never a traceback, and never a password.
+        """
+        for signo in signals:
+            process.send_signal(signo)
+        try:
+            out, err = process.communicate(timeout=PATIENCE)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            out, err = process.communicate()
+            self.fail(f"{process.args} does not end\n{out}\n{err}")
+        result = Result(process.returncode, out or "", err or "")
+        self.check_words(result.out)
+        self.check_words(result.err)
+        return result
+
+    def check_words(self, text):
+        """See to it that a text holds what operators may be shown."""
+        self.assertNotIn("Traceback", text)
+        self.assertNotIn("Exception ignored", text)
+        self.assertNotIn(PASSWORD, text)
+
+    def run_program(self, program, *arguments, **kwargs):
+        """Run a program to its end."""
+        return self.finish(self.start(program, *arguments, **kwargs))
+
+    def nova_sg(self, *arguments, **kwargs):
+        """Run nova-sg to its end."""
+        return self.run_program("nova-sg", *arguments, **kwargs)
+
+    def do(self, *arguments):
+        """Run nova-sg, which has to succeed, and return what it prints."""
+        result = self.nova_sg(*arguments)
+        self.assertEqual((0, ""), (result.status, result.err))
+        return result.out
+
+    def agent(self, host, *arguments, **kwargs):
+        """Start an agent that logs to a file; return an Agent."""
+        log = self.path(f"{host}.log")
+        process = self.start(
+            "nova-sg-agent",
+            *("--host", host, "--log-file", log),
+            *arguments,
+            **kwargs,
+        )
+        return Agent(self, host, process, log)
+
+    def wait_for_state(self, host, state, *arguments):
+        """Wait, by nova-sg, until a member is up or down."""
+        result = self.nova_sg(
+            *("wait", host, "--for", state, "--timeout", str(PATIENCE)),
+            *arguments,
+        )
+        self.assertEqual((0, ""), (result.status, result.out), result.err)
+
+    def execute(self, sql, *parameters):
+        """Run a statement in the embedded database; return the rows."""
+        path = os.path.join(self.state, "nova-sg.sqlite")
+        link = sqlite3.connect(path, timeout=PATIENCE)
+        try:
+            with link:
+                return link.execute(sql, parameters).fetchall()
+        finally:
+            link.close()
+
+    def insert(self, host, ago, **fields):
+        """Put a member into the embedded database.
+
+        :param ago: seconds since its last report
+        """
+        moment = "strftime('%Y-%m-%d %H:%M:%f000', 'now', ?)"
+        ((created, seen),) = self.execute(
+            f"SELECT {moment}, {moment}", "-1 day", f"-{ago} seconds"
+        )
+        fields = {
+            "host": host,
+            "topic": "compute",
+            "binary": "nova-compute",
+            "created_at": created,
+            "last_seen_up": seen,
+            "report_count": 7,
+            "deleted": 0,
+            "disabled": 0,
+            "forced_down": 0,
+        } | fields
+        self.execute(
+            f"INSERT INTO services ({', '.join(fields)}) "
+            f"VALUES ({', '.join('?' * len(fields))})",
+            *fields.values(),
+        )
+
+
+class Agent:
+    """A nova-sg-agent that runs."""
+
+    def __init__(self, case, host, process, log):
+        self.host = host
+        self.process = process
+        self.log_path = log
+        self._case = case
+
+    @property
+    def log(self):
+        try:
+            with open(self.log_path) as file:
+                return file.read()
+        except FileNotFoundError:
+            return ""
+
+    def wait_for_log(self, words):
+        """Wait until the log holds words."""
+        wait_for(
+            lambda: words in self.log or self.process.poll() is not None,
+            PATIENCE,
+            lambda: f"{self.host} logs {words!r}:\n{self.log}",
+        )
+        self._case.assertIn(words, self.log)
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self, signo=signal.SIGTERM):
+        """Have it end; it must do so in order."""
+        result = self._case.finish(self.process, signo)
+        self._case.assertEqual(
+            (0, "", ""), (result.status, result.out, result.err)
+        )
+        self._case.check_words(self.log)
+
+
+class Lines:
+    """The lines of a pipe, as they come."""
+
+    def __init__(self, pipe):
+        self._pipe = pipe
+        self._ended = False
+        self._rest = b""
+        self._lines = []
+
+    def wait(self, timeout):
+        """Wait, for so many seconds at most, until there is a line.
+
+        :returns: whether there is one
+        """
+        deadline = time.monotonic() + timeout
+        while not self._lines and not self._ended:
+            left = max(0.0, deadline - time.monotonic())
+            if not select.select([self._pipe], [], [], left)[0]:
+                break
+            data = os.read(self._pipe.fileno(), 65536)
+            self._ended = not data
+            *lines, self._rest = (self._rest + data).split(b"\n")
+            self._lines += [line.decode() for line in lines]
+        return bool(self._lines)
+
+    def take(self):
+        """Return the lines that came, without waiting."""
+        self.wait(0)
+        lines, self._lines = self._lines, []
+        return lines
+
+    def take_one(self):
+        """Return the first line that came."""
+        return self._lines.pop(0)
+
+    def close(self):
+        self._ended = True
+        self._pipe.close()
