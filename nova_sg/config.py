@@ -73,8 +73,14 @@ def check() -> None:
         for group, opts in section.list_opts().items():
             values = CONF if group == "DEFAULT" else CONF[group]
             for opt in opts:
-                with _explained(f"[{group}] {opt.name}"):
-                    values[opt.dest]
+                name = f"[{group}] {opt.name}"
+                with _explained(name):
+                    value = values[opt.dest]
+                if value in (None, "") and opt.default:
+                    raise exception.ConfigError(
+                        f"{name}: no value is given. Leave the line out for "
+                        f"the default, {opt.sample_default or opt.default}"
+                    )
 
 
 def reload(accept: Callable[[], None]) -> None:
