@@ -100,7 +100,9 @@ class Membership(service.ZKServiceBase):
             with self._locked(timeout):
                 if self._left:
                     return False
-                self._join(deadline)
+                self._join(
+                    *self._session.connected_handle(_left(deadline)),
+                    deadline)
                 return True
         except Exception:
             if not quiet:
@@ -123,7 +125,7 @@ class Membership(service.ZKServiceBase):
         self._left = True
         try:
             with self._locked(timeout):
-                self._delete(deadline)
+                self._delete(_left(deadline), deadline)
         except zookeeper.ClosingException:
             self.close()  # the session took the znode with it
         except zookeeper.ZooKeeperException as exc:
@@ -137,11 +139,13 @@ class Membership(service.ZKServiceBase):
         timeout = self._session.recv_timeout / 1000
         deadline = time.monotonic() + timeout
         with self._locked(timeout):
+            # Not waiting for a connection: those restored before this one
+            # may be gone again when it comes.
             if self._left:
-                self._delete(deadline)
+                self._delete(0, deadline)
             else:
                 try:
-                    self._join(deadline)
+                    self._join(*self._session.connected_handle(0), deadline)
                 except RuntimeError as exc:
                     if not self._told_duplicate:
                         LOG.error("%s; trying again until it is gone", exc)
@@ -151,10 +155,11 @@ class Membership(service.ZKServiceBase):
     def _locked(self, timeout: float | None) -> "_Locked":
         return _Locked(self._lock, timeout)
 
-    def _join(self, deadline: float | None) -> None:
+    def _join(
+            self, handle: int, session_id: int,
+            deadline: float | None) -> None:
         # All in one session: a name made of the id of one session must not
         # be created in the next.
-        handle, session_id = self._session.connected_handle(_left(deadline))
         name = self._name(session_id) if callable(self._name) else self._name
         path = f"{self._basepath}/{name}"
         # Before it is known to be created: where the answer is lost, leave()
@@ -198,9 +203,11 @@ class Membership(service.ZKServiceBase):
             pass
         return False
 
-    def _delete(self, deadline: float | None) -> None:
+    def _delete(
+            self, connect_timeout: float | None,
+            deadline: float | None) -> None:
         if self._path is not None:
-            handle, _ = self._session.connected_handle(_left(deadline))
+            handle, _ = self._session.connected_handle(connect_timeout)
             try:
                 token, _stat = zookeeper.get(
                     handle, self._path, timeout=_left(deadline))

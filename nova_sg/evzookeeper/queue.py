@@ -19,6 +19,11 @@ from typing import Any
 from nova_sg import zookeeper
 from nova_sg.evzookeeper.session import ZKSession
 
+_LOST = (
+    zookeeper.ConnectionLossException, zookeeper.SessionExpiredException,
+    zookeeper.InvalidStateException, zookeeper.ClosingException,
+    zookeeper.OperationTimeoutException)
+
 
 class ZKQueue:
     """First in, first out, as sequential znodes below one path."""
@@ -51,20 +56,26 @@ class ZKQueue:
         :param timeout: seconds to wait for one. None: as long as it takes;
             0: only one that is there.
         :raises zookeeper.OperationTimeoutException: when there is none.
+        :raises zookeeper.ConnectionLossException: when the connection broke
+            while a value was being taken, which may be gone now.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
             changed = threading.Event()
-            names = self._session.get_children(
-                self.basepath,
-                zookeeper.Immediate(lambda *_, event=changed: event.set()))
+            try:
+                names = self._session.get_children(
+                    self.basepath, zookeeper.Immediate(
+                        lambda *_, event=changed: event.set()))
+            except _LOST:
+                # Nothing was taken, so that it can be tried again.
+                if not self._session.wait_connected(_left(deadline)):
+                    raise
+                continue
             for name in sorted(names):
                 value = self._take(f"{self.basepath}/{name}")
                 if value is not None:
                     return value
-            if not changed.wait(
-                    None if deadline is None
-                    else max(0, deadline - time.monotonic())):
+            if not changed.wait(_left(deadline)):
                 raise zookeeper.OperationTimeoutException(
                     f"nothing in {self.basepath} within {timeout} s")
 
@@ -76,3 +87,7 @@ class ZKQueue:
             return value
         except (zookeeper.NoNodeException, zookeeper.BadVersionException):
             return None
+
+
+def _left(deadline: float | None) -> float | None:
+    return None if deadline is None else max(0, deadline - time.monotonic())

@@ -59,14 +59,16 @@ _RECONNECT = object()
 class ZKSession:
     """A session, or after an expiry the next one, under one name.
 
-    Calls made while no server is connected wait for one, for at most their
-    `timeout` seconds. Without that argument the session's operation_timeout
-    holds, and without that they wait for as long as it takes.
+    Calls wait for the answer, for at most their `timeout` seconds. Without
+    that argument the session's operation_timeout holds, and without that
+    they wait for as long as it takes.
 
     A call that is under way when the connection breaks raises
-    ConnectionLossException, and may have been carried out. One under way
-    when the session expires raises SessionExpiredException,
-    InvalidStateException or ClosingException.
+    ConnectionLossException, and may have been carried out. So does one made
+    while no server is connected, when the next attempt to connect fails:
+    use wait_connected() to wait longer. One under way when the session
+    expires raises SessionExpiredException, InvalidStateException or
+    ClosingException.
     """
 
     def __init__(
@@ -119,6 +121,8 @@ class ZKSession:
         self._session_id: int | None = None
         self._connected = False
         self._connections = 0
+        # The handle that close() closes; all others the keeper does.
+        self._closing: int | None = None
         self._closed = True
         # Services in the order in which they came, and those of them that
         # are to be restored, in the same order.
@@ -187,7 +191,7 @@ class ZKSession:
             if self._closed:
                 return
             self._closed = True
-            handle = self._lose()
+            handle = self._closing = self._lose()
             services = list(self._services)
             self._services.clear()
             self._due.clear()
@@ -517,15 +521,15 @@ class ZKSession:
                 continue
             ident = _NO_IDENT
             delay = self._follow(events, handle)
-            # Nobody waits for it, and an expired session has nothing to
-            # say to the server. Already closed where close() was called.
             with self._condition:
-                if self._zhandle == handle:
+                if self._zhandle is handle:
                     self._lose()
+                if self._closing is handle:
+                    break
             try:
                 zookeeper.close(handle)
             except zookeeper.ZooKeeperException:
-                pass
+                pass  # closed already, because Python exits
         self._tell(CLOSED)
 
     def _pause(self, events: queue.Queue, delay: float) -> bool:
@@ -642,7 +646,17 @@ class ZKSession:
                     return
                 due, self._due = self._due, {}
                 connections = self._connections
-            failed = [service for service in due if not _restored(service)]
+            failed = []
+            for service in due:
+                with self._condition:
+                    if (not self._connected
+                            or self._connections != connections):
+                        # The next connection begins again, with the first:
+                        # those that follow must not overtake it.
+                        failed = []
+                        break
+                if not _restored(service):
+                    failed.append(service)
             if not failed:
                 continue
             with self._condition:

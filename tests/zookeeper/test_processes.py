@@ -32,7 +32,7 @@ handle = base.connect(sys.argv[1], 60000)
 class ExitTest(base.TestCase):
     """A program ends, and that is all that is seen of it."""
 
-    def _check(self, program, *args, seconds=5.0, status=0):
+    def _check(self, program, *args, seconds=20.0, status=0):
         result, output, took = base.run_python(program, *args)
         self.assertEqual("", output)
         self.assertEqual(status, result)
@@ -87,14 +87,14 @@ logging.disable()
 os.kill(int(sys.argv[2]), 9)
 while zookeeper.state(handle) == zookeeper.CONNECTED_STATE:
     time.sleep(0.01)
-""", server.address, str(server.pid), seconds=10)
+""", server.address, str(server.pid))
 
     def test_server_that_does_not_answer(self):
         with fixture.ZooKeeperServer() as server:
             self._check(_BEGIN + """
 os.kill(int(sys.argv[2]), 19)
 zookeeper.aget(handle, "/", None, None)
-""", server.address, str(server.pid), seconds=5 + sessions.EXIT_TIMEOUT)
+""", server.address, str(server.pid), seconds=20 + sessions.EXIT_TIMEOUT)
 
 
 class ForkTest(base.TestCase):

@@ -1,0 +1,98 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""What the tests of nova_sg.evzookeeper share."""
+
+import socket
+import struct
+import threading
+import time
+
+from nova_sg import evzookeeper
+from tests.fixtures import process
+from tests.zookeeper import base
+
+
+class TestCase(base.TestCase):
+    """A test with a self.session that is connected."""
+
+    def setUp(self):
+        super().setUp()
+        self.session = self.open()
+
+    def open(self, host=None, **kwargs):
+        """Open a session that ends with the test."""
+        arguments = {
+            "timeout": 10, "recv_timeout": 4000, "operation_timeout": 20}
+        session = evzookeeper.ZKSession(
+            host or self.host, **(arguments | kwargs))
+        self.addCleanup(session.close, timeout=20)
+        return session
+
+    def expire(self, session):
+        """Have a session expire, and wait for the next one.
+
+        Another client takes the session over, and ends it.
+        """
+        before = session.session_id
+        client_id = session.client_id()
+        for _ in range(100):
+            # The session's own client takes it back at once, and where it
+            # is fast enough, the server does not listen to us any more.
+            end_session(self.server.port, client_id)
+            deadline = time.monotonic() + 0.2
+            while (session.session_id == before
+                    and time.monotonic() < deadline):
+                time.sleep(0.01)
+            if session.session_id != before:
+                break
+        process.wait_for(
+            lambda: session.session_id not in (None, before), 20,
+            "the session is replaced")
+
+
+class Events:
+    """A listener of a session's state, or of a group's members."""
+
+    def __init__(self):
+        self.seen = []
+
+    def __call__(self, event):
+        self.seen.append(event)
+
+    def wait(self, *events, timeout=20):
+        """Wait until these were the last ones."""
+        process.wait_for(
+            lambda: self.seen[-len(events):] == list(events), timeout,
+            lambda: f"{events} come; what came was {self.seen}")
+
+
+def end_session(port, client_id):
+    """Ask the server to end somebody's session, as its own client would."""
+    number, password = client_id
+    password = password.encode("utf-8", "surrogateescape").ljust(16, b"\0")
+    connect = struct.pack(
+        "!iqiqi16s?", 0, 0, 4000, number, 16, password, False)
+    close = struct.pack("!ii", 1, -11)
+    with socket.create_connection(("127.0.0.1", port), 10) as link:
+        link.sendall(b"".join(
+            struct.pack("!i", len(packet)) + packet
+            for packet in (connect, close)))
+        while link.recv(4096):
+            pass  # until the server hangs up
+
+
+def threads():
+    """The names of the threads of this process that are the package's."""
+    return sorted(
+        thread.name for thread in threading.enumerate()
+        if thread.name.startswith("nova_sg.evzookeeper"))
