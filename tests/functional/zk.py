@@ -20,7 +20,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 import uuid
 
 from nova_sg import evzookeeper, servicegroup, zookeeper
@@ -48,17 +47,21 @@ def ensemble():
     return _shared[0]
 
 
+def say(text):
+    """Print a figure; standard output belongs to the test runner."""
+    print(f"\n{text}", file=sys.stderr)
+
+
 def report_figures(what, seconds):
     """Print the distribution of what was measured, in ms."""
     ordered = sorted(seconds)
     last = len(ordered) - 1
-    print(
-        f"\n{what}: n={len(ordered)} "
+    say(
+        f"{what}: n={len(ordered)} "
         f"min={ordered[0] * 1000:.0f} "
         f"median={statistics.median(ordered) * 1000:.0f} "
         f"p95={ordered[round(last * 0.95)] * 1000:.0f} "
-        f"max={ordered[-1] * 1000:.0f} ms",
-        file=sys.stderr,
+        f"max={ordered[-1] * 1000:.0f} ms"
     )
 
 
@@ -130,16 +133,17 @@ class Process:
 
 
 class Poller:
-    """Asks 20 times a second whether a member is up, and keeps the answers.
+    """Asks 20 times a second whether members are up.
 
-    :ivar states: each answer that was another than the one before
+    :ivar states: the answers to one asking, each that was another than the
+        one before
     """
 
-    def __init__(self, api, host, group="compute"):
-        self._ask = lambda: api.service_is_up({"host": host, "topic": group})
+    def __init__(self, api, *hosts):
+        self._api = api
+        self._hosts = hosts
         self._stopped = threading.Event()
         self.states = []
-        self.longest = 0.0
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def __enter__(self):
@@ -153,14 +157,16 @@ class Poller:
 
     def _run(self):
         while not self._stopped.wait(0.05):
-            begun = time.monotonic()
             try:
-                state = "up" if self._ask() else "down"
+                down = [host for host in self._hosts if not self._is_up(host)]
+                state = " ".join(["down:", *down]) if down else "up"
             except Exception as error:
-                state = repr(error)
-            self.longest = max(self.longest, time.monotonic() - begun)
+                state = type(error).__name__
             if state not in self.states[-1:]:
                 self.states.append(state)
+
+    def _is_up(self, host):
+        return self._api.service_is_up({"host": host, "topic": "compute"})
 
 
 class Timers(reporter._Timers):
@@ -258,7 +264,10 @@ class ZkTestCase(base.TestCase):
         )
 
     def start_member(self, *hosts, **options):
-        """Start a process that joins; return it when it has."""
+        """Start a process that joins; return it when it has.
+
+        :param wait: have it wait for a line on its input before that
+        """
         process = self.start_process(
             "-m",
             "tests.functional.zk_member",
@@ -266,17 +275,18 @@ class ZkTestCase(base.TestCase):
                 {
                     "hosts": hosts,
                     "DEFAULT": {"service_down_time": self.DOWN_TIME},
+                    **options,
                     "zookeeper": {
                         "address": self.ensemble.address,
                         "recv_timeout": self.RECV_TIMEOUT,
                         "sg_prefix": self.prefix,
                         "sg_retry_interval": 1,
+                        **options.get("zookeeper", {}),
                     },
-                    **options,
                 }
             ),
         )
-        process.expect("joined", 120)
+        process.expect("ready" if options.get("wait") else "joined", 120)
         return process
 
     def start_process(self, *arguments, **kwargs):

@@ -12,11 +12,12 @@
 
 """A process with members, run as a module by the tests of the zk driver.
 
-Its argument is JSON: hosts, and options by section. It says "joined" when
-all are there, and "done: ORDER" after each order, a line on its input:
+Its argument is JSON: hosts, options by section, and wait: whether to say
+"ready" and join only after a line on its input. It says "joined" when all
+are there, and "done: ORDER" after each order, a line on its input:
 
 stall SECONDS   the hub stands still; natively, every timer does
-spin SECONDS    Python computes on the hub; natively, every timer waits
+spin SECONDS    the same, while Python computes without a pause
 freeze SECONDS  all of Python stands still
 leave           all members leave
 end             ends, without leaving
@@ -29,8 +30,8 @@ import select
 import sys
 import time
 
-import tests
-from nova_sg import servicegroup
+import tests  # noqa: F401
+from nova_sg import exception, servicegroup
 from nova_sg.conf import CONF
 from nova_sg.servicegroup import process
 from tests.functional import zk
@@ -44,11 +45,14 @@ def main(settings):
         for name, value in settings[section].items():
             group = None if section == "DEFAULT" else section
             CONF.set_override(name, value, group)
+    if settings.get("wait"):
+        print("ready", flush=True)
+        sys.stdin.readline()
     api = servicegroup.API()
     members = [zk.Member(host) for host in settings["hosts"]]
     for member in members:
         api.join(member.host, "compute", member)
-    while not set(settings["hosts"]) <= set(api.get_all("compute")):
+    while not set(settings["hosts"]) <= set(_all(api)):
         time.sleep(0.01)
     print("joined", flush=True)
     while True:
@@ -68,18 +72,23 @@ def main(settings):
         print(f"done: {order}", flush=True)
 
 
+def _all(api):
+    try:
+        return api.get_all("compute")
+    except exception.ServiceGroupUnavailable:
+        return []
+
+
 def _stall(members, how, seconds):
     for member in members:
         member.tg.moving.clear()
-    if tests.MODE == "eventlet" and how == "stall":
+    if how == "stall":
         # CDLL gives the interpreter lock away.
         ctypes.CDLL(None).usleep(int(seconds * 1e6))
-    elif tests.MODE == "eventlet":
+    else:
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             pass
-    else:
-        time.sleep(seconds)
     for member in members:
         member.tg.moving.set()
 

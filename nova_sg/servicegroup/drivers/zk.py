@@ -153,6 +153,7 @@ class ZkDriver(base.Driver):
     """Reports by being there, observes by watches."""
 
     name = "zk"
+    apart = True
     characteristics = base.Characteristics(
         detects=(
             "a service whose process, host or network is gone: its session "
@@ -256,14 +257,27 @@ class ZkDriver(base.Driver):
 
     def report(self, membership: base.Membership) -> None:
         state = membership.state
-        withdrawn = self._watchdog.feed(membership, CONF.service_down_time)
-        if withdrawn:
+        if self._feed_watchdog(membership):
+            state["checked"] = None
             LOG.warning(
                 "%(host)s had not reported to the group %(group)s for longer "
                 "than service_down_time and was withdrawn; it joins again",
                 {"host": membership.host, "group": membership.group},
             )
-            state["checked"] = None
+        try:
+            self._report(membership)
+        finally:
+            # Waiting for ZooKeeper is not standing still.
+            state["withdrawn"] = self._feed_watchdog(membership)
+
+    def _feed_watchdog(self, membership: base.Membership) -> bool:
+        """Return whether the member was withdrawn."""
+        before = membership.state.pop("withdrawn", False)
+        now = self._watchdog.feed(membership, CONF.service_down_time)
+        return before or now
+
+    def _report(self, membership: base.Membership) -> None:
+        state = membership.state
         with self._asking() as session:
             joined = state.get("joined")
             if joined is None:

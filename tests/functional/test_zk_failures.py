@@ -1,0 +1,380 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The zk driver while members, processes, servers and networks fail."""
+
+import time
+
+from nova_sg import exception, zookeeper
+from nova_sg.servicegroup import process
+from nova_sg.servicegroup.drivers import zk as zk_driver
+from tests.base import wait_for
+from tests.fixtures import proxy
+from tests.functional import zk
+
+# The same stall in a pure-Python client.
+_KAZOO = """
+import ctypes
+import sys
+from kazoo.client import KazooClient
+
+client = KazooClient(sys.argv[1], timeout=4.0)
+client.start()
+client.create(sys.argv[2], ephemeral=True, makepath=True)
+print("joined", flush=True)
+sys.stdin.readline()
+ctypes.PyDLL(None).sleep(9)
+print("done", flush=True)
+"""
+
+
+class FailureTestCase(zk.ZkTestCase):
+    RECV_TIMEOUT = 4000
+
+    def assert_only_joined(self, events):
+        self.assertEqual({"joined"}, {event.type for event in events}, events)
+
+
+class MemberFailureTest(FailureTestCase):
+    KILLS = 20 if zk.LONG else 3
+    AT_ONCE = 5
+
+    def test_killed(self):
+        removed, told = {}, {}
+        self.addCleanup(
+            self.api.watch(
+                "compute",
+                lambda event: told.setdefault(
+                    (event.type, event.host), time.monotonic()
+                ),
+            ).cancel
+        )
+        lives, delays = [], []
+        hosts = [f"node{number}" for number in range(self.KILLS)]
+        for begin in range(0, self.KILLS, self.AT_ONCE):
+            members = {
+                host: self.start_member(host)
+                for host in hosts[begin : begin + self.AT_ONCE]
+            }
+            for znode in self.znodes():
+                host = znode.partition("@")[0]
+                self.zk.exists(
+                    f"{self.prefix}/compute/{znode}",
+                    zookeeper.Immediate(
+                        lambda *event, host=host: removed.setdefault(
+                            host, time.monotonic()
+                        )
+                    ),
+                )
+            killed = {}
+            for host, member in members.items():
+                # Anywhere between two pings.
+                time.sleep(0.3)
+                killed[host] = time.monotonic()
+                member.kill()
+            for host, moment in killed.items():
+                wait_for(
+                    lambda: ("down", host) in told and host in removed,  # noqa: B023
+                    30,
+                    f"{host} is told to be down",
+                )
+                lives.append(removed[host] - moment)
+                delays.append(told["down", host] - removed[host])
+        zk.report_figures("from the kill to the end of the session", lives)
+        zk.report_figures("from there until the observer is told", delays)
+        # The session has its time from the last ping on, and pings come
+        # every third of it.
+        self.assertGreater(min(lives), self.RECV_TIMEOUT / 1000 * 2 / 3 - 0.1)
+        self.assertLess(sorted(delays)[len(delays) // 2], 0.1)
+
+    def test_restarted_at_once(self):
+        first = self.start_member("one")
+        second = self.start_member("one", wait=True)
+        old = self.znodes()
+        events = self.collect(self.api)
+        with zk.Poller(self.api, "one") as poller:
+            first.kill()
+            second.tell("join")
+            second.expect("joined")
+            wait_for(
+                lambda: not set(old) & set(self.znodes()),
+                30,
+                "the first session has ended",
+            )
+            self.assertEqual(1, len(self.znodes()))
+        self.assertEqual(["up"], poller.states)
+        self.assertEqual([], events)
+
+    def test_cut_off(self):
+        """Down for the others; back by itself when the cut ends."""
+        server = self.ensemble.servers[0]
+        way = self.enterContext(proxy.TcpProxy(server.port))
+        self.start_member("one", zookeeper={"address": way.address})
+        self.start_member("two")
+        events = self.collect(self.api)
+        self.assertTrue(self.is_up("one"))
+        way.cut()
+        self.wait_until_down("one")
+        self.assertTrue(self.is_up("two"))
+        self.assertEqual(
+            "its session with the backend ended",
+            self.api.member("compute", "one").reason,
+        )
+        way.restore()
+        self.wait_until_up("one")
+        self.assertEqual(
+            [("down", "one"), ("up", "one")],
+            [(event.type, event.host) for event in events],
+        )
+
+    def test_python_stands_still(self):
+        """For longer than the session timeout, holding Python's lock."""
+        member = self.start_member("one")
+        before = self.znodes()
+        # What a pure-Python client does in this is what ours is for.
+        path = f"{self.prefix}/kazoo"
+        kazoo = self.start_process(
+            "-c", _KAZOO, self.ensemble.address, path
+        )
+        kazoo.expect("joined")
+        with zk.Poller(self.api, "one") as poller:
+            member.tell("freeze 9")
+            kazoo.tell("go")
+            wait_for(
+                lambda: not self.zk.get_children(self.prefix).count("kazoo"),
+                30,
+                "kazoo's session ends",
+            )
+            self.assertNotIn("done", kazoo.output())
+            self.assertNotIn("done", member.output())
+            member.expect("done: freeze")
+            # It has not lived on by a new session.
+            self.assertEqual(before, self.znodes())
+            member.tell("stall 0")
+            member.expect("done: stall")
+        self.assertEqual(["up"], poller.states)
+        self.assertEqual(before, self.znodes())
+
+
+class WatchdogTest(FailureTestCase):
+    DOWN_TIME = 4.0
+
+    def test_timers_stand_still(self):
+        stalls = self.start_member("stalls")
+        spins = self.start_member("spins")
+        events = self.collect(self.api)
+        with zk.Poller(self.api, "stalls", "spins") as poller:
+            stalls.tell("stall 1.5")
+            spins.tell("spin 1.5")
+            stalls.expect("done: stall")
+            spins.expect("done: spin")
+            # A watchdog that was late would withdraw them now.
+            time.sleep(0.5)
+        self.assertEqual(["up"], poller.states)
+        self.assertEqual([], events)
+
+        before = self.znodes()
+        stalls.tell("stall 8")
+        spins.tell("spin 8")
+        for host in ("stalls", "spins"):
+            self.wait_until_down(host)
+        for member in (stalls, spins):
+            # Their sessions live.
+            self.assertEqual(1, member.output().count("done"))
+        for host in ("stalls", "spins"):
+            self.wait_until_up(host)
+        self.assertEqual(before, self.znodes())
+        self.assertEqual(
+            [("down", "up")] * 2,
+            [
+                tuple(e.type for e in events if e.host == host)
+                for host in ("stalls", "spins")
+            ],
+        )
+
+    def test_a_new_session_brings_back_nobody_who_stands_still(self):
+        server = self.ensemble.servers[0]
+        way = self.enterContext(proxy.TcpProxy(server.port))
+        self.flags("zookeeper", address=way.address)
+        service = self.join("one")
+        self.assertEqual(1, len(self.znodes()))
+        service.tg.moving.clear()
+        self.addCleanup(service.tg.moving.set)
+        wait_for(lambda: not self.znodes(), 30, "it is withdrawn")
+        way.cut()
+        wait_for(
+            lambda: self.logs.matching("session expired")
+            or not self.api._driver.shared().driver._session.is_connected(),
+            30,
+            "the cut is noticed",
+        )
+        # On the server's side, too.
+        time.sleep(self.RECV_TIMEOUT / 1000 + 1)
+        way.restore()
+        wait_for(
+            lambda: self.api._driver.shared().driver._session.is_connected(),
+            30,
+            "there is a new session",
+        )
+        # The restorer tries once a second.
+        time.sleep(2)
+        self.assertEqual([], self.znodes())
+        service.tg.moving.set()
+        wait_for(self.znodes, 30, "it is back")
+
+
+class EnsembleFailureTest(FailureTestCase):
+    AWAY = 60 if zk.LONG else 10
+    DOWN_TIME = 90.0 if zk.LONG else 25.0
+
+    def setUp(self):
+        super().setUp()
+        # Whatever happens, the next test finds all servers running.
+        self.addCleanup(zk.ensemble)
+
+    def observer(self):
+        """Return the view of another observer, with its own session."""
+        shared = process.Shared(zk_driver.ZkDriver())
+        self.addCleanup(shared.close)
+        return shared.view("compute")
+
+    def test_servers_come_and_go(self):
+        servers = self.ensemble.servers
+        members = [self.start_member(f"node{n}") for n in range(3)]
+        service = self.join("here")
+        hosts = ["here", "node0", "node1", "node2"]
+        events = self.collect(self.api)
+        other = self.observer()
+        other_events = []
+        other.watch(other_events.append)
+        with zk.Poller(self.api, *hosts) as poller:
+            self.assertEqual(hosts, other.hosts_up())
+
+            with self.subTest("the leader is killed"):
+                leader = self.ensemble.leader()
+                leader.kill()
+                self.ensemble.leader()
+                self.converge(other, "after-leader")
+                leader.start()
+
+            with self.subTest("each server is restarted"):
+                for server in servers:
+                    server.restart()
+                    self.ensemble.leader()
+                self.converge(other, "after-restarts")
+
+            with self.subTest("all are away"):
+                for server in servers:
+                    server.stop()
+                time.sleep(self.AWAY)
+                self.ensemble.start()
+                self.converge(other, "after-outage")
+                # The members that lost their sessions would be down by now.
+                time.sleep(2.5 * self.RECV_TIMEOUT / 1000)
+        self.assertEqual(["up"], poller.states)
+        self.assert_only_joined(events)
+        self.assert_only_joined(other_events)
+        self.assertEqual([], service.tg.raised)
+        # What happens now is told as ever.
+        members[0].kill()
+        self.wait_until_down("node0")
+        wait_for(lambda: not other.is_up("node0"), 30, "the other knows")
+
+    def converge(self, other, host):
+        """Wait until a change is seen by everybody."""
+        self.join(host)
+        self.wait_until_up(host, timeout=60)
+        wait_for(lambda: other.is_up(host), 60, "the other knows it")
+
+    def test_an_observer_is_cut_off(self):
+        """Its own session ends, and it is told all that it missed."""
+        server = self.ensemble.servers[0]
+        way = self.enterContext(proxy.TcpProxy(server.port))
+        self.flags("zookeeper", address=way.address)
+        cut_off = self.observer()
+        self.flags("zookeeper", address=self.ensemble.address)
+        for host in ("stays", "leaves"):
+            self.join(host)
+        wait_for(lambda: cut_off.is_up("leaves"), 30, "it sees them")
+        events = []
+        cut_off.watch(events.append)
+        way.cut()
+        self.api.leave("leaves", "compute")
+        self.join("comes")
+        # Until its session has ended for certain.
+        time.sleep(self.RECV_TIMEOUT / 1000 * 1.5)
+        self.assertTrue(cut_off.is_up("stays"))
+        self.assertTrue(cut_off.is_up("leaves"))
+        way.restore()
+        wait_for(lambda: cut_off.is_up("comes"), 60, "it sees who came")
+        wait_for(
+            lambda: not cut_off.is_up("leaves"), 60, "it sees who left"
+        )
+        self.assertTrue(cut_off.is_up("stays"))
+        self.assertEqual(
+            [("comes", "joined"), ("leaves", "left")],
+            sorted((event.host, event.type) for event in events),
+        )
+
+
+class BackendAwayTest(FailureTestCase):
+    DOWN_TIME = 6.0
+
+    def test_unreachable(self):
+        service = self.join("one")
+        self.wait_until_up("one")
+        late = self.start_member("late", wait=True)
+        self.addCleanup(zk.ensemble)
+        with zk.Poller(self.api, "one") as poller:
+            for server in self.ensemble.servers:
+                server.freeze()
+            frozen = time.monotonic()
+            wait_for(
+                lambda: len(poller.states) > 1, 60, "there is no answer"
+            )
+            lasted = time.monotonic() - frozen
+            zk.say(f"the last verdict stood for {lasted:.1f} s")
+            # From the last answer on; looks come every 0.05 s.
+            self.assertGreater(lasted, self.DOWN_TIME - 1)
+            with self.assertRaisesRegex(
+                exception.ServiceGroupUnavailable, "no server is connected"
+            ):
+                self.api.get_all("compute")
+            # Who joins now has joined when the servers come.
+            late.tell("join")
+            joined_late = self.join("late-here")
+            wait_for(
+                lambda: joined_late.model_disconnected, 30, "it is noticed"
+            )
+            for server in self.ensemble.servers:
+                server.kill()
+            self.ensemble.start()
+            late.expect("joined", 60)
+            self.wait_until_known(["late", "late-here", "one"])
+            wait_for(
+                lambda: not joined_late.model_disconnected,
+                30,
+                "the reports get through",
+            )
+        self.assertEqual(
+            ["up", "ServiceGroupUnavailable", "up"], poller.states
+        )
+        self.assertEqual([], service.tg.raised + joined_late.tg.raised)
+
+    def wait_until_known(self, hosts):
+        def known():
+            try:
+                return self.api.get_all("compute") == hosts
+            except exception.ServiceGroupUnavailable:
+                return False
+
+        wait_for(known, 60, f"the group is {hosts}")
