@@ -18,6 +18,7 @@ Imported once Nova's own servicegroup module has been.
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Mapping
 from typing import Any
 
@@ -26,10 +27,14 @@ from oslo_log import log as logging
 
 from nova_sg import exception, servicegroup
 from nova_sg.conf import servicegroup as options
+from nova_sg.nova import workers
 from nova_sg.servicegroup import process
 from nova_sg.servicegroup.drivers import db
 
 LOG = logging.getLogger(__name__)
+
+# Seconds that a service which stops waits for its word to get through.
+LEAVE_WAIT = 5.0
 
 
 class NovaDbDriver(db.DbDriver):
@@ -60,31 +65,49 @@ class API(servicegroup.API):
         self, member: str | Mapping, group: str, service: Any = None
     ) -> None:
         """Join, and leave when the service stops: Nova never does."""
-        super().join(member, group, service)
-        if service is not None and hasattr(service, "stop"):
+        if hasattr(service, "stop"):
+            # First: a signal may stop the service before join() returns.
             _leave_at_stop(self, member, group, service)
+        super().join(member, group, service)
 
 
 def _leave_at_stop(
     api: API, member: str | Mapping, group: str, service: Any
 ) -> None:
     stop = service.stop
+    worker = workers.Worker(
+        str(member), group, str(getattr(service, "binary", None))
+    )
+
+    def leave() -> None:
+        # Where each worker is a member of its own to the backend, it leaves
+        # by itself.
+        try:
+            apart = process.shared().driver.apart
+            if worker.is_last() or apart:
+                api.leave(member, group)
+        except exception.NovaSGError as error:
+            LOG.warning(
+                "Could not leave the group %(group)s, %(member)s will be "
+                "seen down later: %(error)s",
+                {"group": group, "member": member, "error": error},
+            )
+        except Exception:
+            LOG.exception("Could not leave the group %s", group)
+        finally:
+            worker.done()
 
     @functools.wraps(stop)
     def stop_and_leave(*args: Any, **kwargs: Any) -> Any:
         try:
             return stop(*args, **kwargs)
         finally:
-            try:
-                api.leave(member, group)
-            except exception.NovaSGError as error:
-                LOG.warning(
-                    "Could not leave the group %(group)s, %(member)s will "
-                    "be seen down later: %(error)s",
-                    {"group": group, "member": member, "error": error},
-                )
-            except Exception:
-                LOG.exception("Could not leave the group %s", group)
+            # On a thread: a backend that hangs must not keep the service
+            # from stopping, nor must a lock that is held by what a signal
+            # has interrupted to stop it.
+            leaving = threading.Thread(target=leave, daemon=True)
+            leaving.start()
+            leaving.join(LEAVE_WAIT)
 
     service.stop = stop_and_leave
 

@@ -84,6 +84,9 @@ class Driver(abc.ABC):
     #: The name that servicegroup_driver knows it by.
     name: str
     characteristics: Characteristics
+    #: Whether several processes that join as one member leave one by one;
+    #: otherwise the word of any of them is that the member has left.
+    apart = False
 
     @abc.abstractmethod
     def report(self, membership: Membership) -> None:
