@@ -25,6 +25,9 @@ import tempfile
 import time
 import unittest
 
+from nova_sg import config, servicegroup
+from nova_sg.conf import CONF
+from nova_sg.servicegroup import process as shared_by_process
 from tests.fixtures import watchdog
 from tests.fixtures.process import wait_for
 
@@ -73,6 +76,8 @@ class TestCase(unittest.TestCase):
         self.addCleanup(self._remove_folder)
         self.state = self.path("state")
         self.config = self.path("nova-sg.conf")
+        self.temporary = self.path("tmp")
+        os.mkdir(self.temporary)
         self.configure()
 
     def _remove_folder(self):
@@ -115,6 +120,7 @@ class TestCase(unittest.TestCase):
         return {k: os.environ[k] for k in keep if k in os.environ} | {
             "HOME": self.folder,
             "XDG_CACHE_HOME": self.path("cache"),
+            "TMPDIR": self.temporary,
             "LC_ALL": "C.UTF-8",
             "COLUMNS": "500",
         }
@@ -204,6 +210,14 @@ class TestCase(unittest.TestCase):
             *arguments,
         )
         self.assertEqual((0, ""), (result.status, result.out), result.err)
+
+    def observe(self):
+        """Return the API, in this process, configured as the programs are."""
+        config.parse(["--config-file", self.config], "nova-sg")
+        self.addCleanup(CONF.reset)
+        # Before that: threads of it read CONF.
+        self.addCleanup(shared_by_process.reset)
+        return servicegroup.API()
 
     def execute(self, sql, *parameters):
         """Run a statement in the embedded database; return the rows."""

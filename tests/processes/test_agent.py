@@ -1,0 +1,543 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The agent, as an operator runs it."""
+
+import json
+import os
+import signal
+import threading
+import time
+
+from nova_sg import exception
+from tests.fixtures import mariadb, memcached, process, proxy
+from tests.fixtures.process import wait_for
+from tests.processes import base
+
+# From the guide "Configure Compute service groups", as it stands there.
+MEMCACHE_SNIPPET = """\
+# Driver for the ServiceGroup service
+servicegroup_driver = "mc"
+
+# Memcached servers. Use either a list of memcached servers to use for caching (list value),
+# or "<None>" for in-process caching (default).
+memcached_servers = <None>
+
+# Timeout; maximum time since last check-in for up service (integer value).
+# Helps to define whether a node is dead
+service_down_time = 60
+"""  # noqa: E501
+
+NOVA_CONF = """\
+[DEFAULT]
+my_ip = 10.0.0.11
+transport_url = rabbit://openstack:{secret}@controller:5672/
+state_path = {state}
+log_dir = {logs}
+debug = true
+compute_driver = libvirt.LibvirtDriver
+allow_resize_to_same_host = true
+instances_path = $state_path/instances
+enabled_apis = osapi_compute,metadata
+reserved_host_memory_mb = 512
+rootwrap_config = /etc/nova/rootwrap.conf
+report_interval = 1
+service_down_time = 60
+
+[api]
+auth_strategy = keystone
+
+[api_database]
+connection = mysql+pymysql://nova:{secret}@controller/nova_api
+
+[cache]
+backend = oslo_cache.memcache_pool
+enabled = true
+memcache_servers = controller:11211
+
+[cinder]
+os_region_name = RegionOne
+
+[database]
+connection = {url}
+max_retries = -1
+connection_recycle_time = 3600
+
+[glance]
+api_servers = http://controller:9292
+
+[keystone_authtoken]
+www_authenticate_uri = http://controller:5000/
+memcached_servers = controller:11211
+auth_type = password
+username = nova
+password = {secret}
+
+[libvirt]
+virt_type = kvm
+cpu_mode = host-passthrough
+
+[neutron]
+auth_type = password
+metadata_proxy_shared_secret = {secret}
+
+[oslo_concurrency]
+lock_path = $state_path/tmp
+
+[placement]
+password = {secret}
+
+[vnc]
+enabled = true
+server_listen = 0.0.0.0
+server_proxyclient_address = $my_ip
+"""
+
+
+class StopTest(base.TestCase):
+    def setUp(self):
+        super().setUp()
+        self.api = self.observe()
+
+    def member(self, host):
+        return self.api.member("compute", host)
+
+    def is_member(self, host):
+        try:
+            return self.member(host)
+        except exception.MemberNotFound:
+            return None
+
+    def test_a_signal_to_leave(self):
+        for signo in (signal.SIGTERM, signal.SIGINT):
+            with self.subTest(signo):
+                host = signo.name.lower()
+                agent = self.agent(host)
+                wait_for(lambda h=host: self.is_member(h), base.PATIENCE)
+                up = self.member(host)
+                self.assertEqual(("up", "nova-compute"), (up.state, up.binary))
+                agent.stop(signo)
+                # One look is enough.
+                self.api.refresh("compute")
+                left = self.member(host)
+                self.assertEqual(
+                    ("down", "left the group"), (left.state, left.reason)
+                )
+                self.assertGreaterEqual(left.last_seen, up.last_seen)
+                self.assertIn(f"{host} left the group compute", agent.log)
+
+    def test_it_comes_back(self):
+        self.agent("node").wait_for_log("node joins the group compute by")
+        wait_for(lambda: self.is_member("node"), base.PATIENCE)
+        agent = self.agent("other")
+        wait_for(lambda: self.is_member("other"), base.PATIENCE)
+        agent.stop()
+        self.agent("other")
+        wait_for(lambda: self.member("other").state == "up", base.PATIENCE)
+        ((count,),) = self.execute(
+            "SELECT count(*) FROM services WHERE host = 'other'"
+        )
+        self.assertEqual(1, count)
+
+    def test_a_hurried_operator(self):
+        agent = self.agent("node")
+        wait_for(lambda: self.is_member("node"), base.PATIENCE)
+        # The second signal may end it on the spot, but not with a traceback.
+        agent.process.send_signal(signal.SIGTERM)
+        result = self.finish(agent.process, signal.SIGTERM)
+        self.assertIn(result.status, (0, -signal.SIGTERM))
+        self.assertEqual("", result.err)
+
+    def test_nothing_stays_behind(self):
+        place = self.path("cwd")
+        os.mkdir(place)
+        agent = self.agent("node", cwd=place, start_new_session=True)
+        wait_for(lambda: self.is_member("node"), base.PATIENCE)
+        session = agent.process.pid
+        self.assertIn(session, sessions())
+        agent.stop()
+        self.assertNotIn(session, sessions())
+        self.assertEqual([], os.listdir(place))
+        self.assertEqual([], os.listdir(self.temporary))
+        self.assertLessEqual(
+            set(os.listdir(self.folder)),
+            # stevedore keeps a list of the installed plugins there.
+            {"cache"} | {"cwd", "nova-sg.conf", "node.log", "state", "tmp"},
+        )
+        for name in os.listdir(self.state):
+            self.assertRegex(name, r"^nova-sg\.sqlite")
+
+
+def sessions():
+    """Return the sessions of all processes."""
+    found = set()
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            found.add(os.getsid(int(pid)))
+        except ProcessLookupError:
+            continue
+    return found
+
+
+class KillTest(base.TestCase):
+    def test_down_after_service_down_time_and_not_before(self):
+        self.configure(service_down_time=3)
+        api = self.observe()
+        agents = [self.agent("one"), self.agent("two")]
+        for agent in agents:
+            self.wait_for_state(agent.host, "up")
+        agents[0].kill()
+        killed = time.monotonic()
+
+        def look():
+            api.refresh("compute")
+            return api.member("compute", "one")
+
+        while (one := look()).state == "up":
+            self.assertLess(time.monotonic() - killed, base.PATIENCE)
+            time.sleep(0.05)
+        self.assertGreater(one.age, 3)
+        self.assertRegex(one.reason, r"last report [\d.]+ s ago, allowed .* 3")
+        self.assertEqual("up", api.member("compute", "two").state)
+        # The other agent has noticed, too, and says so.
+        agents[1].wait_for_log("one in the group compute: down (last report")
+
+
+class TransitionsTest(base.TestCase):
+    def test_what_happens_to_others_is_logged(self):
+        self.configure(service_down_time=3)
+        observer = self.agent("observer")
+        self.wait_for_state("observer", "up")
+        other = self.agent("other")
+        observer.wait_for_log("INFO nova_sg.manager [-] other in the group "
+                              "compute: joined (last report")
+        other.kill()
+        observer.wait_for_log("WARNING nova_sg.manager [-] other in the group "
+                              "compute: down (last report")
+        other = self.agent("other")
+        observer.wait_for_log("INFO nova_sg.manager [-] other in the group "
+                              "compute: up (last report")
+        other.stop()
+        observer.wait_for_log("INFO nova_sg.manager [-] other in the group "
+                              "compute: left (left the group)")
+        observer.stop()
+        lines = [
+            line for line in observer.log.splitlines() if "manager" in line
+        ]
+        self.assertEqual(4, len(lines), observer.log)
+
+
+class ReloadTest(base.TestCase):
+    def setUp(self):
+        super().setUp()
+        self.configure()
+        self.api = self.observe()
+        # Reports go out once a minute, until that is changed.
+        self.configure(report_interval=60)
+        self.node = self.agent("node")
+        wait_for(self.is_up, base.PATIENCE, "the agent has joined")
+        self.blips = []
+        self.polled = 0
+        self.over = threading.Event()
+        self.poller = threading.Thread(target=self.poll)
+        self.poller.start()
+        self.addCleanup(self.end_poll)
+
+    def is_up(self):
+        self.api.refresh("compute")
+        try:
+            return self.api.member("compute", "node").state == "up"
+        except exception.MemberNotFound:
+            return False
+
+    def poll(self):
+        while not self.over.wait(0.05):
+            self.polled += 1
+            if not self.is_up():
+                self.blips.append(self.api.member("compute", "node"))
+
+    def end_poll(self):
+        self.over.set()
+        self.poller.join()
+
+    def reports(self):
+        return self.execute("SELECT report_count FROM services")[0][0]
+
+    def hang_up(self, words):
+        before = self.node.log.count(words)
+        self.node.process.send_signal(signal.SIGHUP)
+        wait_for(
+            lambda: self.node.log.count(words) > before,
+            base.PATIENCE,
+            lambda: f"the agent logs {words!r}:\n{self.node.log}",
+        )
+
+    def check_reports(self):
+        begun = self.reports()
+        wait_for(
+            lambda: self.reports() > begun + 3,
+            base.PATIENCE,
+            "the agent reports several times",
+        )
+
+    def end(self):
+        self.end_poll()
+        self.assertEqual([], self.blips)
+        self.assertGreater(self.polled, 10)
+        self.node.stop()
+
+    def test_new_interval(self):
+        self.assertLessEqual(self.reports(), 2)
+        self.configure(report_interval=0.2)
+        self.hang_up("The configuration is reloaded")
+        self.check_reports()
+        self.end()
+
+    def test_a_broken_file(self):
+        self.configure(report_interval=0.2)
+        self.hang_up("The configuration is reloaded")
+        for text, words in (
+            (f"connection {base.PASSWORD}", "line 1: No ':' or '=' found"),
+            (b"\x7fELF\xff\xff", f"{self.config}: not a text file"),
+            ("[DEFAULT]\nreport_interval = soon\n", "report_interval: could"),
+            (
+                "[DEFAULT]\nservicegroup_driver = mc\n"
+                "memcached_servers = one:two\n",
+                "memcached_servers: 'one:two' is not the address",
+            ),
+            (
+                f"[database]\nconnection = nova:{base.PASSWORD}@sql\n",
+                "[database] connection: not the URL of a database",
+            ),
+        ):
+            with self.subTest(text):
+                self.write("nova-sg.conf", text)
+                self.hang_up("Going on with the old one")
+                last = self.node.log.split("ERROR")[-1]
+                self.assertIn(words, last)
+                self.check_reports()
+        os.unlink(self.config)
+        self.hang_up("Going on with the old one")
+        self.assertIn("no such file", self.node.log.split("ERROR")[-1])
+        self.check_reports()
+        self.end()
+
+    def test_debug(self):
+        self.configure("debug = true", report_interval=0.2)
+        self.hang_up("The configuration is reloaded")
+        self.check_reports()
+        self.end()
+
+    def test_many_signals_at_once(self):
+        for _ in range(20):
+            self.node.process.send_signal(signal.SIGHUP)
+            time.sleep(0.01)
+        self.hang_up("The configuration is reloaded")
+        self.configure(report_interval=0.2)
+        self.hang_up("The configuration is reloaded")
+        self.check_reports()
+        # The last one is answered in the middle of a reload, or before.
+        self.end_poll()
+        self.assertEqual([], self.blips)
+        self.node.process.send_signal(signal.SIGHUP)
+        self.node.stop()
+        self.api.refresh("compute")
+        self.assertEqual(
+            "left the group", self.api.member("compute", "node").reason
+        )
+
+
+class DatabaseTest(base.TestCase):
+    """MariaDB, behind a proxy that can be away."""
+
+    def setUp(self):
+        super().setUp()
+        server = process.shared(mariadb.MariaDB)
+        self.url = server.create_database()
+        self.configure(f"[database]\nconnection = {self.url}")
+        self.do("db", "sync")
+        self.api = self.observe()
+        self.proxy = proxy.TcpProxy(server.port)
+        self.addCleanup(self.proxy.close)
+        url = self.url.replace(f":{server.port}/", f":{self.proxy.port}/")
+        self.configure(f"[database]\nconnection = {url}", service_down_time=60)
+
+    def state(self):
+        try:
+            return self.api.member("compute", "node").state
+        except exception.MemberNotFound:
+            return None
+
+    def test_started_before_its_database(self):
+        agent = self.agent("node")
+        trouble = "Cannot report the state of node to the group compute"
+        agent.wait_for_log(trouble)
+        self.assertIn("Trying again every 0.2 s", agent.log)
+        self.proxy.start()
+        wait_for(lambda: self.state() == "up", base.PATIENCE)
+        agent.wait_for_log("node is reported to the group compute again")
+        # Once when it began and once when it ended.
+        self.assertEqual(1, agent.log.count(trouble))
+        self.proxy.kill()
+        wait_for(lambda: agent.log.count(trouble) == 2, base.PATIENCE)
+        # To stop does not take a database.
+        agent.stop()
+        self.assertIn("Could not leave the group compute, node", agent.log)
+        # A text is said once a line.
+        for line in agent.log.splitlines():
+            self.assertLessEqual(line.count("Can't connect"), 1, line)
+
+
+class ConfigurationTest(base.TestCase):
+    def listed(self, *arguments):
+        rows = json.loads(self.do("list", "-f", "json", *arguments))
+        return {
+            (r["Host"], r["Topic"], r["Binary"]) for r in rows
+            if r["State"] == "up"
+        }
+
+    def wait_until_listed(self, *member):
+        wait_for(
+            lambda: member in self.listed(),
+            base.PATIENCE,
+            lambda: f"{member} is among {self.listed()}",
+        )
+
+    def start_agent(self, *arguments, **kwargs):
+        return self.start("nova-sg-agent", *arguments, **kwargs)
+
+    def stop_agent(self, agent):
+        self.assertEqual(0, self.finish(agent, signal.SIGTERM).status)
+
+    def test_host_topic_binary(self):
+        self.configure("host = filed\ntopic = volume\nbinary = cinder-volume")
+        agents = [
+            self.start_agent(),
+            self.start_agent(
+                *("--host", "given"),
+                *("--topic", "network"),
+                *("--binary", "agent-x"),
+            ),
+            self.start_agent("--host", "third", "--topic", "cell"),
+        ]
+        self.wait_until_listed("filed", "volume", "cinder-volume")
+        self.wait_until_listed("given", "network", "agent-x")
+        self.wait_until_listed("third", "cell", "cinder-volume")
+        for agent in agents:
+            self.stop_agent(agent)
+
+    def test_default_binary_and_host(self):
+        agent = self.start_agent("--topic", "scheduler")
+        self.wait_until_listed(os.uname().nodename, "scheduler", "nova-scheduler")
+        self.stop_agent(agent)
+
+    def test_config_dir(self):
+        folder = self.path("conf.d")
+        os.mkdir(folder)
+        for name, text in (
+            ("10-one.conf", "[DEFAULT]\nhost = ten\ntopic = first\n"),
+            ("20-two.conf", "[DEFAULT]\nhost = twenty\n"),
+            ("30-three.off", "[DEFAULT]\nhost = thirty\n"),
+        ):
+            self.write(f"conf.d/{name}", text)
+        agent = self.start_agent("--config-dir", folder)
+        self.wait_until_listed("twenty", "first", "nova-first")
+        self.assertEqual(
+            0, self.nova_sg("--config-dir", folder, "is-up", "twenty").status
+        )
+        self.stop_agent(agent)
+
+    def test_a_file_where_openstack_looks(self):
+        # ~/.nova-sg/nova-sg.conf
+        os.mkdir(self.path(".nova-sg"))
+        os.rename(self.config, self.path(".nova-sg/nova-sg.conf"))
+        agent = self.start_agent("--host", "found", config=False)
+        result = self.nova_sg(
+            *("wait", "found", "--for", "up", "--timeout", str(base.PATIENCE)),
+            config=False,
+        )
+        self.assertEqual(0, result.status, result.err)
+        self.stop_agent(agent)
+
+    def test_a_full_nova_conf(self):
+        url = process.shared(mariadb.MariaDB).create_database()
+        os.mkdir(self.path("logs"))
+        self.config = self.write(
+            "nova.conf",
+            NOVA_CONF.format(
+                secret=base.PASSWORD,
+                state=self.state,
+                logs=self.path("logs"),
+                url=url,
+            ),
+        )
+        self.do("db", "sync")
+        agent = self.start_agent("--host", "compute-11")
+        self.wait_until_listed("compute-11", "compute", "nova-compute")
+        self.stop_agent(agent)
+        self.assertEqual(["nova-sg-agent.log"], os.listdir(self.path("logs")))
+        with open(self.path("logs/nova-sg-agent.log")) as log:
+            text = log.read()
+        self.check_words(text)
+        # debug is on, and shows every option.
+        self.assertRegex(text, r"DEBUG .* database.connection += \*\*\*\*")
+        self.assertNotIn(":secret@", text)
+        self.assertFalse(os.path.exists(self.state))
+
+    def test_memcache_snippet_of_the_guide(self):
+        self.write(
+            "nova-sg.conf",
+            f"[DEFAULT]\nstate_path = {self.state}\n{MEMCACHE_SNIPPET}",
+        )
+        agent = self.agent("node")
+        agent.wait_for_log("node joins the group compute by the driver mc")
+        # Nobody else can see it, which is said.
+        agent.wait_for_log("memcached_servers names no server")
+        listed = self.nova_sg("list", "-f", "json")
+        self.assertEqual((0, []), (listed.status, json.loads(listed.out)))
+        self.assertIn("memcached_servers names no server", listed.err)
+        agent.stop()
+        self.assertIn("node left the group compute", agent.log)
+        self.assertNotIn("ERROR", agent.log)
+
+    def test_memcache_snippet_with_servers(self):
+        server = process.shared(memcached.Memcached)
+        snippet = MEMCACHE_SNIPPET.replace(
+            "= <None>", f'= "{server.address}"'
+        )
+        topic = os.path.basename(self.folder)
+        self.write("nova-sg.conf", f"[DEFAULT]\ntopic = {topic}\n{snippet}")
+        agent = self.agent("node")
+        self.wait_for_state("node", "up")
+        agent.stop()
+        self.assertEqual(1, self.nova_sg("is-up", "node").status)
+
+    def test_modern_spelling_of_the_memcached_servers(self):
+        server = process.shared(memcached.Memcached)
+        self.configure(
+            "servicegroup_driver = mc\n"
+            f"topic = {os.path.basename(self.folder)}\n"
+            f"[cache]\nmemcache_servers = {server.address}"
+        )
+        agent = self.agent("node")
+        self.wait_for_state("node", "up")
+        agent.stop()
+
+    def test_an_interval_that_is_too_long(self):
+        self.configure(report_interval=1, service_down_time=1)
+        agent = self.agent("node")
+        agent.wait_for_log(
+            "Report interval must be less than service down time. Current "
+            "config: service_down_time = 1, report_interval = 1. Using a "
+            "service_down_time of 2.5"
+        )
+        agent.stop()
