@@ -23,6 +23,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 packages=(
     nova==34.0.0
+    openstack-placement
     PyMySQL
     'SQLAlchemy<2.1'
     # What Nova's own tests import.
@@ -35,6 +36,9 @@ packages=(
     testscenarios
     testtools
     wsgi-intercept
+    # What its API and placement's run under in tools/nova-rig.sh.
+    pyuwsgi
+    waitress
     # What tooz, which Nova needs, takes for memcached and ZooKeeper: the
     # benchmark compares with it.
     kazoo
