@@ -41,7 +41,7 @@ T = TypeVar("T")
 # How long statements of this process wait for another's lock on SQLite.
 SQLITE_PATIENCE = 5.0
 # Connections of one process to a database server, at most; they are made when
-# they are needed and kept. A new one takes 15 ms of CPU time, for PyMySQL reads
+# they are needed and kept. A new one takes 15 ms of CPU time: PyMySQL reads
 # all certificates of the system, should the server speak TLS.
 POOL_SIZE = 10
 # MySQL's and MariaDB's error number.
@@ -118,13 +118,21 @@ class Database:
         self.is_sqlite = where.get_backend_name() == "sqlite"
         self._timeout = max(1.0, min(10.0, CONF.service_down_time / 4))
         self._engine: sa.Engine | None = None
+        self._closed = False
         self._lock = threading.Lock()
 
     @property
     def engine(self) -> sa.Engine:
-        """The SQLAlchemy engine, made on first use."""
+        """The SQLAlchemy engine, made on first use.
+
+        :raises BackendError: it has been closed
+        """
         if self._engine is None:
             with self._lock:
+                if self._closed:
+                    raise exception.BackendError(
+                        f"the database {self.name} was closed by this process"
+                    )
                 if self._engine is None:
                     self._engine = self._make_engine()
         return self._engine
@@ -178,7 +186,12 @@ class Database:
             begun = time.monotonic()
             try:
                 with self._connect() as connection:
-                    return work(connection)
+                    try:
+                        return work(connection)
+                    finally:
+                        if self._closed and not connection.invalidated:
+                            # The pool would keep it.
+                            connection.detach()
             except (
                 db_exception.DBConnectionError,
                 db_exception.DBDeadlock,
@@ -224,8 +237,9 @@ class Database:
         return exception.BackendError(text)
 
     def close(self) -> None:
-        """Close all connections; the next use opens new ones."""
+        """Close all connections, for good; one in use follows after that."""
         with self._lock:
+            self._closed = True
             engine, self._engine = self._engine, None
         if engine is not None:
             engine.dispose()

@@ -77,6 +77,7 @@ class RemoteServer:
         self._queue: queue.Queue = queue.Queue()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
+        self._closed = False
         self._failed_at: float | None = None
         self._failure = ""
 
@@ -173,16 +174,18 @@ class RemoteServer:
         self, work: Callable[[_Client], Any], again: bool = False
     ) -> concurrent.futures.Future:
         future: concurrent.futures.Future = concurrent.futures.Future()
-        if self._thread is None:
-            with self._lock:
-                if self._thread is None:
-                    self._thread = threading.Thread(
-                        target=self._run,
-                        name=f"nova-sg-{self.address}",
-                        daemon=True,
-                    )
-                    self._thread.start()
-        self._queue.put((work, again, future))
+        with self._lock:
+            if self._closed:
+                future.set_exception(self._refusal("closed by this process"))
+                return future
+            if self._thread is None:
+                self._thread = threading.Thread(
+                    target=self._run,
+                    name=f"nova-sg-{self.address}",
+                    daemon=True,
+                )
+                self._thread.start()
+            self._queue.put((work, again, future))
         return future
 
     def _run(self) -> None:
@@ -250,11 +253,13 @@ class RemoteServer:
             self._timed_out = time.monotonic() - begun >= self._timeout * 0.9
 
     def close(self) -> None:
-        """Close the connection; the thread ends."""
+        """Close the connection, for good; the thread ends."""
         with self._lock:
-            if self._thread is not None:
-                self._queue.put(None)
-                self._thread.join(self._timeout * 2)
+            self._closed = True
+            self._queue.put(None)
+            thread = self._thread
+        if thread is not None:
+            thread.join(self._timeout * 2)
 
 
 def _check_address(address: str) -> None:

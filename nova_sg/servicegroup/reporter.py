@@ -226,6 +226,9 @@ class Reporter:
             trouble = error
             if not joined.trouble:
                 LOG.exception("Unexpected error while reporting state")
+        if joined.left:
+            # Connections may have been closed under it: nothing to tell.
+            return
         if trouble is not None:
             # Nova's own code, and its operators, look at this attribute.
             service.model_disconnected = True
