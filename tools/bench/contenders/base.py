@@ -83,10 +83,6 @@ class Contender(abc.ABC):
         """Make a new object that knows who is up in a group."""
         return None
 
-    @abc.abstractmethod
-    def close(self) -> None:
-        """End what was started."""
-
 
 def names(group: str, count: int) -> list[str]:
     """Return the names of the members of a group."""

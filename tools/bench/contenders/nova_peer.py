@@ -63,9 +63,6 @@ class _Nova(base.Contender):
             made.append(service.report)
         return made
 
-    def close(self) -> None:
-        pass
-
 
 class Db(_Nova):
     driver = "db"

@@ -86,9 +86,6 @@ class _NovaSg(base.Contender):
 
         return make
 
-    def close(self) -> None:
-        process.reset()
-
 
 class Db(_NovaSg):
     driver = "db"

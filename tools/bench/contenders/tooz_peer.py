@@ -35,13 +35,11 @@ class _Tooz(base.Contender):
             f"{self.scheme}://{where}?timeout=10"
             f"&membership_timeout={base.DOWN_TIME}"
         )
-        self._coordinators: list[Any] = []
         self._own = self._coordinator("observer")
 
     def _coordinator(self, name: str) -> Any:
         made = coordination.get_coordinator(self._url, name.encode())
         made.start()
-        self._coordinators.append(made)
         return made
 
     def make_api(self) -> Any:
@@ -71,10 +69,6 @@ class _Tooz(base.Contender):
 
     def observer(self, group: str, hosts: Sequence[str]) -> Callable[[], Any]:
         return self._members(group)
-
-    def close(self) -> None:
-        for coordinator in self._coordinators:
-            coordinator.stop()
 
 
 class Memcached(_Tooz):
