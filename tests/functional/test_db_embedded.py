@@ -35,10 +35,14 @@ import sys
 import tests
 from nova_sg import servicegroup
 from nova_sg.conf import CONF
+# What takes long: they are to be at the work itself at the same time.
+import alembic.command
+from nova_sg.servicegroup import process
 
 folder, host = sys.argv[1:]
 CONF([], project="nova-sg", default_config_files=[])
 CONF.set_override("state_path", folder)
+process.shared()
 print("ready", flush=True)
 sys.stdin.readline()
 api = servicegroup.API()
