@@ -470,7 +470,16 @@ class ZKSession:
             *args: Any) -> Any:
         deadline = _deadline(self._timeout(timeout))
         handle = self._handle(_remaining(deadline))
-        return function(handle, *args, timeout=_remaining(deadline))
+        try:
+            return function(handle, *args, timeout=_remaining(deadline))
+        except zookeeper.InvalidStateException:
+            # Raised without any wait. Who tries again would, under
+            # eventlet, never let the keeper hear of the expiry, if
+            # wait_connected() said that all is well.
+            with self._condition:
+                if self._zhandle is handle:
+                    self._connected = False
+            raise
 
     def _handle(self, timeout: float | None) -> int:
         """The present handle, connected or not."""
