@@ -320,6 +320,7 @@ class WatchingTest(db.TestCase):
         wait_for(lambda: len(events) == len(others) == 1, 30)
         watch.cancel()
         watch.cancel()
+        self.assertEqual(1, len(process.shared().view("compute")._watches))
         self.join("two")
         wait_for(lambda: len(others) == 2, 30)
         self.assertEqual([("joined", "one")], self.hosts(events))

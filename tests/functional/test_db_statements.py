@@ -26,6 +26,8 @@ class SteadyMemberTest(db.MariaDBTestCase):
     def test_a_report_is_one_update_and_nothing_else(self):
         interval = 0.1
         updates = self._global_status("Com_update")
+        # Among them pings, which the log does not have.
+        others = self._global_status("Com_admin_commands")
         with self.general_log() as log:
             counted = self.count_statements()
             self.join("one", interval=interval)
@@ -41,6 +43,7 @@ class SteadyMemberTest(db.MariaDBTestCase):
             self.assertEqual("Query", command)
             self.assertRegex(text, db.REPORT)
         self.assertEqual(number, self._global_status("Com_update") - updates)
+        self.assertEqual(0, self._global_status("Com_admin_commands") - others)
         # SQLAlchemy's own account, with names for the parameters.
         self.assertEqual(1, len(set(counted[-number:])), counted)
         self.assertEqual(
