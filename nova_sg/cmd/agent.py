@@ -12,12 +12,18 @@
 
 """nova-sg-agent: joins a group for this host and reports its state."""
 
+import os
+import signal
+import sys
+
+# Until the launcher takes over there is nothing to leave.
+for signo in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(signo, lambda *_: os._exit(0))
+
 # Before anything else is imported.
-from nova_sg import monkey_patch
+from nova_sg import monkey_patch  # noqa: E402
 
 monkey_patch.patch()
-
-import sys  # noqa: E402
 
 from oslo_log import log as logging  # noqa: E402
 
@@ -27,6 +33,8 @@ from nova_sg.servicegroup import process  # noqa: E402
 
 PROG = "nova-sg-agent"
 
+LOG = logging.getLogger(__name__)
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the agent until it is told to stop; return the exit status."""
@@ -35,6 +43,8 @@ def main(arguments: list[str] | None = None) -> int:
         default_log_levels=[
             *logging.get_default_log_levels(),
             "alembic=WARN",
+            # Its tracebacks are of errors that nova_sg puts in words.
+            "oslo_db.sqlalchemy.exc_filters=CRITICAL",
             "oslo_service=WARN",
         ]
     )
@@ -49,6 +59,8 @@ def main(arguments: list[str] | None = None) -> int:
     except exception.ConfigError as error:
         print(f"{PROG}: {error}", file=sys.stderr)
         return 2
+    if CONF.debug:
+        CONF.log_opt_values(LOG, logging.DEBUG)
     launcher = service.Launcher(CONF)
     launcher.launch_service(server)
     status = launcher.wait()

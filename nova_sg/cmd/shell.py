@@ -71,6 +71,10 @@ class Shell(app.App):
         return parser
 
     def initialize_app(self, argv: list[str]) -> None:
+        # Its tracebacks are of errors that nova_sg puts in words.
+        logging.getLogger("oslo_db.sqlalchemy.exc_filters").setLevel(
+            logging.CRITICAL
+        )
         if not self.options.verbose_level:
             # The commands say themselves when there is no answer.
             logging.getLogger("nova_sg.servicegroup.view").setLevel(
