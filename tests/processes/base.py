@@ -12,6 +12,7 @@
 
 """Running the programs: nova-sg and nova-sg-agent, as processes."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -195,6 +196,8 @@ class TestCase(unittest.TestCase):
     def agent(self, host, *arguments, **kwargs):
         """Start an agent that logs to a file; return an Agent."""
         log = self.path(f"{host}.log")
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(log)
         process = self.start(
             "nova-sg-agent",
             *("--host", host, "--log-file", log),

@@ -157,6 +157,22 @@ class StopTest(base.TestCase):
         self.assertIn(result.status, (0, -signal.SIGTERM))
         self.assertEqual("", result.err)
 
+    def test_a_signal_at_any_moment_of_the_start(self):
+        for signo in (signal.SIGTERM, signal.SIGINT):
+            for pause in (0, 0.3, 0.6, 1.0):
+                with self.subTest(signo, pause=pause):
+                    agent = self.agent("node")
+                    # Python itself needs a moment before it is ours.
+                    wait_for(
+                        lambda pid=agent.process.pid: handles(
+                            pid, signal.SIGTERM
+                        ),
+                        base.PATIENCE,
+                    )
+                    # What happens in between is not known: that is tested.
+                    time.sleep(pause)
+                    agent.stop(signo)
+
     def test_nothing_stays_behind(self):
         place = self.path("cwd")
         os.mkdir(place)
@@ -175,6 +191,15 @@ class StopTest(base.TestCase):
         )
         for name in os.listdir(self.state):
             self.assertRegex(name, r"^nova-sg\.sqlite")
+
+
+def handles(pid, signo):
+    """Whether a process has set a handler of its own for a signal."""
+    with open(f"/proc/{pid}/status") as status:
+        for line in status:
+            if line.startswith("SigCgt:"):
+                return int(line.split()[1], 16) >> (signo - 1) & 1
+    return False
 
 
 def sessions():
@@ -371,11 +396,11 @@ class DatabaseTest(base.TestCase):
         url = self.url.replace(f":{server.port}/", f":{self.proxy.port}/")
         self.configure(f"[database]\nconnection = {url}", service_down_time=60)
 
-    def state(self):
+    def is_up(self):
         try:
-            return self.api.member("compute", "node").state
+            return self.api.member("compute", "node").state == "up"
         except exception.MemberNotFound:
-            return None
+            return False
 
     def test_started_before_its_database(self):
         agent = self.agent("node")
@@ -383,7 +408,7 @@ class DatabaseTest(base.TestCase):
         agent.wait_for_log(trouble)
         self.assertIn("Trying again every 0.2 s", agent.log)
         self.proxy.start()
-        wait_for(lambda: self.state() == "up", base.PATIENCE)
+        wait_for(self.is_up, base.PATIENCE)
         agent.wait_for_log("node is reported to the group compute again")
         # Once when it began and once when it ended.
         self.assertEqual(1, agent.log.count(trouble))
@@ -437,7 +462,8 @@ class ConfigurationTest(base.TestCase):
 
     def test_default_binary_and_host(self):
         agent = self.start_agent("--topic", "scheduler")
-        self.wait_until_listed(os.uname().nodename, "scheduler", "nova-scheduler")
+        name = os.uname().nodename
+        self.wait_until_listed(name, "scheduler", "nova-scheduler")
         self.stop_agent(agent)
 
     def test_config_dir(self):
@@ -488,8 +514,9 @@ class ConfigurationTest(base.TestCase):
         with open(self.path("logs/nova-sg-agent.log")) as log:
             text = log.read()
         self.check_words(text)
-        # debug is on, and shows every option.
-        self.assertRegex(text, r"DEBUG .* database.connection += \*\*\*\*")
+        # debug is on, and shows every option but secrets.
+        self.assertRegex(text, r" database.connection += \*\*\*\*")
+        self.assertRegex(text, r" host += compute-11")
         self.assertNotIn(":secret@", text)
         self.assertFalse(os.path.exists(self.state))
 
