@@ -30,6 +30,7 @@ die() {
     exit 1
 }
 
+# shellcheck disable=SC2154  # devstack.sh and localrc set it
 is_ubuntu() {
     [[ $os_PACKAGE == deb ]]
 }

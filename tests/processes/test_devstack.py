@@ -1,0 +1,707 @@
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+
+"""The plugin for DevStack, phase by phase.
+
+The scripts beside this module, in devstack/, stand in for DevStack itself:
+they record what the plugin calls, write real configuration files, and run
+real servers.
+"""
+
+import glob
+import os
+import pathlib
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import textwrap
+import unittest
+from unittest import mock
+
+from oslo_config import cfg
+
+from nova_sg.conf import database, memcache, servicegroup, zookeeper
+from nova_sg.nova import hook
+from tests.fixtures import nova, process, watchdog
+
+ROOT = pathlib.Path(__file__).parents[2]
+PLUGIN = ROOT / "devstack"
+STAND_INS = pathlib.Path(__file__).with_name("devstack")
+DOC = ROOT / "doc" / "source" / "devstack.rst"
+
+#: Seconds for one of DevStack's scripts: this machine may be busy.
+PATIENCE = 180
+
+
+class ScriptsTest(unittest.TestCase):
+    SCRIPTS = (
+        PLUGIN / "plugin.sh",
+        PLUGIN / "settings",
+        STAND_INS / "devstack.sh",
+        STAND_INS / "functions.sh",
+    )
+
+    def check(self, *command):
+        ran = subprocess.run(
+            [*command, *self.SCRIPTS],
+            cwd=ROOT,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+        self.assertEqual((0, ""), (ran.returncode, ran.stdout))
+
+    def test_bash_can_parse_them(self):
+        for script in self.SCRIPTS:
+            with self.subTest(script.name):
+                subprocess.run(["bash", "-n", script], check=True)
+
+    def test_shellcheck_is_content(self):
+        self.check("shellcheck", "--external-sources")
+
+
+class TestCase(unittest.TestCase):
+    """A test with a machine of its own, as far as DevStack sees one."""
+
+    def setUp(self):
+        super().setUp()
+        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="nova-sg-test-"))
+        watchdog.guard_folder(str(self.folder))
+        self.addCleanup(self._remove_folder)
+        # As root the servers run as nobody, who has to get there.
+        self.folder.chmod(0o755)
+        (self.folder / "bin").mkdir()
+        self.program("exit 0")
+        self.pids = {}
+        self.addCleanup(self._end_servers)
+        self.first = process.free_ports(10)
+        self.ports = {
+            "NOVA_SG_ZOOKEEPER_PORT": self.first,
+            "NOVA_SG_ZOOKEEPER_PEER_PORT": self.first + 3,
+            "NOVA_SG_MEMCACHED_PORT": self.first + 9,
+        }
+
+    def _remove_folder(self):
+        shutil.rmtree(self.folder, ignore_errors=True)
+        watchdog.release_folder(str(self.folder))
+
+    def _end_servers(self):
+        for pid in self.pids.values():
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+            watchdog.release_process(pid)
+
+    def program(self, text):
+        """Have a script stand in for nova-sg; its calls are recorded."""
+        path = self.folder / "bin" / "nova-sg"
+        path.unlink(missing_ok=True)
+        path.write_text(
+            f'#!/bin/sh\necho nova-sg "$@" >>"{self.folder}/calls"\n{text}\n'
+        )
+        path.chmod(0o755)
+
+    def real_program(self):
+        """Have nova-sg itself, in an environment with Nova."""
+        scripts = os.path.dirname(nova.python())
+        self.program(f'exec "{scripts}/nova-sg" "$@"')
+        # The cells' databases, which nova-manage would have made.
+        database = self.folder / "nova_cell0.sqlite"
+        conf = self.folder / "db.conf"
+        conf.write_text(f"[database]\nconnection = sqlite:///{database}\n")
+        subprocess.run(
+            [f"{scripts}/nova-sg", "--config-file", conf, "db", "sync"],
+            check=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        shutil.copy(database, self.folder / "nova_cell1.sqlite")
+
+    def devstack(self, mode, status=0, localrc=""):
+        """Run one of DevStack's scripts; return what it printed.
+
+        :param localrc: lines, or a mapping of variables
+        """
+        if not isinstance(localrc, str):
+            lines = {**self.ports, **localrc}.items()
+            localrc = "\n".join(f"{name}='{value}'" for name, value in lines)
+        (self.folder / "localrc").write_text(localrc + "\n")
+        self.calls_file.write_text("")
+        # A file, as a server that is started may keep a pipe open.
+        with open(self.folder / "output", "w+") as output:
+            ran = subprocess.run(
+                [STAND_INS / "devstack.sh", mode, self.folder],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                timeout=PATIENCE,
+                cwd=self.folder,
+                env={k: os.environ[k] for k in ("PATH",)}
+                | {"HOME": str(self.folder), "LC_ALL": "C.UTF-8"},
+            )
+            output.seek(0)
+            text = output.read()
+        for path in glob.glob(f"{self.folder}/pids/*"):
+            name = os.path.basename(path)
+            self.pids[name] = int(pathlib.Path(path).read_text())
+            watchdog.guard_process(self.pids[name])
+        self.assertEqual(status, ran.returncode, text)
+        ended = self.calls()[-1:] == [f"end of {mode}"]
+        self.assertEqual(status == 0, ended, text)
+        return text
+
+    @property
+    def calls_file(self):
+        return self.folder / "calls"
+
+    def calls(self, *names):
+        """Return the calls, all or of these functions, in their order."""
+        return [
+            line
+            for line in self.calls_file.read_text().splitlines()
+            if not names or line.split()[0] in names
+        ]
+
+    def conf(self, *names):
+        """Return what a service reads from these files of /etc/nova."""
+        conf = cfg.ConfigOpts()
+        conf.register_opts([cfg.StrOpt("host"), *memcache.DEFAULT_OPTS])
+        conf.register_opts(servicegroup.DEFAULT_OPTS)
+        conf.register_opts(zookeeper.ZOOKEEPER_OPTS, group="zookeeper")
+        conf.register_opts(database.DATABASE_OPTS, group="database")
+        files = [str(self.folder / "etc" / "nova" / name) for name in names]
+        # What the source does when oslo.config opens it is for Nova.
+        with mock.patch.object(hook, "install") as install:
+            conf([w for name in files for w in ("--config-file", name)])
+        self.switched_on = install.called
+        return conf
+
+    def assert_on(self, conf, driver):
+        self.assertTrue(self.switched_on)
+        self.assertEqual(driver, conf.servicegroup_driver)
+
+    def assert_stock(self):
+        """Nova's files are what they were without the plugin."""
+        stock = self.folder / "stock"
+        for path in stock.iterdir():
+            now = self.folder / "etc" / "nova" / path.name
+            self.assertEqual(path.read_text(), now.read_text(), path.name)
+        for path in (self.folder / "etc" / "nova").iterdir():
+            with self.subTest(path.name):
+                self.assertNotIn("nova_sg", path.read_text())
+                self.assertNotIn("servicegroup_driver", path.read_text())
+                self.assertNotIn("memcached_servers", path.read_text())
+                self.assertNotIn("zookeeper", path.read_text())
+
+    def is_running(self, service):
+        """Whether a process that the plugin started runs."""
+        try:
+            with open(f"/proc/{self.pids[service]}/stat") as stat:
+                return stat.read().rpartition(")")[2].split()[0] != "Z"
+        except OSError:
+            return False
+
+
+class DbTest(TestCase):
+    def test_every_file_asks_for_the_driver(self):
+        self.devstack(
+            "stack",
+            localrc={"NOVA_NUM_CELLS": 2, "NUMBER_FAKE_NOVA_COMPUTE": 3},
+        )
+        for names in (
+            ["nova.conf"],
+            ["nova_cell1.conf"],
+            ["nova_cell2.conf"],
+            *(["nova-cpu.conf", f"nova-fake.conf-{n}"] for n in (1, 2, 3)),
+        ):
+            with self.subTest(names):
+                self.assert_on(self.conf(*names), "db")
+
+    def test_nothing_is_run_or_installed_but_the_package(self):
+        self.devstack("stack", localrc={})
+        self.assertEqual([], self.calls("install_package", "run_process"))
+        self.assertEqual(
+            [f"setup_develop {ROOT} in {self.folder}/opt/stack/data/venv"],
+            self.calls("setup_develop"),
+        )
+
+    def test_the_package_goes_where_nova_is(self):
+        own = {"GLOBAL_VENV": "False"}
+        self.devstack("stack", localrc=own)
+        self.assertEqual(
+            [f"setup_develop {ROOT} in "], self.calls("setup_develop")
+        )
+        self.devstack("stack", localrc=own | {"PROJECT_VENV[nova]": "/v/nova"})
+        self.assertEqual(
+            [f"setup_develop {ROOT} in /v/nova"], self.calls("setup_develop")
+        )
+        self.devstack("clean", localrc=own | {"PROJECT_VENV[nova]": "/v/nova"})
+        self.assertEqual(
+            ["pip_uninstall nova-sg in /v/nova"], self.calls("pip_uninstall")
+        )
+
+    def test_what_devstack_writes_beside_it_is_waited_for(self):
+        self.devstack("stack", localrc={})
+        calls = self.calls()
+        waited = calls.index("async_wait configure_neutron_nova")
+        self.assertLess(calls.index("phase stack post-config"), waited)
+        first = min(i for i, line in enumerate(calls) if "nova_sg" in line)
+        self.assertLess(waited, first)
+
+    def test_the_result_is_checked(self):
+        self.devstack("stack", localrc={"NOVA_NUM_CELLS": 2})
+        etc = f"{self.folder}/etc/nova"
+        self.assertEqual(
+            [
+                f"nova-sg nova status {etc}/nova.conf",
+                f"nova-sg --config-file {etc}/nova.conf doctor",
+                f"nova-sg nova status {etc}/nova_cell1.conf",
+                f"nova-sg --config-file {etc}/nova_cell1.conf doctor",
+                f"nova-sg nova status {etc}/nova_cell2.conf",
+                f"nova-sg --config-file {etc}/nova_cell2.conf doctor",
+                f"nova-sg nova status {etc}/nova-cpu.conf",
+            ],
+            self.calls("nova-sg"),
+        )
+
+    def test_a_bad_result_ends_stack_sh(self):
+        for condition, words in (
+            ('[ "$2" != status ]', "Nova does not use nova_sg with"),
+            ('[ "$3" != doctor ]', "nova-sg doctor is not content with"),
+        ):
+            with self.subTest(words):
+                self.program(condition)
+                text = self.devstack("stack", status=1, localrc={})
+                self.assertIn(words, text)
+                self.assertIn("lines that begin with BAD", text)
+
+    def test_nova_sg_agrees(self):
+        self.real_program()
+        text = self.devstack("stack", localrc={})
+        self.assertEqual(3, text.count("nova_sg is on: driver db"), text)
+        self.assertEqual(2, text.count("driver db: in use"), text)
+        self.devstack("unstack", localrc={})
+        text = self.status("nova.conf")
+        self.assertIn("nova_sg is off, or not ready", text)
+
+    def status(self, name):
+        return subprocess.run(
+            [
+                self.folder / "bin" / "nova-sg",
+                *("nova", "status", self.folder / "etc" / "nova" / name),
+            ],
+            stdout=subprocess.PIPE,
+            text=True,
+        ).stdout
+
+    def test_other_sources_of_configuration_stay(self):
+        other = {"CONFIG_SOURCE": "vault, site"}
+        self.devstack("stack", localrc=other)
+        path = self.folder / "etc" / "nova" / "nova.conf"
+        self.assertIn("config_source = vault,site,nova_sg\n", path.read_text())
+        self.devstack("unstack", localrc=other)
+        self.assertIn("config_source = vault,site\n", path.read_text())
+        self.assertNotIn("nova_sg", path.read_text())
+
+    def test_a_node_without_nova_is_left_alone(self):
+        localrc = {"ENABLED_SERVICES": "key,mysql"}
+        self.devstack("stack", localrc=localrc)
+        self.devstack("unstack", localrc=localrc)
+        self.assertEqual([], list((self.folder / "etc" / "nova").iterdir()))
+        self.assertEqual([], self.calls("stop_nova"))
+
+
+class UndoTest(TestCase):
+    def test_unstack_gives_the_files_back(self):
+        for driver in ("db", "mc", "zk"):
+            with self.subTest(driver):
+                localrc = {
+                    "NOVA_SG_DRIVER": driver,
+                    "NOVA_SG_MEMCACHED_SERVERS": "192.0.2.1:11211",
+                    "NOVA_SG_ZOOKEEPER_ADDRESS": "192.0.2.1:2181",
+                    "NOVA_NUM_CELLS": 2,
+                    "NUMBER_FAKE_NOVA_COMPUTE": 3,
+                }
+                self.devstack("stack", localrc=localrc)
+                self.assert_on(self.conf("nova_cell2.conf"), driver)
+                # Whatever local.conf has become meanwhile.
+                self.devstack("unstack", localrc={})
+                self.assert_stock()
+                self.devstack("unstack", localrc=localrc)
+                self.assert_stock()
+
+    def test_unstack_before_stack_does_nothing(self):
+        self.devstack("unstack", localrc={"NOVA_SG_DRIVER": "zk"})
+        self.devstack("clean", localrc={"NOVA_SG_DRIVER": "zk"})
+
+    def test_wrong_values_do_not_stand_in_the_way(self):
+        self.devstack("stack", localrc={})
+        wrong = {
+            "NOVA_SG_DRIVER": "etcd",
+            "NOVA_SG_ZOOKEEPER_SERVERS": "many",
+            "NOVA_SG_ZOOKEEPER_PORT": "first",
+        }
+        self.devstack("unstack", localrc=wrong)
+        self.assert_stock()
+        self.devstack("clean", localrc=wrong)
+        self.assertTrue(self.calls("pip_uninstall"))
+
+    def test_clean_removes_what_was_not_there_before(self):
+        (self.folder / "installed").write_text("default-jre-headless\n")
+        zk = {"NOVA_SG_DRIVER": "zk", "DISABLED_SERVICES": "nova-sg-zk-1"}
+        address = {"NOVA_SG_ZOOKEEPER_ADDRESS": "192.0.2.1:2181"}
+        self.devstack("stack", localrc=zk | address)
+        self.assertEqual(
+            ["install_package libzookeeper-mt2"], self.calls("install_package")
+        )
+        # Once more: it is there now, but by the plugin.
+        self.devstack("stack", localrc=zk | address)
+        self.assertEqual([], self.calls("install_package"))
+        self.devstack("clean", localrc=zk)
+        self.assertEqual(
+            ["uninstall_package libzookeeper-mt2"],
+            self.calls("uninstall_package"),
+        )
+        data = self.folder / "opt" / "stack" / "data"
+        self.assertEqual([], list(data.iterdir()))
+
+
+class McTest(TestCase):
+    def test_a_memcached_of_its_own(self):
+        self.real_program()
+        localrc = {"NOVA_SG_DRIVER": "mc", "NUMBER_FAKE_NOVA_COMPUTE": 2}
+        text = self.devstack("stack", localrc=localrc)
+        address = f"127.0.0.1:{self.first + 9}"
+        self.assertEqual(
+            ["install_package memcached"], self.calls("install_package")
+        )
+        for names in (
+            ["nova.conf"],
+            ["nova_cell1.conf"],
+            ["nova-cpu.conf", "nova-fake.conf-2"],
+        ):
+            conf = self.conf(*names)
+            self.assert_on(conf, "mc")
+            self.assertEqual([address], conf.memcached_servers)
+        # Nova finds it when it starts, and nova_sg agrees.
+        calls = [line.partition(" /")[0] for line in self.calls()]
+        self.assertLess(
+            calls.index("run_process nova-sg-memcached"),
+            calls.index("start_nova"),
+        )
+        self.assertEqual(3, text.count("nova_sg is on: driver mc"), text)
+        self.assertEqual(
+            2, text.count(f"memcached {address}: reachable"), text
+        )
+        self.assertTrue(self.is_running("nova-sg-memcached"))
+
+        self.devstack("unstack", localrc=localrc)
+        self.assertFalse(self.is_running("nova-sg-memcached"))
+        self.assert_stock()
+
+    def test_servers_elsewhere(self):
+        servers = "192.0.2.1:11211,inet6:[2001:db8::1]:11211,unix:/run/mc"
+        self.devstack(
+            "stack",
+            localrc={
+                "NOVA_SG_DRIVER": "mc",
+                "NOVA_SG_MEMCACHED_SERVERS": servers,
+            },
+        )
+        self.assertEqual([], self.calls("install_package", "run_process"))
+        self.assertEqual(
+            servers.split(","), self.conf("nova.conf").memcached_servers
+        )
+
+    def test_a_node_without_the_api_asks_the_one_that_has_it(self):
+        for host, server in (
+            ("192.0.2.1", "192.0.2.1:11212"),
+            ("[2001:db8::1]", "inet6:[2001:db8::1]:11212"),
+        ):
+            self.devstack(
+                "stack",
+                localrc={
+                    "NOVA_SG_DRIVER": "mc",
+                    "NOVA_SG_MEMCACHED_PORT": "11212",
+                    "ENABLED_SERVICES": "n-cpu",
+                    "SERVICE_HOST": host,
+                },
+            )
+            self.assertEqual([], self.calls("install_package", "run_process"))
+            self.assertEqual(
+                [server], self.conf("nova.conf").memcached_servers
+            )
+
+    def test_a_port_that_is_taken(self):
+        with process_on(self.first + 9):
+            text = self.devstack(
+                "stack", status=1, localrc={"NOVA_SG_DRIVER": "mc"}
+            )
+        self.assertIn(f"listens on port {self.first + 9} already", text)
+        self.assertIn("set NOVA_SG_MEMCACHED_PORT to another port", text)
+
+    def test_a_server_that_does_not_start(self):
+        text = self.devstack(
+            "stack",
+            status=1,
+            localrc={
+                "NOVA_SG_DRIVER": "mc",
+                # An address that no machine has.
+                "SERVICE_LISTEN_ADDRESS": "192.0.2.1",
+                "NOVA_SG_START_TIMEOUT": "1",
+            },
+        )
+        self.assertIn("nova-sg-memcached does not answer at 127.0.0.1", text)
+        self.assertIn("journalctl --unit devstack@nova-sg-memcached", text)
+
+
+class ZkTest(TestCase):
+    def test_three_servers(self):
+        self.real_program()
+        localrc = {
+            "NOVA_SG_DRIVER": "zk",
+            "NOVA_SG_ZOOKEEPER_SERVERS": 3,
+            "NUMBER_FAKE_NOVA_COMPUTE": 2,
+        }
+        text = self.devstack("stack", localrc=localrc)
+        services = [f"nova-sg-zk-{number}" for number in (1, 2, 3)]
+        address = ",".join(f"127.0.0.1:{self.first + n}" for n in range(3))
+        self.assertEqual(
+            [
+                "install_package libzookeeper-mt2 libzookeeper-java "
+                "default-jre-headless"
+            ],
+            self.calls("install_package"),
+        )
+        for names in (
+            ["nova.conf"],
+            ["nova_cell1.conf"],
+            ["nova-cpu.conf", "nova-fake.conf-2"],
+        ):
+            conf = self.conf(*names)
+            self.assert_on(conf, "zk")
+            self.assertEqual(address, conf.zookeeper.address)
+        self.assertEqual(3, text.count("nova_sg is on: driver zk"), text)
+        # nova-sg doctor has seen them all, and which of them leads.
+        modes = re.findall(r"ok  ZooKeeper server \S+: (\w+)", text)
+        self.assertEqual(
+            ["follower"] * 4 + ["leader"] * 2, sorted(modes), text
+        )
+        self.assertTrue(all(map(self.is_running, services)))
+        data = self.folder / "opt" / "stack" / "data" / "nova-sg"
+        for number in (1, 2, 3):
+            written = (data / f"zk-{number}" / "zoo.cfg").read_text()
+            # As many fake computes as there are, from one address.
+            self.assertIn("\nmaxClientCnxns=0\n", written)
+
+        # Local.conf says something else now: they are ended all the same.
+        self.devstack("unstack", localrc={"NOVA_SG_DRIVER": "mc"})
+        self.assertEqual(
+            ["stop_nova", *(f"stop_process {one}" for one in services)],
+            self.calls("stop_nova", "stop_process"),
+        )
+        self.assertFalse(any(map(self.is_running, services)))
+        self.assert_stock()
+        self.devstack("clean", localrc=localrc)
+        self.assertFalse(data.exists())
+
+    def test_one_server_that_forgets(self):
+        localrc = {"NOVA_SG_DRIVER": "zk"}
+        self.devstack("stack", localrc=localrc)
+        address = f"127.0.0.1:{self.first}"
+        self.assertEqual(address, self.conf("nova.conf").zookeeper.address)
+        srvr = process.ask(self.first, b"srvr").decode()
+        self.assertIn("Mode: standalone", srvr)
+        before = self.pids["nova-sg-zk-1"]
+        data = self.folder / "opt" / "stack" / "data" / "nova-sg" / "zk-1"
+        (data / "data" / "old").write_text("")
+        # Without unstack.sh, the second time.
+        self.devstack("stack", localrc=localrc)
+        self.assertNotEqual(before, self.pids["nova-sg-zk-1"])
+        self.assertTrue(self.is_running("nova-sg-zk-1"))
+        self.assertFalse((data / "data" / "old").exists())
+
+    def test_servers_elsewhere(self):
+        for given, taken in (
+            ("192.0.2.1:2181,192.0.2.2:2181/nova", None),
+            ("zk-1.example:2181", None),
+            ("[2001:db8::1]:2181", "2001:db8::1:2181"),
+        ):
+            with self.subTest(given):
+                (self.folder / "installed").unlink(missing_ok=True)
+                self.devstack(
+                    "stack",
+                    localrc={
+                        "NOVA_SG_DRIVER": "zk",
+                        "NOVA_SG_ZOOKEEPER_ADDRESS": given,
+                    },
+                )
+                self.assertEqual([], self.calls("run_process"))
+                self.assertEqual(
+                    ["install_package libzookeeper-mt2"],
+                    self.calls("install_package"),
+                )
+                self.assertEqual(
+                    taken or given, self.conf("nova.conf").zookeeper.address
+                )
+
+    def test_a_node_without_the_api_asks_the_one_that_has_it(self):
+        self.devstack(
+            "stack",
+            localrc={
+                "NOVA_SG_DRIVER": "zk",
+                "NOVA_SG_ZOOKEEPER_SERVERS": 3,
+                "NOVA_SG_ZOOKEEPER_PORT": 2181,
+                "NOVA_SG_ZOOKEEPER_PEER_PORT": 2888,
+                "ENABLED_SERVICES": "n-cpu",
+                "SERVICE_HOST": "192.0.2.1",
+            },
+        )
+        self.assertEqual([], self.calls("run_process"))
+        self.assertEqual(
+            "192.0.2.1:2181,192.0.2.1:2182,192.0.2.1:2183",
+            self.conf("nova-cpu.conf", "nova-fake.conf-1").zookeeper.address,
+        )
+
+
+class VariablesTest(TestCase):
+    def refused(self, *words, **variables):
+        with self.subTest(**variables):
+            text = self.devstack("stack", status=1, localrc=variables)
+            for word in words:
+                self.assertIn(word, text)
+            # Before anything was done.
+            self.assertEqual(
+                ["define_plugin nova-sg", "phase stack pre-install"],
+                self.calls(),
+            )
+
+    def test_a_driver_that_there_is_not(self):
+        for value in ("etcd", "ZK", "db mc"):
+            self.refused(
+                f"NOVA_SG_DRIVER={value} is not a driver",
+                "set it to db, mc or zk",
+                NOVA_SG_DRIVER=value,
+            )
+
+    def test_a_number_of_servers_that_cannot_be(self):
+        for value in ("2", "0", "three", "5"):
+            self.refused(
+                f"NOVA_SG_ZOOKEEPER_SERVERS={value}",
+                "set it to 1 or 3",
+                NOVA_SG_ZOOKEEPER_SERVERS=value,
+            )
+
+    def test_ports_that_are_none(self):
+        for name in self.ports:
+            for value in ("zero", "0", "65536", "-1", "021", "2181 "):
+                self.refused(
+                    f"{name}={value} is not a port",
+                    "set it to a number from 1 to",
+                    **{name: value},
+                )
+        self.refused(
+            "NOVA_SG_ZOOKEEPER_PORT=65534 is not a port: set it to a number "
+            "from 1 to 65533",
+            NOVA_SG_ZOOKEEPER_SERVERS="3",
+            NOVA_SG_ZOOKEEPER_PORT="65534",
+        )
+
+    def test_ports_that_overlap(self):
+        for peer in (2176, 2181, 2183):
+            self.refused(
+                f"NOVA_SG_ZOOKEEPER_PEER_PORT={peer}",
+                "NOVA_SG_ZOOKEEPER_PORT=2181: move one of them",
+                NOVA_SG_ZOOKEEPER_SERVERS="3",
+                NOVA_SG_ZOOKEEPER_PORT="2181",
+                NOVA_SG_ZOOKEEPER_PEER_PORT=peer,
+            )
+
+    def test_addresses_that_are_none(self):
+        for value in (
+            "192.0.2.1",
+            "192.0.2.1:2181, 192.0.2.2:2181",
+            "192.0.2.1:2181,",
+            "zk://192.0.2.1:2181",
+        ):
+            self.refused(
+                f"NOVA_SG_ZOOKEEPER_ADDRESS={value}",
+                "write HOST:PORT",
+                "remove it",
+                NOVA_SG_ZOOKEEPER_ADDRESS=value,
+            )
+        for value in ("192.0.2.1", "unix:run/mc", "<None>", "[::1]:x"):
+            self.refused(
+                f"NOVA_SG_MEMCACHED_SERVERS: {value} is not a server",
+                "write HOST:PORT",
+                "remove it",
+                NOVA_SG_MEMCACHED_SERVERS=value,
+            )
+
+    def test_a_system_without_the_packages(self):
+        self.refused(
+            "NOVA_SG_DRIVER=zk needs ZooKeeper's C client library",
+            "set NOVA_SG_DRIVER to mc or db",
+            NOVA_SG_DRIVER="zk",
+            os_PACKAGE="rpm",
+        )
+
+    def test_every_variable_is_explained(self):
+        settings = (PLUGIN / "settings").read_text()
+        names = set(re.findall(r"^(NOVA_SG_\w+)=\$\{\1:-", settings, re.M))
+        self.assertLess({"NOVA_SG_DRIVER", *self.ports}, names)
+        readme = (PLUGIN / "README.rst").read_text()
+        explained = set(re.findall(r"^``(NOVA_SG_\w+)``", readme, re.M))
+        self.assertEqual(names, explained)
+
+
+class ExampleTest(TestCase):
+    """The local.conf of the documentation, run as it stands there."""
+
+    def test_many_fake_computes(self):
+        blocks = re.findall(
+            r"\n\.\. code-block:: ini\n\n((?:   .*\n|\n)+)", DOC.read_text()
+        )
+        example = textwrap.dedent(blocks[0])
+        header, _, localrc = example.partition("\n")
+        self.assertEqual("[[local|localrc]]", header)
+        computes = int(
+            re.search(r"^NUMBER_FAKE_NOVA_COMPUTE=(\d+)$", localrc, re.M)[1]
+        )
+        self.assertGreater(computes, 20)
+        # The ports of this machine are for all tests.
+        localrc += "".join(f"\n{n}={port}" for n, port in self.ports.items())
+        self.devstack("stack", localrc=localrc)
+        self.assertIn("enable_plugin nova-sg ", self.calls_file.read_text())
+        hosts = set()
+        for number in range(1, computes + 1):
+            conf = self.conf("nova-cpu.conf", f"nova-fake.conf-{number}")
+            self.assert_on(conf, "zk")
+            self.assertEqual(3, len(conf.zookeeper.address.split(",")))
+            self.assertIsNone(conf.database.connection)
+            hosts.add(conf.host)
+        self.assertEqual(computes, len(hosts))
+        self.devstack("unstack", localrc=localrc)
+        self.assert_stock()
+
+
+def process_on(port):
+    """Have something listen on a port, until it is closed."""
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind(("127.0.0.1", port))
+    listener.listen()
+    return listener
