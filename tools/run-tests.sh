@@ -183,8 +183,8 @@ fi
 export NOVA_SG_TEST_DEADLINE=$RUN_DEADLINE
 ran=0
 run_mode threads "$@"
-# Pure logic does not depend on the mode and ran already.
-run_mode eventlet --exclude-regex '^tests\.unit\.' "$@"
+# Pure logic and the programs do not depend on the mode and ran already.
+run_mode eventlet --exclude-regex '^tests\.(unit|processes)\.' "$@"
 if ((!ran)); then
     printf 'FAILED: no test matches: %s\n' "$selection"
 fi
