@@ -1,0 +1,348 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+"""Two hundred members through one restart of the backend after another.
+
+NOVA_SG_SOAK_SECONDS is how long each backend is tested, 15 by default.
+"""
+
+import collections
+import gc
+import itertools
+import os
+import random
+import sys
+import threading
+import time
+from unittest import mock
+
+from nova_sg import exception, servicegroup
+from nova_sg.conf import CONF
+from nova_sg.db import engine, schema
+from nova_sg.servicegroup import process
+from nova_sg.servicegroup.drivers import zk
+from tests import base
+from tests.fixtures.mariadb import MariaDB
+from tests.fixtures.memcached import Memcached
+from tests.fixtures.zookeeper import ZooKeeperServer
+from tests.functional import mc
+
+SECONDS = float(os.environ.get("NOVA_SG_SOAK_SECONDS", "15"))
+MEMBERS = 200
+# Seconds.
+INTERVAL = 0.2
+# Twenty-five reports. Nova's defaults allow for six, but at ten seconds each:
+# a machine that is busy with other tests may well stand still for two seconds,
+# and a server that failed is left alone for one.
+DOWN_TIME = 5.0
+# At the least; SECONDS may allow for more.
+RESTARTS = 3
+# How many seconds everybody may take to report again, after a restart.
+RECOVERY = 30
+HOSTS = [f"node{number:03}" for number in range(MEMBERS)]
+
+
+class Soak:
+    """The same for each backend; a subclass has the backend."""
+
+    def make_server(self):
+        """Return the server, configured but not started."""
+        raise NotImplementedError
+
+    def prepare(self):
+        """Do what a running server needs before the first member."""
+
+    def count_reports(self):
+        """Return how many reports the server has taken since its start."""
+        raise NotImplementedError
+
+    def count_connections(self):
+        """Return how many connections the server has from this process."""
+        raise NotImplementedError
+
+    # The most that a process ever keeps.
+    most_connections = 1
+
+    def setUp(self):
+        super().setUp()
+        self.flags(service_down_time=DOWN_TIME, report_interval=INTERVAL)
+        self.flags("servicegroup", view_refresh_interval=0.2)
+        self.server = self.make_server()
+        self.addCleanup(self.server.close)
+        self.server.start()
+        self.prepare()
+        self.addCleanup(process.reset)
+        # What raises on a thread, as on that of a timer, ends up here.
+        self.raised = []
+        hook = threading.excepthook
+        threading.excepthook = self.raised.append
+        self.addCleanup(setattr, threading, "excepthook", hook)
+
+    def test_everybody_outlives_every_restart(self):
+        end = time.monotonic() + SECONDS
+        self._warm_up()
+        before = _inventory()
+        api = servicegroup.API()
+        events = self.collect(api)
+        for host in HOSTS:
+            member = base.Member(host, interval=INTERVAL)
+            api.join(host, "compute", member)
+        self._wait_until_all_report(api)
+        restarts = 0
+        rates = []
+        while restarts < RESTARTS or time.monotonic() < end:
+            rates.append(self._rate())
+            self.server.kill()
+            time.sleep(random.uniform(0.0, 1.5))
+            self.server.start()
+            restarts += 1
+            self._wait_until_all_report(api)
+        rates.append(self._rate())
+        with self.subTest("every member is up, for everybody"):
+            self.assertEqual(HOSTS, api.get_all("compute"))
+            elsewhere = process.Shared(process.load(CONF.servicegroup_driver))
+            try:
+                # A look by somebody new, who has no verdicts to keep.
+                view = elsewhere.view("compute")
+                self.assertEqual(HOSTS, view.hosts_up())
+            finally:
+                elsewhere.close()
+        with self.subTest("nobody was called down meanwhile"):
+            self.assertEqual(
+                {"joined": MEMBERS},
+                collections.Counter(event.type for event in events),
+            )
+        with self.subTest("the reports keep to the interval"):
+            # Where nothing else needs the machine it is close to all.
+            self.assertGreater(max(rates), MEMBERS / INTERVAL / 2)
+        with self.subTest("trouble is told once and its end once"):
+            # Twice as often as it happened would be a busy machine's doing;
+            # a line for each report would be five a second.
+            self._assert_told(
+                "Cannot report the state",
+                "is reported to the group",
+                2 * restarts * MEMBERS,
+            )
+            self._assert_told(
+                "Cannot ask who is up", "says again who is up", 2 * restarts
+            )
+        with self.subTest("nothing raised"):
+            self.assertEqual([], self.raised)
+            self.assertEqual([], self.logs.matching("Unexpected"))
+            self.assertEqual([], self._failures())
+        with self.subTest("connections do not pile up"):
+            self.assertLessEqual(
+                self.count_connections(), self.most_connections
+            )
+        process.reset()
+        events.clear()
+        self._assert_nothing_leaked(before)
+
+    def _warm_up(self):
+        # What is made once and kept, such as the hub's own descriptors, is
+        # no leak.
+        api = servicegroup.API()
+        watch = api.watch("compute", lambda event: None)
+        api.join("first", "compute", base.Member("first", interval=INTERVAL))
+        base.wait_for(
+            lambda: api.get_all("compute") == ["first"],
+            RECOVERY,
+            "who joined is up",
+        )
+        watch.cancel()
+        api.leave("first", "compute")
+        base.wait_for(lambda: self._forget(api), RECOVERY, "it is forgotten")
+        process.reset()
+        self.assert_no_thread_named("nova-sg-")
+
+    @staticmethod
+    def _forget(api):
+        try:
+            api.forget("first", "compute")
+        except exception.MemberNotFound:
+            # Where being a member is to have a session, that is over.
+            pass
+        return True
+
+    def _wait_until_all_report(self, api):
+        began = time.monotonic()
+        missing = HOSTS
+
+        def all_report():
+            nonlocal missing
+            try:
+                members = api.members("compute")
+            except exception.ServiceGroupUnavailable:
+                return False
+            age = time.monotonic() - began
+            missing = set(HOSTS) - {
+                member.host
+                for member in members
+                if member.age is not None and member.age < age
+            }
+            return not missing
+
+        base.wait_for(
+            all_report,
+            RECOVERY,
+            lambda: f"{len(missing)} do not report, {sorted(missing)[:5]}",
+        )
+
+    def _failures(self):
+        return [
+            record.getMessage()
+            for record in self.logs.records
+            if "failed" in record.getMessage()
+            # ZooKeeper's own client tells of every attempt to connect.
+            and record.name != "nova_sg.zookeeper.client"
+        ]
+
+    def _assert_told(self, trouble, end, most):
+        def count(words):
+            return len(self.logs.matching(words))
+
+        base.wait_for(
+            lambda: count(trouble) == count(end),
+            RECOVERY,
+            lambda: f"{trouble!r}: {count(trouble)}, {end!r}: {count(end)}",
+        )
+        self.assertGreater(count(trouble), 0)
+        self.assertLessEqual(count(trouble), most)
+
+    def _rate(self):
+        """Return how many reports a second there are, over a second."""
+        began, before = time.monotonic(), self.count_reports()
+        time.sleep(1.0)
+        reports = self.count_reports() - before
+        return reports / (time.monotonic() - began)
+
+    def _assert_nothing_leaked(self, before):
+        after = {}
+
+        def all_given_back():
+            # Connections that nobody refers to any more are closed by the
+            # garbage collector at the latest.
+            gc.collect()
+            after.update(_inventory())
+            return all(after[kind] <= before[kind] for kind in before)
+
+        base.wait_for(
+            all_given_back, 30, lambda: f"{before} before, {after} after"
+        )
+
+
+def _inventory():
+    """Count what a process may leak."""
+    found = dict.fromkeys(("threads", "descriptors", "sockets"), 0)
+    found["threads"] = threading.active_count()
+    for number in os.listdir("/proc/self/fd"):
+        try:
+            kind = os.readlink(f"/proc/self/fd/{number}")
+        except FileNotFoundError:
+            # The one that this list was read through.
+            continue
+        found["descriptors"] += 1
+        found["sockets"] += kind.startswith("socket:")
+    greenlet = sys.modules.get("greenlet")
+    if greenlet is not None:
+        found["green threads"] = sum(
+            isinstance(thing, greenlet.greenlet) and not thing.dead
+            for thing in gc.get_objects()
+        )
+    return found
+
+
+class DbSoakTest(Soak, base.TestCase):
+    most_connections = engine.POOL_SIZE
+
+    def make_server(self):
+        return MariaDB()
+
+    def prepare(self):
+        url = self.server.create_database("soak")
+        self.flags("database", connection=url)
+        database = engine.Database(engine.url())
+        schema.sync(database)
+        database.close()
+
+    def count_reports(self):
+        return int(
+            self.server.execute(
+                "SELECT SUM(report_count) FROM services", database="soak"
+            )[0][0]
+        )
+
+    def count_connections(self):
+        return len(
+            self.server.execute(
+                "SELECT id FROM information_schema.processlist "
+                "WHERE db = 'soak'"
+            )
+        )
+
+
+class McSoakTest(Soak, base.TestCase):
+    def make_server(self):
+        server = Memcached()
+        self.flags(
+            servicegroup_driver="mc", memcached_servers=[server.address]
+        )
+        return server
+
+    def _stat(self, name):
+        raw = mc.Raw(self.server)
+        try:
+            return int(raw.stats()[name])
+        finally:
+            raw.close()
+
+    def prepare(self):
+        # It listens on a connection of its own.
+        self._idle = self._stat("curr_connections")
+
+    def count_reports(self):
+        return self._stat("cmd_set")
+
+    def count_connections(self):
+        return self._stat("curr_connections") - self._idle
+
+
+class ZkSoakTest(Soak, base.TestCase):
+    def make_server(self):
+        server = ZooKeeperServer()
+        self.flags(servicegroup_driver="zk")
+        self.flags(
+            "zookeeper",
+            address=server.address,
+            recv_timeout=4000,
+            sg_retry_interval=1,
+        )
+        return server
+
+    def prepare(self):
+        # Most reports are no business of the server's.
+        self._reports = itertools.count()
+        report = zk.ZkDriver.report
+
+        def counted(driver, membership):
+            report(driver, membership)
+            next(self._reports)
+
+        self.enterContext(
+            mock.patch.object(zk.ZkDriver, "report", new=counted)
+        )
+
+    def count_reports(self):
+        return next(self._reports)
+
+    def count_connections(self):
+        # Without the one that asks.
+        return self.server.four_letters("cons").count("sid=")
