@@ -25,6 +25,7 @@ address of an object: C may call late, twice or never and cannot touch freed
 memory.
 """
 
+import contextlib
 import types
 from typing import Any
 
@@ -172,7 +173,23 @@ def load() -> types.SimpleNamespace:
         raise exceptions.LibraryNotFound(
             f"ZooKeeper needs the C client {SONAME}: install Debian's "
             f"package libzookeeper-mt2 ({exc})") from exc
+    libc = ffi.dlopen(None)
+    _find_all(zk)
+    _find_all(libc)
     # Of two threads that load at once one wins, in one atomic step and
     # without a lock that a fork could leave taken.
     return _loaded.setdefault("library", types.SimpleNamespace(
-        ffi=ffi, zk=zk, libc=ffi.dlopen(None)))
+        ffi=ffi, zk=zk, libc=libc))
+
+
+def _find_all(library: Any) -> None:
+    """Look up every name now, instead of when it is first used.
+
+    cffi does that under a lock, which under eventlet is a green one; and
+    threads that are not Python's, and must not touch such a lock, use the
+    library, too (offhub.py).
+    """
+    for name in dir(library):
+        # Each of the two libraries has a part of what is declared.
+        with contextlib.suppress(AttributeError, KeyError):
+            getattr(library, name)

@@ -452,7 +452,9 @@ def _close_all() -> None:
 def _forked() -> None:
     # The C client's threads were not copied, and its locks may have been
     # held: the child makes no C call on a zhandle_t of the parent, not even
-    # to free it.
+    # to free it. One lock cannot be helped: glibc's resolver, which the
+    # parent's C client uses for a moment when it connects. A child forked
+    # in that moment would wait for it; its init() can be given a timeout.
     global _numbers
     _numbers = threading.Lock()
     for session in list(_sessions.values()):
