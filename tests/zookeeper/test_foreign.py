@@ -32,6 +32,10 @@ class ForeignThreadTest(unittest.TestCase):
             library.libc.usleep(1)
             return True
 
+        # Starting a thread is Python's own business, and may wait.
+        offhub.run(lambda: True, found.append)
+        wait_for(lambda: found, message="a first job has ended")
+        found.clear()
         # The lock under which cffi looks up what it does not know yet.
         with library.ffi._lock:
             offhub.run(use, found.append)
