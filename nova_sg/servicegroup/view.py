@@ -189,6 +189,10 @@ class GroupView:
         age = None
         if known.last_report is not None:
             age = max(0.0, now - known.last_report)
+        elif known.last_seen is not None:
+            # Before our time; by two clocks, for people only.
+            passed = datetime.datetime.now(datetime.UTC) - known.last_seen
+            age = max(0.0, passed.total_seconds())
         return Member(
             group=self.group,
             host=host,

@@ -261,9 +261,10 @@ class ToolsTest(zk.ZkTestCase):
         shown = self.nova_sg(
             config,
             *("show", "node1", "-f", "value"),
-            *("-c", "State", "-c", "Reason", "-c", "Last Seen"),
+            *("-c", "State", "-c", "Reason", "-c", "Last Seen", "-c", "Age"),
         )
-        state, seen, reason = shown.splitlines()
+        state, seen, age, reason = shown.splitlines()
+        self.assertRegex(age, r"^\d+\.\d")
         self.assertEqual(("down", "left the group"), (state, reason))
         self.assertRegex(seen, r"^20\d\d-")
         self.nova_sg(config, "forget", "node1")

@@ -92,8 +92,10 @@ class QuestionsTest(zk.ZkTestCase):
         for _ in range(10_000):
             self.assertTrue(self.is_up("one"))
         took = time.monotonic() - begun
-        for _ in range(100):
+        # Long enough for many a look of the view.
+        while time.monotonic() < begun + 1:
             self.assertEqual(["one", "two"], self.api.get_all("compute"))
+            time.sleep(0.01)
         self.assertLessEqual(self.packets() - before, asking)
         zk.say(f"service_is_up: {10_000 / took:.0f}/s")
 

@@ -190,7 +190,10 @@ class ZkDriver(base.Driver):
                 "installed has no TLS"
             )
         self._address = CONF.zookeeper.address
-        self._timeout = CONF.zookeeper.recv_timeout / 1000
+        # How long a call may take, in seconds: reports have to go on.
+        self._timeout = min(
+            CONF.zookeeper.recv_timeout / 1000, CONF.service_down_time / 2
+        )
         self._acl = _acl()
         self._lock = threading.Lock()
         self._session_made: evzookeeper.ZKSession | None = None
@@ -246,8 +249,10 @@ class ZkDriver(base.Driver):
         except zookeeper.ZooKeeperException as error:
             raise self._error(str(error) or type(error).__name__) from error
 
-    def _connected(self, session: evzookeeper.ZKSession) -> None:
-        if not session.wait_connected(self._timeout):
+    def _connected(
+        self, session: evzookeeper.ZKSession, wait: bool = True
+    ) -> None:
+        if not session.wait_connected(self._timeout if wait else 0):
             raise self._error("no server is connected")
 
     def _error(self, text: str) -> exception.BackendError:
@@ -289,7 +294,8 @@ class ZkDriver(base.Driver):
                     acl=self._acl,
                     async_mode=True,
                 )
-            self._connected(session)
+            # Who has joined waits for nobody: the next report comes soon.
+            self._connected(session, wait=not joined.joined)
             self._make_sure(session, membership, joined)
 
     def _name(self, membership: base.Membership, session_id: int) -> str:
@@ -459,7 +465,7 @@ class ZkDriver(base.Driver):
             facts,
             complete=True,
             interrupted=interrupted,
-            rejoin=2 * self._timeout,
+            rejoin=2 * CONF.zookeeper.recv_timeout / 1000,
         )
 
     def _read_member(self, name: str) -> str | None:
