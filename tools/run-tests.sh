@@ -16,7 +16,9 @@
 # Usage: tools/run-tests.sh [SELECTION...]
 #
 # A selection is a regular expression; tests whose names match any of them
-# run, and the style checks do not. Environment: PYTHON, the Python to use.
+# run, and the style checks do not. Environment: PYTHON, the Python to use;
+# NOVA_SG_LONG=1, to run the tests on a real Nova for every driver in every
+# mode, which takes half an hour (tools/run-tests.sh tests.nova: only them).
 #
 # The last line says "N passed, N failed": tests over all runs, each style
 # check counted as one. Exit status 0 only if nothing failed.

@@ -24,11 +24,31 @@ oslo.config opens the sources that a file names each time it reads it, which
 Nova does twice: once before it patches the standard library, when nothing may
 be imported, and once for good. Our source has no options to give; that it is
 opened is all it is for.
+
+To open one source oslo.config loads all that are installed, and with them
+what they are made of. What must not be there before the patching, is made to
+go again.
 """
+
+import sys
 
 from oslo_config import sources
 
 from nova_sg.nova import hook
+
+
+# What other sources bring: libraries that keep what they find unpatched, and
+# who has a hold on them.
+_UNTIMELY = (
+    "castellan",
+    "oslo_config.sources._uri",
+    "oslo_context",
+    "oslo_log",
+    "oslo_serialization",
+    "oslo_utils",
+    "requests",
+    "urllib3",
+)
 
 
 class Driver(sources.ConfigurationSourceDriver):
@@ -36,6 +56,10 @@ class Driver(sources.ConfigurationSourceDriver):
 
     def open_source_from_opt_group(self, conf, group_name):
         hook.install()
+        if "nova.monkey_patch" in sys.modules and (
+            "nova.conf" not in sys.modules
+        ):
+            _forget()
         return _Nothing()
 
     def list_options_for_discovery(self):
@@ -47,3 +71,10 @@ class _Nothing(sources.ConfigurationSource):
 
     def get(self, group_name, option_name, opt):
         return sources._NoValue, None
+
+
+def _forget() -> None:
+    """Have who imports one of these later get it anew, patched or not."""
+    for name in list(sys.modules):
+        if any(name == one or name.startswith(f"{one}.") for one in _UNTIMELY):
+            del sys.modules[name]

@@ -399,39 +399,3 @@ class NovaDatabaseTest(db.MariaDBTestCase):
             [], [text for text in said if not HARMLESS.match(text)]
         )
         self.assertEqual(before, self.contents())
-
-
-class NovaTestsTest(db.TestCase):
-    """Nova's own unit tests, unchanged, on nova_sg."""
-
-    MODULES = (
-        "nova.tests.unit.servicegroup.test_api",
-        "nova.tests.unit.servicegroup.test_db_servicegroup",
-    )
-    RUNNER = os.path.join(os.path.dirname(__file__), "..", "nova_runner.py")
-
-    def _run(self, disable_eventlet):
-        done = subprocess.run(
-            [
-                *(nova.python(), "-P", os.path.abspath(self.RUNNER)),
-                *self.MODULES,
-            ],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            cwd=self.folder,
-            env={
-                **os.environ,
-                "OS_NOVA_DISABLE_EVENTLET_PATCHING": disable_eventlet,
-            },
-        )
-        last = done.stdout.splitlines()[-1]
-        self.assertRegex(last, r"^\d+ run, 0 failed, 0 skipped$", done.stdout)
-        self.assertGreaterEqual(int(last.split()[0]), 10)
-        self.assertEqual(0, done.returncode)
-
-    def test_on_native_threads(self):
-        self._run("True")
-
-    def test_on_eventlet(self):
-        self._run("False")

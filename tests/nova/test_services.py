@@ -1,0 +1,233 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+
+"""Nova's services come and go: what the API and the scheduler say of it."""
+
+import datetime
+import time
+
+from nova_sg.conf import servicegroup
+from tests.fixtures import process
+from tests.fixtures.novarig import cloud as novarig
+from tests.nova import base
+
+# The looks of who asks a backend now and then.
+REFRESH = next(
+    opt.default
+    for opt in servicegroup.SERVICEGROUP_OPTS
+    if opt.name == "view_refresh_interval"
+)
+
+
+class Services:
+    """Tests of one driver in one mode."""
+
+    def _bound(self):
+        """Return the seconds within which a killed member is listed down."""
+        if self.DRIVER == "zk":
+            return novarig.SESSION_TIMEOUT / 1000 + 1
+        down_time = self.cloud.service_down_time
+        return down_time + (REFRESH if self.DRIVER == "mc" else 0) + 1
+
+    def test_killed_and_started_again(self):
+        cloud = self.cloud
+        self.assertEqual(
+            novarig.COMPUTE_HOST,
+            process.wait_for(
+                cloud.select_host, 60, "the scheduler finds the compute"
+            ),
+        )
+        cloud.compute.kill()
+        took = cloud.wait_for_state("nova-compute", "down")
+        self.assertLess(took, self._bound() + base.SLACK)
+        # Another process, which looks by itself.
+        process.wait_for(
+            lambda: cloud.select_host() is None,
+            REFRESH + base.SLACK,
+            "the scheduler refuses the compute",
+        )
+        came = self.restart_compute()
+        # Nova's first report comes five seconds after it has joined.
+        self.assertLess(came, REFRESH + base.SLACK - 0.5)
+        self.assertEqual(
+            novarig.COMPUTE_HOST,
+            process.wait_for(
+                cloud.select_host, 30, "the scheduler takes the compute"
+            ),
+        )
+        print(
+            f"{self.DRIVER} {self.MODE}: killed, listed down after "
+            f"{took:.1f} s; joined, listed up after {came:.1f} s"
+        )
+
+    def test_clean_stop(self):
+        cloud = self.cloud
+        cloud.compute.stop()
+        took = cloud.wait_for_state("nova-compute", "down")
+        # By its silence it would be more than service_down_time less the
+        # interval of one report.
+        self.assertLess(took, cloud.service_down_time - 1 - 0.5)
+        [service] = cloud.get("/os-services?binary=nova-compute")["services"]
+        self.assertIsNotNone(service["updated_at"])
+        print(
+            f"{self.DRIVER} {self.MODE}: stopped, listed down after "
+            f"{took:.1f} s"
+        )
+
+    def test_updated_at(self):
+        seen = [self._last_seen() for _ in range(2)]
+
+        def grows():
+            seen.append(self._last_seen())
+            return seen[-1] > seen[0]
+
+        process.wait_for(grows, 10, lambda: f"updated_at grows: {seen}")
+        age = datetime.datetime.now(datetime.UTC) - seen[-1]
+        self.assertLess(abs(age.total_seconds()), self.cloud.service_down_time)
+
+    def _last_seen(self):
+        answer = self.cloud.get("/os-services?binary=nova-compute")
+        [service] = answer["services"]
+        if service["updated_at"] is None:
+            # A record that has been made a moment ago.
+            return datetime.datetime.min.replace(tzinfo=datetime.UTC)
+        moment = datetime.datetime.fromisoformat(service["updated_at"])
+        return moment.replace(tzinfo=datetime.UTC)
+
+    def test_what_a_heartbeat_costs(self):
+        """Statements that write services' records, while all report."""
+        mariadb = self.cloud.site.mariadb
+        mariadb.execute("SET GLOBAL log_output = 'TABLE'")
+        mariadb.execute("TRUNCATE mysql.general_log")
+        mariadb.execute("SET GLOBAL general_log = 1")
+        try:
+            time.sleep(5)
+        finally:
+            mariadb.execute("SET GLOBAL general_log = 0")
+        # Only the services themselves: not what the API reads.
+        [[count]] = mariadb.execute(
+            "SELECT COUNT(*) FROM mysql.general_log "
+            "WHERE argument LIKE 'UPDATE services%%'"
+        )
+        if self.DRIVER in ("mc", "zk"):
+            self.assertEqual(0, count)
+        else:
+            self.assertGreater(count, 5)
+
+    def test_connections(self):
+        """The processes that report and ask, with few connections."""
+        cloud = self.cloud
+        database = {cloud.site.mariadb.port}
+        # The computes of a Nova have no database.
+        self.assertEqual(0, base.connections(cloud.compute.pid, database))
+        for _ in range(20):
+            cloud.states("nova-compute")
+        servers = {
+            "mc": [server.port for server in cloud.site.memcached],
+            "zk": [server.port for server in cloud.site.zookeeper.servers],
+        }.get(self.DRIVER)
+        if servers is None:
+            return
+        expected = len(servers) if self.DRIVER == "mc" else 1
+        for service in (cloud.compute, cloud.api):
+            found = sum(
+                base.connections(pid, servers)
+                for pid in base.family(service.pid)
+            )
+            self.assertEqual(expected, found, service)
+
+
+    def test_nothing_came_before_the_patching(self):
+        cloud = self.cloud
+        for service in cloud.services:
+            found = base.log_lines(service, "imported prior to")
+            self.assertEqual([], found, service)
+            green = base.log_lines(service, "Eventlet based concurrency")
+            self.assertEqual(self.MODE == "eventlet", bool(green), service)
+
+
+class WithoutControl:
+    """Tests of drivers that need neither conductor nor RabbitMQ."""
+
+    def test_conductor_and_rabbitmq_stop(self):
+        cloud = self.cloud
+        cloud.conductor.kill()
+        silence = cloud.service_down_time + REFRESH + 1
+        living = ("nova-scheduler", "nova-compute")
+        self.assert_stays("up", living, silence)
+        # Nobody reports by it, so nobody waits for an answer.
+        self.assertEqual(0, cloud.site.rabbitmq.messages("conductor"))
+        cloud.site.rabbitmq.stop()
+        self.assert_stays("up", living, silence)
+        # What is killed now is down nevertheless, and does not rise when
+        # conductor works off what has been waiting for it.
+        cloud.compute.kill()
+        cloud.wait_for_state("nova-compute", "down")
+        cloud.site.rabbitmq.start()
+        cloud.conductor.start()
+        cloud.wait_for_state("nova-conductor", "up")
+        self.assert_stays("down", ["nova-compute"], 5)
+
+
+class WaitingHeartbeat:
+    """What a heartbeat does that reaches conductor after its sender's end."""
+
+    def test_killed_while_its_heartbeat_waits(self):
+        cloud = self.cloud
+        cloud.conductor.kill()
+        process.wait_for(
+            lambda: cloud.site.rabbitmq.messages("conductor"),
+            30,
+            "a heartbeat waits for conductor",
+        )
+        cloud.compute.kill()
+        cloud.wait_for_state("nova-compute", "down")
+        cloud.conductor.start()
+        begun = cloud.wait_for_state("nova-compute", "up", timeout=120)
+        took = cloud.wait_for_state("nova-compute", "down")
+        self.assertLess(took, cloud.service_down_time + base.SLACK)
+        print(
+            f"{self.DRIVER} {self.MODE}: dead, listed up {begun:.1f} s after "
+            f"conductor's start, for {took:.1f} s"
+        )
+
+
+class ServicesAndWithoutControl(WithoutControl, Services):
+    """All tests of a driver that needs no conductor."""
+
+
+class ServicesAndWaitingHeartbeat(WaitingHeartbeat, Services):
+    """All tests of a driver that goes by conductor."""
+
+
+base.make_variants(
+    globals(),
+    ServicesAndWithoutControl,
+    [
+        ("mc", "threads", False),
+        ("mc", "eventlet", True),
+        ("zk", "threads", True),
+        ("zk", "eventlet", False),
+    ],
+)
+base.make_variants(
+    globals(),
+    ServicesAndWaitingHeartbeat,
+    [("db", "threads", True), ("db", "eventlet", False)],
+)
+# Nova without us, to know what it does.
+base.make_variants(
+    globals(),
+    WaitingHeartbeat,
+    [("stock", "threads", False), ("stock", "eventlet", False)],
+)
