@@ -27,6 +27,8 @@ set +o xtrace
 # What three servers and their clients are called, in DevStack and systemd.
 NOVA_SG_ZOOKEEPER_SERVICES=(nova-sg-zk-1 nova-sg-zk-2 nova-sg-zk-3)
 NOVA_SG_MEMCACHED_SERVICE=nova-sg-memcached
+# What members and observers have to agree on.
+NOVA_SG_TIMES=(report_interval service_down_time)
 
 
 # The variables
@@ -211,7 +213,7 @@ function configure_nova_sg {
 }
 
 function _configure_nova_sg_in {
-    local conf=$1 sources
+    local conf=$1 sources option value
     sources=$(iniget "$conf" DEFAULT config_source)
     sources=${sources// /}
     if [[ ,$sources, != *,nova_sg,* ]]; then
@@ -228,6 +230,14 @@ function _configure_nova_sg_in {
         iniset "$conf" zookeeper address "$(_nova_sg_zookeeper_address)"
         ;;
     esac
+    # DevStack gives these to nova.conf alone. A cell's conductor with Nova's
+    # defaults would take a compute for dead between two of its reports.
+    for option in "${NOVA_SG_TIMES[@]}"; do
+        value=$(iniget "$NOVA_CONF" DEFAULT "$option")
+        if [[ -n $value && -z $(iniget "$conf" DEFAULT "$option") ]]; then
+            iniset "$conf" DEFAULT "$option" "$value"
+        fi
+    done
 }
 
 # unconfigure_nova_sg - give Nova's files back as they were
@@ -260,6 +270,14 @@ function _unconfigure_nova_sg_in {
     done
     inidelete "$conf" zookeeper address
     inidelete "$conf" nova_sg driver
+    if [[ $conf == "$NOVA_CONF_DIR"/nova_cell*.conf ]]; then
+        for option in "${NOVA_SG_TIMES[@]}"; do
+            if [[ $(iniget "$conf" DEFAULT "$option") == \
+                $(iniget "$NOVA_CONF" DEFAULT "$option") ]]; then
+                inidelete "$conf" DEFAULT "$option"
+            fi
+        done
+    fi
     # Sections that are empty now, with the empty line that iniset put above.
     for section in zookeeper nova_sg; do
         sed -i -z "s/\n\n\[$section\]\n\(\n\|\[\|\$\)/\n\1/" "$conf"

@@ -32,7 +32,13 @@ from unittest import mock
 
 from oslo_config import cfg
 
-from nova_sg.conf import database, memcache, servicegroup, zookeeper
+from nova_sg.conf import (
+    database,
+    memcache,
+    service,
+    servicegroup,
+    zookeeper,
+)
 from nova_sg.nova import hook
 from tests.fixtures import nova, process, watchdog
 
@@ -179,6 +185,7 @@ class TestCase(unittest.TestCase):
         """Return what a service reads from these files of /etc/nova."""
         conf = cfg.ConfigOpts()
         conf.register_opts([cfg.StrOpt("host"), *memcache.DEFAULT_OPTS])
+        conf.register_opts(service.SERVICE_OPTS)
         conf.register_opts(servicegroup.DEFAULT_OPTS)
         conf.register_opts(zookeeper.ZOOKEEPER_OPTS, group="zookeeper")
         conf.register_opts(database.DATABASE_OPTS, group="database")
@@ -252,6 +259,14 @@ class DbTest(TestCase):
         self.assertEqual(
             ["pip_uninstall nova-sg in /v/nova"], self.calls("pip_uninstall")
         )
+
+    def test_all_agree_on_the_times(self):
+        localrc = {"NOVA_SERVICE_REPORT_INTERVAL": 30, "NOVA_NUM_CELLS": 2}
+        self.devstack("stack", localrc=localrc)
+        for name in ("nova.conf", "nova_cell2.conf", "nova-cpu.conf"):
+            conf = self.conf(name)
+            self.assertEqual(30, conf.report_interval, name)
+            self.assertEqual(180, conf.service_down_time, name)
 
     def test_what_devstack_writes_beside_it_is_waited_for(self):
         self.devstack("stack", localrc={})

@@ -26,6 +26,9 @@ PLUGIN=$HERE/../../../devstack
 # shellcheck source=tests/processes/devstack/functions.sh
 source "$HERE/functions.sh"
 
+# DevStack's log is a trace, which a plugin must not end.
+exec {BASH_XTRACEFD}>"$FOLDER/trace"
+set -o xtrace
 # unstack.sh and clean.sh go on after an error, stack.sh does not.
 if [[ $MODE == stack ]]; then
     set -o errexit
