@@ -49,6 +49,16 @@ class Raw:
         self._send(f"set {key} {flags} {expire} {len(value)}", value)
         self._expect(b"STORED")
 
+    def fill(self, key, pattern):
+        """Set a value that is as long as memcached takes any."""
+        value = pattern * (1_048_000 // len(pattern))
+        self.set(key, value)
+        for size in 100, 10, 1:
+            answer = b"STORED"
+            while answer == b"STORED":
+                self._send(f"append {key} 0 0 {size}", pattern[-1:] * size)
+                answer = self._lines.readline().strip()
+
     def set_many(self, items):
         """Set many values at once: {key: bytes}."""
         commands = []
