@@ -166,7 +166,7 @@ class ClockTest(db.MariaDBTestCase):
         # And nobody lives on by it.
         dead.report_interval = 0
         process.shared().reporter._by_service[id(dead)].stop()
-        self.flags(service_down_time=2.0)
+        self.flags(service_down_time=4.0)
         self.wait_for_state("down", "dead")
         for step in (3600, 0):
             self.set_database_clock(step)
