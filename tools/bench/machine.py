@@ -40,8 +40,9 @@ def facts() -> dict[str, str]:
     found = {
         "processor": _processor(),
         "cores": str(len(os.sched_getaffinity(0))),
-        "load before": f"{os.getloadavg()[0]:.2f}",
-        "system": f"{platform.system()} {platform.release()}",
+        "load average before": f"{os.getloadavg()[0]:.2f}",
+        # Without what a distribution adds to the number.
+        "system": f"{platform.system()} {platform.release().split('-')[0]}",
         "python": platform.python_version(),
         "mariadb": _version("mariadbd", "/usr/sbin/mariadbd"),
         "memcached": _version("memcached"),
