@@ -215,7 +215,7 @@ def sessions():
 
 class KillTest(base.TestCase):
     def test_down_after_service_down_time_and_not_before(self):
-        self.configure(service_down_time=3)
+        self.configure(service_down_time=5)
         api = self.observe()
         agents = [self.agent("one"), self.agent("two")]
         for agent in agents:
@@ -230,8 +230,8 @@ class KillTest(base.TestCase):
         while (one := look()).state == "up":
             self.assertLess(time.monotonic() - killed, base.PATIENCE)
             time.sleep(0.05)
-        self.assertGreater(one.age, 3)
-        self.assertRegex(one.reason, r"last report [\d.]+ s ago, allowed .* 3")
+        self.assertGreater(one.age, 5)
+        self.assertRegex(one.reason, r"last report [\d.]+ s ago, allowed .* 5")
         self.assertEqual("up", api.member("compute", "two").state)
         # The other agent has noticed, too, and says so.
         agents[1].wait_for_log("one in the group compute: down (last report")
@@ -239,21 +239,19 @@ class KillTest(base.TestCase):
 
 class TransitionsTest(base.TestCase):
     def test_what_happens_to_others_is_logged(self):
-        self.configure(service_down_time=3)
+        self.configure(service_down_time=5)
         observer = self.agent("observer")
         self.wait_for_state("observer", "up")
         other = self.agent("other")
-        observer.wait_for_log("INFO nova_sg.manager [-] other in the group "
-                              "compute: joined (last report")
+        said = "nova_sg.manager [-] other in the group compute:"
+        # The first look may come before the first report.
+        observer.wait_for_log(f"INFO {said} joined (")
         other.kill()
-        observer.wait_for_log("WARNING nova_sg.manager [-] other in the group "
-                              "compute: down (last report")
+        observer.wait_for_log(f"WARNING {said} down (last report")
         other = self.agent("other")
-        observer.wait_for_log("INFO nova_sg.manager [-] other in the group "
-                              "compute: up (last report")
+        observer.wait_for_log(f"INFO {said} up (last report")
         other.stop()
-        observer.wait_for_log("INFO nova_sg.manager [-] other in the group "
-                              "compute: left (left the group)")
+        observer.wait_for_log(f"INFO {said} left (left the group)")
         observer.stop()
         lines = [
             line for line in observer.log.splitlines() if "manager" in line

@@ -394,21 +394,21 @@ class EveryBackendTest(base.TestCase):
 
     def test_memcached(self):
         server = process.shared(memcached.Memcached)
-        # The server is shared, the group is not.
         self.check(
-            "servicegroup_driver = mc\n"
-            f"memcached_servers = {server.address}\n"
-            f"topic = {os.path.basename(self.folder)}"
+            f"servicegroup_driver = mc\nmemcached_servers = {server.address}"
         )
 
     def check(self, backend):
-        self.configure(backend, service_down_time=5)
+        # The servers are shared, the group is not.
+        group = os.path.basename(self.folder)
+        self.configure(f"topic = {group}\n{backend}", service_down_time=5)
+        listed = ("list", "--group", group, "-f", "json")
         if "mysql" in backend:
             self.do("db", "sync")
         agent = self.agent("node")
         self.wait_for_state("node", "up")
         self.assertEqual("up\n", self.do("is-up", "node"))
-        row = json.loads(self.do("list", "-f", "json"))[0]
+        (row,) = json.loads(self.do(*listed))
         self.assertEqual(("node", "up"), (row["Host"], row["State"]))
         self.do("force-down", "node")
         result = self.nova_sg("is-up", "node")
@@ -423,7 +423,7 @@ class EveryBackendTest(base.TestCase):
         self.assertEqual("down", shown["State"])
         self.assertIsNotNone(shown["Last Seen"])
         self.do("forget", "node")
-        self.assertEqual([], json.loads(self.do("list", "-f", "json")))
+        self.assertEqual([], json.loads(self.do(*listed)))
         self.assertEqual(2, self.nova_sg("is-up", "node").status)
 
 
