@@ -37,8 +37,10 @@ from nova_sg import servicegroup
 from nova_sg.conf import CONF
 # What takes long: they are to be at the work itself at the same time.
 import alembic.command
-from nova_sg.servicegroup import process
+from nova_sg.servicegroup import process, reporter
 
+# However busy the machine.
+reporter.JOIN_WAIT = 60
 folder, host = sys.argv[1:]
 CONF([], project="nova-sg", default_config_files=[])
 CONF.set_override("state_path", folder)

@@ -40,6 +40,7 @@ if connection:
 CONF.set_override("report_interval", 0.1)
 # A child stays until its second report: long enough to be seen.
 reporter.INITIAL_REPORTING_DELAY = 2
+reporter.JOIN_WAIT = 60
 CONF.set_override("service_down_time", 20)
 CONF.set_override("view_refresh_interval", 0.05, "servicegroup")
 

@@ -20,16 +20,20 @@ import datetime
 import logging
 import threading
 import time
+from unittest import mock
 
 import pymysql
 import sqlalchemy as sa
 
 from nova_sg import exception
-from nova_sg.servicegroup import process
+from nova_sg.servicegroup import process, reporter
 from tests.base import wait_for
 from tests.fixtures import mariadb
 from tests.fixtures import process as servers
 from tests.functional import db
+
+# What join waits for the first report where a test does not make it longer.
+JOIN_WAIT = reporter.JOIN_WAIT
 
 REPORT_TROUBLE = "Cannot report the state of one"
 REPORT_AGAIN = "The state of one is reported to the group compute again"
@@ -430,6 +434,10 @@ class LockTest(TroubleTestCase):
 
 
 class JoinTest(TroubleTestCase):
+    def setUp(self):
+        super().setUp()
+        self.enterContext(mock.patch.object(reporter, "JOIN_WAIT", JOIN_WAIT))
+
     def test_join_while_the_server_is_down(self):
         self.server.kill()
         begun = time.monotonic()
@@ -460,6 +468,7 @@ class JoinTest(TroubleTestCase):
 
     def test_leave_while_the_server_is_down(self):
         self.join("one")
+        self.wait_for_report("one")
         self.server.kill()
         with self.assertRaisesRegex(exception.BackendError, "127.0.0.1"):
             self.api.leave("one", "compute")
@@ -474,6 +483,7 @@ class JoinTest(TroubleTestCase):
     def test_a_database_without_the_table(self):
         self.sql("DROP TABLE services")
         member = self.join("one")
+        self.wait_for_log(REPORT_TROUBLE)
         self.assertIn("nova-sg db sync", self.logs.matching(REPORT_TROUBLE)[0])
         self.assertNotIn(db.PASSWORD, self.logs.matching(REPORT_TROUBLE)[0])
         with self.assertRaisesRegex(
