@@ -67,6 +67,22 @@ apt-get -q -o DPkg::Lock::Timeout=300 install \
 EOF
 }
 
+# Install what bindep.txt names and this machine has not.
+install_packages() {
+    local missing=() package
+    if ! command -v dpkg-query >/dev/null; then
+        say 'Not a Debian system: make sure of what bindep.txt names yourself'
+        return
+    fi
+    while read -r package; do
+        dpkg-query --show --showformat='${db:Status-Status}' "$package" \
+            2>/dev/null | grep -qx installed || missing+=("$package")
+    done < <(sed -n 's/^\([a-z0-9][^ ]*\) *\[.*platform:dpkg.*/\1/p' "$ROOT/bindep.txt")
+    if ((${#missing[@]})); then
+        apt_install "${missing[@]}"
+    fi
+}
+
 # Print the path of a Python >= 3.11, if possible one that can make virtual
 # environments. $PYTHON, where set, is the only candidate.
 find_python() {

@@ -35,22 +35,6 @@ passed=0
 failed=0
 skipped=0
 
-# Install what bindep.txt names and this machine has not.
-install_packages() {
-    local missing=() package
-    if ! command -v dpkg-query >/dev/null; then
-        say 'Not a Debian system: make sure of what bindep.txt names yourself'
-        return
-    fi
-    while read -r package; do
-        dpkg-query --show --showformat='${db:Status-Status}' "$package" \
-            2>/dev/null | grep -qx installed || missing+=("$package")
-    done < <(sed -n 's/^\([a-z0-9][^ ]*\) *\[.*platform:dpkg.*/\1/p' bindep.txt)
-    if ((${#missing[@]})); then
-        apt_install "${missing[@]}"
-    fi
-}
-
 # style_check NAME COMMAND...
 style_check() {
     local name=$1

@@ -28,6 +28,7 @@ from oslo_log import log as logging
 from nova_sg import exception, servicegroup
 from nova_sg.conf import servicegroup as options
 from nova_sg.nova import workers
+from nova_sg.servicegroup import api as api_module
 from nova_sg.servicegroup import process
 from nova_sg.servicegroup.drivers import db
 
@@ -58,8 +59,43 @@ class NovaDbDriver(db.DbDriver):
         pass
 
 
+class NovaGroupDriver(api_module.GroupDriver):
+    """What asks, where members may still report by another driver."""
+
+    def is_up(self, member: Mapping) -> bool:
+        return super().is_up(member) or self._reports_elsewhere(member)
+
+    def _reports_elsewhere(self, member: Mapping) -> bool:
+        """Whether a member has not come over from the db driver yet.
+
+        That is one that our backend has never seen, and whose record says
+        that it has reported of late; nobody writes that down who reports to
+        us. Whether it has left is left aside: it does so to come over.
+        """
+        shared = self.shared()
+        if shared.driver.name == "db" or (
+            shared.view(member["topic"]).knows(member["host"])
+        ):
+            return False
+        record = _records().read_reference(member)
+        return (
+            record is not None
+            and record.reported
+            and abs(record.age) <= self.service_down_time
+        )
+
+
+@functools.cache
+def _records() -> NovaDbDriver:
+    return NovaDbDriver()
+
+
 class API(servicegroup.API):
     """nova_sg's API, in the place of nova.servicegroup.API."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._driver = NovaGroupDriver()
 
     def join(
         self, member: str | Mapping, group: str, service: Any = None

@@ -36,7 +36,6 @@ from oslo_config import sources
 
 from nova_sg.nova import hook
 
-
 # What other sources bring: libraries that keep what they find unpatched, and
 # who has a hold on them.
 _UNTIMELY = (

@@ -104,6 +104,10 @@ class GroupView:
         verdict = self._verdicts.get(host)
         return verdict is not None and verdict.state == detector.UP
 
+    def knows(self, host: str) -> bool:
+        """Whether host was a member at the last look, up or not."""
+        return host in self._verdicts
+
     def hosts_up(self) -> list[str]:
         """Return the names of the members that are up.
 

@@ -1,0 +1,114 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+
+"""From Nova's own driver to nova_sg's, while everything runs."""
+
+import collections
+import threading
+import time
+import unittest
+
+from tests.fixtures import novarig
+from tests.nova import base
+
+BINARIES = ("nova-conductor", "nova-scheduler", "nova-compute")
+
+
+class _Client:
+    """Asks for the services, over and over, and remembers the answers."""
+
+    def __init__(self, cloud):
+        self._cloud = cloud
+        #: What is being done, for who reads of a failure.
+        self.step = "beginning"
+        self._stopping = threading.Event()
+        self.states = collections.Counter()
+        #: Who was listed down, in what step, and when.
+        self.down = []
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self):
+        while not self._stopping.wait(0.1):
+            try:
+                answer = self._cloud.get("/os-services")
+            except OSError:
+                # The API itself is being restarted.
+                continue
+            for service in answer["services"]:
+                state = service["binary"], service["state"]
+                self.states[state] += 1
+                if service["state"] != "up":
+                    self.down.append((*state, self.step, time.time()))
+
+    def stop(self):
+        self._stopping.set()
+        self._thread.join()
+
+
+class UpgradeTest(unittest.TestCase):
+    """Nobody is listed down on the way, if the order is right.
+
+    First every service comes to nova_sg's db driver, in any order. Then who
+    asks comes to zk: API, scheduler and conductor take whom ZooKeeper does
+    not know by the services table. The computes come last: who reads the
+    table alone would miss their reports there.
+    """
+
+    # A service that restarts is silent for so long, at most.
+    DOWN_TIME = 20
+
+    def _restart(self, cloud, client, name, driver):
+        client.step = f"{name} comes to {driver}"
+        service = getattr(cloud, name)
+        cloud.configure(name, driver)
+        begun = time.monotonic()
+        service.stop()
+        before = base.log_lines(service, "Join ServiceGroup")
+        service.start()
+        if name != "api":
+            base.process.wait_for(
+                lambda: len(base.log_lines(service, "Join ServiceGroup"))
+                > len(before),
+                60,
+                f"{name} joins",
+            )
+        self.assertLess(time.monotonic() - begun, self.DOWN_TIME)
+        # Everybody looks once more.
+        time.sleep(3)
+
+    def test_stock_to_db_to_zk(self):
+        for mode in novarig.cloud.MODES if base.LONG else ("threads",):
+            with self.subTest(mode):
+                self._test(mode)
+
+    def _test(self, mode):
+        with novarig.Cloud(
+            base.site(), "stock", mode, service_down_time=self.DOWN_TIME
+        ) as cloud:
+            client = _Client(cloud)
+            self.addCleanup(client.stop)
+            for name in ("compute", "api", "conductor", "scheduler"):
+                self._restart(cloud, client, name, "db")
+            for name in ("api", "scheduler", "conductor", "compute"):
+                self._restart(cloud, client, name, "zk")
+            client.step = "the end"
+            # All reports of the db driver are old, now.
+            time.sleep(self.DOWN_TIME)
+            client.stop()
+            self.assertEqual([], client.down[:3], cloud.log_tails())
+            for binary in BINARIES:
+                self.assertGreater(client.states[binary, "up"], 100)
+            cloud.compute.kill()
+            took = cloud.wait_for_state("nova-compute", "down")
+            self.assertLess(took, self.DOWN_TIME / 2)

@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+# A real Nova on this machine, to try nova_sg on: MariaDB, RabbitMQ, placement,
+# conductor, scheduler, API and a compute with Nova's fake driver, on loopback.
+# It runs until Ctrl-C and leaves nothing behind.
+#
+# Usage: tools/nova-rig.sh [--driver zk|mc|db|stock] [--mode threads|eventlet]
+#                          [--help] ... [COMMAND...]
+set -euo pipefail
+
+# shellcheck source=tools/lib.sh
+source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+cd "$ROOT"
+install_packages
+python=$(tools/nova-env.sh)
+PYTHONPATH=$ROOT exec "$python" tools/nova-rig/rig.py "$@"
