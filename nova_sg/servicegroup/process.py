@@ -101,7 +101,7 @@ def load(name: str) -> base.Driver:
     except stevedore_driver.NoMatches as error:
         raise exception.ConfigError(
             f"[DEFAULT] servicegroup_driver: there is no driver {name!r}. "
-            "Use db or mc, or install the package that has it."
+            "Use db, mc or zk, or install the package that has it."
         ) from error
 
 

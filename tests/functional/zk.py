@@ -243,10 +243,12 @@ class ZkTestCase(base.TestCase):
 
     def znodes(self, group="compute", session=None):
         """Return the names below a group's path."""
+        session = session or self.zk
+        path = f"{self.prefix}/{group}"
+        # What another session has done already, our server may not know yet.
+        session.sync(path)
         try:
-            return sorted(
-                (session or self.zk).get_children(f"{self.prefix}/{group}")
-            )
+            return sorted(session.get_children(path))
         except zookeeper.NoNodeException:
             return []
 

@@ -12,18 +12,7 @@
 
 """The ZooKeeper driver: a member is an ephemeral znode.
 
-Below [zookeeper] sg_prefix there are, for each group:
-
-===================  ====================================================
-GROUP/HOST@SESSION   a live member; ephemeral, so it goes with its session
-.members/GROUP/      HOST@BINARY: who has joined once;
-                     HOST@BINARY@left: and has left on purpose since
-.forced/GROUP/HOST   who is forced down
-===================  ====================================================
-
-SESSION is the session's id in hex: a process that is started again never
-collides with its own dead session, several processes of one host are side by
-side, and a create that is repeated after a lost connection is recognised.
+What stands where in ZooKeeper is in nova_sg.znodes.names.
 """
 
 from __future__ import annotations
@@ -32,12 +21,10 @@ import contextlib
 import datetime
 import functools
 import re
-import socket
 import threading
 import time
-import urllib.parse
-from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
 
 from oslo_log import log as logging
 
@@ -47,106 +34,19 @@ from nova_sg.evzookeeper import membership as ev_membership
 from nova_sg.evzookeeper import session as ev_session
 from nova_sg.servicegroup import detector, watchdog
 from nova_sg.servicegroup.drivers import base
+from nova_sg.znodes import group as znode_group
+from nova_sg.znodes import names as znodes
+from nova_sg.znodes import servers
 
 LOG = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 # A member's entry is written again after so many seconds: what a new
 # observer takes for the last sign of life of a member that has died.
 ENTRY_LIFE = 300.0
-# A look waits so many seconds for the watches to bring what this process has
-# written itself.
-ECHO_WAIT = 1.0
 # So many foreign znodes are warned of, one by one.
 MAX_WARNINGS = 1000
-
-_LEFT = "left"
-_MEMBER = re.compile(r"(.+)@[0-9a-f]+")
-
-
-class Entry(NamedTuple):
-    """A member's entry below .members."""
-
-    binary: str
-    left: bool
-
-
-class _Group:
-    """What this process knows of one group.
-
-    Followed, by a watch on each of the three paths, once somebody asks for
-    that; until then every look lists them.
-    """
-
-    def __init__(self, session: evzookeeper.ZKSession, group: str) -> None:
-        self._session = session
-        self._paths = (
-            group_path(group),
-            entries_path(group),
-            forced_path(group),
-        )
-        self._monitors: list[ev_membership.MembershipMonitor] = []
-        self._wakes: list[Callable[[], None]] = []
-        self._changes = threading.Condition()
-        # What this process wrote since the last look: path, name, and
-        # whether it is there now.
-        self._echoes: list[tuple[str, str, bool]] = []
-        # The hosts that were alive at the last look, and when each that is
-        # not was seen last.
-        self.alive: set[str] = set()
-        self.last_seen: dict[str, datetime.datetime] = {}
-        # Whether the servers were away since the last look.
-        self.interrupted = False
-
-    def follow(self, wake: Callable[[], None]) -> None:
-        self._wakes.append(wake)
-        if not self._monitors:
-            self._monitors = [
-                ev_membership.MembershipMonitor(
-                    self._session, path, cb_func=self._changed
-                )
-                for path in self._paths
-            ]
-
-    def _changed(self, names: set[str] | None) -> None:
-        with self._changes:
-            self._changes.notify_all()
-        for wake in self._wakes:
-            wake()
-
-    def wrote(self, path: str, name: str, there: bool) -> None:
-        """Have the next look wait until the watches know this, too."""
-        if self._monitors:
-            self._echoes.append((path, name, there))
-
-    def names(self, timeout: float) -> list[set[str]] | None:
-        """Return the names below the three paths; None: not in time."""
-        if not self._monitors:
-            return [self._list(path) for path in self._paths]
-        with self._changes:
-            self._changes.wait_for(lambda: None not in self._sets(), timeout)
-            echoes, self._echoes = self._echoes, []
-            self._changes.wait_for(lambda: self._came(echoes), ECHO_WAIT)
-            sets = self._sets()
-        return None if None in sets else sets
-
-    def _sets(self) -> list[set[str] | None]:
-        return [monitor.get_all() for monitor in self._monitors]
-
-    def _came(self, echoes: list[tuple[str, str, bool]]) -> bool:
-        known = dict(zip(self._paths, self._sets(), strict=True))
-        return None in known.values() or all(
-            (name in known[path]) is there for path, name, there in echoes
-        )
-
-    def _list(self, path: str) -> set[str]:
-        try:
-            return set(self._session.get_children(path))
-        except zookeeper.NoNodeException:
-            return set()
-
-    def entries(self) -> set[str]:
-        """Ask for the entries: watches of two paths keep no order."""
-        return self._list(self._paths[1])
 
 
 class ZkDriver(base.Driver):
@@ -189,7 +89,8 @@ class ZkDriver(base.Driver):
                 "[zookeeper] cert: the ZooKeeper client library that is "
                 "installed has no TLS"
             )
-        self._address = CONF.zookeeper.address
+        # The C client wants IPv6 addresses without their brackets.
+        self._address = re.sub(r"\[([^\]]*)\]", r"\1", CONF.zookeeper.address)
         # How long a call may take, in seconds: reports have to go on.
         self._timeout = min(
             CONF.zookeeper.recv_timeout / 1000, CONF.service_down_time / 2
@@ -198,7 +99,7 @@ class ZkDriver(base.Driver):
         self._lock = threading.Lock()
         self._session_made: evzookeeper.ZKSession | None = None
         self._watchdog_made: watchdog.Watchdog | None = None
-        self._groups: dict[str, _Group] = {}
+        self._groups: dict[str, znode_group.Group] = {}
         self._warned: set[str] = set()
 
     @property
@@ -289,7 +190,7 @@ class ZkDriver(base.Driver):
                 # In the background: it goes on when the servers come.
                 state["joined"] = joined = ev_membership.Membership(
                     session,
-                    group_path(membership.group),
+                    znodes.group_path(membership.group),
                     functools.partial(self._name, membership),
                     acl=self._acl,
                     async_mode=True,
@@ -300,8 +201,8 @@ class ZkDriver(base.Driver):
 
     def _name(self, membership: base.Membership, session_id: int) -> str:
         """Name the znode that a member is about to create."""
-        name = f"{quote(membership.host)}@{session_id:x}"
-        path = f"{group_path(membership.group)}/{name}"
+        name = znodes.member_name(membership.host, session_id)
+        path = f"{znodes.group_path(membership.group)}/{name}"
         if not self._watchdog.watch(membership, path):
             # A new session does not bring back whose timer stands still.
             raise zookeeper.ZooKeeperException("it does not report")
@@ -326,7 +227,7 @@ class ZkDriver(base.Driver):
                 joined.refresh(quiet=False, timeout=self._timeout)
                 state["written"] = None
                 self._group(membership.group).wrote(
-                    group_path(membership.group), state["name"], True
+                    znodes.group_path(membership.group), state["name"], True
                 )
         elif not joined.joined:
             raise self._error("not joined yet")
@@ -344,7 +245,8 @@ class ZkDriver(base.Driver):
     ) -> bool:
         if checked is None or not joined.joined:
             return False
-        path = f"{group_path(membership.group)}/{membership.state['name']}"
+        name = membership.state["name"]
+        path = f"{znodes.group_path(membership.group)}/{name}"
         # A read, which the server that is connected answers by itself:
         # creating what exists would be work for the whole ensemble.
         with contextlib.suppress(zookeeper.NoNodeException):
@@ -359,11 +261,12 @@ class ZkDriver(base.Driver):
         try:
             session.set(path, "")
         except zookeeper.NoNodeException:
-            session.ensure_path(entries_path(membership.group), self._acl)
+            above = znodes.entries_path(membership.group)
+            session.ensure_path(above, self._acl)
             with contextlib.suppress(zookeeper.NodeExistsException):
                 session.create(path, "", self._acl)
         with contextlib.suppress(zookeeper.NoNodeException):
-            session.delete(f"{path}@{_LEFT}")
+            session.delete(_entry_path(membership, left=True))
 
     def withdraw(self, membership: base.Membership) -> None:
         joined = membership.state.pop("joined", None)
@@ -382,7 +285,7 @@ class ZkDriver(base.Driver):
             if joined is not None:
                 joined.leave(timeout=self._timeout if marked else 0)
                 self._group(membership.group).wrote(
-                    group_path(membership.group),
+                    znodes.group_path(membership.group),
                     membership.state.get("name", ""),
                     False,
                 )
@@ -390,7 +293,7 @@ class ZkDriver(base.Driver):
     def _mark_left(
         self, session: evzookeeper.ZKSession, membership: base.Membership
     ) -> None:
-        path = f"{_entry_path(membership)}@{_LEFT}"
+        path = _entry_path(membership, left=True)
         try:
             session.create(path, "", self._acl)
         except zookeeper.NodeExistsException:
@@ -405,9 +308,9 @@ class ZkDriver(base.Driver):
 
         If that is alive, the member is back at its next look.
         """
-        path = group_path(membership.group)
+        path = znodes.group_path(membership.group)
         for name in self._children(session, path):
-            if name.rpartition("@")[0] == quote(membership.host):
+            if znodes.is_of(name, membership.host):
                 self._delete(session, f"{path}/{name}")
                 self._group(membership.group).wrote(path, name, False)
 
@@ -417,11 +320,11 @@ class ZkDriver(base.Driver):
         with self._asking():
             self._group(group).follow(wake)
 
-    def _group(self, group: str) -> _Group:
+    def _group(self, group: str) -> znode_group.Group:
         found = self._groups.get(group)
         if found is None:
             found = self._groups.setdefault(
-                group, _Group(self._session, group)
+                group, znode_group.Group(self._session, group)
             )
         return found
 
@@ -435,7 +338,7 @@ class ZkDriver(base.Driver):
             interrupted, followed.interrupted = followed.interrupted, False
             asked = time.monotonic()
             now = datetime.datetime.now(datetime.UTC)
-            alive = set(filter(None, map(self._read_member, names[0])))
+            alive = set(self._read_all(znodes.read_member, names[0]))
             gone = followed.alive - alive
             if gone:
                 followed.last_seen.update(dict.fromkeys(gone, now))
@@ -443,7 +346,7 @@ class ZkDriver(base.Driver):
             followed.alive = alive
             entries = self._read_entries(names[1])
             self._find_last_seen(session, group, followed, entries)
-        forced = {self._read_name(name) for name in names[2]}
+        forced = set(self._read_all(znodes.unquote, names[2]))
         facts = []
         for host in alive | set(entries):
             entry = entries.get(host)
@@ -468,53 +371,45 @@ class ZkDriver(base.Driver):
             rejoin=2 * CONF.zookeeper.recv_timeout / 1000,
         )
 
-    def _read_member(self, name: str) -> str | None:
-        """Return whose znode this is; None: nobody's."""
-        found = _MEMBER.fullmatch(name)
-        return self._read_name(found[1] if found else "", name)
-
-    def _read_name(self, quoted: str, znode: str = "") -> str | None:
+    def _read(self, reader: Callable[[str], T], name: str) -> T | None:
+        """Read the name of a znode; None: it is somebody else's."""
         try:
-            return unquote(quoted)
+            return reader(name)
         except ValueError:
-            self._warn(znode or quoted)
+            if name not in self._warned and len(self._warned) < MAX_WARNINGS:
+                self._warned.add(name)
+                LOG.warning(
+                    "Ignored the znode %.200r: not the name of a member", name
+                )
             return None
 
-    def _warn(self, name: str) -> None:
-        if name not in self._warned and len(self._warned) < MAX_WARNINGS:
-            self._warned.add(name)
-            LOG.warning(
-                "Ignored the znode %.200r: not the name of a member", name
-            )
+    def _read_all(
+        self, reader: Callable[[str], T], found: Iterable[str]
+    ) -> Iterator[T]:
+        for name in found:
+            value = self._read(reader, name)
+            if value is not None:
+                yield value
 
-    def _read_entries(self, names: set[str]) -> dict[str, Entry]:
-        entries: dict[str, Entry] = {}
-        for name in names:
-            entered = name.removesuffix(f"@{_LEFT}")
-            try:
-                host, binary = map(unquote, entered.split("@"))
-            except ValueError:
-                self._warn(name)
-                continue
-            left = entered != name
-            if left or host not in entries:
-                entries[host] = Entry(binary, left)
+    def _read_entries(self, found: set[str]) -> dict[str, znodes.Entry]:
+        entries: dict[str, znodes.Entry] = {}
+        for entry in self._read_all(znodes.read_entry, found):
+            if entry.left or entry.host not in entries:
+                entries[entry.host] = entry
         return entries
 
     def _find_last_seen(
         self,
         session: evzookeeper.ZKSession,
         group: str,
-        followed: _Group,
-        entries: dict[str, Entry],
+        followed: znode_group.Group,
+        entries: dict[str, znodes.Entry],
     ) -> None:
         """Find out when those were seen last whom we have never seen."""
         for host, entry in entries.items():
             if host in followed.alive or host in followed.last_seen:
                 continue
-            path = f"{entries_path(group)}/{quote(host)}@{quote(entry.binary)}"
-            if entry.left:
-                path += f"@{_LEFT}"
+            path = znodes.entry_path(group, host, entry.binary, entry.left)
             with contextlib.suppress(zookeeper.NoNodeException):
                 stat = session.exists(path)
                 followed.last_seen[host] = datetime.datetime.fromtimestamp(
@@ -526,32 +421,34 @@ class ZkDriver(base.Driver):
             self._connected(session)
             found = {
                 name
-                for path in (_prefix(), f"{_prefix()}/.members")
+                for path in (znodes.prefix(), znodes.members_path())
                 for name in self._children(session, path)
                 if not name.startswith(".")
             }
-        return list(filter(None, map(self._read_name, found)))
+        return list(self._read_all(znodes.unquote, found))
 
     # -- what operators say
 
     def force_down(self, group: str, host: str, forced: bool) -> None:
+        folder, name = znodes.forced_path(group), znodes.quote(host)
         with self._asking() as session:
             self._connected(session)
             self._require(session, group, host)
-            path = f"{forced_path(group)}/{quote(host)}"
             if forced:
-                session.ensure_path(path, self._acl)
+                session.ensure_path(f"{folder}/{name}", self._acl)
             else:
-                self._delete(session, path)
-        self._group(group).wrote(forced_path(group), quote(host), forced)
+                self._delete(session, f"{folder}/{name}")
+        self._group(group).wrote(folder, name, forced)
 
     def forget(self, group: str, host: str) -> None:
+        forced = f"{znodes.forced_path(group)}/{znodes.quote(host)}"
+        entries = znodes.entries_path(group)
         with self._asking() as session:
             self._connected(session)
             for name in self._require(session, group, host):
-                self._delete(session, f"{entries_path(group)}/{name}")
-                self._group(group).wrote(entries_path(group), name, False)
-            self._delete(session, f"{forced_path(group)}/{quote(host)}")
+                self._delete(session, f"{entries}/{name}")
+                self._group(group).wrote(entries, name, False)
+            self._delete(session, forced)
         self._group(group).last_seen.pop(host, None)
 
     def _require(
@@ -561,14 +458,13 @@ class ZkDriver(base.Driver):
 
         :raises MemberNotFound: it has none and is not alive
         """
-        mine = quote(host)
-        alive = self._children(session, group_path(group))
+        alive = self._children(session, znodes.group_path(group))
         entries = [
             name
-            for name in self._children(session, entries_path(group))
-            if name.partition("@")[0] == mine
+            for name in self._children(session, znodes.entries_path(group))
+            if znodes.is_of(name, host)
         ]
-        if not entries and all(n.rpartition("@")[0] != mine for n in alive):
+        if not entries and not any(znodes.is_of(n, host) for n in alive):
             raise exception.MemberNotFound(
                 f"The group {group} has no member {host}"
             )
@@ -595,7 +491,7 @@ class ZkDriver(base.Driver):
                 connected = time.monotonic() - begun
                 begun = time.monotonic()
                 with contextlib.suppress(zookeeper.NoNodeException):
-                    session.exists(_prefix())
+                    session.exists(znodes.prefix())
                 took = time.monotonic() - begun
                 agreed = zookeeper.recv_timeout(session.connected_handle()[0])
         except exception.BackendError as error:
@@ -631,29 +527,27 @@ class ZkDriver(base.Driver):
     def _check_servers(self) -> list[base.Finding]:
         """Ask every server by itself: one that is down is not noticed."""
         findings = []
-        for server in self._address.partition("/")[0].split(","):
-            host, _, port = server.strip().rpartition(":")
+        for server in servers.addresses(self._address):
+            where = f"ZooKeeper server {server}"
             try:
-                words = _ask_server(host.strip("[]"), int(port))
+                answer = servers.ask(server)
             except (OSError, ValueError) as error:
                 finding = base.Finding(
                     False,
-                    f"ZooKeeper server {server}",
+                    where,
                     f"no answer: {error}",
                     "Start it, or correct [zookeeper] address",
                 )
             else:
-                serving = "not currently serving" not in words
-                version = re.search(r"version: ([\w.]+)", words)
-                mode = re.search(r"^Mode: (\w+)", words, re.M)
+                text = "it answers"
+                if not answer.serving:
+                    text = "it runs and serves nobody"
+                elif answer.mode:
+                    text = f"{answer.mode}, version {answer.version}"
                 finding = base.Finding(
-                    serving,
-                    f"ZooKeeper server {server}",
-                    f"{mode[1]}, version {version[1]}"
-                    if mode and version
-                    else "it answers"
-                    if serving
-                    else "it runs and serves nobody",
+                    answer.serving,
+                    where,
+                    text,
                     "See its log: more than half of the servers have to "
                     "reach each other",
                 )
@@ -667,58 +561,9 @@ class ZkDriver(base.Driver):
             self._session_made.close(timeout=self._timeout)
 
 
-def _ask_server(host: str, port: int) -> str:
-    """Return what a server says of itself (its four-letter word srvr)."""
-    with socket.create_connection((host, port), 3) as link:
-        link.sendall(b"srvr")
-        answer = b""
-        while chunk := link.recv(65536):
-            answer += chunk
-    return answer.decode(errors="replace")
-
-
-def quote(name: str) -> str:
-    """Write a name so that it can be a part of a znode's name."""
-    quoted = urllib.parse.quote(name, safe="")
-    # "." and ".." are no names, and names that begin so are our own.
-    return "%2E" + quoted[1:] if quoted.startswith(".") else quoted
-
-
-@functools.lru_cache(maxsize=65536)
-def unquote(text: str) -> str:
-    """Read what quote() wrote.
-
-    :raises ValueError: it did not write that, or nobody is called so
-    """
-    name = urllib.parse.unquote(text, errors="strict")
-    if not name or not name.isprintable() or quote(name) != text:
-        raise ValueError("not a name")
-    return name
-
-
-def _prefix() -> str:
-    return CONF.zookeeper.sg_prefix
-
-
-def group_path(group: str) -> str:
-    """Return the path of a group: what `ls` shows the live members of."""
-    return f"{_prefix()}/{quote(group)}"
-
-
-def entries_path(group: str) -> str:
-    """Return the path below which all members have an entry."""
-    return f"{_prefix()}/.members/{quote(group)}"
-
-
-def forced_path(group: str) -> str:
-    """Return the path below which those are that are forced down."""
-    return f"{_prefix()}/.forced/{quote(group)}"
-
-
-def _entry_path(membership: base.Membership) -> str:
-    return (
-        f"{entries_path(membership.group)}/{quote(membership.host)}@"
-        f"{quote(membership.binary)}"
+def _entry_path(membership: base.Membership, left: bool = False) -> str:
+    return znodes.entry_path(
+        membership.group, membership.host, membership.binary, left
     )
 
 

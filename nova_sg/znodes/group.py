@@ -1,0 +1,106 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""One group as this process follows it: three sets of names in memory."""
+
+from __future__ import annotations
+
+import datetime
+import threading
+from collections.abc import Callable
+
+from nova_sg import evzookeeper, zookeeper
+from nova_sg.evzookeeper import membership
+from nova_sg.znodes import names
+
+# A look waits so many seconds for the watches to bring what this process has
+# written itself.
+ECHO_WAIT = 1.0
+
+
+class Group:
+    """What this process knows of one group.
+
+    Followed, by a watch on each of the three paths, once somebody asks for
+    that; until then every look lists them.
+    """
+
+    def __init__(self, session: evzookeeper.ZKSession, group: str) -> None:
+        self._session = session
+        self._paths = (
+            names.group_path(group),
+            names.entries_path(group),
+            names.forced_path(group),
+        )
+        self._monitors: list[membership.MembershipMonitor] = []
+        self._wakes: list[Callable[[], None]] = []
+        self._changes = threading.Condition()
+        # What this process wrote since the last look: path, name, and
+        # whether it is there now.
+        self._echoes: list[tuple[str, str, bool]] = []
+        # The hosts that were alive at the last look, and when each that is
+        # not was seen last.
+        self.alive: set[str] = set()
+        self.last_seen: dict[str, datetime.datetime] = {}
+        # Whether the servers were away since the last look.
+        self.interrupted = False
+
+    def follow(self, wake: Callable[[], None]) -> None:
+        self._wakes.append(wake)
+        if not self._monitors:
+            self._monitors = [
+                membership.MembershipMonitor(
+                    self._session, path, cb_func=self._changed
+                )
+                for path in self._paths
+            ]
+
+    def _changed(self, names: set[str] | None) -> None:
+        with self._changes:
+            self._changes.notify_all()
+        for wake in self._wakes:
+            wake()
+
+    def wrote(self, path: str, name: str, there: bool) -> None:
+        """Have the next look wait until the watches know this, too."""
+        if self._monitors:
+            self._echoes.append((path, name, there))
+
+    def names(self, timeout: float) -> list[set[str]] | None:
+        """Return the names below the three paths; None: not in time."""
+        if not self._monitors:
+            return [self._list(path) for path in self._paths]
+        with self._changes:
+            self._changes.wait_for(lambda: None not in self._sets(), timeout)
+            echoes, self._echoes = self._echoes, []
+            self._changes.wait_for(lambda: self._came(echoes), ECHO_WAIT)
+            sets = self._sets()
+        return None if None in sets else sets
+
+    def _sets(self) -> list[set[str] | None]:
+        return [monitor.get_all() for monitor in self._monitors]
+
+    def _came(self, echoes: list[tuple[str, str, bool]]) -> bool:
+        known = dict(zip(self._paths, self._sets(), strict=True))
+        return None in known.values() or all(
+            (name in known[path]) is there for path, name, there in echoes
+        )
+
+    def _list(self, path: str) -> set[str]:
+        try:
+            return set(self._session.get_children(path))
+        except zookeeper.NoNodeException:
+            return set()
+
+    def entries(self) -> set[str]:
+        """Ask for the entries: watches of two paths keep no order."""
+        return self._list(self._paths[1])

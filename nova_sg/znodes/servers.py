@@ -1,0 +1,56 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The servers, asked one by one and without a session: for `doctor`."""
+
+from __future__ import annotations
+
+import re
+import socket
+from typing import NamedTuple
+
+
+class Answer(NamedTuple):
+    """What a server says of itself."""
+
+    serving: bool
+    #: leader, follower, observer or standalone; None: it does not say.
+    mode: str | None
+    version: str | None
+
+
+def addresses(address: str) -> list[str]:
+    """Return the servers of a connection string, without its chroot."""
+    return [s.strip() for s in address.partition("/")[0].split(",")]
+
+
+def ask(server: str) -> Answer:
+    """Ask a server for its four-letter word srvr.
+
+    :param server: "host:port"
+    :raises OSError: there is no answer
+    :raises ValueError: that is no address
+    """
+    host, _, port = server.rpartition(":")
+    with socket.create_connection((host.strip("[]"), int(port)), 3) as link:
+        link.sendall(b"srvr")
+        answer = b""
+        while chunk := link.recv(65536):
+            answer += chunk
+    words = answer.decode(errors="replace")
+    mode = re.search(r"^Mode: (\w+)", words, re.M)
+    version = re.search(r"version: ([\w.]+)", words)
+    return Answer(
+        "not currently serving" not in words,
+        mode and mode[1],
+        version and version[1],
+    )
