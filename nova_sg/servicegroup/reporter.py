@@ -60,6 +60,9 @@ class _Timer:
 
     def _run(self, delay: float) -> None:
         while not self._stopped.wait(delay):
+            # wait() says no as well where both came at once.
+            if self._stopped.is_set():
+                return
             begun = time.monotonic()
             self._function(*self._args)
             delay = max(0.0, self._interval - (time.monotonic() - begun))
