@@ -95,6 +95,15 @@ class CloudTestCase(unittest.TestCase):
                 service.start()
         for binary in ("nova-conductor", "nova-scheduler", "nova-compute"):
             cloud.wait_for_state(binary, "up", timeout=120)
+            # Each worker of the API looks by itself.
+            process.wait_for(
+                lambda binary=binary: all(
+                    set(cloud.states(binary).values()) == {"up"}
+                    for _ in range(6)
+                ),
+                30,
+                f"all workers list {binary} up",
+            )
 
     def restart_compute(self):
         """Start the compute again and wait until it has joined.

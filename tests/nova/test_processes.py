@@ -126,7 +126,6 @@ class Processes:
         cloud.configure("stock", "stock")
         for tool in (
             ("nova-manage", "cell_v2", "list_hosts"),
-            ("nova-manage", "db", "version"),
             ("nova-status", "upgrade", "check"),
             ("oslopolicy-list-redundant", "--namespace", "nova"),
         ):
@@ -160,20 +159,33 @@ base.make_variants(
         ("mc", "threads", True),
         ("mc", "eventlet", False),
         ("zk", "threads", False),
-        ("zk", "eventlet", True),
+        ("zk", "eventlet", False),
     ],
 )
 
 
-class LazyTest(base.CloudTestCase):
-    """An API whose workers load it by themselves."""
+class Forks:
+    """An API whose workers fork, with zk's client and all its threads."""
 
     DRIVER = "zk"
-    SETTINGS = {"server": "uwsgi-lazy"}
 
     test_every_worker_of_the_api_answers = (
         Processes.test_every_worker_of_the_api_answers
     )
+
+
+class ForkTest(Forks, base.CloudTestCase):
+    """It is loaded before they fork."""
+
+    SETTINGS = {"server": "uwsgi"}
+
+
+if base.LONG:
+
+    class LazyTest(Forks, base.CloudTestCase):
+        """Each of them loads it by itself."""
+
+        SETTINGS = {"server": "uwsgi-lazy"}
 
 
 class ImportTest(base.unittest.TestCase):

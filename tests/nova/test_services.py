@@ -146,7 +146,6 @@ class Services:
             )
             self.assertEqual(expected, found, service)
 
-
     def test_nothing_came_before_the_patching(self):
         cloud = self.cloud
         for service in cloud.services:
