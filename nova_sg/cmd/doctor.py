@@ -21,6 +21,7 @@ from cliff import command
 
 from nova_sg import exception
 from nova_sg.conf import CONF
+from nova_sg.memcached import configured
 from nova_sg.servicegroup import process
 from nova_sg.servicegroup.drivers import base
 
@@ -73,7 +74,7 @@ def _configured_drivers() -> list[str]:
     names = [CONF.servicegroup_driver]
     if CONF.database.connection:
         names.append("db")
-    if CONF.memcached_servers:
+    if configured.addresses()[1]:
         names.append("mc")
     if CONF.zookeeper.address:
         names.append("zk")

@@ -24,6 +24,7 @@ from cliff import command
 from nova_sg import config, exception
 from nova_sg.cmd import doctor
 from nova_sg.conf import CONF
+from nova_sg.memcached import configured
 from nova_sg.nova import switch
 from nova_sg.servicegroup import process
 from nova_sg.servicegroup.drivers.base import Finding
@@ -101,7 +102,7 @@ def _check(files: list[str]) -> Iterator[Finding]:
     if by_file:
         yield Finding(True, switch.pth_path(), "switches nova_sg on")
     name = CONF.servicegroup_driver
-    if name == "mc" and not _servers_given():
+    if name == "mc" and not configured.addresses()[1]:
         yield Finding(
             False,
             "driver mc",
@@ -123,14 +124,6 @@ def _check(files: list[str]) -> Iterator[Finding]:
         f"driver {name}",
         "its options are complete; nova-sg doctor looks at the servers",
     )
-
-
-def _servers_given() -> bool:
-    from nova_sg.memcached import servers
-    from nova_sg.servicegroup.drivers import mc
-
-    made = mc.configured_servers()
-    return not any(isinstance(one, servers.LocalServer) for one in made)
 
 
 class Enable(command.Command):

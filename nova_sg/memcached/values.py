@@ -24,8 +24,8 @@ TOPIC:HOST          the last report; expires. The legacy driver's key.
 nova_sg:r:HASH      the record: the report once more, now and then; stays
                     when the member falls silent
 nova_sg:i:HASH:N    a part of the group's index: a line a member
-nova_sg:f:HASH      the members of the group that are forced down, a line
-                    each
+nova_sg:f:HASH      who of the group is forced down, and since when: a line
+                    a mark, see marks.py
 nova_sg:g           the groups, a line each
 ==================  =====================================================
 """

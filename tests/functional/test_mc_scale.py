@@ -11,7 +11,7 @@
 # under the License.
 """Many members: what a look at them costs."""
 
-from nova_sg.memcached import values
+from nova_sg.memcached import marks, values
 from nova_sg.servicegroup import process
 from tests.functional import mc
 
@@ -64,7 +64,8 @@ class ScaleTest(mc.McTestCase):
         for key, names in parts.items():
             items[key] = codec.lines(key, names)
         key = values.forced_key("compute")
-        items[key] = codec.lines(key, forced)
+        down = {host: marks.Mark(int(now * 1000), True) for host in forced}
+        items[key] = marks.write(codec, key, down)
         raw.set_many(items)
         self.assertEqual(
             len(items), int(raw.stats()["curr_items"]), "all are stored"

@@ -22,7 +22,7 @@ from oslo_config import cfg, generator
 
 from nova_sg import conf, config, exception
 from nova_sg.conf import CONF, base
-from nova_sg.servicegroup.drivers import mc
+from nova_sg.memcached import configured
 from tests import base as test_base
 
 ROOT = os.path.join(os.path.dirname(__file__), "..", "..")
@@ -285,7 +285,7 @@ class ReadTest(FilesTestCase):
         )
         self.assertEqual(
             ["<None> (inside the process)"],
-            [server.address for server in mc.configured_servers()],
+            [server.address for server in configured.make()],
         )
         self.parse(
             "[DEFAULT]\n"
@@ -293,7 +293,7 @@ class ReadTest(FilesTestCase):
         )
         self.assertEqual(
             ["10.0.0.1:11211", "10.0.0.2:11211"],
-            [server.address for server in mc.configured_servers()],
+            [server.address for server in configured.make()],
         )
 
 

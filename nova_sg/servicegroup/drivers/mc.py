@@ -30,7 +30,7 @@ from oslo_log import log as logging
 
 from nova_sg import exception
 from nova_sg.conf import CONF
-from nova_sg.memcached import servers, values
+from nova_sg.memcached import configured, marks, servers, values
 from nova_sg.servicegroup import detector
 from nova_sg.servicegroup.drivers import base
 
@@ -57,13 +57,13 @@ class McDriver(base.Driver):
         detects="a service, or a host, that no longer reaches memcached",
         bound="service_down_time + view_refresh_interval",
         blind=(
-            "a service whose timer runs while its work is stuck; members "
-            "that were forced down, once all servers were restarted"
+            "a service whose timer runs while its work is stuck; who was "
+            "forced down, once all servers were restarted at the same time"
         ),
     )
 
     def __init__(self) -> None:
-        self._servers = configured_servers()
+        self._servers = configured.make()
         self._local = isinstance(self._servers[0], servers.LocalServer)
         if self._local:
             LOG.warning(
@@ -164,7 +164,7 @@ class McDriver(base.Driver):
             {s: s.get([index, values.GROUPS_KEY]) for s in reports}
         )
         wanted = ((index, host), (values.GROUPS_KEY, group))
-        writes = {}
+        writes = self._mend_marks(group)
         for server, lists in found.items():
             for key, name in wanted:
                 value = lists.get(key, b"")
@@ -206,18 +206,19 @@ class McDriver(base.Driver):
         lists = self._gather({s: s.get(keys) for s in replicas})
         with self._lock:
             hosts = set(self._seen.get(group, ()))
-        forced: set[str] = set()
         # By key: what is wrong with its value.
         ignored: dict[str, str] = {}
         for found in lists.values():
             for key, value in found.items():
+                if key == forced_key:
+                    continue
                 names, refused = self._codec.read_lines(key, value)
                 if refused:
                     ignored[key] = f"{refused} lines that are not names"
-                if key == forced_key:
-                    forced |= names
-                else:
-                    hosts |= names
+                hosts |= names
+        marked, refused = self._read_marks(forced_key, lists)
+        if refused:
+            ignored[forced_key] = f"{refused} lines that are not marks"
         best = self._read(
             lists, {values.member_key(group, h): h for h in hosts}, ignored
         )
@@ -232,6 +233,7 @@ class McDriver(base.Driver):
         hosts -= gone
         with self._lock:
             self._seen[group] = hosts
+        forced = {host for host, mark in marked.items() if mark.forced}
         facts = [
             self._fact(asked, host, best.get(host), host in forced)
             for host in hosts
@@ -316,20 +318,15 @@ class McDriver(base.Driver):
 
     def force_down(self, group: str, host: str, forced: bool) -> None:
         self._require(group, host)
-        key = values.forced_key(group)
-        change = (
-            self._adding(key, host) if forced else self._without(key, host)
-        )
-        self._gather({s: s.update(key, change) for s in self._replicas(group)})
+        self._gather(self._mark(group, host, forced))
 
     def forget(self, group: str, host: str) -> None:
         self._require(group, host)
-        index, forced = values.index_key(group, host), values.forced_key(group)
-        writes = {}
+        index = values.index_key(group, host)
+        writes = self._mark(group, host, False)
         for server in self._replicas(group):
-            for key in (index, forced):
-                change = self._without(key, host)
-                writes[server, key] = server.update(key, change)
+            change = self._without(index, host)
+            writes[server, index] = server.update(index, change)
             gone = values.Report(values.GONE, _now(server), "gone")
             for key in (
                 values.member_key(group, host),
@@ -339,6 +336,47 @@ class McDriver(base.Driver):
                     key, self._codec.report(key, gone), RECORD_LIFE
                 )
         self._gather(writes)
+
+    def _read_marks(
+        self, key: str, answers: Mapping[Server, Mapping[str, bytes]]
+    ) -> tuple[dict[str, marks.Mark], int]:
+        """Return what all servers together say of who is forced down."""
+        all_marks: dict[str, marks.Mark] = {}
+        all_refused = 0
+        for found in answers.values():
+            one, refused = marks.read(self._codec, key, found.get(key, b""))
+            all_marks = marks.merged(all_marks, one)
+            all_refused += refused
+        return all_marks, all_refused
+
+    def _mark(
+        self, group: str, host: str, forced: bool
+    ) -> dict[Any, concurrent.futures.Future]:
+        """Begin to write down whether host is forced down."""
+        key = values.forced_key(group)
+        replicas = self._replicas(group)
+        known, _ = self._read_marks(
+            key, self._gather({s: s.get([key]) for s in replicas})
+        )
+        if not forced and host not in known:
+            return {}
+        new = marks.newer(known, host, forced, time.time())
+        change = marks.merging(self._codec, key, {**known, host: new})
+        return {(s, key): s.update(key, change) for s in replicas}
+
+    def _mend_marks(
+        self, group: str
+    ) -> dict[Any, concurrent.futures.Future]:
+        """Begin to tell each server what it has missed, or forgotten."""
+        key = values.forced_key(group)
+        found = self._gather({s: s.get([key]) for s in self._replicas(group)})
+        known, _ = self._read_marks(key, found)
+        change = marks.merging(self._codec, key, known)
+        return {
+            (server, key): server.update(key, change)
+            for server, answer in found.items()
+            if marks.read(self._codec, key, answer.get(key, b""))[0] != known
+        }
 
     def _adding(self, key: str, name: str) -> Callable[[bytes], bytes]:
         """Return what adds a name to a list, and drops what is none."""
@@ -460,43 +498,6 @@ class McDriver(base.Driver):
     def close(self) -> None:
         for server in self._servers:
             server.close()
-
-
-def configured_servers() -> list[Server]:
-    """Make the servers that the options name.
-
-    :raises ConfigError: an address is none
-    """
-    option, addresses = "[DEFAULT] memcached_servers", CONF.memcached_servers
-    addresses = _given(addresses)
-    if not addresses:
-        # oslo.cache's default names a server that nobody asked for.
-        place = CONF.get_location("memcache_servers", "cache")
-        if place is not None and place.location.is_user_controlled:
-            option = "[cache] memcache_servers"
-            addresses = _given(CONF.cache.memcache_servers)
-    if not addresses:
-        return [servers.LocalServer()]
-    made: list[Server] = []
-    for address in dict.fromkeys(addresses):
-        try:
-            made.append(
-                servers.RemoteServer(address, CONF.memcache.socket_timeout)
-            )
-        except ValueError:
-            raise exception.ConfigError(
-                f"{option}: {address!r} is not the address of a server. "
-                'Write "host:port", "inet6:[address]:port" or "unix:path"'
-            ) from None
-    return made
-
-
-def _given(addresses: list[str] | None) -> list[str]:
-    return [
-        address.strip("\"' ")
-        for address in addresses or ()
-        if address.strip("\"' ") not in ("", "<None>", "None")
-    ]
 
 
 def _now(server: Server) -> float:

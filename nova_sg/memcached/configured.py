@@ -1,0 +1,65 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Which memcached servers the options name."""
+
+from __future__ import annotations
+
+from nova_sg import exception
+from nova_sg.conf import CONF
+from nova_sg.memcached import servers
+
+
+def addresses() -> tuple[str, list[str]]:
+    """Return the option that names the servers, and their addresses.
+
+    No addresses: the in-process store is asked for.
+    """
+    found = _given(CONF.memcached_servers)
+    if not found:
+        # oslo.cache's default names a server that nobody asked for.
+        place = CONF.get_location("memcache_servers", "cache")
+        if place is not None and place.location.is_user_controlled:
+            found = _given(CONF.cache.memcache_servers)
+            if found:
+                return "[cache] memcache_servers", found
+    return "[DEFAULT] memcached_servers", found
+
+
+def make() -> list[servers.RemoteServer | servers.LocalServer]:
+    """Make the servers that the options name.
+
+    :raises ConfigError: an address is none
+    """
+    option, found = addresses()
+    if not found:
+        return [servers.LocalServer()]
+    made: list[servers.RemoteServer | servers.LocalServer] = []
+    for address in dict.fromkeys(found):
+        try:
+            made.append(
+                servers.RemoteServer(address, CONF.memcache.socket_timeout)
+            )
+        except ValueError:
+            raise exception.ConfigError(
+                f"{option}: {address!r} is not the address of a server. "
+                'Write "host:port", "inet6:[address]:port" or "unix:path"'
+            ) from None
+    return made
+
+
+def _given(words: list[str] | None) -> list[str]:
+    return [
+        word.strip("\"' ")
+        for word in words or ()
+        if word.strip("\"' ") not in ("", "<None>", "None")
+    ]

@@ -1,0 +1,102 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Who is forced down: marks that several servers keep, and that agree.
+
+A server may miss a mark, because it could not be reached, or forget it,
+because it was restarted. So a mark says when it was made, also the mark that
+takes another back, and of two the newer one counts. No I/O here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from nova_sg.memcached import values
+
+# A mark that takes another back is kept for so many seconds: as long as a
+# server may be away and come back with the other.
+LIFE = 7 * 24 * 3600
+
+
+class Mark(NamedTuple):
+    """Whether a member is forced down, since when."""
+
+    #: Milliseconds since 1970, by the clock of whoever said so.
+    at: int
+    forced: bool
+
+
+def read(
+    codec: values.Codec, key: str, value: bytes
+) -> tuple[dict[str, Mark], int]:
+    """Read marks.
+
+    :returns: the latest mark of each member, and how many lines are none
+    """
+    lines, refused = codec.read_lines(key, value)
+    found: dict[str, Mark] = {}
+    for line in lines:
+        at, _, rest = line.partition(" ")
+        word, _, host = rest.partition(" ")
+        if not (at.isascii() and at.isdigit() and len(at) < 16 and host):
+            refused += 1
+        elif word not in ("down", "unset"):
+            refused += 1
+        else:
+            mark = Mark(int(at), word == "down")
+            found[host] = max(mark, found.get(host, mark))
+    return found, refused
+
+
+def write(codec: values.Codec, key: str, marks: Mapping[str, Mark]) -> bytes:
+    """Write marks; leave out what is no longer needed."""
+    newest = max((mark.at for mark in marks.values()), default=0)
+    return codec.lines(
+        key,
+        [
+            f"{mark.at} {'down' if mark.forced else 'unset'} {host}"
+            for host, mark in marks.items()
+            if mark.forced or mark.at > newest - LIFE * 1000
+        ],
+    )
+
+
+def merged(
+    one: Mapping[str, Mark], other: Mapping[str, Mark]
+) -> dict[str, Mark]:
+    """Return the newer mark of each member."""
+    both = dict(one)
+    for host, mark in other.items():
+        both[host] = max(mark, both.get(host, mark))
+    return both
+
+
+def newer(
+    marks: Mapping[str, Mark], host: str, forced: bool, now: float
+) -> Mark:
+    """Return a mark that counts more than the one that host has."""
+    known = marks.get(host)
+    at = int(now * 1000)
+    return Mark(max(at, known.at + 1) if known else at, forced)
+
+
+def merging(
+    codec: values.Codec, key: str, marks: Mapping[str, Mark]
+) -> Callable[[bytes], bytes]:
+    """Return what adds marks to those that a server has."""
+
+    def change(old: bytes) -> bytes:
+        return write(codec, key, merged(read(codec, key, old)[0], marks))
+
+    return change
