@@ -296,9 +296,11 @@ class Detector:
                 silence -= overlap
         return silence
 
-    def explain(self, host: str, now: float) -> str:
-        """Return the verdict over host in a sentence for people."""
-        verdict = self.judge(host, now)
+    def explain(self, host: str, verdict: Verdict, now: float) -> str:
+        """Return the verdict over host in a sentence for people.
+
+        :param verdict: what judge() said of host at that moment
+        """
         known = self._known.get(host)
         limit = f"{self.service_down_time:g} s"
         if verdict is UNAVAILABLE:

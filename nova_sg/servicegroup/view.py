@@ -197,19 +197,20 @@ class GroupView:
             # Before our time; by two clocks, for people only.
             passed = datetime.datetime.now(datetime.UTC) - known.last_seen
             age = max(0.0, passed.total_seconds())
+        verdict = self._detector.judge(host, now)
         return Member(
             group=self.group,
             host=host,
             topic=fact.topic or self.group,
             binary=fact.binary,
-            state=self._detector.judge(host, now).state,
+            state=verdict.state,
             last_seen=known.last_seen,
             age=age,
             driver=self._driver.name,
             forced_down=fact.forced_down,
             disabled=fact.disabled,
             disabled_reason=fact.disabled_reason,
-            reason=self._detector.explain(host, now),
+            reason=self._detector.explain(host, verdict, now),
         )
 
     # -- watching
@@ -320,7 +321,7 @@ class GroupView:
                     kind,
                     host,
                     self._detector.known(host),
-                    self._detector.explain(host, now),
+                    self._detector.explain(host, verdict, now),
                 )
             )
         for watch in self._watches:

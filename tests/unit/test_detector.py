@@ -298,8 +298,12 @@ class PropertyTest(unittest.TestCase):
             for fact in order:
                 judge.look(fact.asked, [fact])
         for host in ("a", "b"):
-            self.assertEqual(one.judge(host, now), other.judge(host, now))
-            self.assertEqual(one.explain(host, now), other.explain(host, now))
+            verdict = one.judge(host, now)
+            self.assertEqual(verdict, other.judge(host, now))
+            self.assertEqual(
+                one.explain(host, verdict, now),
+                other.explain(host, verdict, now),
+            )
 
     @given(st.lists(facts(), min_size=1, max_size=8), moments, moments)
     def test_time_alone_never_turns_down_into_up(self, seen, one, other):

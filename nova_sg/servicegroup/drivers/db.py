@@ -126,7 +126,7 @@ class DbDriver(base.Driver):
         rows = self._run(lambda c: queries.observe(c, group))
         received = time.monotonic()
         if rows:
-            now = _seconds(rows[0].now)
+            now = _seconds(_moment(rows[0].now))
             self._clock.sample(sent, received, now)
         facts = [self._fact(sent, row) for row in rows if self._named(row)]
         return base.Snapshot(sent, facts, complete=True)
@@ -197,7 +197,7 @@ class DbDriver(base.Driver):
         # host wrote them for Nova; without the former's we trust ours.
         if self._clock.synced:
             now = self._clock.from_monotonic(time.monotonic())
-            age = now - (moment - EPOCH).total_seconds()
+            age = now - _seconds(moment)
         else:
             age = (timeutils.utcnow() - moment).total_seconds()
         return detector.Reference(
@@ -263,7 +263,7 @@ class DbDriver(base.Driver):
             findings.append(
                 base.Finding(True, where, f"the services table is {whose}")
             )
-        offset = _seconds(now) - _seconds(timeutils.utcnow())
+        offset = _seconds(_moment(now)) - _seconds(timeutils.utcnow())
         findings.append(
             base.Finding(
                 abs(offset) <= 1.0,
@@ -337,5 +337,6 @@ def _moment(value: Any) -> datetime.datetime | None:
     return value
 
 
-def _seconds(moment: Any) -> float:
-    return (_moment(moment) - EPOCH).total_seconds()
+def _seconds(moment: datetime.datetime) -> float:
+    """Return the seconds since the epoch of what _moment() read."""
+    return (moment - EPOCH).total_seconds()
