@@ -14,6 +14,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import platform
 import re
@@ -46,6 +47,7 @@ def facts() -> dict[str, str]:
         "python": platform.python_version(),
         "mariadb": _version("mariadbd", "/usr/sbin/mariadbd"),
         "memcached": _version("memcached"),
+        "zookeeper": _zookeeper_version(),
     }
     for package in _PACKAGES:
         try:
@@ -62,6 +64,12 @@ def _processor() -> str:
             if name.strip() == "model name":
                 return value.strip()
     return platform.machine()
+
+
+def _zookeeper_version() -> str:
+    for name in sorted(glob.glob("/usr/share/java/zookeeper-[0-9]*.jar")):
+        return name.rpartition("-")[2].removesuffix(".jar")
+    return "not installed"
 
 
 def _version(*programs: str) -> str:

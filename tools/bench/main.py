@@ -25,7 +25,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 
 from bench import contenders, machine, operations, rows
-from tests.fixtures import mariadb, memcached, process
+from tests.fixtures import mariadb, memcached, process, zookeeper
 
 _TOOLS = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _MODES = ("threads", "eventlet")
@@ -33,8 +33,24 @@ _MODES = ("threads", "eventlet")
 # Seconds until a contender's process is given up.
 _LIMIT = 600
 
-_FULL = operations.Sizes(seconds=1.0, many=200, groups=(1000, 10000))
-_QUICK = operations.Sizes(seconds=0.05, many=5, groups=(10, 50))
+_FULL = operations.Sizes(
+    seconds=1.0,
+    many=200,
+    groups=(1000, 10000),
+    crowd=5000,
+    pace=1000.0,
+    stall=9.0,
+    session=4.0,
+)
+_QUICK = operations.Sizes(
+    seconds=0.05,
+    many=5,
+    groups=(10, 50),
+    crowd=20,
+    pace=200.0,
+    stall=2.5,
+    session=1.0,
+)
 
 
 class _Failed(Exception):
@@ -123,7 +139,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     options.mode = options.mode or list(_MODES)
     options.rounds = options.rounds or (1 if options.quick else 3)
     sizes = _QUICK if options.quick else _FULL
-    options.sizes = operations.Sizes(
+    options.sizes = sizes._replace(
         seconds=options.seconds or sizes.seconds,
         many=options.many or sizes.many,
         groups=tuple(sorted(set(options.group or sizes.groups))),
@@ -163,6 +179,7 @@ def _measure(
         "backend": entry.backend,
         "module": entry.module,
         "class": entry.cls,
+        "is_client": entry.is_client,
         "mode": mode,
         "where": where,
         "server": pid,
@@ -218,6 +235,16 @@ class _Servers:
             server = self._server(memcached.Memcached)
             # Nothing else empties it for certain.
             server.restart()
+            return server.address, server.pid
+        if entry.backend in (
+            contenders.ZOOKEEPER,
+            contenders.ZOOKEEPER_CLIENTS,
+        ):
+            # The last one's znodes would go during this one's time.
+            server = self._running.pop(zookeeper.ZooKeeperServer, None)
+            if server is not None:
+                server.close()
+            server = self._server(zookeeper.ZooKeeperServer)
             return server.address, server.pid
         server = self._server(mariadb.MariaDB)
         if entry.project == "nova":

@@ -34,6 +34,14 @@ class Sizes(NamedTuple):
     #: Members of a group; the first is the one that single questions are
     #: about, the last the one whose memory is counted.
     groups: tuple[int, ...]
+    #: Members that come and go while a client follows, and how many a
+    #: second where they do not do it all at once.
+    crowd: int
+    pace: float
+    #: Seconds that the interpreter lock is held for, and the timeout of a
+    #: session that should outlive it.
+    stall: float
+    session: float
 
 
 class Operations:

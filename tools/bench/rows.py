@@ -22,7 +22,7 @@ from typing import NamedTuple
 OURS = "nova_sg"
 
 #: Units of which more is better; of all others less is.
-RATES = ("1/s",)
+RATES = ("1/s", "kept")
 
 # A ratio that is as near to 1 as this is not called worse.
 _EVEN = 0.05
@@ -147,7 +147,7 @@ def _table(title: str, rows: Sequence[Row], quotients: dict) -> str:
             title,
             "unit",
             *contenders,
-            *(f"{OURS}/{peer.split()[0]}" for _, peer in pairs),
+            *(_quotient_of(ours, peer, pairs) for ours, peer in pairs),
         ]
     ]
     notes: list[str] = []
@@ -175,6 +175,11 @@ def _table(title: str, rows: Sequence[Row], quotients: dict) -> str:
     for count, note in enumerate(notes, 1):
         text += f"\n[{count}] {note}"
     return text
+
+
+def _quotient_of(ours: str, peer: str, pairs: Sequence[tuple]) -> str:
+    several = len({pair[0] for pair in pairs}) > 1
+    return f"{ours.split()[-1] if several else OURS}/{peer.split()[0]}"
 
 
 def _mark(quotient: Ratio) -> str:

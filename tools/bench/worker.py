@@ -28,10 +28,11 @@ def main() -> None:
     _patch(job["contender"].split()[0], job["mode"])
     module = importlib.import_module(f"bench.contenders.{job['module']}")
 
-    from bench import operations, rows
+    from bench import clients, operations, rows
 
     contender = getattr(module, job["class"])(job["where"])
-    found = operations.Operations(
+    kind = clients.Clients if job["is_client"] else operations.Operations
+    found = kind(
         contender,
         rows.Row(
             name="",

@@ -13,7 +13,7 @@
 """Who is measured: one class a contender, one module a project.
 
 Adding a contender is a line of KNOWN and a class that has the methods of
-base.Contender.
+base.Contender, or of client.Client.
 """
 
 from __future__ import annotations
@@ -23,6 +23,9 @@ from typing import NamedTuple
 MARIADB = "MariaDB"
 MEMCACHED = "memcached"
 SQLITE = "SQLite"
+ZOOKEEPER = "ZooKeeper"
+# The libraries below the drivers, of which other things are measured.
+ZOOKEEPER_CLIENTS = "ZooKeeper clients"
 
 
 class Entry(NamedTuple):
@@ -37,6 +40,8 @@ class Entry(NamedTuple):
     cls: str
     #: The modules without which it cannot be measured.
     needs: tuple[str, ...] = ()
+    #: Whether it is a client.Client and not a base.Contender.
+    is_client: bool = False
 
     @property
     def project(self) -> str:
@@ -55,4 +60,36 @@ KNOWN = (
     Entry("nova_sg mc", MEMCACHED, "ours", "Mc"),
     Entry("nova mc", MEMCACHED, "nova_peer", "Mc", ("nova",)),
     Entry("tooz", MEMCACHED, "tooz_peer", "Memcached", ("tooz", "pymemcache")),
+    Entry("nova_sg zk", ZOOKEEPER, "ours", "Zk"),
+    Entry("tooz", ZOOKEEPER, "tooz_peer", "ZooKeeper", ("tooz", "kazoo")),
+    Entry(
+        "nova_sg zookeeper",
+        ZOOKEEPER_CLIENTS,
+        "ours_clients",
+        "ZooKeeper",
+        is_client=True,
+    ),
+    Entry(
+        "nova_sg evzookeeper",
+        ZOOKEEPER_CLIENTS,
+        "ours_clients",
+        "EvZooKeeper",
+        is_client=True,
+    ),
+    Entry(
+        "kazoo",
+        ZOOKEEPER_CLIENTS,
+        "kazoo_peer",
+        "Kazoo",
+        ("kazoo",),
+        is_client=True,
+    ),
+    Entry(
+        "tooz",
+        ZOOKEEPER_CLIENTS,
+        "tooz_peer",
+        "ZooKeeperJoins",
+        ("tooz", "kazoo"),
+        is_client=True,
+    ),
 )

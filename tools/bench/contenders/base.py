@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import abc
 import datetime
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -82,6 +83,14 @@ class Contender(abc.ABC):
     ) -> Callable[[], Any] | None:
         """Make a new object that knows who is up in a group."""
         return None
+
+
+def is_green() -> bool:
+    """Whether this process runs green threads."""
+    eventlet = sys.modules.get("eventlet")
+    return eventlet is not None and eventlet.patcher.is_monkey_patched(
+        "thread"
+    )
 
 
 def names(group: str, count: int) -> list[str]:

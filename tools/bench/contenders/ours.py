@@ -14,17 +14,20 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import sqlalchemy
 
-from bench.contenders import base
-from nova_sg import servicegroup
+from bench.contenders import base, client
+from nova_sg import evzookeeper, servicegroup, zookeeper
 from nova_sg.conf import CONF
 from nova_sg.db import engine, schema
 from nova_sg.servicegroup import process
 from nova_sg.servicegroup.drivers import base as drivers
+from nova_sg.znodes import names
 
 
 class _NovaSg(base.Contender):
@@ -122,6 +125,77 @@ class Mc(_NovaSg):
             )
         driver.close()
         return hosts
+
+
+class Zk(_NovaSg):
+    driver = "zk"
+
+    notes = {
+        "report": (
+            "nova_sg feeds its watchdog, and asks ZooKeeper once every half "
+            "of service_down_time; tooz asks each time"
+        ),
+        "service_is_up, by name": (
+            "nova_sg answers from its view, which watches keep"
+        ),
+        "who is up": "nova_sg asks for three lists, tooz for one",
+    }
+
+    def configure(self, where: str) -> None:
+        CONF.set_override("address", where, "zookeeper")
+        CONF.set_override("recv_timeout", client.SESSION * 1000, "zookeeper")
+        self._seeder = evzookeeper.ZKSession(where, 60, client.SESSION * 1000)
+
+    def seed(self, group: str, count: int) -> list[str]:
+        # What as many nodes would have made; all in one session.
+        hosts = base.names(group, count)
+        handle, session_id = self._seeder.connected_handle(60)
+        members, entries = names.group_path(group), names.entries_path(group)
+        for path in (members, entries):
+            self._seeder.ensure_path(path)
+        done = threading.Semaphore(0)
+        answered = zookeeper.Immediate(lambda *answer: done.release())
+        acl = [evzookeeper.ZOO_OPEN_ACL_UNSAFE]
+        for host in hosts:
+            name = names.member_name(host, session_id)
+            entry = names.entry_path(group, host, f"nova-{group}", False)
+            for path, flags in (
+                (f"{members}/{name}", zookeeper.EPHEMERAL),
+                (entry, 0),
+            ):
+                zookeeper.acreate(handle, path, "", acl, flags, answered)
+        for _ in range(2 * count):
+            done.acquire()
+        return hosts
+
+    def reporters(self, group: str, count: int) -> list[Callable]:
+        made = super().reporters(group, count)
+        # They join in the background.
+        for report in made:
+            while not report():
+                time.sleep(0.01)
+        return made
+
+    def ask(self, group: str, hosts: Sequence[str]) -> Callable[[], int]:
+        # Not the view of the process, which may follow the group already
+        # and then asks for nothing.
+        view = process.Shared(process.load(self.driver)).view(group)
+
+        def ask() -> int:
+            view.refresh()
+            return len(view.hosts_up())
+
+        return ask
+
+    def observer(self, group: str, hosts: Sequence[str]) -> Callable[[], Any]:
+        def make() -> process.Shared:
+            shared = process.Shared(process.load(self.driver))
+            # What watches bring is kept, too.
+            shared.driver.follow(group, lambda: None)
+            shared.view(group).refresh()
+            return shared
+
+        return make
 
 
 def _without_waiting(service: base.Service) -> Callable[[], bool]:

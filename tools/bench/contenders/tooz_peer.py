@@ -19,7 +19,7 @@ from typing import Any
 
 from tooz import coordination
 
-from bench.contenders import base
+from bench.contenders import base, client
 
 
 class _Tooz(base.Contender):
@@ -31,11 +31,14 @@ class _Tooz(base.Contender):
     }
 
     def __init__(self, where: str) -> None:
-        self._url = (
+        self._url = self.url(where)
+        self._own = self._coordinator("observer")
+
+    def url(self, where: str) -> str:
+        return (
             f"{self.scheme}://{where}?timeout=10"
             f"&membership_timeout={base.DOWN_TIME}"
         )
-        self._own = self._coordinator("observer")
 
     def _coordinator(self, name: str) -> Any:
         made = coordination.get_coordinator(self._url, name.encode())
@@ -89,3 +92,57 @@ class Memcached(_Tooz):
                 expire=base.DOWN_TIME,
             )
         return hosts
+
+
+def _zookeeper_url(where: str) -> str:
+    url = f"zookeeper://{where}?timeout={client.SESSION}"
+    return f"{url}&handler=eventlet" if base.is_green() else url
+
+
+class ZooKeeper(_Tooz):
+    scheme = "zookeeper"
+
+    notes = {
+        "API()": "tooz: a coordinator made, connected and stopped",
+        "service_is_up, by name": "tooz asks ZooKeeper, each time",
+    }
+
+    def url(self, where: str) -> str:
+        return _zookeeper_url(where)
+
+    def seed(self, group: str, count: int) -> list[str]:
+        # As with memcached: no connection for each.
+        hosts = base.names(group, count)
+        self._own.create_group(group.encode()).get()
+        made = [
+            self._own._coord.create_async(
+                self._own._path_member(group.encode(), host.encode()),
+                value=b"\xc4\x00",
+                ephemeral=True,
+            )
+            for host in hosts
+        ]
+        for answer in made:
+            answer.get()
+        return hosts
+
+
+class ZooKeeperJoins(client.Client):
+    """One coordinator that joins group after group."""
+
+    notes = {
+        "join": (
+            "tooz: one member joins as many groups; a second member would "
+            "need a connection of its own"
+        )
+    }
+
+    def joins(self, count: int) -> list[Callable[[], Any]]:
+        own = coordination.get_coordinator(
+            _zookeeper_url(self.where), b"member"
+        )
+        own.start()
+        groups = [f"group{number}".encode() for number in range(count)]
+        for group in groups:
+            own.create_group(group).get()
+        return [lambda g=group: own.join_group(g).get() for group in groups]
