@@ -46,6 +46,8 @@ SQLITE_PATIENCE = 5.0
 POOL_SIZE = 10
 # MySQL's and MariaDB's error number.
 NO_SUCH_TABLE = 1146
+# "running with the --read-only option", "running in read-only mode".
+READ_ONLY = (1290, 1836)
 
 
 class utcnow(functions.FunctionElement):
@@ -188,6 +190,14 @@ class Database:
                 with self._connect() as connection:
                     try:
                         return work(connection)
+                    except sa_exception.SQLAlchemyError as error:
+                        # None that oslo.db knows.
+                        if _number(error) in READ_ONLY:
+                            # Behind a moving address this is the server
+                            # that was in charge; connecting anew finds the
+                            # one that is.
+                            connection.invalidate()
+                        raise
                     finally:
                         if self._closed and not connection.invalidated:
                             # The pool would keep it.
@@ -282,8 +292,13 @@ def _is_missing_table(error: Exception) -> bool:
     if isinstance(error, db_exception.DBNonExistentTable):
         return True
     # oslo.db does not know MySQL's and MariaDB's.
-    cause = getattr(error, "orig", None)
-    return getattr(cause, "args", ())[:1] == (NO_SUCH_TABLE,)
+    return _number(error) == NO_SUCH_TABLE
+
+
+def _number(error: Exception) -> int | None:
+    """Return the number that MySQL and MariaDB give an error."""
+    arguments = getattr(getattr(error, "orig", None), "args", ())
+    return arguments[0] if arguments else None
 
 
 def _words(cause: Exception) -> str:

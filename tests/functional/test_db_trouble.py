@@ -339,6 +339,14 @@ class AwayForLongTest(TroubleTestCase):
 
 
 class ReadOnlyTest(TroubleTestCase):
+    def connections(self):
+        """Return the numbers of the connections to our database."""
+        rows = self.server.execute(
+            "SELECT id FROM information_schema.processlist WHERE db = %s",
+            self.name,
+        )
+        return {number for (number,) in rows}
+
     def test_read_only_server(self):
         member = self.join("one")
         events = self.collect(self.api)
@@ -359,6 +367,21 @@ class ReadOnlyTest(TroubleTestCase):
         self.assert_logged_once(REPORT_TROUBLE, REPORT_AGAIN)
         self.assertEqual([], self.logs.matching(LOOK_TROUBLE))
         self.assertEqual([], events)
+
+
+    def test_each_attempt_connects_anew(self):
+        """Behind the address another server may be in charge by now."""
+        self.join("one")
+        attempts = self.count_reports()
+        self.server.execute("SET GLOBAL read_only = 1")
+        self.wait_for_log(REPORT_TROUBLE)
+        before = self.connections()
+        self.wait_for_attempts(attempts, 3)
+        wait_for(
+            lambda: not before & self.connections(),
+            self.PATIENCE,
+            "no connection to the read-only server was kept",
+        )
 
 
 class LockTest(TroubleTestCase):
