@@ -34,7 +34,7 @@ from tests.fixtures.novarig import site as novarig_site
 from tests.nova import base
 
 INTERVAL = 5
-SECONDS = 20
+SECONDS = int(os.environ.get("NOVA_RIG_SECONDS", "20"))
 OPTIONS = """\
 [DEFAULT]
 periodic_enable = false
@@ -109,12 +109,17 @@ def _measure(cloud, count):
 
 
 def _start(cloud, count):
+    # A driver that has a node of its own for each host.
+    driver = cloud.site.write(
+        "many.conf", "[DEFAULT]\ncompute_driver = fake.FakeDriver\n"
+    )
     many = subprocess.Popen(
         [
             cloud.site.python,
             os.path.join(novarig_site.LIB, "novarig_many.py"),
             str(count),
             *("--config-file", cloud.config("compute")),
+            *("--config-file", driver),
         ],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
