@@ -250,35 +250,6 @@ class ManyServersTest(mc.McTestCase):
             sorted(self.GROUPS), servicegroup.API().groups()
         )
 
-    def test_forced_down_survives_restarts_one_after_the_other(self):
-        self.join(*HOSTS, interval=0.1)
-        self.api.force_down("node1", "compute")
-        expected = ALL_UP | {"node1": "down"}
-        for server in self.servers:
-            server.restart()
-            base.wait_for(
-                lambda server=server: self.states_by(server) == expected,
-                30,
-                "the server that came back empty has been told",
-            )
-        self.assertEqual(expected, self.states())
-
-    def test_what_was_taken_back_stays_so(self):
-        """A server that was away while it was does not bring it back."""
-        self.join(*HOSTS, interval=0.1)
-        self.api.force_down("node1", "compute")
-        away = self.servers[0]
-        self.assertEqual("down", self.states_by(away)["node1"])
-        away.freeze()
-        self.api.force_down("node1", "compute", False)
-        away.thaw()
-        base.wait_for(lambda: self.states() == ALL_UP, 30)
-        base.wait_for(
-            lambda: self.states_by(away) == ALL_UP,
-            30,
-            "the server that was away has been told",
-        )
-
     def test_nothing_is_lost_with_two_of_them(self):
         for group in self.GROUPS:
             self.join("here", group=group)
