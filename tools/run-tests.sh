@@ -29,7 +29,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 ENVIRONMENT=$ROOT/.venv-test
 # Seconds until a run that hangs is ended, with a traceback of every thread.
-RUN_DEADLINE=900
+RUN_DEADLINE=2400
 
 passed=0
 failed=0
