@@ -78,7 +78,7 @@ def _json(event: events.Event) -> str:
     return json.dumps(fields)
 
 
-class Wait(command.Command):
+class Wait(members.OfMember):
     """Wait until a member is up, or down.
 
     The exit status is 0 when it is, 1 when the time is over.
@@ -86,7 +86,6 @@ class Wait(command.Command):
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
-        members.add_member(parser)
         parser.add_argument(
             "--for",
             dest="state",

@@ -65,10 +65,14 @@ def add_group(parser: argparse.ArgumentParser, default: str) -> None:
     )
 
 
-def add_member(parser: argparse.ArgumentParser) -> None:
-    """Add HOST and --group."""
-    parser.add_argument("host", metavar="HOST", help="The member's name.")
-    add_group(parser, "the option topic, compute")
+class OfMember(command.Command):
+    """A command about one member: it takes HOST and --group."""
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser = super().get_parser(prog_name)
+        parser.add_argument("host", metavar="HOST", help="The member's name.")
+        add_group(parser, "the option topic, compute")
+        return parser
 
 
 class List(lister.Lister):
@@ -123,13 +127,8 @@ class List(lister.Lister):
         )
 
 
-class Show(show.ShowOne):
+class Show(OfMember, show.ShowOne):
     """Show one member, and why it is up or down."""
-
-    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
-        parser = super().get_parser(prog_name)
-        add_member(parser)
-        return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple:
         group = parsed_args.group or CONF.topic
@@ -164,15 +163,10 @@ class Show(show.ShowOne):
         )
 
 
-class IsUp(command.Command):
+class IsUp(OfMember):
     """Print up, down or unknown; the exit status is 0, 1 or 2."""
 
     STATUS = {detector.UP: 0, detector.DOWN: 1, detector.UNKNOWN: 2}
-
-    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
-        parser = super().get_parser(prog_name)
-        add_member(parser)
-        return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> int:
         group = parsed_args.group or CONF.topic
@@ -185,12 +179,11 @@ class IsUp(command.Command):
         return self.STATUS[state]
 
 
-class ForceDown(command.Command):
+class ForceDown(OfMember):
     """Declare a member down, whatever it reports."""
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
-        add_member(parser)
         parser.add_argument(
             "--unset", action="store_true", help="Take that back."
         )
@@ -204,13 +197,8 @@ class ForceDown(command.Command):
         )
 
 
-class Forget(command.Command):
+class Forget(OfMember):
     """Remove a member that is down for good."""
-
-    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
-        parser = super().get_parser(prog_name)
-        add_member(parser)
-        return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> None:
         self.app.api.forget(parsed_args.host, parsed_args.group or CONF.topic)
