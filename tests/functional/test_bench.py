@@ -55,6 +55,24 @@ _IN_MEMORY = {
     "members(), in memory, of 20",
     "members(), in memory, of 20: CPU",
 }
+_CPU = ("", ": CPU", ": the server's CPU")
+_REQUESTS = {
+    f"{name}, {how}{what}"
+    for name in ("get", "set")
+    for how in ("one by one", "20 threads")
+    for what in _CPU
+}
+_IN_FLIGHT = {
+    f"{name}, 3 in flight{what}" for name in ("get", "set") for what in _CPU
+}
+_JOIN = {"join", "join: CPU"}
+_FOLLOW = {
+    f"follow 20 {what}{pace}{figure}"
+    for what in ("joins", "leaves")
+    for pace in ("", ", 200 a second")
+    for figure in ("", ": behind", ": CPU", ": bytes", ": lists seen")
+}
+_STALL = {"session of 1 s after a stall of 2.5 s"}
 _OURS = _ALL | _BY_NAME | _OBSERVER | _IN_MEMORY
 
 EXPECTED = {
@@ -64,6 +82,16 @@ EXPECTED = {
     ("nova_sg mc", "memcached"): _OURS | _SERVER,
     ("nova mc", "memcached"): _ALL | _BY_NAME | _SERVER,
     ("tooz", "memcached"): _ALL | _BY_NAME | _OBSERVER | _SERVER,
+    ("nova_sg zk", "ZooKeeper"): _OURS | _SERVER,
+    ("tooz", "ZooKeeper"): _ALL | _BY_NAME | _OBSERVER | _SERVER,
+    ("nova_sg zookeeper", "ZooKeeper clients"): _REQUESTS | _IN_FLIGHT,
+    ("nova_sg evzookeeper", "ZooKeeper clients"): (
+        _REQUESTS | _JOIN | _FOLLOW | _STALL
+    ),
+    ("kazoo", "ZooKeeper clients"): (
+        _REQUESTS | _IN_FLIGHT | _JOIN | _FOLLOW | _STALL
+    ),
+    ("tooz", "ZooKeeper clients"): _JOIN,
 }
 
 
@@ -103,23 +131,28 @@ class BenchTest(unittest.TestCase):
                 if row["name"].endswith("the server's CPU"):
                     # It is read to a hundredth of a second.
                     self.assertGreaterEqual(row["figure"], 0)
+                elif row["name"].endswith(": behind"):
+                    # The observer may know before the crowd does.
+                    self.assertGreaterEqual(row["figure"], 0)
+                elif row["unit"] == "kept":
+                    self.assertIn(row["figure"], (0, 1))
                 else:
                     self.assertGreater(row["figure"], 0)
                 self.assertNotIn("failed", row["note"])
 
     def test_ours_are_divided_by_the_peers(self):
         figures = {
-            (row["name"], row["contender"]): row["figure"]
+            (row["name"], row["contender"], row["backend"]): row["figure"]
             for row in self.figures["rows"]
-            if row["backend"] != "SQLite"
         }
+        units = {row["name"]: row["unit"] for row in self.figures["rows"]}
         pairs = set()
         for ratio in self.figures["ratios"]:
-            ours = figures[ratio["name"], ratio["ours"]]
-            peer = figures[ratio["name"], ratio["peer"]]
+            where = ratio["backend"]
+            ours = figures[ratio["name"], ratio["ours"], where]
+            peer = figures[ratio["name"], ratio["peer"], where]
             self.assertAlmostEqual(ours / peer, ratio["ratio"])
-            more = ratio["name"].startswith(("report", "service_is_up"))
-            if more and "CPU" not in ratio["name"]:
+            if units[ratio["name"]] in ("1/s", "kept"):
                 self.assertEqual(ours > peer, ratio["better"])
             else:
                 self.assertEqual(ours < peer, ratio["better"])
@@ -129,13 +162,17 @@ class BenchTest(unittest.TestCase):
                 ("nova_sg db", "nova db"),
                 ("nova_sg mc", "nova mc"),
                 ("nova_sg mc", "tooz"),
+                ("nova_sg zk", "tooz"),
+                ("nova_sg zookeeper", "kazoo"),
+                ("nova_sg evzookeeper", "kazoo"),
+                ("nova_sg evzookeeper", "tooz"),
             },
             pairs,
         )
 
     def test_people_get_the_same_as_tables(self):
         lines = self.bench.stdout.splitlines()
-        for backend in ("SQLite", "MariaDB", "memcached"):
+        for backend in {where for _, where in EXPECTED}:
             title = f"{backend}, {tests.MODE}"
             [head] = [line for line in lines if line.startswith(title)]
             begin = lines.index(head)
@@ -153,6 +190,7 @@ class BenchTest(unittest.TestCase):
 
     def test_the_machine_is_described(self):
         machine = self.figures["machine"]
-        for name in ("cores", "python", "mariadb", "memcached", "nova"):
+        servers = ("mariadb", "memcached", "zookeeper")
+        for name in ("cores", "python", *servers, "nova"):
             self.assertIn(f"{name}: {machine[name]}", self.bench.stdout)
             self.assertNotEqual("not installed", machine[name])

@@ -135,11 +135,13 @@ def tables(rows: Sequence[Row]) -> str:
 
 def _table(title: str, rows: Sequence[Row], quotients: dict) -> str:
     contenders = list(dict.fromkeys(row.contender for row in rows))
+    place = rows[0].backend, rows[0].mode
+    compared = {key[1:3] for key in quotients if key[3:] == place}
     pairs = [
         (ours, peer)
         for ours in contenders
         for peer in contenders
-        if _is_ours(ours) and not _is_ours(peer)
+        if (ours, peer) in compared
     ]
     cells = {(r.name, r.unit, r.contender): r for r in rows}
     lines = [
