@@ -401,7 +401,7 @@ class EveryBackendTest(base.TestCase):
     def check(self, backend):
         # The servers are shared, the group is not.
         group = os.path.basename(self.folder)
-        self.configure(f"topic = {group}\n{backend}", service_down_time=5)
+        self.configure(f"topic = {group}\n{backend}", service_down_time=10)
         listed = ("list", "--group", group, "-f", "json")
         if "mysql" in backend:
             self.do("db", "sync")
