@@ -14,7 +14,10 @@
 # Set up nova_sg and show its main job: three agents join a group, one is
 # killed, the others notice, it comes back.
 #
-# Usage: tools/quickstart.sh
+# Usage: tools/quickstart.sh [FILE]
+#
+# On SQLite; or with FILE, one more nova-sg.conf, on the driver and the servers
+# that it names.
 #
 # Environment: PYTHON, the Python to use. Nothing is left running, and nothing
 # is written but in this checkout and in a temporary folder.
@@ -27,6 +30,13 @@ ENVIRONMENT=$ROOT/.venv
 NODES=(node1 node2 node3)
 # Seconds to wait for a member to come up or to go down.
 PATIENCE=20
+
+configuration=()
+if (($#)); then
+    [[ $# == 1 && -r $1 ]] ||
+        die "usage: tools/quickstart.sh [FILE], a nova-sg.conf; not: $*"
+    configuration=(--config-file "$(realpath "$1")")
+fi
 
 folder=$(mktemp -d -t nova-sg-quickstart.XXXXXX)
 declare -A agents=()
@@ -87,13 +97,15 @@ EOF
 }
 
 nova_sg() {
-    "$ENVIRONMENT/bin/nova-sg" --config-file "$folder/nova-sg.conf" "$@"
+    "$ENVIRONMENT/bin/nova-sg" --config-file "$folder/nova-sg.conf" \
+        "${configuration[@]}" "$@"
 }
 
 start_agent() {
     local node=$1
     "$ENVIRONMENT/bin/nova-sg-agent" \
-        --config-file "$folder/nova-sg.conf" --host "$node" \
+        --config-file "$folder/nova-sg.conf" "${configuration[@]}" \
+        --host "$node" \
         --log-file "$folder/$node.log" </dev/null &>"$folder/$node.out.log" &
     agents[$node]=$!
 }
