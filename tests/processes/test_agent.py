@@ -417,6 +417,19 @@ class DatabaseTest(base.TestCase):
             self.assertLessEqual(line.count("Can't connect"), 1, line)
 
 
+    def test_stopped_while_its_database_hangs(self):
+        # A quarter of this is how long it waits for an answer.
+        with open(self.config, "a") as file:
+            file.write("[DEFAULT]\nservice_down_time = 8\n")
+        self.proxy.start()
+        agent = self.agent("node")
+        wait_for(self.is_up, base.PATIENCE)
+        self.proxy.cut()
+        agent.wait_for_log("Cannot report the state of node")
+        agent.stop()
+        self.assertIn("Could not leave the group compute, node", agent.log)
+
+
 class ConfigurationTest(base.TestCase):
     def listed(self, *arguments):
         rows = json.loads(self.do("list", "-f", "json", *arguments))
