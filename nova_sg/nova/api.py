@@ -18,6 +18,8 @@ Imported once Nova's own servicegroup module has been.
 from __future__ import annotations
 
 import functools
+import os
+import sys
 import threading
 from collections.abc import Mapping
 from typing import Any
@@ -148,8 +150,21 @@ def _leave_at_stop(
     service.stop = stop_and_leave
 
 
+def _after_fork_in_child() -> None:
+    """Have a hub of our own, where green threads have one.
+
+    Its epoll would be the parent's and the siblings', too: each would take
+    events that the others wait for. oslo.service does this for the workers
+    that it forks; uWSGI knows nothing of it.
+    """
+    hubs = sys.modules.get("eventlet.hubs")
+    if hubs is not None:
+        hubs.use_hub()
+
+
 def prepare() -> None:
     """Make Nova's option take all our drivers; give db Nova's meaning."""
+    os.register_at_fork(after_in_child=_after_fork_in_child)
     for opt in nova.conf.servicegroup.SERVICEGROUP_OPTS:
         if opt.name == "servicegroup_driver":
             for ours in options.DEFAULT_OPTS[0].type.choices.items():

@@ -48,13 +48,15 @@ def site():
 def run_script(name, *arguments, **environment):
     """Run a script of scripts/ in Nova's environment.
 
-    :returns: what it printed on its last line, read as JSON
+    :returns: the object that it printed on a line, read as JSON
     """
     output = site().run(
         *("python", "-P", os.path.join(SCRIPTS, name), *arguments),
         **environment,
     )
-    return json.loads(output.splitlines()[-1])
+    # Logs go their own way.
+    [line] = [line for line in output.splitlines() if line.startswith('{"')]
+    return json.loads(line)
 
 
 def mode_variable(mode):
