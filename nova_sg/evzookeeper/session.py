@@ -29,7 +29,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from nova_sg import zookeeper
+from nova_sg import threads, zookeeper
 
 LOG = logging.getLogger(__name__)
 
@@ -207,11 +207,11 @@ class ZKSession:
                 raise
             LOG.warning("ZooKeeper session not closed", exc_info=True)
         finally:
-            threads = [self._keeper, self._restorer]
-            threads += [service.thread for service in services]
-            for thread in threads:
+            ending = [self._keeper, self._restorer]
+            ending += [service.thread for service in services]
+            for thread in ending:
                 if thread not in (None, threading.current_thread()):
-                    thread.join(_remaining(deadline))
+                    threads.join(thread, _remaining(deadline))
 
     def is_connected(self) -> bool:
         return self._connected and os.getpid() == self._pid

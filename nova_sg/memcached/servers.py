@@ -31,7 +31,7 @@ from typing import Any
 
 import memcache
 
-from nova_sg import exception
+from nova_sg import exception, threads
 from nova_sg.servicegroup import clock
 
 # Seconds for which a server that failed is left alone.
@@ -259,7 +259,7 @@ class RemoteServer:
             self._queue.put(None)
             thread = self._thread
         if thread is not None:
-            thread.join(self._timeout * 2)
+            threads.join(thread, self._timeout * 2)
 
 
 def _check_address(address: str) -> None:

@@ -27,7 +27,7 @@ from typing import Any
 import nova.conf.servicegroup
 from oslo_log import log as logging
 
-from nova_sg import exception, servicegroup
+from nova_sg import exception, servicegroup, threads
 from nova_sg.conf import servicegroup as options
 from nova_sg.nova import workers
 from nova_sg.servicegroup import api as api_module
@@ -145,7 +145,7 @@ def _leave_at_stop(
             # has interrupted to stop it.
             leaving = threading.Thread(target=leave, daemon=True)
             leaving.start()
-            leaving.join(LEAVE_WAIT)
+            threads.join(leaving, LEAVE_WAIT)
 
     service.stop = stop_and_leave
 

@@ -27,7 +27,7 @@ from typing import Any
 
 from oslo_log import log as logging
 
-from nova_sg import exception
+from nova_sg import exception, threads
 from nova_sg.conf import CONF
 from nova_sg.servicegroup.drivers import base
 
@@ -153,7 +153,7 @@ class Reporter:
             target=self._report, args=[joined], daemon=True
         )
         first.start()
-        first.join(JOIN_WAIT)
+        threads.join(first, JOIN_WAIT)
         # A short service_down_time does not allow for the usual delay.
         delay = min(INITIAL_REPORTING_DELAY, CONF.service_down_time / 2.5)
         joined.timer = service.tg.add_timer_args(

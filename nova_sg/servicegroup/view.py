@@ -27,7 +27,7 @@ from typing import NamedTuple
 
 from oslo_log import log as logging
 
-from nova_sg import exception
+from nova_sg import exception, threads
 from nova_sg.conf import CONF
 from nova_sg.servicegroup import detector, events
 from nova_sg.servicegroup.drivers import base
@@ -38,6 +38,9 @@ LOG = logging.getLogger(__name__)
 IDLE = 120.0
 # At most this part of the time is spent on looking.
 DUTY = 0.1
+# Seconds by which the view's thread may be late. Where nothing runs green
+# threads between two requests, as in uWSGI, it stands still meanwhile.
+LATE = 1.0
 
 
 class Member(NamedTuple):
@@ -81,6 +84,8 @@ class GroupView:
         self._expired = False
         self._thread: threading.Thread | None = None
         self._wake = threading.Event()
+        # By when that thread should have looked again.
+        self._due = float("inf")
         self._following = False
         self._closed = False
         self._used = 0.0
@@ -94,7 +99,12 @@ class GroupView:
             service_down_time
         """
         self._keep_fresh()
-        if self._expired:
+        if time.monotonic() > self._due:
+            # Whoever has news for the driver gets a turn, too.
+            time.sleep(0.05)
+            self._look_due(0.0)
+            self.refresh()
+        elif self._expired:
             self.refresh()
         if self._detector.unavailable(time.monotonic()):
             raise exception.ServiceGroupUnavailable(
@@ -357,6 +367,7 @@ class GroupView:
             if not self._following:
                 self._following = True
                 self._driver.follow(self.group, self._wake.set)
+            self._look_due(0.0)
             self._thread = threading.Thread(
                 target=self._run, name=f"nova-sg-view-{self.group}"
             )
@@ -374,6 +385,7 @@ class GroupView:
                 idle = time.monotonic() - self._used > IDLE
                 if idle and not self._watches:
                     self._thread = None
+                    self._due = float("inf")
                     return
                 begun = time.monotonic()
                 try:
@@ -384,6 +396,11 @@ class GroupView:
                     )
                 took = time.monotonic() - begun
             pause = self._pause(took)
+            self._look_due(pause)
+
+    def _look_due(self, pause: float) -> None:
+        pause = max(pause, CONF.servicegroup.view_refresh_interval)
+        self._due = time.monotonic() + pause + LATE
 
     def _pause(self, took: float) -> float:
         """Return the seconds until the next look, after one that took."""
@@ -404,4 +421,4 @@ class GroupView:
             watch.cancel()
         thread = self._thread
         if thread is not None:
-            thread.join(5)
+            threads.join(thread, 5)

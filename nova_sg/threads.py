@@ -1,0 +1,37 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Waiting for the end of a thread, in green processes, too."""
+
+import threading
+import time
+
+
+def join(thread: threading.Thread, seconds: float | None) -> None:
+    """Wait until a thread has ended, for so many seconds at most.
+
+    None stands for as long as it takes.
+
+    Thread.join() would do, but for a green thread on Python 3.13: there it
+    raises eventlet's Timeout when the time is over (eventlet 0.41).
+    """
+    if seconds is None:
+        thread.join()
+        return
+    deadline = time.monotonic() + seconds
+    pause = 0.001
+    while thread.is_alive():
+        left = deadline - time.monotonic()
+        if left <= 0:
+            return
+        time.sleep(min(pause, left))
+        pause = min(2 * pause, 0.05)
