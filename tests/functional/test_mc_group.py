@@ -16,7 +16,7 @@ import threading
 import time
 from unittest import mock
 
-from nova_sg import exception, servicegroup
+from nova_sg import exception, servicegroup, threads
 from nova_sg.memcached import values
 from nova_sg.servicegroup import process
 from tests import base
@@ -113,7 +113,7 @@ class MembershipTest(mc.McTestCase):
             timer.start()
             self.assertTrue(begun.wait(30))
             leaving.start()
-            leaving.join(0.1)
+            threads.join(leaving, 0.1)
             go_on.set()
             timer.join()
             leaving.join()
