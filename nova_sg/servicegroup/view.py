@@ -100,10 +100,7 @@ class GroupView:
         """
         self._keep_fresh()
         if time.monotonic() > self._due:
-            # Whoever has news for the driver gets a turn, too.
-            time.sleep(0.05)
-            self._look_due(0.0)
-            self.refresh()
+            self._catch_up()
         elif self._expired:
             self.refresh()
         if self._detector.unavailable(time.monotonic()):
@@ -397,6 +394,20 @@ class GroupView:
                 took = time.monotonic() - begun
             pause = self._pause(took)
             self._look_due(pause)
+
+    def _catch_up(self) -> None:
+        """Look in the place of a thread that gets no turn."""
+        # It may as well be in the middle of a look, at a backend that hangs;
+        # nobody waits for that.
+        if not self._lock.acquire(blocking=False):
+            return
+        try:
+            self._look_due(0.0)
+            # Whoever has news for the driver gets a turn, too.
+            time.sleep(0.05)
+            self._look()
+        finally:
+            self._lock.release()
 
     def _look_due(self, pause: float) -> None:
         pause = max(pause, CONF.servicegroup.view_refresh_interval)

@@ -338,6 +338,26 @@ class AwayForLongTest(TroubleTestCase):
             return False
 
 
+class FrozenForLongTest(TroubleTestCase):
+    # So that the driver waits for a look for 10 s.
+    DOWN_TIME = 40.0
+
+    def test_no_question_waits(self):
+        self.join("one")
+        self.assertTrue(self.is_up("one"))
+        self.addCleanup(self.server.thaw)
+        self.server.freeze()
+        waited = [0.0]
+        begun = time.monotonic()
+        while time.monotonic() - begun < 4:
+            asked = time.monotonic()
+            self.assertTrue(self.is_up("one"))
+            waited.append(time.monotonic() - asked)
+            time.sleep(0.02)
+        # The look that is under way takes longer than all of this.
+        self.assertLess(max(waited), 2)
+
+
 class ReadOnlyTest(TroubleTestCase):
     def connections(self):
         """Return the numbers of the connections to our database."""
