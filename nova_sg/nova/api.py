@@ -155,16 +155,34 @@ def _after_fork_in_child() -> None:
 
     Its epoll would be the parent's and the siblings', too: each would take
     events that the others wait for. oslo.service does this for the workers
-    that it forks; uWSGI knows nothing of it.
+    that it forks.
     """
     hubs = sys.modules.get("eventlet.hubs")
     if hubs is not None:
         hubs.use_hub()
 
 
+def _hear_of_forks() -> None:
+    os.register_at_fork(after_in_child=_after_fork_in_child)
+    try:
+        import uwsgi
+    except ImportError:
+        return
+    # It tells Python nothing of its forks, unless it is asked to.
+    before = getattr(uwsgi, "post_fork_hook", None)
+
+    def after() -> None:
+        if before is not None:
+            before()
+        process.after_fork_in_child()
+        _after_fork_in_child()
+
+    uwsgi.post_fork_hook = after
+
+
 def prepare() -> None:
     """Make Nova's option take all our drivers; give db Nova's meaning."""
-    os.register_at_fork(after_in_child=_after_fork_in_child)
+    _hear_of_forks()
     for opt in nova.conf.servicegroup.SERVICEGROUP_OPTS:
         if opt.name == "servicegroup_driver":
             for ours in options.DEFAULT_OPTS[0].type.choices.items():

@@ -122,7 +122,11 @@ def detach() -> list[Shared]:
     return detached
 
 
-def _after_fork_in_child() -> None:
+def after_fork_in_child() -> None:
+    """Start afresh: what the parent shares is not ours.
+
+    Python calls this, where it is Python that forks.
+    """
     # The parent's threads do not exist here and its connections are not
     # ours: they are left alone, and kept from being collected, which would
     # close them politely, over the parent's sockets.
@@ -133,4 +137,4 @@ def _after_fork_in_child() -> None:
 
 
 _parents: list[dict[str, Shared]] = []
-os.register_at_fork(after_in_child=_after_fork_in_child)
+os.register_at_fork(after_in_child=after_fork_in_child)
