@@ -66,7 +66,7 @@ class Upgrade:
     """
 
     # A service that restarts is silent for so long, at most.
-    DOWN_TIME = 20
+    DOWN_TIME = 40
 
     def _restart(self, cloud, client, name, driver):
         client.step = f"{name} comes to {driver}"

@@ -60,6 +60,12 @@ def main():
             ) as cloud:
                 figures = {"driver": driver, **_measure(cloud, count)}
                 print(json.dumps(figures), flush=True)
+            # The next Nova would list them as down.
+            for table in ("services", "compute_nodes"):
+                site.mariadb.execute(
+                    f"DELETE FROM {table} WHERE host LIKE 'many%%'",
+                    database="nova",
+                )
 
 
 def _measure(cloud, count):
