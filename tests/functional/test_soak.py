@@ -53,6 +53,9 @@ HOSTS = [f"node{number:03}" for number in range(MEMBERS)]
 class Soak:
     """The same for each backend; a subclass has the backend."""
 
+    # Whether a restart is bound to be trouble.
+    NOTICED = True
+
     def make_server(self):
         """Return the server, configured but not started."""
         raise NotImplementedError
@@ -214,7 +217,8 @@ class Soak:
             RECOVERY,
             lambda: f"{trouble!r}: {count(trouble)}, {end!r}: {count(end)}",
         )
-        self.assertGreater(count(trouble), 0)
+        if self.NOTICED:
+            self.assertGreater(count(trouble), 0)
         self.assertLessEqual(count(trouble), most)
 
     def _rate(self):
@@ -316,6 +320,9 @@ class McSoakTest(Soak, base.TestCase):
 
 
 class ZkSoakTest(Soak, base.TestCase):
+    # Sessions outlive a restart; who asks nothing meanwhile notices nothing.
+    NOTICED = False
+
     def make_server(self):
         server = ZooKeeperServer()
         self.flags(servicegroup_driver="zk")
