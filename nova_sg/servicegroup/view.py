@@ -41,6 +41,10 @@ DUTY = 0.1
 # Seconds by which the view's thread may be late. Where nothing runs green
 # threads between two requests, as in uWSGI, it stands still meanwhile.
 LATE = 1.0
+# Seconds that whoever has news for the driver gets then, before a look.
+TURN = 0.05
+# Seconds that a question waits for a look that is under way.
+PATIENCE = 0.5
 
 
 class Member(NamedTuple):
@@ -384,6 +388,8 @@ class GroupView:
                     self._thread = None
                     self._due = float("inf")
                     return
+                if time.monotonic() > self._due:
+                    time.sleep(TURN)
                 begun = time.monotonic()
                 try:
                     self._look()
@@ -398,13 +404,12 @@ class GroupView:
     def _catch_up(self) -> None:
         """Look in the place of a thread that gets no turn."""
         # It may as well be in the middle of a look, at a backend that hangs;
-        # nobody waits for that.
-        if not self._lock.acquire(blocking=False):
+        # one question waits for that, and not for long.
+        self._look_due(0.0)
+        if not self._lock.acquire(timeout=PATIENCE):
             return
         try:
-            self._look_due(0.0)
-            # Whoever has news for the driver gets a turn, too.
-            time.sleep(0.05)
+            time.sleep(TURN)
             self._look()
         finally:
             self._lock.release()

@@ -54,7 +54,11 @@ def run_script(name, *arguments, **environment):
         *("python", "-P", os.path.join(SCRIPTS, name), *arguments),
         **environment,
     )
-    # Logs go their own way.
+    return read_json(output)
+
+
+def read_json(output):
+    """Return the object that stands on a line among others, of logs."""
     [line] = [line for line in output.splitlines() if line.startswith('{"')]
     return json.loads(line)
 

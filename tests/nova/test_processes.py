@@ -15,6 +15,7 @@
 
 import os
 import subprocess
+import time
 
 from tests.fixtures import novarig, process
 from tests.fixtures.novarig import cloud as novarig_cloud
@@ -177,7 +178,23 @@ class Forks:
 class ForkTest(Forks, base.CloudTestCase):
     """It is loaded before they fork."""
 
+    # The hard way: nothing runs green threads between two requests.
+    MODE = "eventlet"
     SETTINGS = {"server": "uwsgi"}
+
+    def test_an_idle_worker_knows(self):
+        cloud = self.cloud
+        workers = base.family(cloud.api.pid)[1:]
+        cloud.compute.kill()
+        time.sleep(cloud.service_down_time)
+        busy = [_cpu(pid) for pid in workers]
+        while any(
+            _cpu(pid) == before
+            for pid, before in zip(workers, busy, strict=True)
+        ):
+            self.assertEqual(
+                {"down"}, set(cloud.states("nova-compute").values())
+            )
 
 
 if base.LONG:

@@ -88,12 +88,12 @@ def _measure(cloud, count):
             services = cloud.get("/os-services")["services"]
             answers.append((time.perf_counter() - begun) * 1e3)
         states = [service["state"] for service in services]
-        filtered = json.loads(
+        filtered = base.read_json(
             cloud.site.run(
                 "python",
                 os.path.join(novarig_site.LIB, "novarig_filter.py"),
                 *("--config-file", cloud.config("scheduler")),
-            ).splitlines()[-1]
+            )
         )
     finally:
         many.kill()
