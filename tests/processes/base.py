@@ -131,7 +131,10 @@ class TestCase(unittest.TestCase):
 
         :param config: whether to give it the configuration file
         """
-        command = [*prefix, os.path.join(SCRIPTS, program)]
+        # What runs in the background of a shell has SIGINT ignored, and its
+        # children, too, unless told otherwise.
+        command = ["env", "--default-signal=INT"]
+        command += [*prefix, os.path.join(SCRIPTS, program)]
         if config:
             command += ["--config-file", self.config]
         kwargs = {
