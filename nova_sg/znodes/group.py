@@ -50,6 +50,8 @@ class Group:
         # The hosts that were alive at the last look, and when each that is
         # not was seen last.
         self.alive: set[str] = set()
+        # The hosts that were alive or had an entry then.
+        self.known: set[str] = set()
         self.last_seen: dict[str, datetime.datetime] = {}
         # Whether the servers were away since the last look.
         self.interrupted = False
@@ -100,6 +102,10 @@ class Group:
             return set(self._session.get_children(path))
         except zookeeper.NoNodeException:
             return set()
+
+    def members(self) -> set[str]:
+        """Ask for the live members."""
+        return self._list(self._paths[0])
 
     def entries(self) -> set[str]:
         """Ask for the entries: watches of two paths keep no order."""

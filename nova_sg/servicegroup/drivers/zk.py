@@ -339,12 +339,19 @@ class ZkDriver(base.Driver):
             asked = time.monotonic()
             now = datetime.datetime.now(datetime.UTC)
             alive = set(self._read_all(znodes.read_member, names[0]))
-            gone = followed.alive - alive
-            if gone:
-                followed.last_seen.update(dict.fromkeys(gone, now))
-                names[1] = followed.entries()
-            followed.alive = alive
             entries = self._read_entries(names[1])
+            new = entries.keys() - followed.known
+            if (followed.alive | new) - alive:
+                # The watches of two paths keep no order between them: has
+                # who is gone left a word, and is who is new not alive yet?
+                alive = set(
+                    self._read_all(znodes.read_member, followed.members())
+                )
+                entries = self._read_entries(followed.entries())
+            gone = followed.alive - alive
+            followed.last_seen.update(dict.fromkeys(gone, now))
+            followed.alive = alive
+            followed.known = alive | entries.keys()
             self._find_last_seen(session, group, followed, entries)
         forced = set(self._read_all(znodes.unquote, names[2]))
         facts = []
