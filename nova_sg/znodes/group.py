@@ -20,7 +20,8 @@ from collections.abc import Callable
 
 from nova_sg import evzookeeper, zookeeper
 from nova_sg.evzookeeper import membership
-from nova_sg.znodes import names
+from nova_sg.evzookeeper import session as ev_session
+from nova_sg.znodes import connection, names
 
 # A look waits so many seconds for the watches to bring what this process has
 # written itself.
@@ -55,6 +56,11 @@ class Group:
         self.last_seen: dict[str, datetime.datetime] = {}
         # Whether the servers were away since the last look.
         self.interrupted = False
+        session.add_listener(self._session_event)
+
+    def _session_event(self, event: str) -> None:
+        if event != ev_session.CONNECTED:
+            self.interrupted = True
 
     def follow(self, wake: Callable[[], None]) -> None:
         self._wakes.append(wake)
@@ -110,3 +116,20 @@ class Group:
     def entries(self) -> set[str]:
         """Ask for the entries: watches of two paths keep no order."""
         return self._list(self._paths[1])
+
+
+class Groups:
+    """The groups of this process, each made when it is first needed."""
+
+    def __init__(self, link: connection.Connection) -> None:
+        self._link = link
+        self._lock = threading.Lock()
+        self._groups: dict[str, Group] = {}
+
+    def __getitem__(self, group: str) -> Group:
+        with self._lock:
+            found = self._groups.get(group)
+            if found is None:
+                found = Group(self._link.session, group)
+                self._groups[group] = found
+            return found

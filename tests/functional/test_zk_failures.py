@@ -210,21 +210,18 @@ class WatchdogTest(FailureTestCase):
         service.tg.moving.clear()
         self.addCleanup(service.tg.moving.set)
         wait_for(lambda: not self.znodes(), 30, "it is withdrawn")
+        session = self.api._driver.shared().driver._link.session
         way.cut()
         wait_for(
             lambda: self.logs.matching("session expired")
-            or not self.api._driver.shared().driver._session.is_connected(),
+            or not session.is_connected(),
             30,
             "the cut is noticed",
         )
         # On the server's side, too.
         time.sleep(self.RECV_TIMEOUT / 1000 + 1)
         way.restore()
-        wait_for(
-            lambda: self.api._driver.shared().driver._session.is_connected(),
-            30,
-            "there is a new session",
-        )
+        wait_for(session.is_connected, 30, "there is a new session")
         # The restorer tries once a second.
         time.sleep(2)
         self.assertEqual([], self.znodes())

@@ -12,16 +12,16 @@
 
 """The ZooKeeper driver: a member is an ephemeral znode.
 
-What stands where in ZooKeeper is in nova_sg.znodes.names.
+Here: what others are, and what operators say. Not here, but in
+nova_sg.znodes: what stands where (names), the session (connection), what
+this process says of its own members (joined), the watches (group), and what
+`nova-sg doctor` looks at (doctor).
 """
 
 from __future__ import annotations
 
 import contextlib
 import datetime
-import functools
-import re
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
@@ -30,21 +30,16 @@ from oslo_log import log as logging
 
 from nova_sg import evzookeeper, exception, zookeeper
 from nova_sg.conf import CONF
-from nova_sg.evzookeeper import membership as ev_membership
-from nova_sg.evzookeeper import session as ev_session
-from nova_sg.servicegroup import detector, watchdog
+from nova_sg.servicegroup import detector
 from nova_sg.servicegroup.drivers import base
+from nova_sg.znodes import connection, doctor, joined
 from nova_sg.znodes import group as znode_group
 from nova_sg.znodes import names as znodes
-from nova_sg.znodes import servers
 
 LOG = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-# A member's entry is written again after so many seconds: what a new
-# observer takes for the last sign of life of a member that has died.
-ENTRY_LIFE = 300.0
 # So many foreign znodes are warned of, one by one.
 MAX_WARNINGS = 1000
 
@@ -68,273 +63,31 @@ class ZkDriver(base.Driver):
     )
 
     def __init__(self) -> None:
-        if not CONF.zookeeper.address:
-            raise exception.ConfigError(
-                "[zookeeper] address: the zk driver needs the servers, as "
-                "in 192.168.2.1:2181,192.168.2.2:2181,192.168.2.3:2181"
-            )
-        if CONF.zookeeper.acl == "creator" and not CONF.zookeeper.digest:
-            raise exception.ConfigError(
-                "[zookeeper] digest: acl = creator needs the user:password "
-                "of the creator"
-            )
-        try:
-            zookeeper.zerror(zookeeper.OK)
-        except zookeeper.LibraryNotFound as error:
-            raise exception.ConfigError(
-                f"[DEFAULT] servicegroup_driver = zk: {error}"
-            ) from None
-        if CONF.zookeeper.cert and not hasattr(zookeeper, "init_ssl"):
-            raise exception.ConfigError(
-                "[zookeeper] cert: the ZooKeeper client library that is "
-                "installed has no TLS"
-            )
-        # The C client wants IPv6 addresses without their brackets.
-        self._address = re.sub(r"\[([^\]]*)\]", r"\1", CONF.zookeeper.address)
-        # How long a call may take, in seconds: reports have to go on.
-        self._timeout = min(
-            CONF.zookeeper.recv_timeout / 1000, CONF.service_down_time / 2
-        )
-        self._acl = _acl()
-        self._lock = threading.Lock()
-        self._session_made: evzookeeper.ZKSession | None = None
-        self._watchdog_made: watchdog.Watchdog | None = None
-        self._groups: dict[str, znode_group.Group] = {}
+        self._link = connection.Connection()
+        self._groups = znode_group.Groups(self._link)
+        self._joined = joined.Joined(self._link, self._groups)
         self._warned: set[str] = set()
-
-    @property
-    def _session(self) -> evzookeeper.ZKSession:
-        """The process's session, begun by whoever needs it first."""
-        if self._session_made is None:
-            with self._lock:
-                if self._session_made is None:
-                    self._session_made = self._begin()
-        return self._session_made
-
-    def _begin(self) -> evzookeeper.ZKSession:
-        auths = []
-        if CONF.zookeeper.digest:
-            auths.append(("digest", CONF.zookeeper.digest))
-        session = evzookeeper.ZKSession(
-            self._address,
-            recv_timeout=CONF.zookeeper.recv_timeout,
-            operation_timeout=self._timeout,
-            auths=auths,
-            ssl_cert=CONF.zookeeper.cert,
-        )
-        session.add_listener(self._session_event)
-        return session
-
-    def _session_event(self, event: str) -> None:
-        if event != ev_session.CONNECTED:
-            for group in list(self._groups.values()):
-                group.interrupted = True
-
-    @property
-    def _watchdog(self) -> watchdog.Watchdog:
-        if self._watchdog_made is None:
-            with self._lock:
-                if self._watchdog_made is None:
-                    self._watchdog_made = watchdog.Watchdog(
-                        self._address,
-                        CONF.zookeeper.digest,
-                        CONF.zookeeper.cert,
-                    )
-        return self._watchdog_made
-
-    @contextlib.contextmanager
-    def _asking(self) -> Iterator[evzookeeper.ZKSession]:
-        """Give the session; what goes wrong becomes a BackendError."""
-        try:
-            yield self._session
-        except zookeeper.ZooKeeperException as error:
-            raise self._error(str(error) or type(error).__name__) from error
-
-    def _connected(
-        self, session: evzookeeper.ZKSession, wait: bool = True
-    ) -> None:
-        if not session.wait_connected(self._timeout if wait else 0):
-            raise self._error("no server is connected")
-
-    def _error(self, text: str) -> exception.BackendError:
-        return exception.BackendError(f"ZooKeeper at {self._address}: {text}")
 
     # -- what I am
 
     def report(self, membership: base.Membership) -> None:
-        state = membership.state
-        if self._feed_watchdog(membership):
-            state["checked"] = None
-            LOG.warning(
-                "%(host)s had not reported to the group %(group)s for longer "
-                "than service_down_time and was withdrawn; it joins again",
-                {"host": membership.host, "group": membership.group},
-            )
-        try:
-            self._report(membership)
-        finally:
-            # Waiting for ZooKeeper is not standing still.
-            state["withdrawn"] = self._feed_watchdog(membership)
-
-    def _feed_watchdog(self, membership: base.Membership) -> bool:
-        """Return whether the member was withdrawn."""
-        before = membership.state.pop("withdrawn", False)
-        now = self._watchdog.feed(membership, CONF.service_down_time)
-        return before or now
-
-    def _report(self, membership: base.Membership) -> None:
-        state = membership.state
-        with self._asking() as session:
-            joined = state.get("joined")
-            if joined is None:
-                # In the background: it goes on when the servers come.
-                state["joined"] = joined = ev_membership.Membership(
-                    session,
-                    znodes.group_path(membership.group),
-                    functools.partial(self._name, membership),
-                    acl=self._acl,
-                    async_mode=True,
-                )
-            # Who has joined waits for nobody: the next report comes soon.
-            self._connected(session, wait=not joined.joined)
-            self._make_sure(session, membership, joined)
-
-    def _name(self, membership: base.Membership, session_id: int) -> str:
-        """Name the znode that a member is about to create."""
-        name = znodes.member_name(membership.host, session_id)
-        path = f"{znodes.group_path(membership.group)}/{name}"
-        if not self._watchdog.watch(membership, path):
-            # A new session does not bring back whose timer stands still.
-            raise zookeeper.ZooKeeperException("it does not report")
-        membership.state["name"] = name
-        return name
-
-    def _make_sure(
-        self,
-        session: evzookeeper.ZKSession,
-        membership: base.Membership,
-        joined: ev_membership.Membership,
-    ) -> None:
-        """See to it that znode and entry are there: once in a while."""
-        state, now = membership.state, time.monotonic()
-        checked = state.get("checked")
-        every = CONF.zookeeper.sg_retry_interval
-        if joined.joined:
-            every = max(every, CONF.service_down_time / 2)
-        if checked is None or now - checked >= every:
-            state["checked"] = now
-            if not self._is_there(session, membership, checked, joined):
-                joined.refresh(quiet=False, timeout=self._timeout)
-                state["written"] = None
-                self._group(membership.group).wrote(
-                    znodes.group_path(membership.group), state["name"], True
-                )
-        elif not joined.joined:
-            raise self._error("not joined yet")
-        written = state.get("written")
-        if written is None or now - written >= ENTRY_LIFE:
-            self._write_entry(session, membership)
-            state["written"] = now
-
-    def _is_there(
-        self,
-        session: evzookeeper.ZKSession,
-        membership: base.Membership,
-        checked: float | None,
-        joined: ev_membership.Membership,
-    ) -> bool:
-        if checked is None or not joined.joined:
-            return False
-        name = membership.state["name"]
-        path = f"{znodes.group_path(membership.group)}/{name}"
-        # A read, which the server that is connected answers by itself:
-        # creating what exists would be work for the whole ensemble.
-        with contextlib.suppress(zookeeper.NoNodeException):
-            session.exists(path)
-            return True
-        return False
-
-    def _write_entry(
-        self, session: evzookeeper.ZKSession, membership: base.Membership
-    ) -> None:
-        path = _entry_path(membership)
-        try:
-            session.set(path, "")
-        except zookeeper.NoNodeException:
-            above = znodes.entries_path(membership.group)
-            session.ensure_path(above, self._acl)
-            with contextlib.suppress(zookeeper.NodeExistsException):
-                session.create(path, "", self._acl)
-        with contextlib.suppress(zookeeper.NoNodeException):
-            session.delete(_entry_path(membership, left=True))
+        self._joined.report(membership)
 
     def withdraw(self, membership: base.Membership) -> None:
-        joined = membership.state.pop("joined", None)
-        if self._watchdog_made is not None:
-            self._watchdog.forget(membership)
-        marked = False
-        try:
-            with self._asking() as session:
-                self._connected(session)
-                # Before the znode goes: who sees it go finds the reason.
-                self._mark_left(session, membership)
-                marked = True
-                if joined is None:
-                    self._take_out(session, membership)
-        finally:
-            if joined is not None:
-                joined.leave(timeout=self._timeout if marked else 0)
-                self._group(membership.group).wrote(
-                    znodes.group_path(membership.group),
-                    membership.state.get("name", ""),
-                    False,
-                )
-
-    def _mark_left(
-        self, session: evzookeeper.ZKSession, membership: base.Membership
-    ) -> None:
-        path = _entry_path(membership, left=True)
-        try:
-            session.create(path, "", self._acl)
-        except zookeeper.NodeExistsException:
-            session.set(path, "")
-        except zookeeper.NoNodeException:
-            pass
-
-    def _take_out(
-        self, session: evzookeeper.ZKSession, membership: base.Membership
-    ) -> None:
-        """Remove a member that another process has joined.
-
-        If that is alive, the member is back at its next look.
-        """
-        path = znodes.group_path(membership.group)
-        for name in self._children(session, path):
-            if znodes.is_of(name, membership.host):
-                self._delete(session, f"{path}/{name}")
-                self._group(membership.group).wrote(path, name, False)
+        self._joined.withdraw(membership)
 
     # -- what others are
 
     def follow(self, group: str, wake: Callable[[], None]) -> None:
-        with self._asking():
-            self._group(group).follow(wake)
-
-    def _group(self, group: str) -> znode_group.Group:
-        found = self._groups.get(group)
-        if found is None:
-            found = self._groups.setdefault(
-                group, znode_group.Group(self._session, group)
-            )
-        return found
+        with self._link.translated():
+            self._groups[group].follow(wake)
 
     def observe(self, group: str) -> base.Snapshot:
-        followed = self._group(group)
-        with self._asking() as session:
-            self._connected(session)
-            names = followed.names(self._timeout)
+        followed = self._groups[group]
+        with self._link.asking() as session:
+            names = followed.names(self._link.timeout)
             if names is None:
-                raise self._error("no server is connected")
+                raise self._link.error("no server is connected")
             interrupted, followed.interrupted = followed.interrupted, False
             asked = time.monotonic()
             now = datetime.datetime.now(datetime.UTC)
@@ -424,12 +177,11 @@ class ZkDriver(base.Driver):
                 )
 
     def groups(self) -> list[str]:
-        with self._asking() as session:
-            self._connected(session)
+        with self._link.asking():
             found = {
                 name
                 for path in (znodes.prefix(), znodes.members_path())
-                for name in self._children(session, path)
+                for name in self._link.children(path)
                 if not name.startswith(".")
             }
         return list(self._read_all(znodes.unquote, found))
@@ -438,37 +190,33 @@ class ZkDriver(base.Driver):
 
     def force_down(self, group: str, host: str, forced: bool) -> None:
         folder, name = znodes.forced_path(group), znodes.quote(host)
-        with self._asking() as session:
-            self._connected(session)
-            self._require(session, group, host)
+        with self._link.asking() as session:
+            self._require(group, host)
             if forced:
-                session.ensure_path(f"{folder}/{name}", self._acl)
+                session.ensure_path(f"{folder}/{name}", self._link.acl)
             else:
-                self._delete(session, f"{folder}/{name}")
-        self._group(group).wrote(folder, name, forced)
+                self._link.delete(f"{folder}/{name}")
+        self._groups[group].wrote(folder, name, forced)
 
     def forget(self, group: str, host: str) -> None:
         forced = f"{znodes.forced_path(group)}/{znodes.quote(host)}"
         entries = znodes.entries_path(group)
-        with self._asking() as session:
-            self._connected(session)
-            for name in self._require(session, group, host):
-                self._delete(session, f"{entries}/{name}")
-                self._group(group).wrote(entries, name, False)
-            self._delete(session, forced)
-        self._group(group).last_seen.pop(host, None)
+        with self._link.asking():
+            for name in self._require(group, host):
+                self._link.delete(f"{entries}/{name}")
+                self._groups[group].wrote(entries, name, False)
+            self._link.delete(forced)
+        self._groups[group].last_seen.pop(host, None)
 
-    def _require(
-        self, session: evzookeeper.ZKSession, group: str, host: str
-    ) -> list[str]:
+    def _require(self, group: str, host: str) -> list[str]:
         """Return the names of host's entries.
 
         :raises MemberNotFound: it has none and is not alive
         """
-        alive = self._children(session, znodes.group_path(group))
+        alive = self._link.children(znodes.group_path(group))
         entries = [
             name
-            for name in self._children(session, znodes.entries_path(group))
+            for name in self._link.children(znodes.entries_path(group))
             if znodes.is_of(name, host)
         ]
         if not entries and not any(znodes.is_of(n, host) for n in alive):
@@ -477,107 +225,9 @@ class ZkDriver(base.Driver):
             )
         return entries
 
-    @staticmethod
-    def _children(session: evzookeeper.ZKSession, path: str) -> list[str]:
-        with contextlib.suppress(zookeeper.NoNodeException):
-            return session.get_children(path)
-        return []
-
-    @staticmethod
-    def _delete(session: evzookeeper.ZKSession, path: str) -> None:
-        with contextlib.suppress(zookeeper.NoNodeException):
-            session.delete(path)
-
     def check(self) -> list[base.Finding]:
-        findings = [] if CONF.zookeeper.cert else self._check_servers()
-        where = f"ZooKeeper {self._address}"
-        begun = time.monotonic()
-        try:
-            with self._asking() as session:
-                self._connected(session)
-                connected = time.monotonic() - begun
-                begun = time.monotonic()
-                with contextlib.suppress(zookeeper.NoNodeException):
-                    session.exists(znodes.prefix())
-                took = time.monotonic() - begun
-                agreed = zookeeper.recv_timeout(session.connected_handle()[0])
-        except exception.BackendError as error:
-            findings.append(
-                base.Finding(
-                    False,
-                    where,
-                    str(error),
-                    "Start the servers, or correct [zookeeper] address",
-                )
-            )
-            return findings
-        asked = CONF.zookeeper.recv_timeout
-        return [
-            *findings,
-            base.Finding(
-                True,
-                where,
-                f"connected in {connected * 1000:.0f} ms, an answer takes "
-                f"{took * 1000:.1f} ms, client library "
-                f"{zookeeper.__version__}",
-            ),
-            base.Finding(
-                agreed == asked,
-                where,
-                f"the session timeout is {agreed} ms, recv_timeout asks for "
-                f"{asked} ms",
-                "Choose a recv_timeout between minSessionTimeout and "
-                "maxSessionTimeout of the servers",
-            ),
-        ]
-
-    def _check_servers(self) -> list[base.Finding]:
-        """Ask every server by itself: one that is down is not noticed."""
-        findings = []
-        for server in servers.addresses(self._address):
-            where = f"ZooKeeper server {server}"
-            try:
-                answer = servers.ask(server)
-            except (OSError, ValueError) as error:
-                finding = base.Finding(
-                    False,
-                    where,
-                    f"no answer: {error}",
-                    "Start it, or correct [zookeeper] address",
-                )
-            else:
-                text = "it answers"
-                if not answer.serving:
-                    text = "it runs and serves nobody"
-                elif answer.mode:
-                    text = f"{answer.mode}, version {answer.version}"
-                finding = base.Finding(
-                    answer.serving,
-                    where,
-                    text,
-                    "See its log: more than half of the servers have to "
-                    "reach each other",
-                )
-            findings.append(finding)
-        return findings
+        return doctor.check(self._link)
 
     def close(self) -> None:
-        if self._watchdog_made is not None:
-            self._watchdog_made.close()
-        if self._session_made is not None:
-            self._session_made.close(timeout=self._timeout)
-
-
-def _entry_path(membership: base.Membership, left: bool = False) -> str:
-    return znodes.entry_path(
-        membership.group, membership.host, membership.binary, left
-    )
-
-
-def _acl() -> list[dict] | None:
-    if CONF.zookeeper.acl == "open":
-        return None
-    return [
-        {"perms": zookeeper.PERM_ALL, "scheme": "auth", "id": ""},
-        {"perms": zookeeper.PERM_READ, "scheme": "world", "id": "anyone"},
-    ]
+        self._joined.close()
+        self._link.close()

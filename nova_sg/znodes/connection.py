@@ -1,0 +1,142 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The process's one session with the servers, and what goes wrong with it."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import threading
+from collections.abc import Iterator
+
+from nova_sg import evzookeeper, exception, zookeeper
+from nova_sg.conf import CONF
+
+
+class Connection:
+    """A session as the options ask for it, begun by whoever needs it first.
+
+    :ivar address: the servers, as the C client takes them
+    :ivar timeout: how long a call may take, in seconds
+    :ivar acl: of the znodes that are created; None: everybody may everything
+    :raises ConfigError: the options do not say how to connect
+    """
+
+    def __init__(self) -> None:
+        _check_options()
+        # The C client wants IPv6 addresses without their brackets.
+        self.address = re.sub(r"\[([^\]]*)\]", r"\1", CONF.zookeeper.address)
+        # Reports have to go on.
+        self.timeout = min(
+            CONF.zookeeper.recv_timeout / 1000, CONF.service_down_time / 2
+        )
+        self.acl = _acl()
+        self._lock = threading.Lock()
+        self._made: evzookeeper.ZKSession | None = None
+
+    @property
+    def session(self) -> evzookeeper.ZKSession:
+        if self._made is None:
+            with self._lock:
+                if self._made is None:
+                    self._made = self._begin()
+        return self._made
+
+    def _begin(self) -> evzookeeper.ZKSession:
+        auths = []
+        if CONF.zookeeper.digest:
+            auths.append(("digest", CONF.zookeeper.digest))
+        return evzookeeper.ZKSession(
+            self.address,
+            recv_timeout=CONF.zookeeper.recv_timeout,
+            operation_timeout=self.timeout,
+            auths=auths,
+            ssl_cert=CONF.zookeeper.cert,
+        )
+
+    @contextlib.contextmanager
+    def translated(self) -> Iterator[evzookeeper.ZKSession]:
+        """Give the session; what goes wrong becomes a BackendError."""
+        try:
+            yield self.session
+        except zookeeper.ZooKeeperException as error:
+            raise self.error(str(error) or type(error).__name__) from error
+
+    @contextlib.contextmanager
+    def asking(self) -> Iterator[evzookeeper.ZKSession]:
+        """Give the session as soon as it is connected.
+
+        :raises BackendError: it is not in time, or something else goes wrong
+        """
+        with self.translated() as session:
+            self.require()
+            yield session
+
+    def require(self, wait: bool = True) -> None:
+        """See to it that a server is connected.
+
+        :raises BackendError: none is
+        """
+        if not self.session.wait_connected(self.timeout if wait else 0):
+            raise self.error("no server is connected")
+
+    def error(self, text: str) -> exception.BackendError:
+        return exception.BackendError(f"ZooKeeper at {self.address}: {text}")
+
+    def children(self, path: str) -> list[str]:
+        """Return the names below a path; none, where that is not there."""
+        with contextlib.suppress(zookeeper.NoNodeException):
+            return self.session.get_children(path)
+        return []
+
+    def delete(self, path: str) -> None:
+        """See to it that a znode is not there."""
+        with contextlib.suppress(zookeeper.NoNodeException):
+            self.session.delete(path)
+
+    def close(self) -> None:
+        if self._made is not None:
+            self._made.close(timeout=self.timeout)
+
+
+def _check_options() -> None:
+    if not CONF.zookeeper.address:
+        raise exception.ConfigError(
+            "[zookeeper] address: the zk driver needs the servers, as "
+            "in 192.168.2.1:2181,192.168.2.2:2181,192.168.2.3:2181"
+        )
+    if CONF.zookeeper.acl == "creator" and not CONF.zookeeper.digest:
+        raise exception.ConfigError(
+            "[zookeeper] digest: acl = creator needs the user:password "
+            "of the creator"
+        )
+    try:
+        zookeeper.zerror(zookeeper.OK)
+    except zookeeper.LibraryNotFound as error:
+        raise exception.ConfigError(
+            f"[DEFAULT] servicegroup_driver = zk: {error}"
+        ) from None
+    if CONF.zookeeper.cert and not hasattr(zookeeper, "init_ssl"):
+        raise exception.ConfigError(
+            "[zookeeper] cert: the ZooKeeper client library that is "
+            "installed has no TLS"
+        )
+
+
+def _acl() -> list[dict] | None:
+    if CONF.zookeeper.acl == "open":
+        return None
+    return [
+        {"perms": zookeeper.PERM_ALL, "scheme": "auth", "id": ""},
+        {"perms": zookeeper.PERM_READ, "scheme": "world", "id": "anyone"},
+    ]

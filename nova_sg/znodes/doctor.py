@@ -1,0 +1,98 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""What `nova-sg doctor` finds out about the ZooKeeper servers."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+
+from nova_sg import exception, zookeeper
+from nova_sg.conf import CONF
+from nova_sg.servicegroup.drivers import base
+from nova_sg.znodes import connection, names, servers
+
+
+def check(link: connection.Connection) -> list[base.Finding]:
+    """Ask every server by itself, then begin a session."""
+    findings = [] if CONF.zookeeper.cert else _check_servers(link.address)
+    where = f"ZooKeeper {link.address}"
+    begun = time.monotonic()
+    try:
+        with link.asking() as session:
+            connected = time.monotonic() - begun
+            begun = time.monotonic()
+            with contextlib.suppress(zookeeper.NoNodeException):
+                session.exists(names.prefix())
+            took = time.monotonic() - begun
+            agreed = zookeeper.recv_timeout(session.connected_handle()[0])
+    except exception.BackendError as error:
+        findings.append(
+            base.Finding(
+                False,
+                where,
+                str(error),
+                "Start the servers, or correct [zookeeper] address",
+            )
+        )
+        return findings
+    asked = CONF.zookeeper.recv_timeout
+    return [
+        *findings,
+        base.Finding(
+            True,
+            where,
+            f"connected in {connected * 1000:.0f} ms, an answer takes "
+            f"{took * 1000:.1f} ms, client library "
+            f"{zookeeper.__version__}",
+        ),
+        base.Finding(
+            agreed == asked,
+            where,
+            f"the session timeout is {agreed} ms, recv_timeout asks for "
+            f"{asked} ms",
+            "Choose a recv_timeout between minSessionTimeout and "
+            "maxSessionTimeout of the servers",
+        ),
+    ]
+
+
+def _check_servers(address: str) -> list[base.Finding]:
+    """Ask every server by itself: one that is down is not noticed."""
+    findings = []
+    for server in servers.addresses(address):
+        where = f"ZooKeeper server {server}"
+        try:
+            answer = servers.ask(server)
+        except (OSError, ValueError) as error:
+            finding = base.Finding(
+                False,
+                where,
+                f"no answer: {error}",
+                "Start it, or correct [zookeeper] address",
+            )
+        else:
+            text = "it answers"
+            if not answer.serving:
+                text = "it runs and serves nobody"
+            elif answer.mode:
+                text = f"{answer.mode}, version {answer.version}"
+            finding = base.Finding(
+                answer.serving,
+                where,
+                text,
+                "See its log: more than half of the servers have to "
+                "reach each other",
+            )
+        findings.append(finding)
+    return findings
