@@ -27,6 +27,7 @@ from oslo_log import log as logging
 from nova_sg import exception
 from nova_sg.conf import CONF
 from nova_sg.servicegroup import detector, events, process, reporter, view
+from nova_sg.servicegroup.drivers import base
 
 LOG = logging.getLogger(__name__)
 
@@ -79,7 +80,7 @@ class API:
 
         :raises ServiceGroupUnavailable: after that
         """
-        if member.get("forced_down"):
+        if base.field(member, "forced_down"):
             return False
         return self._driver.is_up(member)
 

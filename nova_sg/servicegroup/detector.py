@@ -97,11 +97,12 @@ def judge_reference(
 
     A record from the future is as old as it is far.
     """
-    if reference.left:
+    age, reported, left = reference
+    if left:
         return LEFT
-    if abs(reference.age) <= service_down_time:
-        return REPORTED if reference.reported else REGISTERED
-    return SILENT if reference.reported else NEVER_REPORTED
+    if abs(age) <= service_down_time:
+        return REPORTED if reported else REGISTERED
+    return SILENT if reported else NEVER_REPORTED
 
 
 @dataclasses.dataclass(slots=True)

@@ -32,6 +32,7 @@ from nova_sg.servicegroup.drivers import base
 LOG = logging.getLogger(__name__)
 
 EPOCH = datetime.datetime(1970, 1, 1)
+EPOCH_UTC = EPOCH.replace(tzinfo=datetime.UTC)
 
 
 class DbDriver(base.Driver):
@@ -183,28 +184,31 @@ class DbDriver(base.Driver):
         return self._run(queries.groups)
 
     def read_reference(self, member: Mapping) -> detector.Reference | None:
-        # With a default: without one Nova's objects raise for a field that
-        # is not set.
-        seen = member.get("last_seen_up", None)
-        created = None if seen else member.get("created_at", None)
-        if not seen and not created:
+        # A scheduler asks for each of its hosts: what is usual comes first,
+        # and datetime.replace() takes longer than all the rest.
+        seen = base.field(member, "last_seen_up")
+        moment = seen or base.field(member, "created_at")
+        if not moment:
             return None
-        try:
-            moment = _moment(seen or created)
-        except ValueError:
-            return None
+        if (
+            not isinstance(moment, datetime.datetime)
+            or moment.tzinfo not in (None, datetime.UTC)
+        ):
+            try:
+                moment = _moment(moment)
+            except ValueError:
+                return None
         # Records are stamped by the clock of the database, or of whatever
         # host wrote them for Nova; without the former's we trust ours.
         if self._clock.synced:
             now = self._clock.from_monotonic(time.monotonic())
             age = now - _seconds(moment)
         else:
-            age = (timeutils.utcnow() - moment).total_seconds()
-        return detector.Reference(
-            age=age,
-            reported=bool(seen),
-            left=bool(seen) and member.get("report_count", None) == 0,
-        )
+            age = _age(moment)
+        if not seen:
+            return detector.Reference(age, False, False)
+        left = base.field(member, "report_count") == 0
+        return detector.Reference(age, True, left)
 
     # -- what operators say
 
@@ -338,5 +342,16 @@ def _moment(value: Any) -> datetime.datetime | None:
 
 
 def _seconds(moment: datetime.datetime) -> float:
-    """Return the seconds since the epoch of what _moment() read."""
-    return (moment - EPOCH).total_seconds()
+    """Return the seconds since the epoch of a moment, UTC, naive or not."""
+    epoch = EPOCH if moment.tzinfo is None else EPOCH_UTC
+    return (moment - epoch).total_seconds()
+
+
+def _age(moment: datetime.datetime) -> float:
+    """Return the seconds since a moment, UTC, by the clock of this host."""
+    aware = moment.tzinfo is not None
+    now = timeutils.utcnow(with_timezone=aware)
+    if aware and now.tzinfo is None:
+        # Where a test has set the clock.
+        now = now.replace(tzinfo=datetime.UTC)
+    return (now - moment).total_seconds()
