@@ -22,22 +22,23 @@ The names, arguments and meaning are evzookeeper 0.4.0's. New are:
   the order in which it was, and what was watched is watched again.
 - close() ends the threads and gives back everything.
 
-Here: session.py (ZKSession), service.py (ZKServiceBase), membership.py
-(Membership, MembershipMonitor), queue.py (ZKQueue), utils.py
-(StatePipeCondition). Not here: what the ZooKeeper calls mean, and their
-exceptions, which are nova_sg.zookeeper's.
+Here: session.py (ZKSession, with calls.py, listeners.py and restorer.py as
+parts of it), service.py (ZKServiceBase), membership.py (Membership,
+MembershipMonitor), queue.py (ZKQueue), utils.py (StatePipeCondition). Not
+here: what the ZooKeeper calls mean, and their exceptions, which are
+nova_sg.zookeeper's.
 """
 
-from nova_sg.evzookeeper.service import ZKServiceBase
-from nova_sg.evzookeeper.session import (
+from nova_sg.evzookeeper.calls import ZOO_OPEN_ACL_UNSAFE
+from nova_sg.evzookeeper.listeners import (
     AUTH_FAILED,
     CLOSED,
     CONNECTED,
     EXPIRED,
     SUSPENDED,
-    ZOO_OPEN_ACL_UNSAFE,
-    ZKSession,
 )
+from nova_sg.evzookeeper.service import ZKServiceBase
+from nova_sg.evzookeeper.session import ZKSession
 
 __all__ = [
     "AUTH_FAILED",

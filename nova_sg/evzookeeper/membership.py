@@ -25,7 +25,9 @@ from typing import Any
 
 from nova_sg import zookeeper
 from nova_sg.evzookeeper import service
-from nova_sg.evzookeeper.session import RETRY_INTERVAL, ZKSession
+from nova_sg.evzookeeper.deadlines import after, remaining
+from nova_sg.evzookeeper.restorer import RETRY_INTERVAL
+from nova_sg.evzookeeper.session import ZKSession
 
 LOG = logging.getLogger(__name__)
 
@@ -95,13 +97,13 @@ class Membership(service.ZKServiceBase):
         """
         if timeout is None:
             timeout = self._session.operation_timeout
-        deadline = None if timeout is None else time.monotonic() + timeout
+        deadline = after(timeout)
         try:
             with self._locked(timeout):
                 if self._left:
                     return False
                 self._join(
-                    *self._session.connected_handle(_left(deadline)),
+                    *self._session.connected_handle(remaining(deadline)),
                     deadline)
                 return True
         except Exception:
@@ -125,7 +127,7 @@ class Membership(service.ZKServiceBase):
         self._left = True
         try:
             with self._locked(timeout):
-                self._delete(_left(deadline), deadline)
+                self._delete(remaining(deadline), deadline)
         except zookeeper.ClosingException:
             self.close()  # the session took the znode with it
         except zookeeper.ZooKeeperException as exc:
@@ -169,10 +171,10 @@ class Membership(service.ZKServiceBase):
             try:
                 zookeeper.create(
                     handle, path, self._session_token, self.acl,
-                    zookeeper.EPHEMERAL, timeout=_left(deadline))
+                    zookeeper.EPHEMERAL, timeout=remaining(deadline))
             except zookeeper.NoNodeException:
                 self._session.ensure_path(
-                    self._basepath, self.acl, timeout=_left(deadline))
+                    self._basepath, self.acl, timeout=remaining(deadline))
                 continue
             except zookeeper.NodeExistsException:
                 if not self._is_mine(handle, session_id, path, deadline):
@@ -190,7 +192,8 @@ class Membership(service.ZKServiceBase):
         :raises RuntimeError: when it is somebody else's.
         """
         try:
-            token, stat = zookeeper.get(handle, path, timeout=_left(deadline))
+            token, stat = zookeeper.get(
+                handle, path, timeout=remaining(deadline))
             if stat["ephemeralOwner"] == session_id:
                 return True
             if token != self._session_token:
@@ -198,7 +201,7 @@ class Membership(service.ZKServiceBase):
             # One's own, of a session that was given up: it would vanish
             # when the server finds that session expired.
             zookeeper.delete(
-                handle, path, stat["version"], timeout=_left(deadline))
+                handle, path, stat["version"], timeout=remaining(deadline))
         except zookeeper.NoNodeException:
             pass
         return False
@@ -210,10 +213,10 @@ class Membership(service.ZKServiceBase):
             handle, _ = self._session.connected_handle(connect_timeout)
             try:
                 token, _stat = zookeeper.get(
-                    handle, self._path, timeout=_left(deadline))
+                    handle, self._path, timeout=remaining(deadline))
                 if token == self._session_token:
                     zookeeper.delete(
-                        handle, self._path, timeout=_left(deadline))
+                        handle, self._path, timeout=remaining(deadline))
             except zookeeper.NoNodeException:
                 pass
         self.close()
@@ -388,7 +391,3 @@ class MembershipMonitor(service.ZKServiceBase):
         except Exception:
             LOG.exception("Callback of the monitor of %s failed",
                           self._basepath)
-
-
-def _left(deadline: float | None) -> float | None:
-    return None if deadline is None else max(0, deadline - time.monotonic())

@@ -13,10 +13,10 @@
 """A queue that many processes put into and take from."""
 
 import threading
-import time
 from typing import Any
 
 from nova_sg import zookeeper
+from nova_sg.evzookeeper.deadlines import after, remaining
 from nova_sg.evzookeeper.session import ZKSession
 
 _LOST = (
@@ -59,7 +59,7 @@ class ZKQueue:
         :raises zookeeper.ConnectionLossException: when the connection broke
             while a value was being taken, which may be gone now.
         """
-        deadline = None if timeout is None else time.monotonic() + timeout
+        deadline = after(timeout)
         while True:
             changed = threading.Event()
             try:
@@ -68,14 +68,14 @@ class ZKQueue:
                         lambda *_, event=changed: event.set()))
             except _LOST:
                 # Nothing was taken, so that it can be tried again.
-                if not self._session.wait_connected(_left(deadline)):
+                if not self._session.wait_connected(remaining(deadline)):
                     raise
                 continue
             for name in sorted(names):
                 value = self._take(f"{self.basepath}/{name}")
                 if value is not None:
                     return value
-            if not changed.wait(_left(deadline)):
+            if not changed.wait(remaining(deadline)):
                 raise zookeeper.OperationTimeoutException(
                     f"nothing in {self.basepath} within {timeout} s")
 
@@ -87,7 +87,3 @@ class ZKQueue:
             return value
         except (zookeeper.NoNodeException, zookeeper.BadVersionException):
             return None
-
-
-def _left(deadline: float | None) -> float | None:
-    return None if deadline is None else max(0, deadline - time.monotonic())

@@ -13,14 +13,15 @@
 """What belongs to a session and comes back with it.
 
 Here: ZKServiceBase. Not here: the services themselves (membership.py), and
-when they are restored (session.py).
+when they are restored (restorer.py).
 """
 
 import threading
 from typing import Any
 
 from nova_sg.evzookeeper import utils
-from nova_sg.evzookeeper.session import ZOO_OPEN_ACL_UNSAFE, ZKSession
+from nova_sg.evzookeeper.calls import ZOO_OPEN_ACL_UNSAFE
+from nova_sg.evzookeeper.session import ZKSession
 
 
 class ZKServiceBase:

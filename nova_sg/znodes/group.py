@@ -20,7 +20,6 @@ from collections.abc import Callable
 
 from nova_sg import evzookeeper, zookeeper
 from nova_sg.evzookeeper import membership
-from nova_sg.evzookeeper import session as ev_session
 from nova_sg.znodes import connection, names
 
 # A look waits so many seconds for the watches to bring what this process has
@@ -59,7 +58,7 @@ class Group:
         session.add_listener(self._session_event)
 
     def _session_event(self, event: str) -> None:
-        if event != ev_session.CONNECTED:
+        if event != evzookeeper.CONNECTED:
             self.interrupted = True
 
     def follow(self, wake: Callable[[], None]) -> None:

@@ -1,0 +1,188 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The calls of a session: what it asks the servers, each with a timeout.
+
+Here: Calls, the part of ZKSession that carries them out. Not here: which
+handle they are made on, and whether that is connected (session.py).
+"""
+
+import abc
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from nova_sg import zookeeper
+from nova_sg.evzookeeper.deadlines import after, remaining
+
+ZOO_OPEN_ACL_UNSAFE = {
+    "perms": zookeeper.PERM_ALL, "scheme": "world", "id": "anyone"}
+
+
+class Calls(abc.ABC):
+    """Calls on whatever handle is the present one.
+
+    Without a `timeout`, in seconds, the operation_timeout holds, and without
+    that they wait for as long as it takes.
+    """
+
+    _operation_timeout: float | None
+
+    @abc.abstractmethod
+    def _handle(self, timeout: float | None) -> int:
+        """The present handle, connected or not; wait for one to be made."""
+
+    @abc.abstractmethod
+    def _found_invalid(self, handle: int) -> None:
+        """A call found the handle's session gone."""
+
+    def create(
+            self, path: str, value: Any, acl: list | None = None,
+            flags: int = 0, timeout: float | None = None) -> str:
+        """Create a znode and return its path.
+
+        :param acl: None for [ZOO_OPEN_ACL_UNSAFE].
+        :param flags: zookeeper.EPHEMERAL, SEQUENCE, both or 0.
+        """
+        return self._call(
+            timeout, zookeeper.create, path, value, _acl(acl), flags)
+
+    def ensure_path(
+            self, path: str, acl: list | None = None,
+            timeout: float | None = None) -> None:
+        """Create a znode, and those above it, where they are not there.
+
+        With a chroot, the chroot's own znode too, though not those above
+        it, which cannot be reached from here.
+        """
+        deadline = after(self._timeout(timeout))
+        # Not simply create(): to be told that a znode exists takes the
+        # permission to create it.
+        if self._call(remaining(deadline), zookeeper.exists, path):
+            return
+        if path != "/":
+            above = path.rpartition("/")[0] or "/"
+            self.ensure_path(above, acl, remaining(deadline))
+        try:
+            self.create(path, "", acl, timeout=remaining(deadline))
+        except zookeeper.NodeExistsException:
+            pass  # by somebody else, meanwhile
+
+    def delete(
+            self, path: str, version: int = -1,
+            timeout: float | None = None) -> int:
+        """Delete a znode, provided that it has this version; -1: any."""
+        return self._call(timeout, zookeeper.delete, path, version)
+
+    def exists(
+            self, path: str, watch: Any = None,
+            timeout: float | None = None) -> dict[str, int]:
+        """The znode's stat.
+
+        :param watch: called once with (handle, type, state, path) when the
+            znode is created, changed or deleted. It is not set again when
+            the session is replaced: it is then told of the expiry.
+        :raises zookeeper.NoNodeException: when there is no znode; the watch
+            is set nevertheless.
+        """
+        stat = self._call(timeout, zookeeper.exists, path, watch)
+        if stat is None:
+            raise zookeeper.NoNodeException("no node")
+        return stat
+
+    def get(
+            self, path: str, watcher: Any = None,
+            timeout: float | None = None) -> tuple[str, dict[str, int]]:
+        """The znode's (data, stat)."""
+        return self._call(timeout, zookeeper.get, path, watcher)
+
+    def get_children(
+            self, path: str, watcher: Any = None,
+            timeout: float | None = None) -> list[str]:
+        """The names of the znode's children."""
+        return self._call(timeout, zookeeper.get_children, path, watcher)
+
+    def set(
+            self, path: str, data: Any, version: int = -1,
+            timeout: float | None = None) -> int:
+        """Write a znode's data, provided that it has this version."""
+        return self._call(timeout, zookeeper.set, path, data, version)
+
+    def set2(
+            self, path: str, data: Any, version: int = -1,
+            timeout: float | None = None) -> dict[str, int]:
+        """As set(); returns the new stat."""
+        return self._call(timeout, zookeeper.set2, path, data, version)
+
+    def get_acl(
+            self, path: str,
+            timeout: float | None = None) -> tuple[list, dict[str, int]]:
+        """The znode's (ACL, stat)."""
+        stat, acl = self._call(timeout, zookeeper.get_acl, path)
+        return acl, stat
+
+    def set_acl(
+            self, path: str, version: int, acl: list,
+            timeout: float | None = None) -> int:
+        """Write a znode's ACL, provided that the ACL has this version."""
+        return self._call(timeout, zookeeper.set_acl, path, version, acl)
+
+    def sync(self, path: str, timeout: float | None = None) -> int:
+        """Have this session's server catch up with the leader."""
+        return check(self._answer(
+            timeout, "sync",
+            lambda handle, done: zookeeper.async_(handle, path, done)))
+
+    def _timeout(self, timeout: float | None) -> float | None:
+        return self._operation_timeout if timeout is None else timeout
+
+    def _call(
+            self, timeout: float | None, function: Callable[..., Any],
+            *args: Any) -> Any:
+        deadline = after(self._timeout(timeout))
+        handle = self._handle(remaining(deadline))
+        try:
+            return function(
+                handle, *args, timeout=remaining(deadline))
+        except zookeeper.InvalidStateException:
+            self._found_invalid(handle)
+            raise
+
+    def _answer(
+            self, timeout: float | None, what: str,
+            send: Callable[[int, Any], object]) -> int:
+        """Have send(handle, completion) send a request; return its code."""
+        answered = threading.Event()
+        codes: list[int] = []
+
+        def completion(_handle: int, code: int, *_path: str | None) -> None:
+            codes.append(code)
+            answered.set()
+
+        deadline = after(self._timeout(timeout))
+        send(
+            self._handle(remaining(deadline)),
+            zookeeper.Immediate(completion))
+        if not answered.wait(remaining(deadline)):
+            raise zookeeper.OperationTimeoutException(f"no answer to {what}")
+        return codes[0]
+
+
+def check(code: int) -> int:
+    """:raises zookeeper.ZooKeeperException: for any code but OK."""
+    if code != zookeeper.OK:
+        raise zookeeper.exceptions.for_code(code, zookeeper.zerror(code))
+    return code
+
+
+def _acl(acl: list | None) -> list:
+    return [ZOO_OPEN_ACL_UNSAFE] if acl is None else acl

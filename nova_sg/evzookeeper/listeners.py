@@ -1,0 +1,86 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Who is told what becomes of a session.
+
+Here: the events, and Listeners, the part of ZKSession that tells them. Not
+here: when what happens (session.py).
+"""
+
+import logging
+from collections.abc import Callable, Iterable
+from typing import Any
+
+LOG = logging.getLogger(__name__)
+
+#: What a listener is told.
+#: The session is usable: for the first time, again, or a new one.
+CONNECTED = "connected"
+#: No server is connected; the session may live on or not.
+SUSPENDED = "suspended"
+#: The session is lost, its ephemeral znodes are gone; a new one is made.
+EXPIRED = "expired"
+#: The server refused the authentication; a new session is tried later.
+AUTH_FAILED = "auth_failed"
+#: close() was called.
+CLOSED = "closed"
+
+
+class Listeners:
+    """Listeners and connection callbacks, as many as somebody adds."""
+
+    def __init__(self, callbacks: Iterable[Any]) -> None:
+        self._listeners: list[Callable[[str], object]] = []
+        self._connection_callbacks = list(callbacks)
+
+    def add_listener(self, listener: Callable[[str], object]) -> None:
+        """Have listener(event) called with CONNECTED, SUSPENDED, EXPIRED,
+        AUTH_FAILED and CLOSED, each when it happens and in that order.
+
+        It is called on the session's keeper and must not block: no call of
+        the session, which can wait for what only the keeper can bring.
+        """
+        self._listeners.append(listener)
+
+    def remove_listener(self, listener: Callable[[str], object]) -> None:
+        self._listeners.remove(listener)
+
+    def add_connection_callback(self, callback: Any) -> None:
+        """Have callback.set_and_notify((handle, type, state, path)) called
+        when the state changes.
+
+        :param callback: a utils.StatePipeCondition, or anything with such a
+            method.
+        """
+        if callback not in self._connection_callbacks:
+            self._connection_callbacks.append(callback)
+
+    def remove_connection_callback(self, callback: Any) -> None:
+        """:raises KeyError: when it was not added."""
+        try:
+            self._connection_callbacks.remove(callback)
+        except ValueError:
+            raise KeyError(callback) from None
+
+    def _tell(self, event: str) -> None:
+        for listener in list(self._listeners):
+            try:
+                listener(event)
+            except Exception:
+                LOG.exception("ZooKeeper session listener failed")
+
+    def _call_back(self, event: tuple[int, int, int, str]) -> None:
+        for callback in list(self._connection_callbacks):
+            try:
+                callback.set_and_notify(event)
+            except Exception:
+                LOG.exception("ZooKeeper connection callback failed")
