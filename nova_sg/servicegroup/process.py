@@ -25,7 +25,7 @@ from collections.abc import Callable
 
 from stevedore import driver as stevedore_driver
 
-from nova_sg import exception
+from nova_sg import exception, metrics
 from nova_sg.conf import CONF
 from nova_sg.servicegroup import reporter, view
 from nova_sg.servicegroup.drivers import base
@@ -134,6 +134,7 @@ def after_fork_in_child() -> None:
     _parents.append(_shared)
     _shared = {}
     _lock = threading.Lock()
+    metrics.start_afresh()
 
 
 _parents: list[dict[str, Shared]] = []

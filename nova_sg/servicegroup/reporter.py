@@ -27,7 +27,7 @@ from typing import Any
 
 from oslo_log import log as logging
 
-from nova_sg import exception, threads
+from nova_sg import exception, metrics, threads
 from nova_sg.conf import CONF
 from nova_sg.servicegroup.drivers import base
 
@@ -127,6 +127,7 @@ class Reporter:
         self._driver = driver
         self._lock = threading.Lock()
         self._by_service: dict[int, _Joined] = {}
+        self._counts: dict[str, metrics.Reporting] = {}
 
     def join(
         self,
@@ -220,6 +221,7 @@ class Reporter:
         membership = joined.membership
         service = membership.service
         trouble = None
+        begun = time.monotonic()
         try:
             self._driver.report(membership)
         except exception.BackendError as error:
@@ -232,6 +234,7 @@ class Reporter:
         if joined.left:
             # Connections may have been closed under it: nothing to tell.
             return
+        self._count(membership, time.monotonic() - begun, trouble)
         if trouble is not None:
             # Nova's own code, and its operators, look at this attribute.
             service.model_disconnected = True
@@ -246,6 +249,21 @@ class Reporter:
                 membership.host,
                 membership.group,
             )
+
+    def _count(
+        self,
+        membership: base.Membership,
+        seconds: float,
+        trouble: Exception | None,
+    ) -> None:
+        counts = self._counts.get(membership.group)
+        if counts is None:
+            counts = self._counts[membership.group] = (
+                metrics.current().reporting(
+                    self._driver.name, membership.group
+                )
+            )
+        counts.done(seconds, failed=trouble is not None)
 
     def close(self) -> None:
         """Stop the timers; nobody is withdrawn."""

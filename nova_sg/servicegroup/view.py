@@ -19,15 +19,16 @@ while somebody keeps asking or watches.
 
 from __future__ import annotations
 
+import collections
 import datetime
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from oslo_log import log as logging
 
-from nova_sg import exception, threads
+from nova_sg import exception, metrics, threads
 from nova_sg.conf import CONF
 from nova_sg.servicegroup import detector, events
 from nova_sg.servicegroup.drivers import base
@@ -67,6 +68,8 @@ class Member(NamedTuple):
     disabled_reason: str | None
     #: The verdict in words.
     reason: str
+    #: The rule that gave it, in one word: see nova_sg.servicegroup.detector.
+    cause: str = ""
 
 
 class GroupView:
@@ -76,6 +79,9 @@ class GroupView:
         self.group = group
         self._driver = driver
         self._detector = detector.Detector(CONF.service_down_time)
+        #: How the looks go.
+        self.looking = metrics.Looking(group, driver.name)
+        self.looking.show(self.census)
         # What the last look brought, by name. Replaced as a whole, never
         # changed, so that readers need no lock.
         self._verdicts: dict[str, detector.Verdict] = {}
@@ -222,7 +228,45 @@ class GroupView:
             disabled=fact.disabled,
             disabled_reason=fact.disabled_reason,
             reason=self._detector.explain(host, verdict, now),
+            cause=verdict.cause,
         )
+
+    # -- from memory: no look, and no waiting for one that hangs
+
+    def verdicts(self) -> Mapping[str, detector.Verdict]:
+        """Return the verdicts of the last look by name, not to be changed.
+
+        They are another object after every look. All are unknown while the
+        backend has been silent for too long.
+        """
+        verdicts = self._verdicts
+        if self._detector.unavailable(time.monotonic()):
+            return dict.fromkeys(verdicts, detector.UNAVAILABLE)
+        return verdicts
+
+    def recall(self, host: str) -> Member | None:
+        """Return one member as the last look left it; None: no member."""
+        if self._detector.known(host) is None:
+            return None
+        return self._member(host, time.monotonic())
+
+    def census(self) -> metrics.Census:
+        """Count the members by state."""
+        states: collections.Counter[str] = collections.Counter()
+        oldest = None
+        for host, verdict in self.verdicts().items():
+            states[verdict.state] += 1
+            known = self._detector.known(host)
+            if (
+                verdict.state == detector.UP
+                and known is not None
+                and known.last_report is not None
+                and (oldest is None or known.last_report < oldest)
+            ):
+                oldest = known.last_report
+        if oldest is not None:
+            oldest = max(0.0, time.monotonic() - oldest)
+        return metrics.Census(states, oldest)
 
     # -- watching
 
@@ -269,13 +313,16 @@ class GroupView:
         first = judge.last_look is None
         self._expired = False
         snapshot, trouble = None, ""
+        begun = time.monotonic()
         try:
             snapshot = self._driver.observe(self.group)
         except exception.BackendError as error:
             # Logged outside: inside, oslo.log adds the error once more.
             trouble = str(error)
+        ended = time.monotonic()
         if snapshot is None:
             judge.look_failed()
+            self.looking.failed(begun, ended, trouble)
             if not self._trouble:
                 LOG.warning(
                     "Cannot ask who is up in the group %(group)s: %(error)s. "
@@ -293,6 +340,7 @@ class GroupView:
             LOG.info(
                 "The backend says again who is up in the group %s", self.group
             )
+        self.looking.answered(begun, ended, snapshot.interrupted)
         before = {host: judge.known(host) for host in judge.hosts()}
         gone = judge.look(
             snapshot.asked,
@@ -335,6 +383,7 @@ class GroupView:
                     self._detector.explain(host, verdict, now),
                 )
             )
+        self.looking.happened(change.type for change in changes)
         for watch in self._watches:
             for change in changes:
                 watch.put(change)

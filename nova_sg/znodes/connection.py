@@ -19,7 +19,7 @@ import re
 import threading
 from collections.abc import Iterator
 
-from nova_sg import evzookeeper, exception, zookeeper
+from nova_sg import evzookeeper, exception, metrics, zookeeper
 from nova_sg.conf import CONF
 
 
@@ -56,13 +56,15 @@ class Connection:
         auths = []
         if CONF.zookeeper.digest:
             auths.append(("digest", CONF.zookeeper.digest))
-        return evzookeeper.ZKSession(
+        session = evzookeeper.ZKSession(
             self.address,
             recv_timeout=CONF.zookeeper.recv_timeout,
             operation_timeout=self.timeout,
             auths=auths,
             ssl_cert=CONF.zookeeper.cert,
         )
+        session.add_listener(metrics.current().session_event)
+        return session
 
     @contextlib.contextmanager
     def translated(self) -> Iterator[evzookeeper.ZKSession]:

@@ -1,0 +1,155 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The metrics of a process that reports and looks, on a real memcached."""
+
+import os
+
+from prometheus_client import parser
+
+from nova_sg import metrics, servicegroup
+from nova_sg.servicegroup import process
+from tests.base import TestCase, wait_for
+from tests.fixtures import memcached
+from tests.functional import mc
+
+PATIENCE = 60
+
+
+def value(name, **labels):
+    """Return a sample as Prometheus would read it; None: there is none."""
+    text, _ = metrics.render()
+    for family in parser.text_string_to_metric_families(text.decode()):
+        for sample in family.samples:
+            if sample.name == name and labels.items() <= sample.labels.items():
+                return sample.value
+    return None
+
+
+class MetricsTest(TestCase):
+    def setUp(self):
+        super().setUp()
+        metrics.start_afresh()
+        self.server = self.enterContext(memcached.Memcached())
+        self.addCleanup(process.reset)
+        self.flags(
+            servicegroup_driver="mc",
+            memcached_servers=[self.server.address],
+            service_down_time=3600,
+        )
+        self.flags("servicegroup", view_refresh_interval=0.05)
+        self.flags("memcache", socket_timeout=30)
+        self.api = servicegroup.API()
+        self.member = mc.Ticking("one")
+
+    def report(self):
+        self.api._driver._report_state(self.member)
+
+    def counted(self, name, **labels):
+        return value(name, driver="mc", group="compute", **labels)
+
+    def test_reports(self):
+        self.api.join("one", "compute", self.member)
+        wait_for(
+            lambda: self.counted("nova_sg_reports_total", outcome="sent") == 1,
+            PATIENCE,
+        )
+        self.assertEqual(
+            0, self.counted("nova_sg_reports_total", outcome="failed")
+        )
+        self.server.stop()
+        self.report()
+        self.assertEqual(
+            1, self.counted("nova_sg_reports_total", outcome="failed")
+        )
+        self.assertEqual(2, self.counted("nova_sg_report_seconds_count"))
+
+    def test_looks_and_stalls(self):
+        self.api.join("one", "compute", self.member)
+        wait_for(lambda: self.api.get_all("compute") == ["one"], PATIENCE)
+        self.assertEqual(1, self.counted("nova_sg_members", state="up"))
+        self.assertEqual(0, self.counted("nova_sg_members", state="down"))
+        self.assertEqual(1, self.counted("nova_sg_backend_answering"))
+        self.assertLess(self.counted("nova_sg_oldest_report_seconds"), 3600)
+        answered = self.counted("nova_sg_looks_total", outcome="answered")
+        self.server.stop()
+        for failures in 1, 2:
+            self.api.refresh("compute")
+            self.assertEqual(
+                failures, self.counted("nova_sg_looks_total", outcome="failed")
+            )
+        self.assertEqual(1, self.counted("nova_sg_stalls_total"))
+        self.assertEqual(0, self.counted("nova_sg_backend_answering"))
+        self.server.start()
+
+        def answers():
+            self.api.refresh("compute")
+            return self.counted("nova_sg_backend_answering")
+
+        wait_for(answers, PATIENCE)
+        self.assertEqual(1, self.counted("nova_sg_stalls_total"))
+        self.assertGreater(self.counted("nova_sg_stall_seconds_total"), 0)
+        self.assertEqual(
+            answered + 1,
+            self.counted("nova_sg_looks_total", outcome="answered"),
+        )
+
+    def test_transitions(self):
+        self.api.refresh("compute")
+        self.api.join("one", "compute", self.member)
+        wait_for(lambda: self.api.get_all("compute") == ["one"], PATIENCE)
+        self.api.leave("one", "compute")
+        self.api.refresh("compute")
+        for kind in "joined", "left":
+            self.assertEqual(
+                1, self.counted("nova_sg_transitions_total", type=kind)
+            )
+        self.assertEqual(
+            0, self.counted("nova_sg_transitions_total", type="down")
+        )
+        self.assertEqual(1, self.counted("nova_sg_members", state="down"))
+        self.assertIsNone(self.counted("nova_sg_oldest_report_seconds"))
+
+    def test_a_question_from_memory_is_not_counted(self):
+        self.flags("servicegroup", view_refresh_interval=3600)
+        self.api.refresh("compute")
+        member = {"host": "one", "topic": "compute"}
+        self.api.service_is_up(member)
+        before, _ = metrics.render()
+        for _ in range(100):
+            self.api.service_is_up(member)
+        after, _ = metrics.render()
+        steady = [
+            [
+                line
+                for line in text.decode().splitlines()
+                if not line.startswith(("process_", "nova_sg_last_answer"))
+            ]
+            for text in (before, after)
+        ]
+        self.assertEqual(*steady)
+
+    def test_a_child_begins_anew(self):
+        self.api.refresh("compute")
+        self.assertEqual(
+            1, self.counted("nova_sg_looks_total", outcome="answered")
+        )
+        old = metrics.current()
+        reader, writer = os.pipe()
+        child = os.fork()
+        if not child:
+            os.write(writer, b"same" if metrics.current() is old else b"new")
+            os._exit(0)
+        os.waitpid(child, 0)
+        self.assertEqual(b"new", os.read(reader, 10))
+        os.close(reader)
+        os.close(writer)
