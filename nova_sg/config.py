@@ -44,7 +44,7 @@ def parse(
     """
     from nova_sg import version
 
-    with _explained():
+    with explained():
         CONF.register_cli_opts(cli_options)
         CONF(
             list(arguments),
@@ -74,7 +74,7 @@ def check() -> None:
             values = CONF if group == "DEFAULT" else CONF[group]
             for opt in opts:
                 name = f"[{group}] {opt.name}"
-                with _explained(name):
+                with explained(name):
                     value = values[opt.dest]
                 if value in (None, "") and opt.default:
                     raise exception.ConfigError(
@@ -91,7 +91,7 @@ def reload(accept: Callable[[], None]) -> None:
     :raises ConfigError: a file or a value is wrong now; the old values stay
     """
     old, down_time = CONF._namespace, CONF.service_down_time
-    with _explained():
+    with explained():
         # The public method logs the lines that it cannot read, passwords
         # and all.
         new = CONF._reload_config_files()
@@ -128,7 +128,7 @@ _REMEDIES = {
 
 
 @contextlib.contextmanager
-def _explained(subject: str = "") -> Iterator[None]:
+def explained(subject: str = "") -> Iterator[None]:
     """Have what oslo.config raises raised in words for operators.
 
     Never in those that it found in a file: they may hold a password.

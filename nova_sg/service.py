@@ -69,7 +69,7 @@ class Service(service.Service):
             {
                 "host": self.host,
                 "group": self.topic,
-                "driver": CONF.servicegroup_driver,
+                "driver": process.configured().replace(",", ", "),
             },
         )
         self._join()
@@ -95,7 +95,7 @@ class Service(service.Service):
         root.setLevel(logging.DEBUG if CONF.debug else logging.INFO)
         old = process.detach()
         for one in old:
-            one.reporter.close()
+            one.stop_reports()
         self.report_interval = CONF.report_interval
         self.servicegroup_api = servicegroup.API()
         self.manager = Manager(self.servicegroup_api, self.topic)

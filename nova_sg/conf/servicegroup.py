@@ -12,23 +12,26 @@
 
 """[DEFAULT] servicegroup_driver and [servicegroup]."""
 
-from oslo_config import cfg
+from oslo_config import cfg, types
+
+DRIVERS = [
+    ("db", "the services table of a database"),
+    ("mc", "memcached"),
+    ("zk", "ZooKeeper"),
+]
 
 DEFAULT_OPTS = [
     cfg.StrOpt(
         "servicegroup_driver",
         default="db",
-        choices=[
-            ("db", "the services table of a database"),
-            ("mc", "memcached"),
-            ("zk", "ZooKeeper"),
-        ],
+        choices=DRIVERS,
         help="""
 Where members report and observers look.
 
 Related options:
 
 * service_down_time: how long a member may be silent.
+* [servicegroup] secondary_drivers: where they report, too.
 * [database] connection, for db.
 * memcached_servers, for mc.
 * [zookeeper] address, for zk.
@@ -37,6 +40,26 @@ Related options:
 ]
 
 SERVICEGROUP_OPTS = [
+    cfg.ListOpt(
+        "secondary_drivers",
+        item_type=types.String(
+            choices=[name for name, _ in DRIVERS], quotes=True
+        ),
+        default=[],
+        help="""
+More drivers, separated by commas: members report to each of these as well,
+and an operator's word goes to each. Verdicts come from servicegroup_driver;
+while that backend cannot be asked, from the first of these that can.
+
+Made for moving from one backend to another while everything runs: see "From
+one backend to another" in the documentation. servicegroup_driver may be
+named here, too; it is left out then.
+
+Related options:
+
+* servicegroup_driver: the primary driver.
+""",
+    ),
     cfg.FloatOpt(
         "view_refresh_interval",
         default=2,

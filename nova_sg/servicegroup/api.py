@@ -24,10 +24,10 @@ from typing import Any
 
 from oslo_log import log as logging
 
-from nova_sg import exception
 from nova_sg.conf import CONF
 from nova_sg.servicegroup import detector, events, process, reporter, view
 from nova_sg.servicegroup.drivers import base
+from nova_sg.servicegroup.several import shared as several
 
 LOG = logging.getLogger(__name__)
 
@@ -110,6 +110,13 @@ class API:
         """
         return self._driver.shared().view(group).member(host)
 
+    def opinions(self, group: str, host: str) -> list[view.Opinion]:
+        """Return what each driver says of a member, the primary's first.
+
+        :raises ServiceGroupUnavailable: no backend can be asked
+        """
+        return self._driver.shared().view(group).opinions(host)
+
     def size(self, group: str) -> int:
         """Return how many members a group had at the last look."""
         return self._driver.shared().view(group).size()
@@ -119,7 +126,7 @@ class API:
 
         :raises BackendError: the backend cannot be asked
         """
-        return sorted(self._driver.shared().driver.groups())
+        return self._driver.shared().groups()
 
     def watch(
         self, group: str, callback: Callable[[events.Event], None]
@@ -140,16 +147,13 @@ class API:
         """
         return self._driver.shared().view(group).refresh()
 
-
     def force_down(self, host: str, group: str, forced: bool = True) -> None:
         """Declare a member down whatever it reports, or take that back.
 
         :raises MemberNotFound: the group has no such member
         :raises BackendError: the word did not get through
         """
-        shared = self._driver.shared()
-        shared.driver.force_down(group, host, forced)
-        shared.view(group).expire()
+        self._driver.shared().force_down(host, group, forced)
 
     def forget(self, host: str, group: str) -> None:
         """Remove a member that is not up from a group.
@@ -159,17 +163,7 @@ class API:
         :raises ServiceGroupUnavailable: nobody can say whether it is up
         :raises BackendError: the word did not get through
         """
-        shared = self._driver.shared()
-        group_view = shared.view(group)
-        group_view.refresh()
-        # Forced down is a word of operators; what counts is whether it
-        # reports.
-        if group_view.is_alive(host):
-            raise exception.MemberIsUp(
-                f"{host} still reports to the group {group}; stop it first"
-            )
-        shared.driver.forget(group, host)
-        group_view.expire()
+        self._driver.shared().forget(host, group)
 
 
 class GroupDriver:
@@ -182,10 +176,10 @@ class GroupDriver:
     def __init__(self) -> None:
         # Reading an option takes longer than judging a record.
         self.service_down_time = CONF.service_down_time
-        self._name = CONF.servicegroup_driver
+        self._name = process.configured()
 
-    def shared(self) -> process.Shared:
-        """Return what this process shares for our driver."""
+    def shared(self) -> process.Shared | several.Several:
+        """Return what this process shares for our drivers."""
         return process.shared(self._name)
 
     def join(
@@ -194,14 +188,12 @@ class GroupDriver:
         host = _name(member)
         if service is None:
             service = reporter.Standalone(host, group)
-        shared = self.shared()
-        shared.reporter.join(host, group, service, self._report_state)
-        shared.view(group).expire()
+        self.shared().join(host, group, service, self._report_state)
 
-    def leave(self, member: str | Mapping, group: str) -> None:
-        shared = self.shared()
-        shared.reporter.leave(_name(member), group)
-        shared.view(group).expire()
+    def leave(
+        self, member: str | Mapping, group: str, last: bool = True
+    ) -> None:
+        self.shared().leave(_name(member), group, last)
 
     def is_up(self, member: Mapping) -> bool:
         shared = self.shared()
@@ -225,7 +217,7 @@ class GroupDriver:
         return self.shared().view(group).hosts_up()
 
     def _report_state(self, service: Any) -> None:
-        self.shared().reporter.report_state(service)
+        self.shared().report_state(service)
 
 
 def _name(member: str | Mapping) -> str:

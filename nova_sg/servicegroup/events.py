@@ -22,6 +22,8 @@ from typing import NamedTuple
 
 from oslo_log import log as logging
 
+from nova_sg.servicegroup import detector
+
 LOG = logging.getLogger(__name__)
 
 JOINED = "joined"
@@ -46,6 +48,22 @@ class Event(NamedTuple):
     last_seen: datetime.datetime | None
     #: Why, in words.
     reason: str
+
+
+def change(
+    was: detector.Verdict | None, now: detector.Verdict
+) -> str | None:
+    """Return the type of event that a new verdict is; None: it is none.
+
+    :param was: the verdict before; None: there was no such member
+    """
+    if was is None:
+        return JOINED
+    if was.state == now.state:
+        return None
+    if now.state == detector.UP:
+        return JOINED if was is detector.LEFT else UP
+    return LEFT if now is detector.LEFT else DOWN
 
 
 class Watch:

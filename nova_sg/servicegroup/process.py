@@ -22,13 +22,18 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
+from typing import Any
 
+from oslo_log import log as logging
 from stevedore import driver as stevedore_driver
 
-from nova_sg import exception, metrics
+from nova_sg import config, exception, metrics
 from nova_sg.conf import CONF
 from nova_sg.servicegroup import reporter, view
 from nova_sg.servicegroup.drivers import base
+from nova_sg.servicegroup.several import shared as several
+
+LOG = logging.getLogger(__name__)
 
 NAMESPACE = "nova_sg.servicegroup.drivers"
 
@@ -52,6 +57,90 @@ class Shared:
                 )
         return found
 
+    # -- reports
+
+    def join(
+        self,
+        host: str,
+        group: str,
+        service: Any,
+        report: Callable[[Any], None],
+    ) -> None:
+        """Join a group: see Reporter.join()."""
+        self.reporter.join(host, group, service, report)
+        self.view(group).expire()
+
+    def report_state(self, service: Any) -> None:
+        """Report for a service that joined: what its timer calls."""
+        self.reporter.report_state(service)
+
+    def leave(self, host: str, group: str, last: bool = True) -> None:
+        """Leave a group.
+
+        :param last: whether no other process is left that has joined as the
+            same member; who is not the last one says nothing, where the
+            backend takes the word of any of them for all
+        :raises BackendError: the word did not get through
+        """
+        if last or self.driver.apart:
+            self.reporter.leave(host, group)
+            self.view(group).expire()
+
+    def stop_reports(self) -> None:
+        """Stop all timers; nobody is withdrawn."""
+        self.reporter.close()
+
+    # -- what operators say
+
+    def force_down(self, host: str, group: str, forced: bool) -> None:
+        """Declare a member down whatever it reports, or take that back.
+
+        :raises MemberNotFound: the group has no such member
+        :raises BackendError: the word did not get through
+        """
+        self.driver.force_down(group, host, forced)
+        self.view(group).expire()
+
+    def forget(self, host: str, group: str) -> None:
+        """Remove a member that is not up from a group.
+
+        :raises MemberNotFound: the group has no such member
+        :raises MemberIsUp: it is up
+        :raises ServiceGroupUnavailable: nobody can say whether it is up
+        :raises BackendError: the word did not get through
+        """
+        group_view = self.view(group)
+        group_view.refresh()
+        # Forced down is a word of operators; what counts is whether it
+        # reports.
+        if group_view.is_alive(host):
+            raise exception.MemberIsUp(
+                f"{host} still reports to the group {group}; stop it first"
+            )
+        self.remove(host, group)
+
+    def remove(self, host: str, group: str) -> None:
+        """Remove a member, up or not.
+
+        :raises MemberNotFound: the group has no such member
+        :raises BackendError: the word did not get through
+        """
+        self.driver.forget(group, host)
+        self.view(group).expire()
+
+    # -- questions
+
+    def groups(self) -> list[str]:
+        """Return the names of all known groups, sorted.
+
+        :raises BackendError: the backend cannot be asked
+        """
+        return sorted(self.driver.groups())
+
+    def disagreements(self) -> list[several.Disagreement]:
+        """Return what drivers disagree about: one agrees with itself."""
+        return []
+
     def close(self) -> None:
         """Stop all threads and close all connections."""
         self.reporter.close()
@@ -60,26 +149,69 @@ class Shared:
         self.driver.close()
 
 
-_shared: dict[str, Shared] = {}
+_shared: dict[str, Shared | several.Several] = {}
 _lock = threading.Lock()
 _makers: dict[str, Callable[[], base.Driver]] = {}
 
 
-def shared(name: str | None = None) -> Shared:
-    """Return this process's own for a driver.
+def configured() -> str:
+    """Return the names of the drivers, joined by commas, the primary first.
 
-    :param name: the driver; by default the one that is configured
-    :raises ConfigError: the driver cannot be loaded
+    :raises ConfigError: [servicegroup] secondary_drivers is wrong
+    """
+    primary = CONF.servicegroup_driver
+    with config.explained("[servicegroup] secondary_drivers"):
+        secondaries = CONF.servicegroup.secondary_drivers
+    if not secondaries:
+        return primary
+    return ",".join(dict.fromkeys([primary, *secondaries]))
+
+
+def shared(name: str | None = None) -> Shared | several.Several:
+    """Return this process's own for a driver, or for several.
+
+    :param name: what configured() says, which is the default
+    :raises ConfigError: the first driver cannot be loaded
     """
     if name is None:
-        name = CONF.servicegroup_driver
+        name = configured()
     found = _shared.get(name)
     if found is None:
         with _lock:
             found = _shared.get(name)
             if found is None:
-                found = _shared[name] = Shared(load(name))
+                found = _shared[name] = _make(name)
     return found
+
+
+def _make(name: str) -> Shared | several.Several:
+    first, *others = name.split(",")
+    primary = Shared(load(first))
+    secondaries = []
+    for other in others:
+        try:
+            secondaries.append(Shared(load(other)))
+        except exception.ConfigError as error:
+            LOG.error(
+                "The secondary driver %(driver)s is not used: %(error)s",
+                {"driver": other, "error": error},
+            )
+    if not secondaries:
+        return primary
+    return several.Several(primary, secondaries)
+
+
+def disagreements() -> list[several.Disagreement]:
+    """Return what the drivers of this process disagree about.
+
+    One entry for each group that is looked at, secondary and kind, also
+    where there is no disagreement; none without secondaries.
+    """
+    return [
+        found
+        for one in list(_shared.values())
+        for found in one.disagreements()
+    ]
 
 
 def use(name: str, make: Callable[[], base.Driver]) -> None:
@@ -111,7 +243,7 @@ def reset() -> None:
         one.close()
 
 
-def detach() -> list[Shared]:
+def detach() -> list[Shared | several.Several]:
     """Return what this process shares, to be closed by the caller.
 
     The next use makes it anew, whether that is before or after.
@@ -137,5 +269,5 @@ def after_fork_in_child() -> None:
     metrics.start_afresh()
 
 
-_parents: list[dict[str, Shared]] = []
+_parents: list[dict[str, Shared | several.Several]] = []
 os.register_at_fork(after_in_child=after_fork_in_child)

@@ -19,19 +19,20 @@ while somebody keeps asking or watches.
 
 from __future__ import annotations
 
-import collections
 import datetime
 import threading
 import time
-from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from collections.abc import Callable
 
 from oslo_log import log as logging
 
 from nova_sg import exception, metrics, threads
 from nova_sg.conf import CONF
-from nova_sg.servicegroup import detector, events
+from nova_sg.servicegroup import detector, events, memory
 from nova_sg.servicegroup.drivers import base
+from nova_sg.servicegroup.memory import Member, Opinion
+
+__all__ = ["GroupView", "Member", "Opinion"]
 
 LOG = logging.getLogger(__name__)
 
@@ -48,50 +49,19 @@ TURN = 0.05
 PATIENCE = 0.5
 
 
-class Member(NamedTuple):
-    """A member as observers see it."""
-
-    group: str
-    host: str
-    topic: str
-    binary: str | None
-    #: up, down or unknown.
-    state: str
-    #: The last report, UTC; None: no report is known.
-    last_seen: datetime.datetime | None
-    #: Seconds since the last report; None: no report is known.
-    age: float | None
-    #: The driver that knows it.
-    driver: str
-    forced_down: bool
-    disabled: bool
-    disabled_reason: str | None
-    #: The verdict in words.
-    reason: str
-    #: The rule that gave it, in one word: see nova_sg.servicegroup.detector.
-    cause: str = ""
-
-
-class GroupView:
+class GroupView(memory.Memory):
     """The members of one group, as known to this process."""
 
     def __init__(self, group: str, driver: base.Driver) -> None:
-        self.group = group
-        self._driver = driver
-        self._detector = detector.Detector(CONF.service_down_time)
+        super().__init__(group, driver)
         #: How the looks go.
         self.looking = metrics.Looking(group, driver.name)
         self.looking.show(self.census)
-        # What the last look brought, by name. Replaced as a whole, never
-        # changed, so that readers need no lock.
-        self._verdicts: dict[str, detector.Verdict] = {}
         self._watches: list[events.Watch] = []
         # Guards the detector and the looks.
         self._lock = threading.RLock()
-        # Why the last look failed; empty: it did not.
-        self._trouble = ""
-        # Whether somebody knows that the last look is out of date.
-        self._expired = False
+        #: Whether somebody knows that the last look is out of date.
+        self.expired = False
         self._thread: threading.Thread | None = None
         self._wake = threading.Event()
         # By when that thread should have looked again.
@@ -99,6 +69,8 @@ class GroupView:
         self._following = False
         self._closed = False
         self._used = 0.0
+        #: Called after every look, answered or not.
+        self.on_look: Callable[[], None] = lambda: None
 
     # -- questions
 
@@ -108,11 +80,7 @@ class GroupView:
         :raises ServiceGroupUnavailable: the backend could not be asked for
             service_down_time
         """
-        self._keep_fresh()
-        if time.monotonic() > self._due:
-            self._catch_up()
-        elif self._expired:
-            self.refresh()
+        self.update()
         if self._detector.unavailable(time.monotonic()):
             raise exception.ServiceGroupUnavailable(
                 f"The state of {host} in the group {self.group} is not "
@@ -121,9 +89,13 @@ class GroupView:
         verdict = self._verdicts.get(host)
         return verdict is not None and verdict.state == detector.UP
 
-    def knows(self, host: str) -> bool:
-        """Whether host was a member at the last look, up or not."""
-        return host in self._verdicts
+    def update(self) -> None:
+        """Have what is known be as fresh as a question may expect."""
+        self._keep_fresh()
+        if time.monotonic() > self._due:
+            self._catch_up()
+        elif self.expired:
+            self.refresh()
 
     def hosts_up(self) -> list[str]:
         """Return the names of the members that are up.
@@ -153,8 +125,9 @@ class GroupView:
         """
         with self._lock:
             now = self._answered("listed")
+            known = self._detector.known
             return [
-                self._member(host, now)
+                self._member(host, known(host), now)
                 for host in sorted(self._detector.hosts())
             ]
 
@@ -166,11 +139,21 @@ class GroupView:
         """
         with self._lock:
             now = self._answered("asked about")
-            if self._detector.known(host) is None:
+            known = self._detector.known(host)
+            if known is None:
                 raise exception.MemberNotFound(
                     f"The group {self.group} has no member {host}"
                 )
-            return self._member(host, now)
+            return self._member(host, known, now)
+
+    def opinions(self, host: str) -> list[Opinion]:
+        """Return what the one driver says of a member.
+
+        :raises ServiceGroupUnavailable: as members
+        """
+        with self._lock:
+            self._answered("asked about")
+            return [Opinion(self.name, self.recall(host), self._trouble)]
 
     def is_alive(self, host: str) -> bool:
         """Whether host is up by itself, whatever operators say of it.
@@ -185,17 +168,13 @@ class GroupView:
             )
             return verdict.state == detector.UP
 
-    def size(self) -> int:
-        """Return how many members the last look brought."""
-        return len(self._verdicts)
-
     def expire(self) -> None:
         """Have the next question answered by a new look."""
-        self._expired = True
+        self.expired = True
 
     def _answered(self, what: str) -> float:
         """Look if need be; return the present moment."""
-        if self._stale():
+        if self.stale():
             self._look()
         now = time.monotonic()
         if self._detector.unavailable(now):
@@ -203,70 +182,6 @@ class GroupView:
                 f"The group {self.group} cannot be {what}: {self._trouble}"
             )
         return now
-
-    def _member(self, host: str, now: float) -> Member:
-        known = self._detector.known(host)
-        fact = known.fact
-        age = None
-        if known.last_report is not None:
-            age = max(0.0, now - known.last_report)
-        elif known.last_seen is not None:
-            # Before our time; by two clocks, for people only.
-            passed = datetime.datetime.now(datetime.UTC) - known.last_seen
-            age = max(0.0, passed.total_seconds())
-        verdict = self._detector.judge(host, now)
-        return Member(
-            group=self.group,
-            host=host,
-            topic=fact.topic or self.group,
-            binary=fact.binary,
-            state=verdict.state,
-            last_seen=known.last_seen,
-            age=age,
-            driver=self._driver.name,
-            forced_down=fact.forced_down,
-            disabled=fact.disabled,
-            disabled_reason=fact.disabled_reason,
-            reason=self._detector.explain(host, verdict, now),
-            cause=verdict.cause,
-        )
-
-    # -- from memory: no look, and no waiting for one that hangs
-
-    def verdicts(self) -> Mapping[str, detector.Verdict]:
-        """Return the verdicts of the last look by name, not to be changed.
-
-        They are another object after every look. All are unknown while the
-        backend has been silent for too long.
-        """
-        verdicts = self._verdicts
-        if self._detector.unavailable(time.monotonic()):
-            return dict.fromkeys(verdicts, detector.UNAVAILABLE)
-        return verdicts
-
-    def recall(self, host: str) -> Member | None:
-        """Return one member as the last look left it; None: no member."""
-        if self._detector.known(host) is None:
-            return None
-        return self._member(host, time.monotonic())
-
-    def census(self) -> metrics.Census:
-        """Count the members by state."""
-        states: collections.Counter[str] = collections.Counter()
-        oldest = None
-        for host, verdict in self.verdicts().items():
-            states[verdict.state] += 1
-            known = self._detector.known(host)
-            if (
-                verdict.state == detector.UP
-                and known is not None
-                and known.last_report is not None
-                and (oldest is None or known.last_report < oldest)
-            ):
-                oldest = known.last_report
-        if oldest is not None:
-            oldest = max(0.0, time.monotonic() - oldest)
-        return metrics.Census(states, oldest)
 
     # -- watching
 
@@ -295,8 +210,9 @@ class GroupView:
         with self._lock:
             return self._look()
 
-    def _stale(self) -> bool:
-        if self._detector.last_look is None or self._expired:
+    def stale(self) -> bool:
+        """Whether the last look is too old to answer by."""
+        if self._detector.last_look is None or self.expired:
             return True
         if self._thread is not None:
             # It looks as often as is good, also when there is trouble.
@@ -311,7 +227,7 @@ class GroupView:
         judge = self._detector
         judge.service_down_time = CONF.service_down_time
         first = judge.last_look is None
-        self._expired = False
+        self.expired = False
         snapshot, trouble = None, ""
         begun = time.monotonic()
         try:
@@ -334,6 +250,7 @@ class GroupView:
                     },
                 )
             self._trouble = trouble
+            self.on_look()
             return []
         if self._trouble:
             self._trouble = ""
@@ -352,31 +269,22 @@ class GroupView:
         now = time.monotonic()
         verdicts = {host: judge.judge(host, now) for host in judge.hosts()}
         old, self._verdicts = self._verdicts, verdicts
+        self.on_look()
         if first:
             return []
         return self._tell(old, verdicts, gone, before, now)
 
     def _tell(self, old, new, gone, before, now) -> list[events.Event]:
         changes = [
-            self._event(events.LEFT, host, before[host], "removed")
+            self.event(events.LEFT, host, before[host], "removed")
             for host in gone
         ]
         for host, verdict in new.items():
-            was = old.get(host)
-            if was is verdict:
+            kind = events.change(old.get(host), verdict)
+            if kind is None:
                 continue
-            if was is None:
-                kind = events.JOINED
-            elif was.state == verdict.state:
-                continue
-            elif verdict.state == detector.UP:
-                kind = events.JOINED if was is detector.LEFT else events.UP
-            elif verdict is detector.LEFT:
-                kind = events.LEFT
-            else:
-                kind = events.DOWN
             changes.append(
-                self._event(
+                self.event(
                     kind,
                     host,
                     self._detector.known(host),
@@ -389,21 +297,23 @@ class GroupView:
                 watch.put(change)
         return changes
 
-    def _event(self, kind, host, known, reason) -> events.Event:
-        return events.Event(
-            type=kind,
-            group=self.group,
-            host=host,
-            topic=known.fact.topic or self.group,
-            binary=known.fact.binary,
-            at=datetime.datetime.now(datetime.UTC),
-            last_seen=known.last_seen,
-            reason=reason,
-        )
-
     # -- the thread that keeps looking
 
-    def _keep_fresh(self) -> None:
+    def keep(self) -> None:
+        """Go on keeping fresh, where that is being done."""
+        self._used = time.monotonic()
+
+    def start(self) -> None:
+        """Keep fresh while used, without waiting for a first look."""
+        self._used = time.monotonic()
+        if self._thread is None and self._lock.acquire(blocking=False):
+            try:
+                self._wake.set()
+                self._keep_fresh(wait=False)
+            finally:
+                self._lock.release()
+
+    def _keep_fresh(self, wait: bool = True) -> None:
         self._used = time.monotonic()
         if self._thread is not None:
             return
@@ -412,17 +322,26 @@ class GroupView:
                 return
             # The first asker waits for the answer: there is no last verdict
             # to give.
-            if self._stale():
-                self._look()
-            if not self._following:
-                self._following = True
-                self._driver.follow(self.group, self._wake.set)
+            if wait:
+                if self.stale():
+                    self._look()
+                self._follow()
             self._look_due(0.0)
             self._thread = threading.Thread(
                 target=self._run, name=f"nova-sg-view-{self.group}"
             )
             self._thread.daemon = True
             self._thread.start()
+
+    def _follow(self) -> None:
+        if self._following:
+            return
+        try:
+            self._driver.follow(self.group, self._wake.set)
+        except exception.BackendError:
+            # What is wrong the look has said.
+            return
+        self._following = True
 
     def _run(self) -> None:
         pause = CONF.servicegroup.view_refresh_interval
@@ -442,6 +361,7 @@ class GroupView:
                 begun = time.monotonic()
                 try:
                     self._look()
+                    self._follow()
                 except Exception:
                     LOG.exception(
                         "Looking at the group %s failed", self.group

@@ -116,7 +116,7 @@ class TestCase(base.TestCase):
     def stop_reports(self):
         """End all reports of this process; nobody leaves."""
         for shared in list(process._shared.values()):
-            shared.reporter.close()
+            shared.stop_reports()
         self.assert_no_thread_named("nova-sg-report")
 
     def count_statements(self):

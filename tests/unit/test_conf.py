@@ -99,7 +99,7 @@ class SampleTest(unittest.TestCase):
             for line in block.splitlines():
                 if match := re.fullmatch(r"\[(\w+)\]", line):
                     section = match[1]
-                elif match := re.match(r"#(\w+) = ", line):
+                elif match := re.match(r"#(\w+) =( |$)", line):
                     blocks[section, match[1]] = block.strip()
         return blocks
 

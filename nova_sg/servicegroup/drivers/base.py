@@ -87,6 +87,9 @@ class Driver(abc.ABC):
     #: Whether several processes that join as one member leave one by one;
     #: otherwise the word of any of them is that the member has left.
     apart = False
+    #: Whether groups can be looked at; otherwise it reports, and reads the
+    #: records that askers bring.
+    observes = True
 
     @abc.abstractmethod
     def report(self, membership: Membership) -> None:

@@ -1,0 +1,142 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Where two backends disagree over members, and for how long.
+
+Nothing here does I/O, reads a clock or starts a thread: verdicts and times
+in, disagreements out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from nova_sg.servicegroup import detector
+
+UP_DOWN = "up-down"
+DOWN_UP = "down-up"
+UP_UNKNOWN = "up-unknown"
+UNKNOWN_UP = "unknown-up"
+FORCED_NOT = "forced-not"
+NOT_FORCED = "not-forced"
+
+#: Every kind of disagreement, the primary's verdict first, in words.
+KINDS = {
+    UP_DOWN: "up by {primary}, down by {secondary}",
+    DOWN_UP: "down by {primary}, up by {secondary}",
+    UP_UNKNOWN: "up by {primary}, not known to {secondary}",
+    UNKNOWN_UP: "not known to {primary}, up by {secondary}",
+    FORCED_NOT: "forced down in {primary}, not in {secondary}",
+    NOT_FORCED: "forced down in {secondary}, not in {primary}",
+}
+
+# What the secondary says, in each kind that is about life.
+_SECONDARY = {
+    UP_DOWN: detector.DOWN,
+    DOWN_UP: detector.UP,
+    UNKNOWN_UP: detector.UP,
+}
+
+Verdicts = Mapping[str, detector.Verdict]
+
+
+def kind(
+    primary: detector.Verdict | None, secondary: detector.Verdict | None
+) -> str | None:
+    """Return how two verdicts over one member disagree; None: they do not.
+
+    Two that agree that a member is not up agree, whatever the reason: a
+    member that is down in one and not known to the other is down.
+
+    :param primary: the verdict; None: it does not know the member
+    """
+    if primary is secondary:
+        return None
+    if primary is None or secondary is None:
+        known = primary or secondary
+        if known is None or known.state != detector.UP:
+            return None
+        return UNKNOWN_UP if primary is None else UP_UNKNOWN
+    if primary is detector.FORCED_DOWN:
+        return FORCED_NOT
+    if secondary is detector.FORCED_DOWN:
+        return NOT_FORCED
+    up = primary.state == detector.UP
+    if up == (secondary.state == detector.UP):
+        return None
+    return UP_DOWN if up else DOWN_UP
+
+
+class Comparer:
+    """The disagreements of one primary and one secondary over one group."""
+
+    def __init__(self) -> None:
+        #: How many there were, by kind. Only grows.
+        self.totals = dict.fromkeys(KINDS, 0)
+        #: Those that there are now, by member: the kind. Replaced as a
+        #: whole, never changed.
+        self.settled: dict[str, str] = {}
+        # All differences of the last comparison, also those that may only
+        # mean that one was asked earlier than the other.
+        self._differences: dict[str, str] = {}
+        # By member: a difference, and since when it has been seen.
+        self._since: dict[str, tuple[str, float]] = {}
+
+    def compare(
+        self,
+        now: float,
+        settling: float,
+        primary: Verdicts,
+        secondary: Verdicts,
+    ) -> None:
+        """Take in what both say.
+
+        :param now: a monotonic moment
+        :param settling: seconds that a difference has to last
+        """
+        differences, since, settled = {}, {}, {}
+        for host in primary.keys() | secondary.keys():
+            what = kind(primary.get(host), secondary.get(host))
+            if what is None:
+                continue
+            differences[host] = what
+            before = self._since.get(host)
+            if before is None or before[0] != what:
+                before = what, now
+            since[host] = before
+            if now - before[1] >= settling:
+                settled[host] = what
+        for host, what in settled.items():
+            if self.settled.get(host) != what:
+                self.totals[what] += 1
+        self._since, self._differences = since, differences
+        self.settled = settled
+
+    def interrupt(self) -> None:
+        """Take in that one of them cannot be asked now.
+
+        What has not settled yet begins anew afterwards.
+        """
+        self._since = {
+            host: self._since[host]
+            for host in self.settled
+            if host in self._since
+        }
+
+    def is_news(self, host: str, verdict: detector.Verdict) -> bool:
+        """Whether a secondary's verdict says more than the primary's last.
+
+        A secondary that contradicted the primary while that could be asked,
+        and says the same since, knows nothing new.
+        """
+        before = self._differences.get(host)
+        return before is None or _SECONDARY.get(before) != verdict.state
