@@ -118,7 +118,8 @@ class Database:
         #: parameters.
         self.name = where.set(query={}).render_as_string(hide_password=True)
         self.is_sqlite = where.get_backend_name() == "sqlite"
-        self._timeout = max(1.0, min(10.0, CONF.service_down_time / 4))
+        #: Seconds to wait for a database server.
+        self.timeout = max(1.0, min(10.0, CONF.service_down_time / 4))
         self._engine: sa.Engine | None = None
         self._closed = False
         self._lock = threading.Lock()
@@ -151,12 +152,12 @@ class Database:
             # None is made for a moment only, as an overflow would be.
             pool["pool_size"] = POOL_SIZE
             pool["max_overflow"] = 0
-            pool["pool_timeout"] = self._timeout
+            pool["pool_timeout"] = self.timeout
         if self.url.drivername.endswith("+pymysql"):
             # A server that hangs is a failure, not a reason to hang, too.
-            arguments["connect_timeout"] = self._timeout
-            arguments["read_timeout"] = self._timeout
-            arguments["write_timeout"] = self._timeout
+            arguments["connect_timeout"] = self.timeout
+            arguments["read_timeout"] = self.timeout
+            arguments["write_timeout"] = self.timeout
             arguments["conv"] = _pymysql_conversions()
         engine = sa.create_engine(
             self.url,
@@ -206,7 +207,7 @@ class Database:
                 db_exception.DBConnectionError,
                 db_exception.DBDeadlock,
             ) as error:
-                slow = time.monotonic() - begun > self._timeout / 2
+                slow = time.monotonic() - begun > self.timeout / 2
                 if retried or slow:
                     raise self._explained(error) from error
                 retried = True

@@ -11,7 +11,7 @@
 # under the License.
 
 """The statements on the services table. Each function is one statement,
-register() aside.
+create() and report_many() aside.
 """
 
 from __future__ import annotations
@@ -42,14 +42,37 @@ def _as_stored(column: sa.Column) -> sa.ColumnElement:
 
 _alive = services.c.deleted == 0
 
+_reported = {
+    "last_seen_up": utcnow(),
+    "updated_at": utcnow(),
+    "report_count": services.c.report_count + 1,
+}
+
 _report = (
     sa.update(services)
     .where(services.c.id == sa.bindparam("service_id"), _alive)
-    .values(
-        last_seen_up=utcnow(),
-        updated_at=utcnow(),
-        report_count=services.c.report_count + 1,
-    )
+    .values(_reported)
+)
+
+# Without it, where the better part of a table is named, all of it would be
+# read and locked. MariaDB has one name or the other.
+_BY_ID = "FORCE INDEX (PRIMARY)"
+_these = services.c.id.in_(sa.bindparam("service_ids", expanding=True))
+
+_claim = (
+    sa.select(services.c.id)
+    .where(_these, _alive)
+    .with_for_update(skip_locked=True)
+    .with_hint(services, _BY_ID, "mysql")
+    .with_hint(services, _BY_ID, "mariadb")
+)
+
+_report_many = (
+    sa.update(services)
+    .where(_these, _alive)
+    .values(_reported)
+    .with_hint(_BY_ID, services, "mysql")
+    .with_hint(_BY_ID, services, "mariadb")
 )
 
 # See models.py: no reports since this one.
@@ -86,6 +109,33 @@ def report(connection: sa.Connection, service_id: int) -> bool:
     return (
         connection.execute(_report, {"service_id": service_id}).rowcount > 0
     )
+
+
+def report_many(
+    connection: sa.Connection, service_ids: Sequence[int]
+) -> list[int]:
+    """Note that services are alive, as report() does, all at once.
+
+    A row that somebody else has locked is left aside: it would keep the
+    others waiting.
+
+    :returns: whose record has been written
+    """
+    # Statements are transactions of their own here.
+    sqlite = connection.dialect.name == "sqlite"
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if sqlite else "BEGIN")
+    try:
+        claimed = list(
+            connection.execute(_claim, {"service_ids": service_ids}).scalars()
+        )
+        if claimed:
+            connection.execute(_report_many, {"service_ids": claimed})
+        connection.exec_driver_sql("COMMIT")
+    except BaseException:
+        # Whatever it has begun ends with it.
+        connection.invalidate()
+        raise
+    return claimed
 
 
 def withdraw(connection: sa.Connection, service_id: int) -> None:

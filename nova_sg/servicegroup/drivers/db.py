@@ -25,7 +25,7 @@ from oslo_utils import timeutils
 
 from nova_sg import exception
 from nova_sg.conf import CONF
-from nova_sg.db import engine, queries, schema
+from nova_sg.db import engine, queries, schema, writer
 from nova_sg.servicegroup import clock, detector
 from nova_sg.servicegroup.drivers import base
 
@@ -54,6 +54,9 @@ class DbDriver(base.Driver):
         self._ready = not self._embedded
         self._lock = threading.Lock()
         self._clock = clock.BackendClock()
+        self._writer = writer.Writer(
+            self._write_reports, self._database.timeout
+        )
         self._warned: set[Any] = set()
 
     def _run(self, work):
@@ -78,7 +81,7 @@ class DbDriver(base.Driver):
         service_id = membership.state.get("id")
         if service_id is None:
             service_id = self._register(membership)
-        if self._run(lambda c: queries.report(c, service_id)):
+        if self._report(service_id):
             return
         if not CONF.servicegroup.recreate_missing_record:
             raise _vanished(membership.binary, membership.host)
@@ -90,7 +93,23 @@ class DbDriver(base.Driver):
         )
         del membership.state["id"]
         service_id = self._register(membership)
-        self._run(lambda c: queries.report(c, service_id))
+        self._report(service_id)
+
+    def _report(self, service_id: int) -> bool:
+        """Note that a member is alive; return whether it has a record."""
+        found = self._writer.put(service_id)
+        if found is None:
+            # Others were written at once with it, and it could not be.
+            found = self._run(lambda c: queries.report(c, service_id))
+        return found
+
+    def _write_reports(self, reports: Mapping[int, Any]) -> dict[int, bool]:
+        ids = list(reports)
+        if len(ids) == 1:
+            found = self._run(lambda c: queries.report(c, ids[0]))
+            return {ids[0]: found}
+        written = self._run(lambda c: queries.report_many(c, ids))
+        return dict.fromkeys(written, True)
 
     def _register(self, membership: base.Membership) -> int:
         who = membership.host, membership.group, membership.binary

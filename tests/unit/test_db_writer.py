@@ -1,0 +1,258 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""When reports are written, and which of them together."""
+
+import unittest
+
+import hypothesis
+from hypothesis import stateful
+from hypothesis import strategies as st
+
+from nova_sg.db.writer import GATHER, MOST, WRITES, Gathering, Report
+
+PACE = 0.2
+ENOUGH = 4
+
+
+def add(gathering, key, now):
+    report = Report(key, None, now)
+    gathering.add(report)
+    return report
+
+
+def keys(reports):
+    return [report.key for report in reports]
+
+
+class GatheringTest(unittest.TestCase):
+    def test_a_lone_report_waits_for_nobody(self):
+        for pace in (0.0, PACE):
+            gathering = Gathering(pace, ENOUGH)
+            add(gathering, 1, 100.0)
+            self.assertEqual([1], keys(gathering.take(100.0)))
+
+    def test_reports_gather_while_others_are_written(self):
+        gathering = Gathering(0.0, MOST)
+        add(gathering, 1, 100.0)
+        gathering.take(100.0)
+        add(gathering, 2, 100.01)
+        add(gathering, 3, 100.02)
+        self.assertEqual([], gathering.take(100.02))
+        gathering.finished()
+        self.assertEqual([2, 3], keys(gathering.take(100.03)))
+
+    def test_nobody_waits_long_for_a_write_that_does(self):
+        gathering = Gathering(0.0, MOST)
+        for write in range(WRITES):
+            add(gathering, write, 100.0 + write)
+            self.assertEqual(
+                [write], keys(gathering.take(100.0 + write + GATHER))
+            )
+        add(gathering, 9, 110.0)
+        self.assertEqual([], gathering.take(1000.0))
+        gathering.finished()
+        self.assertEqual([9], keys(gathering.take(1000.0)))
+
+    def test_pace(self):
+        gathering = Gathering(PACE, ENOUGH)
+        add(gathering, 1, 100.0)
+        gathering.take(100.0)
+        gathering.finished()
+        add(gathering, 2, 100.01)
+        self.assertEqual([], gathering.take(100.01))
+        self.assertEqual([2], keys(gathering.take(100.0 + PACE)))
+
+    def test_enough(self):
+        gathering = Gathering(PACE, ENOUGH)
+        add(gathering, 0, 100.0)
+        gathering.take(100.0)
+        for key in range(1, ENOUGH + 1):
+            self.assertEqual([], gathering.take(100.01))
+            add(gathering, key, 100.01)
+        # But not beside a write that is under way.
+        self.assertEqual([], gathering.take(100.01))
+        gathering.finished()
+        self.assertEqual(ENOUGH, len(gathering.take(100.01)))
+
+    def test_the_same_row_twice(self):
+        gathering = Gathering(0.0, MOST)
+        for key in (1, 2, 1, 1):
+            add(gathering, key, 100.0)
+        written = []
+        while len(gathering):
+            written.append(keys(gathering.take(100.0)))
+            gathering.finished()
+        self.assertEqual([[1, 2], [1], [1]], written)
+
+    def test_a_crowd(self):
+        gathering = Gathering(0.0, MOST)
+        for key in range(2 * MOST + 1):
+            add(gathering, key, 100.0)
+        sizes = []
+        while len(gathering):
+            sizes.append(len(gathering.take(100.0)))
+            gathering.finished()
+        self.assertEqual([MOST, MOST, 1], sizes)
+
+
+class _Event:
+    """What a caller sleeps on."""
+
+    def __init__(self):
+        self.is_set = False
+
+    def set(self):
+        self.is_set = True
+
+
+class Callers(stateful.RuleBasedStateMachine):
+    """Callers in simulated time, who sleep and wake as Writer has them.
+
+    Any of them is slow, gives up, or is woken for nothing, in any order.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.now = 1000.0
+        self.asleep = []
+        self.writes = []
+        self.written = []
+
+    @stateful.initialize(
+        pace=st.sampled_from([0.0, PACE]), enough=st.integers(1, 6)
+    )
+    def begin(self, pace, enough):
+        self.pace = pace
+        self.gathering = Gathering(pace, enough)
+
+    def _take(self):
+        batch = self.gathering.take(self.now)
+        if batch:
+            self.writes.append(batch)
+            for report in batch:
+                if report in self.asleep:
+                    self.asleep.remove(report)
+
+    def _sleep(self, report):
+        report.event = report.event or _Event()
+        report.event.is_set = False
+        self.asleep.append(report)
+
+    @stateful.rule(key=st.integers(1, 5))
+    def come(self, key):
+        report = add(self.gathering, key, self.now)
+        self._take()
+        if not any(report in batch for batch in self.writes):
+            self._sleep(report)
+
+    @stateful.precondition(lambda self: self.writes)
+    @stateful.rule(data=st.data())
+    def finish(self, data):
+        batch = data.draw(st.sampled_from(self.writes))
+        self.writes.remove(batch)
+        self.written += batch
+        self.gathering.finished()
+
+    @stateful.precondition(lambda self: self.asleep)
+    @stateful.rule(data=st.data())
+    def give_up(self, data):
+        report = data.draw(st.sampled_from(self.asleep))
+        self.asleep.remove(report)
+        self.gathering.discard(report)
+
+    @stateful.precondition(lambda self: self.asleep)
+    @stateful.rule(data=st.data())
+    def wake_for_nothing(self, data):
+        report = data.draw(st.sampled_from(self.asleep))
+        self._take()
+        if report in self.asleep:
+            report.event.is_set = False
+
+    @stateful.rule(seconds=st.floats(0.001, 0.3))
+    def pass_time(self, seconds):
+        end = self.now + seconds
+        while True:
+            self.settle()
+            due = self.gathering.due()
+            if due > end:
+                break
+            self.now = max(self.now, due)
+        self.now = end
+
+    def settle(self):
+        """Let those go on whom something has woken, or whose time is up."""
+        while True:
+            ready = [
+                report
+                for report in self.asleep
+                if report.event.is_set
+                or (
+                    self.gathering.is_first(report)
+                    and self.gathering.due() <= self.now
+                )
+            ]
+            if not ready:
+                return
+            ready[0].event.is_set = False
+            self._take()
+
+    @stateful.invariant()
+    def check(self):
+        if not hasattr(self, "gathering"):
+            return
+        self.settle()
+        self.check_that(len(self.writes) <= WRITES, "few writes at a time")
+        self.check_that(
+            len(self.gathering) == len(self.asleep), "all who wait sleep"
+        )
+        under_way = [r for batch in self.writes for r in batch]
+        everything = under_way + self.written
+        self.check_that(
+            len(everything) == len(set(map(id, everything))),
+            "nothing is written twice",
+        )
+        for batch in self.writes:
+            self.check_that(
+                len(set(keys(batch))) == len(batch), "one report a row"
+            )
+        if len(self.writes) < WRITES:
+            for report in self.asleep:
+                self.check_that(
+                    self.now - report.since <= GATHER + 1e-6,
+                    "nobody waits longer than GATHER",
+                )
+        if self.asleep and not self.writes and not self.pace:
+            self.check_that(False, "nobody waits for nothing")
+
+    @staticmethod
+    def check_that(condition, words):
+        assert condition, words
+
+    def teardown(self):
+        # In the end nobody is left asleep.
+        for _ in range(1000):
+            if not self.asleep and not self.writes:
+                return
+            for batch in list(self.writes):
+                self.writes.remove(batch)
+                self.written += batch
+                self.gathering.finished()
+            self.pass_time(0.3)
+        raise AssertionError(f"asleep for ever: {keys(self.asleep)}")
+
+
+class CallersTest(Callers.TestCase):
+    settings = hypothesis.settings(
+        max_examples=100, stateful_step_count=25, deadline=None
+    )
+
