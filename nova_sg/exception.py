@@ -32,6 +32,10 @@ class MemberVanished(BackendError):
     """The backend no longer knows a member that joined."""
 
 
+class NotRegistered(BackendError):
+    """The backend works, and has no place for a member that joined."""
+
+
 class MemberNotFound(NovaSGError):
     """No such member in the group."""
 

@@ -72,6 +72,35 @@ A look that takes long is repeated less often: at most a tenth of the time is
 spent on looking.
 """,
     ),
+    cfg.FloatOpt(
+        "mass_silence_fraction",
+        default=0.55,
+        min=0,
+        max=1,
+        help="""
+When at least this part of a group falls silent within one service_down_time,
+the verdicts are held: these members stay up for mass_silence_hold seconds
+more at most. So many nodes hardly die at once; a switch or a firewall between
+them and the backend does. 0: never hold.
+""",
+    ),
+    cfg.IntOpt(
+        "mass_silence_min_members",
+        default=4,
+        min=1,
+        help="""
+Groups in which fewer members were up are judged without regard to
+mass_silence_fraction.
+""",
+    ),
+    cfg.FloatOpt(
+        "mass_silence_hold",
+        min=0,
+        help="""
+Seconds for which verdicts are held at most. Then the members that are still
+silent are down. By default twice service_down_time.
+""",
+    ),
     cfg.BoolOpt(
         "recreate_missing_record",
         default=False,

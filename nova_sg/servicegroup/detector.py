@@ -18,76 +18,41 @@ drivers translate what a backend says into that clock.
 
 The rule is Nova's own: a member is up if its last report is at most
 service_down_time old, the moment of its registration standing in before the
-first report, and forced_down always wins. Time in which the backend could
-not be asked is not held against anybody: nobody could have reported in it.
+first report, and forced_down always wins. Time in which the backend
+demonstrably did not work is not held against anybody (see stalls.py), and
+when most of a group falls silent at once the verdicts are held for a while
+(see silence.py).
 """
 
 from __future__ import annotations
 
-import dataclasses
-import datetime
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Hashable, Iterable
 
-UP = "up"
-DOWN = "down"
-UNKNOWN = "unknown"
+from nova_sg.servicegroup import facts as _facts
+from nova_sg.servicegroup import silence, stalls, words
+from nova_sg.servicegroup.facts import (
+    FORCED_DOWN,
+    HELD,
+    LEFT,
+    LOST,
+    NEVER_REPORTED,
+    NOT_A_MEMBER,
+    REGISTERED,
+    REPORTED,
+    SILENT,
+    UNAVAILABLE,
+    UP,
+    VANISHED,
+    Change,
+    Fact,
+    Known,
+    Reference,
+    Verdict,
+    order,
+)
 
-
-class Fact(NamedTuple):
-    """What a backend said of one member at one moment."""
-
-    #: The member's name.
-    host: str
-    #: When the backend was asked.
-    asked: float
-    #: When the member's last report was taken; None: no report is known.
-    last_report: float | None = None
-    #: When the member was registered; None: the backend does not say.
-    registered: float | None = None
-    #: The last report as the backend wrote it down, UTC; for people only.
-    last_seen: datetime.datetime | None = None
-    topic: str | None = None
-    binary: str | None = None
-    #: The member left by itself and has not reported since.
-    left: bool = False
-    #: The backend itself has found the member to be dead.
-    lost: bool = False
-    #: An operator declared the member down.
-    forced_down: bool = False
-    #: No new work is to be placed there; says nothing about life.
-    disabled: bool = False
-    disabled_reason: str | None = None
-
-
-class Reference(NamedTuple):
-    """What a services record says that the asker brought along."""
-
-    #: Seconds since the last report or, without one, the registration.
-    age: float
-    #: Whether that was a report.
-    reported: bool
-    #: The member left by itself and has not reported since.
-    left: bool
-
-
-class Verdict(NamedTuple):
-    """A member's state, and the rule that gave it (one of the causes)."""
-
-    state: str
-    cause: str
-
-
-#: Every verdict there is; the cause is the key of the words in explain().
-REPORTED = Verdict(UP, "reported")
-REGISTERED = Verdict(UP, "registered")
-SILENT = Verdict(DOWN, "silent")
-NEVER_REPORTED = Verdict(DOWN, "never-reported")
-FORCED_DOWN = Verdict(DOWN, "forced-down")
-LEFT = Verdict(DOWN, "left")
-LOST = Verdict(DOWN, "lost")
-NOT_A_MEMBER = Verdict(UNKNOWN, "not-a-member")
-UNAVAILABLE = Verdict(UNKNOWN, "unavailable")
+DOWN = _facts.DOWN
+UNKNOWN = _facts.UNKNOWN
 
 
 def judge_reference(
@@ -105,40 +70,47 @@ def judge_reference(
     return SILENT if reported else NEVER_REPORTED
 
 
-@dataclasses.dataclass(slots=True)
-class Known:
-    """What is known of one member, over all observations."""
-
-    #: The newest observation.
-    fact: Fact
-    #: The latest believable report of all observations.
-    last_report: float | None
-    #: The same report as the backend wrote it down.
-    last_seen: datetime.datetime | None
-
-
 class Detector:
     """Judges the members of one group.
 
-    :param service_down_time: seconds that a member may be silent; may be
-        set anew at any time
+    All of these may be set anew at any time:
+
+    :param service_down_time: seconds that a member may be silent
+    :param report_interval: seconds between two reports of a member
+    :param mass: what is done when most members fall silent at once
     """
 
-    def __init__(self, service_down_time: float) -> None:
+    def __init__(
+        self,
+        service_down_time: float,
+        report_interval: float | None = None,
+        mass: silence.Rule = silence.OFF,
+    ) -> None:
         self.service_down_time = service_down_time
+        self.report_interval = report_interval or service_down_time / 6
+        self.mass = mass
         #: When the backend answered last; None: it never did.
         self.last_look: float | None = None
         #: Whether the backend failed to answer since then.
         self.failing = False
+        # When it was asked first without an answer.
+        self._failed = 0.0
         # When it answered last before it was away, when it answered again,
         # and how long members may take to be there again then.
         self._away = float("-inf")
         self._back = float("-inf")
         self._rejoin = 0.0
         self._known: dict[str, Known] = {}
-        # Disjoint (begin, end), in order, in which the backend gave no
-        # answer.
-        self._stalls: list[tuple[float, float]] = []
+        self._stalls = stalls.Stalls()
+        # The same, up to the last look.
+        self._past = self._stalls
+        # The verdicts by the last look, other than REPORTED; operators' word
+        # is kept apart.
+        self._special: dict[str, Verdict] = {}
+        self._forced: set[str] = set()
+        # When those were lost that the backend itself found dead.
+        self._fell: dict[str, float] = {}
+        self._holding = silence.Keeper()
 
     # -- observations
 
@@ -147,52 +119,117 @@ class Detector:
         asked: float,
         facts: Iterable[Fact],
         *,
+        answered: float | None = None,
         complete: bool = False,
         interrupted: bool = False,
         rejoin: float = 0.0,
-    ) -> list[str]:
-        """Take in an answer of the backend.
+    ) -> list[Change]:
+        """Take in an answer of the backend, and judge everybody by it.
 
         :param asked: when it was asked
         :param facts: what it said
+        :param answered: when it answered; by default at once
         :param complete: whether the answer names every member there is; who
             is not named then is no longer a member
         :param interrupted: whether the backend was away since the last
             answer, though nobody asked it then
         :param rejoin: seconds within which members that the backend lost
             while it was away come back by themselves
-        :returns: the names that are no longer members
+        :returns: what is different now
         """
-        if (self.failing or interrupted) and self.last_look is not None:
-            self.stalled(self.last_look, asked)
+        facts = list(facts)
+        first = self.last_look is None
+        if (self.failing or interrupted) and not first:
+            self._stalls.add(self._stall_began(facts), asked)
             if not self._rejoining():
                 self._away = self.last_look
             self._back = asked
         self.failing = False
         self._rejoin = rejoin
-        if self.last_look is None or asked > self.last_look:
+        if first or asked > self.last_look:
             self.last_look = asked
-        # A stall that ended longer ago than a member may be silent excuses
-        # nobody any more.
-        horizon = self.last_look - self.service_down_time
-        self._stalls = [s for s in self._stalls if s[1] >= horizon]
-        names = set()
-        for fact in facts:
-            names.add(fact.host)
-            self.observe(fact)
+        new, doubtful = self._take(facts)
+        gone = []
         if not complete:
-            return []
-        gone = [host for host in self._known if host not in names]
-        for host in gone:
-            del self._known[host]
-        return gone
+            doubtful = list(self._known)
+        elif len(self._known) != len(facts):
+            names = {fact.host for fact in facts}
+            gone = [host for host in self._known if host not in names]
+        changes = [self._forget(host) for host in gone]
+        self._heed_reports()
+        self._stalls.forget(self.last_look, self.service_down_time)
+        self._past = self._stalls.until(self.last_look)
+        changes += self._settle(doubtful, new, first)
+        if answered is not None and answered - asked > self.report_interval:
+            self._stalls.add(asked, answered)
+        return changes
 
-    def look_failed(self) -> None:
+    def look_failed(self, asked: float) -> None:
         """Take in that the backend did not answer."""
+        if not self.failing:
+            self._failed = asked
         self.failing = True
 
+    def _stall_began(self, facts: Iterable[Fact]) -> float:
+        """Return since when nobody is known to have been heard.
+
+        Who looks rarely only knows of the time since it asked in vain; but
+        a report that was taken later than its last look tells it more.
+        """
+        if not self.failing:
+            return self.last_look
+        return max(
+            (
+                fact.last_report
+                for fact in facts
+                if fact.last_report is not None
+                and self.last_look < fact.last_report <= self._failed
+            ),
+            default=self.last_look,
+        )
+
+    def _take(self, facts: Iterable[Fact]) -> tuple[set[str], list[str]]:
+        """Take in facts.
+
+        :returns: who is new, and who is not plainly up: nearly nobody, and
+            only they have to be judged
+        """
+        new: set[str] = set()
+        doubtful: list[str] = []
+        known, special, forced = self._known, self._special, self._forced
+        limit = self.service_down_time
+        fresh = self.last_look - limit
+        for fact in facts:
+            host, asked, report = fact.host, fact.asked, fact.last_report
+            one = known.get(host)
+            if (
+                one is None
+                or report is None
+                or not fresh <= report <= asked + limit
+                or asked <= one.fact.asked
+                or (fact.registered or asked) > asked + limit
+            ):
+                if one is None:
+                    new.add(host)
+                self.observe(fact)
+                doubtful.append(host)
+                continue
+            one.fact = fact
+            if one.last_report is None or report > one.last_report:
+                one.last_report = report
+                one.last_seen = fact.last_seen
+            if (
+                fact.left
+                or fact.lost
+                or fact.forced_down
+                or host in special
+                or host in forced
+            ):
+                doubtful.append(host)
+        return new, doubtful
+
     def observe(self, fact: Fact) -> None:
-        """Take in what the backend said of one member.
+        """Take in what the backend said of one member, unjudged.
 
         Observations may come in any order: the newest one says what the
         member is, the latest report of all says when it was alive. A report
@@ -210,7 +247,10 @@ class Detector:
         if known is None:
             self._known[fact.host] = Known(fact, report, seen)
             return
-        if _order(fact) > _order(known.fact):
+        if order(fact) > order(known.fact):
+            if fact.vanished and not known.fact.vanished:
+                verdict = self._special.get(fact.host, REPORTED)
+                known.vanished = fact.asked if verdict.state == UP else None
             known.fact = fact
         if report is not None and (
             known.last_report is None or report > known.last_report
@@ -220,20 +260,48 @@ class Detector:
 
     def forget(self, host: str) -> None:
         """Take in that host is no longer a member."""
-        self._known.pop(host, None)
+        if host in self._known:
+            self._forget(host)
+
+    def _forget(self, host: str) -> Change:
+        known = self._known.pop(host)
+        was = self._verdict_so_far(host)
+        self._special.pop(host, None)
+        self._forced.discard(host)
+        self._fell.pop(host, None)
+        return Change(host, was, None, known)
+
+    # -- what else speaks against the backend
 
     def stalled(self, begin: float, end: float) -> None:
-        """Take in that the backend gave no answer from begin to end."""
-        if end <= begin:
+        """Take in that the backend did not work from begin to end."""
+        self._stalls.add(begin, end)
+
+    def reports_fail(self, source: Hashable, begin: float) -> None:
+        """Take in that a report of this process has not got through.
+
+        :param source: who reports
+        :param begin: when it began to
+        """
+        self._stalls.begin(source, begin)
+
+    def reports_work(self, source: Hashable, at: float) -> None:
+        """Take in that source's reports get through again, or are over."""
+        self._stalls.end(source, at)
+
+    def _heed_reports(self) -> None:
+        """Tell trouble of the backend from that of our own reports.
+
+        While those of most others get through, ours alone are in trouble.
+        """
+        if not self._stalls.going_on:
             return
-        stalls = []
-        for other in self._stalls:
-            if other[1] < begin or end < other[0]:
-                stalls.append(other)
-            else:
-                begin, end = min(begin, other[0]), max(end, other[1])
-        stalls.append((begin, end))
-        self._stalls = sorted(stalls)
+        reports = [
+            one.last_report or float("-inf")
+            for host, one in self._known.items()
+            if self._special.get(host, REPORTED).state == UP
+        ]
+        self._stalls.refute(reports, self.last_look)
 
     # -- verdicts
 
@@ -262,23 +330,19 @@ class Detector:
             return UNAVAILABLE
         if known is None:
             return NOT_A_MEMBER
-        fact = known.fact
-        if fact.left:
-            return LEFT
-        since = known.last_report
-        if fact.lost and not (
-            # Who had been lost before the backend went away does not rise.
-            self._rejoining() and since is not None and since >= self._away
-        ):
-            return LOST
-        if since is None:
-            since = fact.registered
-            if since is None or self._silence(since) > self.service_down_time:
-                return NEVER_REPORTED
-            return REGISTERED
-        if self._silence(since) > self.service_down_time:
-            return SILENT
-        return REPORTED
+        return self._special.get(host, REPORTED)
+
+    def verdicts(self) -> dict[str, Verdict]:
+        """Return the verdicts over all members, by the last look."""
+        verdicts = dict.fromkeys(self._known, REPORTED)
+        verdicts.update(self._special)
+        verdicts.update(dict.fromkeys(self._forced, FORCED_DOWN))
+        return verdicts
+
+    @property
+    def hold(self) -> silence.Hold | None:
+        """The verdicts that are being held; None: none are."""
+        return self._holding.hold
 
     def unavailable(self, now: float) -> bool:
         """Whether the backend has been silent for too long to tell."""
@@ -286,73 +350,142 @@ class Detector:
             return True
         return self.failing and now - self.last_look > self.service_down_time
 
+    def silence_of(self, since: float) -> stalls.Silence:
+        """Return what the silence since a moment is worth."""
+        limit = self.service_down_time
+        return self._past.silence(
+            since, self.last_look, limit, min(self.report_interval, limit / 2)
+        )
+
+    def due(self) -> float:
+        """Return the seconds within which a member that lives reports."""
+        return min(1.5 * self.report_interval, self.service_down_time)
+
+    def _settle(
+        self, doubtful: Iterable[str], new: set[str], first: bool
+    ) -> list[Change]:
+        """Judge those who are not plainly up."""
+        changes: list[Change] = []
+        before: dict[str, Verdict | None] = {}
+        candidates: dict[str, Verdict] = {}
+        for host in doubtful:
+            if host in before:
+                continue
+            before[host] = None if host in new else self._verdict_so_far(host)
+            was = self._special.get(host, REPORTED)
+            verdict = self._verdict(host)
+            if verdict is LOST:
+                if was.state == UP and host not in new:
+                    self._fell.setdefault(host, self.last_look)
+            else:
+                self._fell.pop(host, None)
+            if verdict is REPORTED:
+                self._special.pop(host, None)
+            else:
+                if (
+                    (verdict is SILENT or verdict is LOST)
+                    and was.state == UP
+                    and (first or host not in new)
+                    and not self._known[host].fact.forced_down
+                ):
+                    candidates[host] = was
+                self._special[host] = verdict
+            if self._known[host].fact.forced_down:
+                self._forced.add(host)
+            else:
+                self._forced.discard(host)
+        self._hold_back(candidates)
+        for host, was in before.items():
+            now = self._verdict_so_far(host)
+            if was is not now:
+                changes.append(Change(host, was, now, self._known[host]))
+        return changes
+
+    def _verdict_so_far(self, host: str) -> Verdict:
+        if host in self._forced:
+            return FORCED_DOWN
+        return self._special.get(host, REPORTED)
+
+    def _verdict(self, host: str) -> Verdict:
+        """Judge one member by itself."""
+        known = self._known[host]
+        fact, since = known.fact, known.last_report
+        if fact.left:
+            return LEFT
+        if fact.lost and not (
+            # Who had been lost before the backend went away does not rise.
+            self._rejoining() and since is not None and since >= self._away
+        ):
+            return LOST
+        if since is None:
+            if fact.registered is None or self._too_long(fact.registered):
+                return NEVER_REPORTED
+            return REGISTERED
+        if not self._too_long(since):
+            return REPORTED
+        if (
+            known.vanished is not None
+            and fact.vanished
+            and self.last_look - known.vanished <= self.due()
+        ):
+            return VANISHED
+        return SILENT
+
+    def _too_long(self, since: float) -> bool:
+        if self.last_look - since <= self.service_down_time:
+            return False
+        if not self._past:
+            return True
+        how = self.silence_of(since)
+        return how.healthy > how.allowed
+
     def _rejoining(self) -> bool:
         return self.last_look - self._back <= self._rejoin
 
-    def _silence(self, since: float) -> float:
-        silence = self.last_look - since
-        for begin, end in self._stalls:
-            overlap = min(end, self.last_look) - max(begin, since)
-            if overlap > 0:
-                silence -= overlap
-        return silence
+    def _hold_back(self, candidates: dict[str, Verdict]) -> None:
+        """Hold the verdicts over candidates, if they are part of a mass.
+
+        :param candidates: those who were up and would be down now, and the
+            verdicts that were told of them so far
+        """
+        limit = self.service_down_time
+        held = self._holding.heed(
+            self.mass,
+            self._past,
+            self.last_look,
+            {host: was is HELD for host, was in candidates.items()},
+            self._all_falls,
+            limit,
+            # Who has just missed a report or two is not silent yet.
+            limit - min(limit, max(limit / 2, 1.5 * self.report_interval)),
+        )
+        self._special.update(dict.fromkeys(held, HELD))
+
+    def _all_falls(self) -> dict[str, float]:
+        return {
+            host: self._falls(host)
+            for host, one in self._known.items()
+            if not (one.fact.forced_down or one.fact.left)
+        }
+
+    def _falls(self, host: str) -> float:
+        """Return when a member is silent for too long, or was.
+
+        Minus infinity: it was never known to be up.
+        """
+        if self._special.get(host) is LOST:
+            return self._fell.get(host, float("-inf"))
+        since = self._known[host].last_report
+        if since is None:
+            return float("-inf")
+        if not self._past:
+            return since + self.service_down_time
+        how = self.silence_of(since)
+        return self.last_look + how.allowed - how.healthy
 
     def explain(self, host: str, verdict: Verdict, now: float) -> str:
         """Return the verdict over host in a sentence for people.
 
         :param verdict: what judge() said of host at that moment
         """
-        known = self._known.get(host)
-        limit = f"{self.service_down_time:g} s"
-        if verdict is UNAVAILABLE:
-            if self.last_look is None:
-                return "the backend has never answered"
-            return (
-                "the backend has not answered for "
-                f"{now - self.last_look:.1f} s, longer than {limit}"
-            )
-        if verdict is NOT_A_MEMBER:
-            return "not a member of the group"
-        if verdict is FORCED_DOWN:
-            return "forced down by an operator"
-        if verdict is LEFT:
-            return "left the group"
-        if verdict is LOST:
-            return "its session with the backend ended"
-        if verdict in (REGISTERED, NEVER_REPORTED):
-            since = known.fact.registered
-            if since is None:
-                return "never reported"
-            words = f"registered {now - since:.1f} s ago, no report yet"
-        else:
-            since = known.last_report
-            words = f"last report {max(0.0, now - since):.1f} s ago"
-        if verdict.state == DOWN:
-            words += f", allowed are {limit}"
-        excused = self.last_look - since - self._silence(since)
-        if excused > 0:
-            words += f" and {excused:.1f} s without the backend"
-        if self.failing:
-            words += (
-                "; the backend has not answered for "
-                f"{now - self.last_look:.1f} s, the last verdict stands"
-            )
-        return words
-
-
-def _order(fact: Fact) -> tuple:
-    """Newer facts are greater; equal moments are told apart by content."""
-    return (
-        fact.asked,
-        fact.last_report is not None,
-        fact.last_report or 0.0,
-        fact.registered is not None,
-        fact.registered or 0.0,
-        not fact.left,
-        not fact.lost,
-        fact.forced_down,
-        fact.disabled,
-        fact.disabled_reason or "",
-        fact.topic or "",
-        fact.binary or "",
-    )
+        return words.explain(self, host, verdict, now)

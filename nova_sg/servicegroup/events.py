@@ -30,13 +30,15 @@ JOINED = "joined"
 UP = "up"
 DOWN = "down"
 LEFT = "left"
+HELD = "held"
 
 
 class Event(NamedTuple):
     """Something happened to a member."""
 
-    #: joined (a new member), up (back again), down, or left (on purpose, or
-    #: removed by an operator).
+    #: joined (a new member), up (back again), down, left (on purpose, or
+    #: removed by an operator), or held (silent with most of the group, and
+    #: still up; what follows is up, down or left).
     type: str
     group: str
     host: str
@@ -59,7 +61,11 @@ def change(
     """
     if was is None:
         return JOINED
-    if was.state == now.state:
+    if was is now:
+        return None
+    if now is detector.HELD:
+        return HELD
+    if was.state == now.state and was is not detector.HELD:
         return None
     if now.state == detector.UP:
         return JOINED if was is detector.LEFT else UP

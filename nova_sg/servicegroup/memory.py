@@ -26,7 +26,7 @@ from typing import NamedTuple
 
 from nova_sg import metrics
 from nova_sg.conf import CONF
-from nova_sg.servicegroup import detector, events
+from nova_sg.servicegroup import detector, events, silence
 from nova_sg.servicegroup.drivers import base
 
 
@@ -126,6 +126,10 @@ class Memory:
     def known(self, host: str) -> detector.Known | None:
         """Return what is known of a member; None: no member."""
         return self._detector.known(host)
+
+    def held(self) -> silence.Hold | None:
+        """Return the hold on verdicts that there was at the last look."""
+        return self._detector.hold
 
     def verdicts(self) -> Mapping[str, detector.Verdict]:
         """Return the verdicts of the last look by name, not to be changed.

@@ -19,9 +19,10 @@ process that needs them: a child starts afresh after a fork.
 
 from __future__ import annotations
 
+import collections
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any
 
 from oslo_log import log as logging
@@ -35,6 +36,9 @@ from nova_sg.servicegroup.several import shared as several
 
 LOG = logging.getLogger(__name__)
 
+# So many stalls are kept for views that are not there yet.
+STALLS = 100
+
 NAMESPACE = "nova_sg.servicegroup.drivers"
 
 
@@ -43,19 +47,42 @@ class Shared:
 
     def __init__(self, driver: base.Driver) -> None:
         self.driver = driver
-        self.reporter = reporter.Reporter(driver)
+        self.reporter = reporter.Reporter(driver, self._stall)
         self._views: dict[str, view.GroupView] = {}
         self._lock = threading.Lock()
+        # When our own reports did not get through, for views that are made
+        # later: by group and source, the arguments of GroupView.stall().
+        self._stalls: collections.deque = collections.deque(maxlen=STALLS)
 
     def view(self, group: str) -> view.GroupView:
         """Return the view of a group, made on first use."""
         found = self._views.get(group)
         if found is None:
             with self._lock:
-                found = self._views.setdefault(
-                    group, view.GroupView(group, self.driver)
-                )
+                found = self._views.get(group)
+                if found is None:
+                    found = view.GroupView(group, self.driver)
+                    for theirs, *stall in self._stalls:
+                        self._pass_on(found, theirs, stall)
+                    self._views[group] = found
         return found
+
+    def _stall(
+        self, group: str, source: Hashable, begin: float, end: float | None
+    ) -> None:
+        """Tell the views that reports to a group did not get through."""
+        stall = source, begin, end
+        with self._lock:
+            for old in list(self._stalls):
+                if old[1:3] == stall[:2]:
+                    self._stalls.remove(old)
+            self._stalls.append((group, *stall))
+            for one in self._views.values():
+                self._pass_on(one, group, stall)
+
+    def _pass_on(self, to: view.GroupView, group: str, stall) -> None:
+        if self.driver.backend_of(to.group) == self.driver.backend_of(group):
+            to.stall(*stall)
 
     # -- reports
 

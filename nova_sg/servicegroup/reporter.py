@@ -22,7 +22,7 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any
 
 from oslo_log import log as logging
@@ -108,6 +108,11 @@ class _Joined:
         self.left = False
         # Whether the last report failed.
         self.trouble = False
+        # When the report under way began; None: none is.
+        self.begun: float | None = None
+        # When the first report began that did not get through, or took too
+        # long; None: the last one did.
+        self.stalled: float | None = None
 
     def stop(self) -> None:
         """Send no more reports."""
@@ -123,8 +128,21 @@ class _Joined:
 class Reporter:
     """All that this process has joined through one driver."""
 
-    def __init__(self, driver: base.Driver) -> None:
+    def __init__(
+        self,
+        driver: base.Driver,
+        on_stall: Callable[[str, Hashable, float, float | None], None]
+        | None = None,
+    ) -> None:
+        """Make a reporter.
+
+        :param on_stall: told of reports that do not get through, or take
+            longer than their interval: the group, whose they are, since
+            when, and until when (None: it is not over), on the monotonic
+            clock
+        """
         self._driver = driver
+        self._on_stall = on_stall
         self._lock = threading.Lock()
         self._by_service: dict[int, _Joined] = {}
         self._counts: dict[str, metrics.Reporting] = {}
@@ -197,6 +215,7 @@ class Reporter:
             for key, joined in leaving:
                 joined.stop()
                 del self._by_service[key]
+                self._stall_ends(joined)
         if not leaving:
             service = Standalone(host, group)
             self._driver.withdraw(_membership(host, group, service))
@@ -210,6 +229,7 @@ class Reporter:
     def _report(self, joined: _Joined) -> None:
         # A report that is still under way will do for this one, too.
         if not joined.lock.acquire(blocking=False):
+            self._is_slow(joined)
             return
         try:
             if not joined.left:
@@ -221,7 +241,7 @@ class Reporter:
         membership = joined.membership
         service = membership.service
         trouble = None
-        begun = time.monotonic()
+        joined.begun = begun = time.monotonic()
         try:
             self._driver.report(membership)
         except exception.BackendError as error:
@@ -231,10 +251,20 @@ class Reporter:
             trouble = error
             if not joined.trouble:
                 LOG.exception("Unexpected error while reporting state")
+        joined.begun = None
+        took = time.monotonic() - begun
         if joined.left:
             # Connections may have been closed under it: nothing to tell.
             return
-        self._count(membership, time.monotonic() - begun, trouble)
+        self._count(membership, took, trouble)
+        if isinstance(trouble, exception.BackendError) and not isinstance(
+            trouble, (exception.MemberVanished, exception.NotRegistered)
+        ):
+            self._stall_goes_on(joined, begun)
+        else:
+            if trouble is None and took > membership.interval:
+                self._stall_goes_on(joined, begun)
+            self._stall_ends(joined)
         if trouble is not None:
             # Nova's own code, and its operators, look at this attribute.
             service.model_disconnected = True
@@ -264,6 +294,31 @@ class Reporter:
                 )
             )
         counts.done(seconds, failed=trouble is not None)
+
+    # -- what is no fault of the members
+
+    def _is_slow(self, joined: _Joined) -> None:
+        """Tell of a report that is under way for longer than it may be."""
+        begun = joined.begun
+        if begun is None or joined.left:
+            return
+        if time.monotonic() - begun > 0.9 * joined.membership.interval:
+            self._stall_goes_on(joined, begun)
+
+    def _stall_goes_on(self, joined: _Joined, begun: float) -> None:
+        if joined.stalled is None:
+            joined.stalled = begun
+        self._tell(joined, None)
+
+    def _stall_ends(self, joined: _Joined) -> None:
+        if joined.stalled is not None:
+            self._tell(joined, time.monotonic())
+            joined.stalled = None
+
+    def _tell(self, joined: _Joined, end: float | None) -> None:
+        if self._on_stall is not None:
+            who = id(joined), joined.membership.host
+            self._on_stall(joined.membership.group, who, joined.stalled, end)
 
     def close(self) -> None:
         """Stop the timers; nobody is withdrawn."""

@@ -19,16 +19,17 @@ while somebody keeps asking or watches.
 
 from __future__ import annotations
 
+import collections
 import datetime
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 
 from oslo_log import log as logging
 
 from nova_sg import exception, metrics, threads
 from nova_sg.conf import CONF
-from nova_sg.servicegroup import detector, events, memory
+from nova_sg.servicegroup import detector, events, memory, silence
 from nova_sg.servicegroup.drivers import base
 from nova_sg.servicegroup.memory import Member, Opinion
 
@@ -47,6 +48,8 @@ LATE = 1.0
 TURN = 0.05
 # Seconds that a question waits for a look that is under way.
 PATIENCE = 0.5
+# What a view that does not look keeps in mind of stalls.
+STALLS = 1000
 
 
 class GroupView(memory.Memory):
@@ -57,6 +60,9 @@ class GroupView(memory.Memory):
         #: How the looks go.
         self.looking = metrics.Looking(group, driver.name)
         self.looking.show(self.census)
+        # What else is known of the backend's bad times, until the next look:
+        # the arguments of stall().
+        self._stalls: collections.deque = collections.deque(maxlen=STALLS)
         self._watches: list[events.Watch] = []
         # Guards the detector and the looks.
         self._lock = threading.RLock()
@@ -183,6 +189,20 @@ class GroupView(memory.Memory):
             )
         return now
 
+    def stall(
+        self, source: Hashable, begin: float, end: float | None
+    ) -> None:
+        """Take in that source's reports do not, or did not, get through.
+
+        Never waits, also while a look is under way.
+
+        :param begin: since when, on the monotonic clock
+        :param end: until when; None: it is not over
+        """
+        stall = source, begin, end
+        if not self._stalls or self._stalls[-1] != stall:
+            self._stalls.append(stall)
+
     # -- watching
 
     def watch(self, callback: Callable[[events.Event], None]) -> events.Watch:
@@ -225,7 +245,7 @@ class GroupView(memory.Memory):
 
     def _look(self) -> list[events.Event]:
         judge = self._detector
-        judge.service_down_time = CONF.service_down_time
+        self._configure()
         first = judge.last_look is None
         self.expired = False
         snapshot, trouble = None, ""
@@ -236,8 +256,13 @@ class GroupView(memory.Memory):
             # Logged outside: inside, oslo.log adds the error once more.
             trouble = str(error)
         ended = time.monotonic()
+        while self._stalls:
+            source, begin, end = self._stalls.popleft()
+            judge.reports_fail(source, begin)
+            if end is not None:
+                judge.reports_work(source, end)
         if snapshot is None:
-            judge.look_failed()
+            judge.look_failed(begun)
             self.looking.failed(begun, ended, trouble)
             if not self._trouble:
                 LOG.warning(
@@ -258,44 +283,75 @@ class GroupView(memory.Memory):
                 "The backend says again who is up in the group %s", self.group
             )
         self.looking.answered(begun, ended, snapshot.interrupted)
-        before = {host: judge.known(host) for host in judge.hosts()}
-        gone = judge.look(
+        hold = judge.hold
+        changes = judge.look(
             snapshot.asked,
             snapshot.facts,
+            answered=ended,
             complete=snapshot.complete,
             interrupted=snapshot.interrupted,
             rejoin=snapshot.rejoin,
         )
-        now = time.monotonic()
-        verdicts = {host: judge.judge(host, now) for host in judge.hosts()}
-        old, self._verdicts = self._verdicts, verdicts
+        self._verdicts = judge.verdicts()
+        self._log_hold(hold)
         self.on_look()
         if first:
             return []
-        return self._tell(old, verdicts, gone, before, now)
+        return self._tell(changes, time.monotonic())
 
-    def _tell(self, old, new, gone, before, now) -> list[events.Event]:
-        changes = [
-            self.event(events.LEFT, host, before[host], "removed")
-            for host in gone
-        ]
-        for host, verdict in new.items():
-            kind = events.change(old.get(host), verdict)
-            if kind is None:
-                continue
-            changes.append(
-                self.event(
-                    kind,
-                    host,
-                    self._detector.known(host),
-                    self._detector.explain(host, verdict, now),
-                )
+    def _configure(self) -> None:
+        """Have the detector judge by the options as they are now."""
+        judge = self._detector
+        judge.service_down_time = CONF.service_down_time
+        judge.report_interval = CONF.report_interval
+        hold = CONF.servicegroup.mass_silence_hold
+        judge.mass = silence.Rule(
+            CONF.servicegroup.mass_silence_fraction,
+            CONF.servicegroup.mass_silence_min_members,
+            2 * CONF.service_down_time if hold is None else hold,
+        )
+
+    def _log_hold(self, before: silence.Hold | None) -> None:
+        hold = self._detector.hold
+        if before is None and hold is not None:
+            LOG.warning(
+                "%(silent)d of %(members)d members of the group %(group)s "
+                "fell silent within %(limit)g s: they are held as up for "
+                "%(hold)g s at most. Is the network between them and the "
+                "backend in trouble?",
+                {
+                    "silent": hold.silent,
+                    "members": hold.members,
+                    "group": self.group,
+                    "limit": self._detector.service_down_time,
+                    "hold": self._detector.mass.hold,
+                },
             )
-        self.looking.happened(change.type for change in changes)
+        elif before is not None and hold is None:
+            states = [verdict.state for verdict in self._verdicts.values()]
+            LOG.warning(
+                "Verdicts in the group %(group)s are no longer held; "
+                "%(down)d of its members are down",
+                {"group": self.group, "down": states.count(detector.DOWN)},
+            )
+
+    def _tell(
+        self, changes: list[detector.Change], now: float
+    ) -> list[events.Event]:
+        told = []
+        for host, was, verdict, known in changes:
+            if verdict is None:
+                told.append(self.event(events.LEFT, host, known, "removed"))
+                continue
+            kind = events.change(was, verdict)
+            if kind is not None:
+                reason = self._detector.explain(host, verdict, now)
+                told.append(self.event(kind, host, known, reason))
+        self.looking.happened(event.type for event in told)
         for watch in self._watches:
-            for change in changes:
-                watch.put(change)
-        return changes
+            for event in told:
+                watch.put(event)
+        return told
 
     # -- the thread that keeps looking
 

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any, NamedTuple
 
 from nova_sg.servicegroup import detector
@@ -112,6 +112,14 @@ class Driver(abc.ABC):
 
         :raises BackendError: there is no answer
         """
+
+    def backend_of(self, group: str) -> Hashable:
+        """Return what keeps a group; the same for groups that share it.
+
+        Where the reports to one group do not get through, those to another
+        that is kept by the same do not either.
+        """
+        return self.name
 
     def follow(self, group: str, wake: Callable[[], None]) -> None:  # noqa: B027
         """Have wake() called, quickly and from any thread, for each change.

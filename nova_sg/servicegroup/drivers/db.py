@@ -118,7 +118,7 @@ class DbDriver(base.Driver):
             if schema.owner(self._database) == schema.FOREIGN:
                 # A record of a version that Nova does not know would keep
                 # Nova's other services from working together.
-                raise exception.BackendError(
+                raise exception.NotRegistered(
                     f"the services table of {self._database.name} is Nova's "
                     f"and has no record of {membership.binary} on "
                     f"{membership.host}; only Nova creates records there"

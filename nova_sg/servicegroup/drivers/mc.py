@@ -92,6 +92,9 @@ class McDriver(base.Driver):
 
         return sorted(self._servers, key=rank)[:REPLICAS]
 
+    def backend_of(self, group: str) -> tuple[str, ...]:
+        return tuple(server.address for server in self._replicas(group))
+
     # -- what I am
 
     def report(self, membership: base.Membership) -> None:

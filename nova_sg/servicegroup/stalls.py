@@ -1,0 +1,161 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+
+"""Bad times of a backend: what is known of them, and whom they excuse.
+
+A stall is a span of time in which the backend demonstrably gave no answer or
+took no report. Nobody could have reported in it, so it counts against
+nobody. What is evidence of one is the detector's business; here it is kept
+and weighed. No I/O, no clock, no thread, as in the detector.
+"""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Hashable, Sequence
+from typing import NamedTuple
+
+# A report is later than a stall's beginning if it is later by so many
+# seconds: clocks are compared with some error.
+MARGIN = 2.0
+
+
+class Silence(NamedTuple):
+    """How long a member has been silent, and how long it may be."""
+
+    #: Seconds without a report, stalls not counted.
+    healthy: float
+    #: How many of them are allowed.
+    allowed: float
+    #: Seconds of stalls meanwhile.
+    excused: float
+
+
+class Stalls:
+    """The stalls of one backend, as far as they still matter."""
+
+    def __init__(self) -> None:
+        # Disjoint (begin, end), in order.
+        self._spans: list[tuple[float, float]] = []
+        # Those that are not over, by whom they are known from.
+        self._open: dict[Hashable, float] = {}
+        # Sources whose trouble turned out to be their own.
+        self._refuted: set[Hashable] = set()
+
+    def __bool__(self) -> bool:
+        return bool(self._spans or self._open)
+
+    def add(self, begin: float, end: float) -> None:
+        """Take in a stall that is over."""
+        if end <= begin:
+            return
+        spans = []
+        for other in self._spans:
+            if other[1] < begin or end < other[0]:
+                spans.append(other)
+            else:
+                begin, end = min(begin, other[0]), max(end, other[1])
+        bisect.insort(spans, (begin, end))
+        self._spans = spans
+
+    def begin(self, source: Hashable, at: float) -> None:
+        """Take in a stall that goes on, as known from source."""
+        if source not in self._refuted:
+            self._open.setdefault(source, at)
+
+    def end(self, source: Hashable, at: float) -> None:
+        """Take in that the stall known from source is over."""
+        self._refuted.discard(source)
+        begun = self._open.pop(source, None)
+        if begun is not None:
+            self.add(begun, at)
+
+    def refute(self, reports: Sequence[float], now: float) -> None:
+        """Tell trouble of the backend from that of the sources.
+
+        Where at least half of all members have reported since a stall began,
+        the backend works, and its source is not heeded any more until its
+        own trouble is over.
+
+        :param reports: the last report of each member that is up
+        """
+        for source, begun in list(self._open.items()):
+            through = sum(at > begun + MARGIN for at in reports)
+            if through and 2 * through >= len(reports):
+                self.end(source, now)
+                self._refuted.add(source)
+
+    @property
+    def going_on(self) -> bool:
+        """Whether there is a stall that is not over."""
+        return bool(self._open)
+
+    def until(self, moment: float) -> Stalls:
+        """Return the same with all that goes on counted up to moment."""
+        if not self._open:
+            return self
+        closed = Stalls()
+        closed._spans = self._spans
+        for begun in self._open.values():
+            closed.add(begun, moment)
+        return closed
+
+    def healthy(self, since: float, now: float) -> float:
+        """Return the seconds from since to now that were not stalls."""
+        seconds = now - since
+        for begin, end in self._after(since):
+            overlap = min(end, now) - max(begin, since)
+            if overlap > 0:
+                seconds -= overlap
+        return seconds
+
+    def silence(
+        self, since: float, now: float, limit: float, long: float
+    ) -> Silence:
+        """Judge a silence.
+
+        A stall is taken off. One that lasted at least long made everybody
+        miss a report: whoever was up when it began has the whole limit from
+        its end. Stalls in a row never allow more than two limits together:
+        a backend that flaps does not keep the dead alive.
+
+        :param since: the member's last report
+        :param now: up to when
+        :param limit: seconds of silence that are allowed
+        :param long: how long a stall has to be to count as long, in seconds
+        """
+        healthy, allowed, at = 0.0, limit, since
+        for begin, end in self._after(since):
+            begin, end = max(begin, since), min(end, now)
+            if end <= begin:
+                continue
+            healthy += begin - at
+            at = end
+            if healthy <= allowed and end - begin >= long:
+                allowed = min(healthy + limit, 2 * limit)
+        healthy += now - at
+        return Silence(healthy, allowed, now - since - healthy)
+
+    def forget(self, now: float, limit: float) -> None:
+        """Drop what can no longer make a difference to anybody."""
+        spans = self._spans
+        while spans and self.healthy(spans[0][1], now) > 2 * limit:
+            spans = spans[1:]
+            self._spans = spans
+
+    def _after(self, since: float) -> list[tuple[float, float]]:
+        """Return the spans that end after since."""
+        spans = self._spans
+        if not spans or spans[0][1] > since:
+            return spans
+        return spans[bisect.bisect(spans, since, key=lambda s: s[1]) :]
