@@ -102,6 +102,17 @@ silent are down. By default twice service_down_time.
 """,
     ),
     cfg.BoolOpt(
+        "coalesce_reports",
+        default=False,
+        help="""
+Whether a Nova process that has a database, nova-conductor above all, writes
+the heartbeats that reach it within 0.2 seconds together, by one statement.
+
+Otherwise each is read and written by itself, as Nova does. Needs MariaDB 10.6
+or MySQL 8.0. nova-sg-agent has no use for it.
+""",
+    ),
+    cfg.BoolOpt(
         "recreate_missing_record",
         default=False,
         help="""

@@ -28,6 +28,7 @@ import nova.conf.servicegroup
 from oslo_log import log as logging
 
 from nova_sg import exception, servicegroup, threads
+from nova_sg.conf import CONF
 from nova_sg.conf import servicegroup as options
 from nova_sg.nova import workers
 from nova_sg.servicegroup import api as api_module
@@ -98,6 +99,11 @@ class API(servicegroup.API):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._driver = NovaGroupDriver()
+        if CONF.servicegroup.coalesce_reports:
+            # Not before: it brings Nova's database API with it.
+            from nova_sg.nova import coalesce
+
+            coalesce.install()
 
     def join(
         self, member: str | Mapping, group: str, service: Any = None

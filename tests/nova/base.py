@@ -29,6 +29,9 @@ LONG = bool(os.environ.get("NOVA_SG_LONG"))
 # Seconds that a loaded machine may add to anything.
 SLACK = 3.0
 
+#: Has a Nova's messages be heartbeats, and nothing else.
+QUIET = "[DEFAULT]\nperiodic_enable = false\n"
+
 SCRIPTS = os.path.join(os.path.dirname(__file__), "scripts")
 
 _site = None
@@ -84,10 +87,12 @@ class CloudTestCase(unittest.TestCase):
                 site(),
                 cls.DRIVER,
                 cls.MODE,
-                # Its messages are heartbeats, then, and nothing else.
-                options="[DEFAULT]\nperiodic_enable = false\n",
-                # Long enough to tell a word from silence.
-                **{"service_down_time": 6, **cls.SETTINGS},
+                **{
+                    "options": QUIET,
+                    # Long enough to tell a word from silence.
+                    "service_down_time": 6,
+                    **cls.SETTINGS,
+                },
             )
         )
 

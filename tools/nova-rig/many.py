@@ -15,7 +15,8 @@
 
 Usage: PYTHONPATH=. PYTHON tools/nova-rig/many.py [COUNT [DRIVER...]]
 
-PYTHON is the one that has Nova, see tools/nova-env.sh. COUNT real
+A driver that ends in "+", such as db+, has conductor write heartbeats
+together. PYTHON is the one that has Nova, see tools/nova-env.sh. COUNT real
 nova-compute services run in one process, on native threads, for each driver;
 what a Nova without them costs is subtracted. The figures are printed as JSON,
 a line a driver.
@@ -24,11 +25,10 @@ a line a driver.
 import json
 import os
 import statistics
-import subprocess
 import sys
 import time
 
-from tests.fixtures import novarig, process, watchdog
+from tests.fixtures import novarig, process
 from tests.fixtures.novarig import cloud as novarig_cloud
 from tests.fixtures.novarig import site as novarig_site
 from tests.nova import base
@@ -43,6 +43,7 @@ discover_hosts_in_cells_interval = 3600
 [oslo_messaging_rabbit]
 rpc_conn_pool_size = 60
 """
+COALESCE = "[servicegroup]\ncoalesce_reports = true\n"
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -51,12 +52,13 @@ def main():
     drivers = sys.argv[2:] or novarig_cloud.DRIVERS
     with novarig.Site(sys.executable) as site:
         for driver in drivers:
+            together = COALESCE if driver.endswith("+") else ""
             with novarig.Cloud(
                 site,
-                driver,
+                driver.rstrip("+"),
                 report_interval=INTERVAL,
                 service_down_time=30,
-                options=OPTIONS,
+                options=OPTIONS + together,
             ) as cloud:
                 figures = {"driver": driver, **_measure(cloud, count)}
                 print(json.dumps(figures), flush=True)
@@ -70,7 +72,7 @@ def main():
 
 def _measure(cloud, count):
     before = _cost(cloud, None)
-    many = _start(cloud, count)
+    many = novarig.Many(cloud, count)
     try:
 
         def up():
@@ -97,8 +99,6 @@ def _measure(cloud, count):
         )
     finally:
         many.kill()
-        many.wait()
-        watchdog.release_process(many.pid)
     return {
         "reports": reports,
         **{
@@ -112,32 +112,6 @@ def _measure(cloud, count):
         "up": states.count("up"),
         "filter": filtered,
     }
-
-
-def _start(cloud, count):
-    # A driver that has a node of its own for each host.
-    driver = cloud.site.write(
-        "many.conf", "[DEFAULT]\ncompute_driver = fake.FakeDriver\n"
-    )
-    many = subprocess.Popen(
-        [
-            cloud.site.python,
-            os.path.join(novarig_site.LIB, "novarig_many.py"),
-            str(count),
-            *("--config-file", cloud.config("compute")),
-            *("--config-file", driver),
-        ],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=open(cloud.site.path("many.log"), "w"),
-        text=True,
-        env=novarig_site.clean_environment(),
-    )
-    watchdog.guard_process(many.pid)
-    if many.stdout.readline() != "started\n":
-        with open(cloud.site.path("many.log")) as log:
-            raise AssertionError(log.read()[-3000:])
-    return many
 
 
 def _cost(cloud, many):

@@ -1,0 +1,210 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Heartbeats that reach one Nova process, written together.
+
+Stock Nova reads and writes a record for each heartbeat, in a transaction of
+its own. Here those that reach a nova-conductor within a fifth of a second are
+read by one statement and written by another. What each caller gets, and what
+stands in the table afterwards, is the same. Whatever is out of the ordinary
+is left to Nova's own code, one by one: a record that is gone or locked, a
+count that has not grown, a database that does not answer.
+
+Imported once Nova's database API has been.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import sqlalchemy as sa
+from nova.db.main import api as db_api
+from nova.db.main import models
+from oslo_db import exception as db_exception
+from oslo_log import log as logging
+from oslo_utils import timeutils
+
+from nova_sg import exception
+from nova_sg.db import writer
+
+LOG = logging.getLogger(__name__)
+
+# What a heartbeat changes. Nova may send the version along at any time.
+_FIELDS = {"report_count", "version"}
+# So many do not wait for more: a quarter of the threads that a process of
+# Nova's serves RPC with by default, which also have other things to do.
+ENOUGH = 16
+# Seconds that a heartbeat waits for those that are written with it before it
+# goes its own way.
+PATIENCE = 5.0
+
+_services = models.Service.__table__
+_by_id = sa.bindparam("ids", expanding=True)
+# Without it, where the better part of the table is named, all of it would be
+# read and locked. MariaDB has one name or the other.
+_HINT = "FORCE INDEX (PRIMARY)"
+
+_claim = (
+    sa.select(_services)
+    .where(_services.c.id.in_(_by_id), _services.c.deleted == 0)
+    # One that somebody has locked would keep the others waiting.
+    .with_for_update(skip_locked=True)
+    .with_hint(_services, _HINT, "mysql")
+    .with_hint(_services, _HINT, "mariadb")
+)
+
+
+class _Heartbeat(NamedTuple):
+    report_count: int
+    #: None: not given.
+    version: int | None
+
+
+def install() -> None:
+    """Have heartbeats of this process written together.
+
+    Calling it again does nothing more.
+    """
+    if not hasattr(db_api.service_update, "_nova_sg_replaced"):
+        db_api.service_update = _coalescing(db_api.service_update)
+
+
+def _coalescing(stock: Callable) -> Callable:
+    @functools.wraps(stock)
+    def service_update(context, service_id, values):
+        if _is_heartbeat(context, values):
+            found = _put(context, service_id, values)
+            if found is not None:
+                return found
+        return stock(context, service_id, values)
+
+    service_update._nova_sg_replaced = stock
+    return service_update
+
+
+def _is_heartbeat(context: Any, values: Mapping) -> bool:
+    return (
+        # 0 is the word of one that leaves.
+        bool(values.get("report_count"))
+        and values.keys() <= _FIELDS
+        and not db_api.DISABLE_DB_ACCESS
+        and context.read_deleted == "no"
+        # It is to be part of nobody's transaction.
+        and getattr(context, "transaction_ctx", None) is None
+    )
+
+
+def _put(context: Any, service_id: int, values: Mapping) -> Any:
+    """Write a heartbeat with others.
+
+    :returns: what service_update() does; None: it is left to that
+    """
+    manager = db_api.get_context_manager(context)
+    key = os.getpid(), manager
+    table = _tables.get(key)
+    if table is None:
+        table = _tables.setdefault(key, _Table(manager))
+    heartbeat = _Heartbeat(values["report_count"], values.get("version"))
+    try:
+        return table.writer.put(service_id, heartbeat)
+    except exception.BackendError:
+        return None
+
+
+class _Table:
+    """The services of one database, and what is written to them."""
+
+    def __init__(self, manager: Any) -> None:
+        self._manager = manager
+        # Whether the last write failed.
+        self._trouble = False
+        self.writer = writer.Writer(
+            self._write, PATIENCE, pace=writer.GATHER, enough=ENOUGH
+        )
+
+    def _write(
+        self, heartbeats: Mapping[int, _Heartbeat]
+    ) -> dict[int, models.Service]:
+        try:
+            try:
+                written = self._write_once(heartbeats)
+            except db_exception.DBDeadlock:
+                written = self._write_once(heartbeats)
+        except Exception as error:
+            if not self._trouble:
+                self._trouble = True
+                LOG.warning(
+                    "Cannot write heartbeats together: %s. Each is written "
+                    "by itself",
+                    error,
+                )
+            raise
+        if self._trouble:
+            self._trouble = False
+            LOG.info("Heartbeats are written together again")
+        return written
+
+    def _write_once(
+        self, heartbeats: Mapping[int, _Heartbeat]
+    ) -> dict[int, models.Service]:
+        # By this host's clock, as Nova does.
+        now = timeutils.utcnow()
+        with self._manager.writer.get_engine().begin() as connection:
+            claimed = connection.execute(_claim, {"ids": list(heartbeats)})
+            rows = [
+                dict(row)
+                for row in claimed.mappings()
+                if _is_usual(row, heartbeats[row["id"]])
+            ]
+            for row in rows:
+                row["report_count"] = heartbeats[row["id"]].report_count
+                row["last_seen_up"] = row["updated_at"] = now
+            if rows:
+                connection.execute(
+                    _update(rows, now),
+                    # Each is another statement, and would be kept in vain.
+                    execution_options={"compiled_cache": None},
+                )
+        return {row["id"]: models.Service(**row) for row in rows}
+
+
+# By process, too: a parent's may be locked for good.
+_tables: dict[tuple[int, Any], _Table] = {}
+
+
+def _is_usual(row: Mapping, heartbeat: _Heartbeat) -> bool:
+    """Whether a heartbeat stamps its record, and changes nothing else."""
+    return heartbeat.report_count > row["report_count"] and (
+        heartbeat.version in (None, row["version"])
+    )
+
+
+def _update(rows: Sequence[Mapping], now: Any) -> sa.Update:
+    cases = " ".join(
+        f"WHEN {row['id']:d} THEN {row['report_count']:d}" for row in rows
+    )
+    ids = ", ".join(f"{row['id']:d}" for row in rows)
+    return (
+        sa.update(_services)
+        # Numbers, and many: parameters would take as long as all the rest.
+        .where(sa.text(f"id IN ({ids})"))
+        .values(
+            last_seen_up=now,
+            updated_at=now,
+            report_count=sa.literal_column(f"CASE id {cases} END"),
+        )
+        .with_hint(_HINT, _services, "mysql")
+        .with_hint(_HINT, _services, "mariadb")
+    )
