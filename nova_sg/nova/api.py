@@ -32,7 +32,7 @@ from nova_sg.conf import CONF
 from nova_sg.conf import servicegroup as options
 from nova_sg.nova import workers
 from nova_sg.servicegroup import api as api_module
-from nova_sg.servicegroup import process
+from nova_sg.servicegroup import detector, process
 from nova_sg.servicegroup.drivers import db
 
 LOG = logging.getLogger(__name__)
@@ -48,6 +48,8 @@ class NovaDbDriver(db.DbDriver):
     where the process has no database; verdicts are read off the record that
     the asker brings. No process gets a connection of ours.
     """
+
+    observes = False
 
     def __init__(self) -> None:
         # Not a word of [database]: it may not be there, or not for us.
@@ -66,26 +68,64 @@ class NovaGroupDriver(api_module.GroupDriver):
     """What asks, where members may still report by another driver."""
 
     def is_up(self, member: Mapping) -> bool:
-        return super().is_up(member) or self._reports_elsewhere(member)
+        try:
+            return super().is_up(member) or self._reports_elsewhere(member)
+        except exception.ServiceGroupUnavailable:
+            verdict = self._by_record(member)
+            if verdict is None:
+                raise
+            return verdict.state == detector.UP
 
     def _reports_elsewhere(self, member: Mapping) -> bool:
-        """Whether a member has not come over from the db driver yet.
+        """Whether a member reports to the db driver, and not to us.
 
-        That is one that our backend has never seen, and whose record says
-        that it has reported of late; nobody writes that down who reports to
-        us. Whether it has left is left aside: it does so to come over.
+        The record that the asker holds is as good as a secondary's word,
+        whether db is configured as one or not: a member that no backend of
+        ours has ever seen has not come over yet if it has reported there of
+        late. Whether it has left is left aside: it does so to come over. One
+        that we know counts if it has reported there after our primary was
+        heard last.
         """
         shared = self.shared()
-        if shared.driver.name == "db" or (
-            shared.view(member["topic"]).knows(member["host"])
-        ):
+        if shared.driver.name == "db":
             return False
         record = _records().read_reference(member)
-        return (
-            record is not None
-            and record.reported
-            and abs(record.age) <= self.service_down_time
+        if (
+            record is None
+            or not record.reported
+            or abs(record.age) > self.service_down_time
+        ):
+            return False
+        view = shared.view(member["topic"])
+        if not view.knows(member["host"]):
+            return True
+        return not (record.left or view.answering()) and (
+            0 <= record.age < view.silence()
         )
+
+    def _by_record(self, member: Mapping) -> detector.Verdict | None:
+        """Judge by db as a secondary, once nobody else can say.
+
+        None: it is none; or it contradicted the primary already while that
+        was heard.
+        """
+        shared = self.shared()
+        if "db" not in shared.names[1:]:
+            return None
+        record = _records().read_reference(member)
+        if record is None:
+            return None
+        verdict = detector.judge_reference(record, self.service_down_time)
+        view = shared.view(member["topic"])
+        last = view.last_verdicts.get(member["host"])
+        if last is not None:
+            age = abs(record.age) - view.silence()
+            was_up = age <= self.service_down_time
+            if verdict.state != last.state and (
+                was_up != (last.state == detector.UP)
+            ):
+                return None
+        return verdict
 
 
 @functools.cache
@@ -127,9 +167,7 @@ def _leave_at_stop(
         # Where each worker is a member of its own to the backend, it leaves
         # by itself.
         try:
-            apart = process.shared().driver.apart
-            if worker.is_last() or apart:
-                api.leave(member, group)
+            api._driver.leave(member, group, last=worker.is_last())
         except exception.NovaSGError as error:
             LOG.warning(
                 "Could not leave the group %(group)s, %(member)s will be "

@@ -47,6 +47,8 @@ class Shared:
 
     def __init__(self, driver: base.Driver) -> None:
         self.driver = driver
+        #: The drivers, the primary first.
+        self.names = [driver.name]
         self.reporter = reporter.Reporter(driver, self._stall)
         self._views: dict[str, view.GroupView] = {}
         self._lock = threading.Lock()

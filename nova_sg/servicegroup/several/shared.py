@@ -93,6 +93,8 @@ class Several:
         #: The primary's: what verdicts come from.
         self.driver = primary.driver
         self.reporter = primary.reporter
+        #: The drivers, the primary first.
+        self.names = [one.driver.name for one in (primary, *secondaries)]
         self._views: dict[str, view.SeveralView] = {}
         self._leads: dict[int, reports.Lead] = {}
         self._lock = threading.Lock()

@@ -29,7 +29,7 @@ from oslo_log import log as logging
 from nova_sg import exception, threads
 from nova_sg.conf import CONF
 from nova_sg.servicegroup import detector, events
-from nova_sg.servicegroup.several import judgement, secondary
+from nova_sg.servicegroup.several import compare, judgement, secondary
 from nova_sg.servicegroup.view import DUTY, IDLE, GroupView, Member, Opinion
 
 LOG = logging.getLogger(__name__)
@@ -97,6 +97,19 @@ class SeveralView:
         return self._primary.knows(host) or any(
             other.knows(host) for other in self._others
         )
+
+    @property
+    def last_verdicts(self) -> compare.Verdicts:
+        """What the primary's last look brought; not to be changed."""
+        return self._primary.last_verdicts
+
+    def answering(self) -> bool:
+        """Whether the primary can be asked."""
+        return self._primary.answering()
+
+    def silence(self) -> float:
+        """Return the seconds since the primary was heard; infinity: never."""
+        return self._primary.silence()
 
     def hosts_up(self) -> list[str]:
         """Return the names of the members that are up.
