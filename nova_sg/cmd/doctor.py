@@ -20,6 +20,7 @@ from typing import TextIO
 from cliff import command
 
 from nova_sg import exception
+from nova_sg.cmd import agreement
 from nova_sg.conf import CONF
 from nova_sg.memcached import configured
 from nova_sg.servicegroup import process
@@ -40,8 +41,11 @@ class Doctor(command.Command):
             findings = [base.Finding(False, "configuration", str(error))]
         else:
             findings = list(_check_options())
-            for name in _configured_drivers():
-                findings.extend(_check_driver(name))
+            used = process.configured().split(",")
+            for name in _configured_drivers(used):
+                findings.extend(_check_driver(name, used))
+            if len(used) > 1:
+                findings.extend(agreement.check(used))
         print_findings(findings, self.app.stdout)
         return 0 if all(finding.ok for finding in findings) else 1
 
@@ -69,9 +73,9 @@ def _check_options():
     )
 
 
-def _configured_drivers() -> list[str]:
-    """The driver in use, and those that have options set."""
-    names = [CONF.servicegroup_driver]
+def _configured_drivers(used: list[str]) -> list[str]:
+    """The drivers in use, and those that have options set."""
+    names = list(used)
     if CONF.database.connection:
         names.append("db")
     if configured.addresses()[1]:
@@ -81,11 +85,13 @@ def _configured_drivers() -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def _check_driver(name: str):
-    used = name == CONF.servicegroup_driver
-    yield base.Finding(
-        True, f"driver {name}", "in use" if used else "configured, not in use"
-    )
+def _check_driver(name: str, used: list[str]):
+    how = "configured, not in use"
+    if name == used[0]:
+        how = "in use"
+    elif name in used:
+        how = "in use as a secondary"
+    yield base.Finding(True, f"driver {name}", how)
     try:
         driver = process.load(name)
     except exception.ConfigError as error:

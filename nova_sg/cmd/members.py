@@ -21,7 +21,7 @@ from cliff import columns, command, lister, show
 
 from nova_sg import exception
 from nova_sg.conf import CONF
-from nova_sg.servicegroup import detector, view
+from nova_sg.servicegroup import detector, memory
 
 
 class LastSeen(columns.FormattableColumn):
@@ -78,7 +78,8 @@ class OfMember(command.Command):
 class List(lister.Lister):
     """List the members of a group, or of all groups.
 
-    Members that were removed (nova-sg forget) are not members any more.
+    Members that were removed (nova-sg forget) are not members any more. With
+    secondary drivers, a column says which driver each verdict is from.
     """
 
     COLUMNS = (
@@ -104,13 +105,16 @@ class List(lister.Lister):
     def take_action(self, parsed_args: argparse.Namespace) -> tuple:
         api = self.app.api
         groups = [parsed_args.group] if parsed_args.group else api.groups()
-        return self.COLUMNS, [
-            self._row(member)
-            for group in groups
-            for member in api.members(group)
+        members = [one for group in groups for one in api.members(group)]
+        rows = map(self._row, members)
+        if not CONF.servicegroup.secondary_drivers:
+            return self.COLUMNS, list(rows)
+        return (*self.COLUMNS, "Driver"), [
+            (*row, member.driver)
+            for row, member in zip(rows, members, strict=True)
         ]
 
-    def _row(self, member: view.Member) -> tuple:
+    def _row(self, member: memory.Member) -> tuple:
         reasons = [] if member.state == detector.UP else [member.reason]
         if member.disabled:
             why = member.disabled_reason
@@ -132,7 +136,13 @@ class Show(OfMember, show.ShowOne):
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple:
         group = parsed_args.group or CONF.topic
-        member = self.app.api.member(group, parsed_args.host)
+        api, host = self.app.api, parsed_args.host
+        member = api.member(group, host)
+        others = [
+            (f"By {opinion.driver}", _opinion(opinion))
+            for opinion in api.opinions(group, host)
+            if CONF.servicegroup.secondary_drivers
+        ]
         return (
             (
                 "Host",
@@ -146,6 +156,7 @@ class Show(OfMember, show.ShowOne):
                 "Disabled Reason",
                 "Driver",
                 "Reason",
+                *(name for name, _ in others),
             ),
             (
                 member.host,
@@ -159,8 +170,16 @@ class Show(OfMember, show.ShowOne):
                 member.disabled_reason or "",
                 member.driver,
                 member.reason,
+                *(words for _, words in others),
             ),
         )
+
+
+def _opinion(opinion: memory.Opinion) -> str:
+    if opinion.member is None:
+        return opinion.trouble or "not a member"
+    words = f"{opinion.member.state}: {opinion.member.reason}"
+    return f"{words} ({opinion.trouble})" if opinion.trouble else words
 
 
 class IsUp(OfMember):

@@ -68,7 +68,7 @@ class Status(command.Command):
         well = all(finding.ok for finding in findings)
         print(
             f"nova_sg is {'on' if well else 'off, or not ready'}: driver "
-            f"{CONF.servicegroup_driver}",
+            + ", secondary ".join(_drivers()),
             file=self.app.stdout,
         )
         return 0 if well else 1
@@ -101,25 +101,31 @@ def _check(files: list[str]) -> Iterator[Finding]:
             yield Finding(by_file, where, "does not switch nova_sg on", HOW)
     if by_file:
         yield Finding(True, switch.pth_path(), "switches nova_sg on")
-    name = CONF.servicegroup_driver
+    for name in _drivers():
+        yield _check_driver(name)
+
+
+def _drivers() -> list[str]:
+    """Return the drivers in use, the primary first."""
+    return process.configured().split(",")
+
+
+def _check_driver(name: str) -> Finding:
     if name == "mc" and not configured.addresses()[1]:
-        yield Finding(
+        return Finding(
             False,
             "driver mc",
             "without servers each process sees nobody but itself",
             "Set [DEFAULT] memcached_servers",
         )
-        return
     if name == "db":
-        yield Finding(True, "driver db", "Nova's own records serve it")
-        return
+        return Finding(True, "driver db", "Nova's own records serve it")
     try:
         driver = process.load(name)
     except exception.ConfigError as error:
-        yield Finding(False, f"driver {name}", str(error))
-        return
+        return Finding(False, f"driver {name}", str(error))
     driver.close()
-    yield Finding(
+    return Finding(
         True,
         f"driver {name}",
         "its options are complete; nova-sg doctor looks at the servers",

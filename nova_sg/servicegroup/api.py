@@ -25,7 +25,7 @@ from typing import Any
 from oslo_log import log as logging
 
 from nova_sg.conf import CONF
-from nova_sg.servicegroup import detector, events, process, reporter, view
+from nova_sg.servicegroup import detector, events, memory, process, reporter
 from nova_sg.servicegroup.drivers import base
 from nova_sg.servicegroup.several import shared as several
 
@@ -95,14 +95,14 @@ class API:
         """
         return self._driver.get_all(group)
 
-    def members(self, group: str) -> list[view.Member]:
+    def members(self, group: str) -> list[memory.Member]:
         """Return every known member of a group, sorted by name.
 
         :raises ServiceGroupUnavailable: the backend cannot be asked
         """
         return self._driver.shared().view(group).members()
 
-    def member(self, group: str, host: str) -> view.Member:
+    def member(self, group: str, host: str) -> memory.Member:
         """Return one member of a group.
 
         :raises MemberNotFound: the group has no such member
@@ -110,7 +110,7 @@ class API:
         """
         return self._driver.shared().view(group).member(host)
 
-    def opinions(self, group: str, host: str) -> list[view.Opinion]:
+    def opinions(self, group: str, host: str) -> list[memory.Opinion]:
         """Return what each driver says of a member, the primary's first.
 
         :raises ServiceGroupUnavailable: no backend can be asked

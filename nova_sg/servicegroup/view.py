@@ -33,8 +33,6 @@ from nova_sg.servicegroup import detector, events, memory, silence
 from nova_sg.servicegroup.drivers import base
 from nova_sg.servicegroup.memory import Member, Opinion
 
-__all__ = ["GroupView", "Member", "Opinion"]
-
 LOG = logging.getLogger(__name__)
 
 # A view that nobody has asked for this many seconds stops looking.

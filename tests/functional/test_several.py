@@ -13,10 +13,14 @@
 """Several backends at once: a database, and memcached beside it."""
 
 import contextlib
+import threading
+import time
 from unittest import mock
 
 from nova_sg import exception, servicegroup
+from nova_sg.conf import CONF
 from nova_sg.servicegroup import process, reporter
+from nova_sg.servicegroup.several import secondary
 from tests import base
 from tests.base import wait_for
 from tests.fixtures.memcached import Memcached
@@ -40,6 +44,7 @@ class SeveralTestCase(base.TestCase):
         self.server = self.enterContext(Memcached())
         self.addCleanup(process.reset)
         self.flags(memcached_servers=[self.server.address])
+        self.flags(servicegroup_driver="db")
         self.flags(
             "servicegroup",
             view_refresh_interval=0.05,
@@ -77,15 +82,26 @@ class SeveralTestCase(base.TestCase):
         )
 
     @contextlib.contextmanager
-    def only(self, driver):
-        """Have what joins within report to one driver alone."""
-        self.flags(servicegroup_driver=driver)
-        self.flags("servicegroup", secondary_drivers=[])
+    def drivers(self, primary, *secondaries):
+        """Give an API of other drivers."""
+        before = CONF.servicegroup_driver, CONF.servicegroup.secondary_drivers
+        self._choose(primary, secondaries)
         try:
             yield servicegroup.API()
         finally:
-            self.flags(servicegroup_driver="db")
-            self.flags("servicegroup", secondary_drivers=["mc"])
+            self._choose(*before)
+
+    def _choose(self, primary, secondaries):
+        CONF.set_override("servicegroup_driver", primary)
+        CONF.set_override(
+            "secondary_drivers", list(secondaries), "servicegroup"
+        )
+
+    def join_only(self, driver, host):
+        """Have a member report to one driver; return the API for it."""
+        with self.drivers(driver) as api:
+            api.join(host, "compute", base.Member(host))
+            return api
 
     def stop_reports(self):
         for shared in list(process._shared.values()):
@@ -111,3 +127,299 @@ class ReportsTest(SeveralTestCase):
             self.assertEqual("down", self.state(name, "one"))
         self.assert_no_thread_named("nova-sg-report")
 
+    def test_the_primary_may_be_named_twice(self):
+        with self.drivers("db", "mc", "db", "mc"):
+            self.assertEqual(["db", "mc"], process.shared().names)
+
+    def test_a_secondary_that_cannot_be_loaded(self):
+        with self.drivers("db", "zk", "mc") as api:
+            api.join("one", "compute", base.Member("one"))
+            self.assertTrue(api.get_all("compute"))
+            self.wait_for_state("mc", "one", "up")
+            [text] = self.logs.matching("secondary driver zk is not used", 40)
+            self.assertIn("[zookeeper] address", text)
+            api.leave("one", "compute")
+
+    def test_a_secondary_that_does_not_exist(self):
+        path = f"{self.folder}/nova-sg.conf"
+        with open(path, "w") as file:
+            file.write("[servicegroup]\nsecondary_drivers = mc, mq\n")
+        CONF.clear_override("secondary_drivers", "servicegroup")
+        CONF(["--config-file", path], project="nova-sg")
+        with self.assertRaisesRegex(
+            exception.ConfigError, r"\[servicegroup\] secondary_drivers.*mq"
+        ):
+            servicegroup.API()
+
+    def test_a_secondary_that_hangs_delays_nobody(self):
+        reporter.JOIN_WAIT = 1
+        self.server.freeze()
+        begun = time.monotonic()
+        member = self.join("one")
+        self.assertTrue(self.is_up("one"))
+        self.assertLess(time.monotonic() - begun, self.DOWN_TIME / 2)
+        seen = self.alone("db", "one").last_seen
+        wait_for(
+            lambda: self.alone("db", "one").last_seen > seen,
+            30,
+            "the database hears of it",
+        )
+        # That is no trouble of the service's.
+        self.assertFalse(member.model_disconnected)
+        begun = time.monotonic()
+        self.api.leave("one", "compute")
+        self.assertLess(time.monotonic() - begun, self.DOWN_TIME)
+        self.assertFalse(self.is_up("one"))
+        [text] = self.logs.matching("by the secondary driver mc", 30)
+        self.assertIn("one will be seen down there later", text)
+
+    def test_a_primary_that_hangs_delays_no_secondary(self):
+        reporter.JOIN_WAIT = 1
+        with self.drivers("mc", "db") as api:
+            api.join("one", "compute", base.Member("one"))
+            self.wait_for_state("db", "one", "up")
+            self.server.freeze()
+            time.sleep(CONF.report_interval)
+            for _ in range(3):
+                seen = self.alone("db", "one").last_seen
+                wait_for(
+                    lambda seen=seen: self.alone("db", "one").last_seen > seen,
+                    30,
+                    "the database hears of it",
+                )
+            self.server.thaw()
+
+    def test_a_timer_that_stands_still(self):
+        # Nobody is told that the service lives.
+        self.flags(service_down_time=2.5)
+        member = base.Member("one")
+        timer = mock.Mock(stop=lambda: None)
+        ticks = []
+
+        def add_timer_args(interval, callback, args, initial_delay=0):
+            ticks.append(lambda: callback(*args))
+            return timer
+
+        member.tg = mock.Mock(add_timer_args=add_timer_args)
+        self.api.join("one", "compute", member)
+        for name in ("db", "mc"):
+            self.wait_for_state(name, "one", "up")
+        for name in ("db", "mc"):
+            self.wait_for_state(name, "one", "down")
+        ticks[0]()
+        for name in ("db", "mc"):
+            self.wait_for_state(name, "one", "up")
+
+
+class VerdictsTest(SeveralTestCase):
+    """memcached first, which a test can take away, the database second."""
+
+    def setUp(self):
+        super().setUp()
+        self._choose("mc", ["db"])
+        self.api = servicegroup.API()
+
+    def member(self, host):
+        return self.api.member("compute", host)
+
+    def test_who_has_not_come_over_yet(self):
+        api = self.join_only("db", "one")
+        self.join("two")
+        self.assertTrue(self.is_up("one"))
+        self.assertEqual(["one", "two"], self.api.get_all("compute"))
+        one, two = self.api.members("compute")
+        self.assertEqual(("db", "mc"), (one.driver, two.driver))
+        self.assertIn("by db, as mc does not know it yet", one.reason)
+        self.assertFalse(self.is_up("three"))
+        api.leave("one", "compute")
+        wait_for(lambda: not self.is_up("one"), 30, "one is down")
+
+    def test_the_secondary_stands_in(self):
+        self.flags(service_down_time=4.0)
+        self.api = servicegroup.API()
+        stays, _ = self.join("stays"), self.join("dies")
+        events = self.collect(self.api)
+        wait_for(lambda: self.is_up("stays") and self.is_up("dies"), 30)
+        for host in ("stays", "dies"):
+            self.wait_for_state("db", host, "up")
+        self.server.kill()
+        # Longer than the last verdicts of the primary stand.
+        end = time.monotonic() + 2 * CONF.service_down_time
+        while time.monotonic() < end:
+            self.assertTrue(self.is_up("stays"))
+            self.assertEqual(2, len(self.api.get_all("compute")))
+            time.sleep(0.05)
+        self.assertEqual("db", self.member("stays").driver)
+        self.assertIn("mc cannot be asked", self.member("stays").reason)
+        # It dies without a word while the primary is away.
+        shared = process.shared()
+        for one in (shared.primary, *shared.secondaries):
+            for joined in one.reporter._by_service.values():
+                if joined.membership.host == "dies":
+                    joined.stop()
+        wait_for(lambda: not self.is_up("dies"), 30, "dies is down")
+        self.assertTrue(self.is_up("stays"))
+        self.server.start()
+        wait_for(lambda: self.member("stays").driver == "mc", 60, "mc is back")
+        for _ in range(20):
+            self.assertFalse(self.is_up("dies"))
+            self.assertTrue(self.is_up("stays"))
+            time.sleep(0.05)
+        self.assertEqual(
+            [("down", "dies")], [(one.type, one.host) for one in events]
+        )
+        wait_for(lambda: not stays.model_disconnected, 30)
+
+    def test_who_contradicted_before_is_not_believed(self):
+        self.flags(service_down_time=3.0)
+        self.api = servicegroup.API()
+        # It reports to the primary alone.
+        api = self.join_only("db", "one")
+        api.leave("one", "compute")
+        self.join_only("mc", "one")
+        wait_for(lambda: self.member("one").driver == "mc", 30)
+        self.assertTrue(self.is_up("one"))
+        view = process.shared().view("compute")
+        [other] = view.secondaries
+        wait_for(lambda: "one" in other.comparer._differences, 30)
+        self.server.kill()
+        answers = set()
+
+        def unavailable():
+            try:
+                answers.add(self.is_up("one"))
+            except exception.ServiceGroupUnavailable as error:
+                self.assertIn("mc: ", str(error))
+                return True
+            return False
+
+        wait_for(unavailable, 60, "nobody can say")
+        self.assertEqual({True}, answers)
+
+    def test_an_observer_that_begins_while_the_primary_is_away(self):
+        self.join_only("db", "one")
+        self.server.kill()
+        self.assertTrue(self.is_up("one"))
+        self.assertEqual("db", self.member("one").driver)
+        self.assertEqual(["compute"], self.api.groups())
+
+    def test_forced_down_counts_wherever_it_is(self):
+        self.join("one")
+        self.wait_for_state("db", "one", "up")
+        self.api.force_down("one", "compute")
+        self.assertFalse(self.is_up("one"))
+        for name in ("mc", "db"):
+            self.assertTrue(self.alone(name, "one").forced_down)
+        self.api.force_down("one", "compute", forced=False)
+        self.assertTrue(self.is_up("one"))
+        with self.drivers("db") as api:
+            api.force_down("one", "compute")
+        wait_for(lambda: not self.is_up("one"), 30, "forced down by db")
+        self.assertEqual("db", self.member("one").driver)
+
+    def test_a_word_that_does_not_reach_all(self):
+        self._choose("db", ["mc"])
+        self.api = servicegroup.API()
+        self.join("one")
+        self.wait_for_state("mc", "one", "up")
+        self.server.kill()
+        self.api.force_down("one", "compute")
+        self.assertFalse(self.is_up("one"))
+        [text] = self.logs.matching("driver mc does not know what was", 30)
+        self.assertIn("Say it again", text)
+        with self.assertRaisesRegex(exception.MemberNotFound, "two"):
+            self.api.force_down("two", "compute")
+
+    def test_forget(self):
+        api = self.join_only("db", "one")
+        with self.assertRaises(exception.MemberIsUp):
+            self.api.forget("one", "compute")
+        api.leave("one", "compute")
+        self.join("two")
+        self.api.leave("two", "compute")
+        for host in ("one", "two"):
+            self.api.forget(host, "compute")
+        self.assertEqual([], self.api.members("compute"))
+        with self.assertRaises(exception.MemberNotFound):
+            self.api.forget("one", "compute")
+
+    def test_opinions(self):
+        self.join_only("db", "one")
+        mc, db = self.api.opinions("compute", "one")
+        self.assertEqual(("mc", None), mc[:2])
+        self.assertEqual(("db", "up"), (db.driver, db.member.state))
+        self.server.kill()
+        wait_for(lambda: self.api.opinions("compute", "one")[0].trouble, 30)
+
+
+class DisagreementsTest(SeveralTestCase):
+    def now(self):
+        """Return what there is: (secondary, kind): (members, total)."""
+        return {
+            one[2:4]: one[4:] for one in process.disagreements() if one.total
+        }
+
+    def test_they_are_counted_and_logged(self):
+        self.flags(service_down_time=2.5, report_interval=0.1)
+        self.api = servicegroup.API()
+        self.join("both")
+        api = self.join_only("db", "one")
+        self.join_only("mc", "two")
+        with mock.patch.object(secondary, "LOG_EVERY", 0):
+            self.collect(self.api)
+            wait_for(lambda: len(self.now()) == 2, 60, lambda: str(self.now()))
+            self.assertEqual(
+                {
+                    ("mc", "up-unknown"): (1, 1),
+                    ("mc", "unknown-up"): (1, 1),
+                },
+                self.now(),
+            )
+            wait_for(
+                lambda: self.logs.matching(
+                    "1 not known to db, up by mc; 1 up by db, not known", 30
+                ),
+                30,
+            )
+            # It comes over, and nobody has to wait for that to settle.
+            api.leave("one", "compute")
+            with self.drivers("db", "mc") as api:
+                api.join("one", "compute", base.Member("one"))
+                api.join("two", "compute", base.Member("two"))
+            wait_for(lambda: [n for n, _ in self.now().values()] == [0, 0], 30)
+            wait_for(lambda: self.logs.matching("and mc agree again over"), 30)
+        self.assertEqual([1, 1], [total for _, total in self.now().values()])
+
+    def test_a_member_that_dies_is_none(self):
+        self.flags(service_down_time=2.5, report_interval=0.1)
+        self.api = servicegroup.API()
+        self.join("one")
+        events = self.collect(self.api)
+        wait_for(lambda: self.is_up("one"), 30)
+        self.stop_reports()
+        wait_for(lambda: not self.is_up("one"), 30)
+        self.wait_for_state("mc", "one", "down")
+        self.assertEqual({}, self.now())
+        self.assertEqual(["down"], [one.type for one in events])
+        self.assertEqual([], self.logs.matching("disagree"))
+
+
+class ThreadsTest(SeveralTestCase):
+    def test_nothing_is_left_behind(self):
+        self.join("one")
+        self.collect(self.api)
+        self.is_up("one")
+        process.reset()
+        self.assert_no_thread_named("nova-sg")
+
+    def test_one_driver_needs_no_more_threads(self):
+        with self.drivers("db") as api:
+            api.join("one", "compute", base.Member("one"))
+            self.assertTrue(
+                api.service_is_up({"host": "one", "topic": "compute"})
+            )
+            names = [thread.name for thread in threading.enumerate()]
+            self.assertFalse(
+                [n for n in names if "compare" in n or "secondary" in n]
+            )
+            self.assertIsInstance(process.shared(), process.Shared)

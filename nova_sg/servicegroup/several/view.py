@@ -29,8 +29,9 @@ from oslo_log import log as logging
 from nova_sg import exception, threads
 from nova_sg.conf import CONF
 from nova_sg.servicegroup import detector, events
+from nova_sg.servicegroup.memory import Member, Opinion
 from nova_sg.servicegroup.several import compare, judgement, secondary
-from nova_sg.servicegroup.view import DUTY, IDLE, GroupView, Member, Opinion
+from nova_sg.servicegroup.view import DUTY, IDLE, GroupView
 
 LOG = logging.getLogger(__name__)
 

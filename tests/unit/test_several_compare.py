@@ -1,0 +1,154 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Where two backends disagree, and which word is news."""
+
+import unittest
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nova_sg.servicegroup import detector
+from nova_sg.servicegroup.several import compare
+
+UP, DOWN = detector.REPORTED, detector.SILENT
+FORCED, LOST, LEFT = detector.FORCED_DOWN, detector.LOST, detector.LEFT
+
+VERDICTS = st.sampled_from(
+    [None, UP, detector.REGISTERED, DOWN, FORCED, LOST, LEFT]
+)
+GROUPS = st.dictionaries(
+    st.sampled_from("abcd"), st.sampled_from([UP, DOWN, FORCED, LOST])
+)
+
+
+class KindTest(unittest.TestCase):
+    def test_kinds(self):
+        cases = [
+            # primary, secondary, kind
+            (None, None, None),
+            (UP, UP, None),
+            (UP, detector.REGISTERED, None),
+            (UP, DOWN, "up-down"),
+            (UP, LEFT, "up-down"),
+            (UP, None, "up-unknown"),
+            (UP, FORCED, "not-forced"),
+            (DOWN, UP, "down-up"),
+            (LOST, UP, "down-up"),
+            (DOWN, LOST, None),
+            (DOWN, None, None),
+            (DOWN, FORCED, "not-forced"),
+            (None, UP, "unknown-up"),
+            (None, DOWN, None),
+            (FORCED, FORCED, None),
+            (FORCED, UP, "forced-not"),
+            (FORCED, DOWN, "forced-not"),
+            (FORCED, None, None),
+            (None, FORCED, None),
+        ]
+        for primary, secondary, kind in cases:
+            with self.subTest(primary=primary, secondary=secondary):
+                self.assertEqual(kind, compare.kind(primary, secondary))
+
+    @given(VERDICTS, VERDICTS)
+    def test_the_other_way_round(self, one, two):
+        there, back = compare.kind(one, two), compare.kind(two, one)
+        if there is None:
+            self.assertIsNone(back)
+        else:
+            self.assertEqual(there.split("-")[::-1], back.split("-"))
+            self.assertIn(there, compare.KINDS)
+
+
+class ComparerTest(unittest.TestCase):
+    def setUp(self):
+        super().setUp()
+        self.comparer = compare.Comparer()
+
+    def look(self, now, primary, secondary):
+        self.comparer.compare(now, 10.0, primary, secondary)
+        return self.comparer.settled
+
+    def test_what_does_not_last_is_no_disagreement(self):
+        for begin in range(0, 100, 20):
+            self.assertEqual({}, self.look(begin, {"a": UP}, {"a": DOWN}))
+            self.assertEqual({}, self.look(begin + 9, {"a": UP}, {"a": DOWN}))
+            self.assertEqual({}, self.look(begin + 12, {"a": UP}, {"a": UP}))
+        self.assertEqual({0}, set(self.comparer.totals.values()))
+
+    def test_what_lasts_counts_once(self):
+        for now in range(40):
+            settled = self.look(now, {"a": UP, "b": UP}, {"b": UP})
+        self.assertEqual({"a": "up-unknown"}, settled)
+        self.assertEqual(1, self.comparer.totals["up-unknown"])
+        self.assertEqual({}, self.look(40, {"a": UP}, {"a": UP}))
+        self.look(41, {"a": UP}, {})
+        self.look(51, {"a": UP}, {})
+        self.assertEqual(2, self.comparer.totals["up-unknown"])
+
+    def test_another_kind_begins_anew(self):
+        self.look(0, {"a": UP}, {})
+        self.assertEqual({}, self.look(9, {"a": UP}, {"a": DOWN}))
+        self.assertEqual({}, self.look(18, {"a": UP}, {"a": DOWN}))
+        self.assertEqual(
+            {"a": "up-down"}, self.look(19, {"a": UP}, {"a": DOWN})
+        )
+        self.assertEqual(1, sum(self.comparer.totals.values()))
+
+    def test_time_in_which_one_cannot_be_asked_does_not_count(self):
+        self.look(0, {"a": UP, "b": UP}, {"a": DOWN, "b": UP})
+        self.look(10, {"a": UP, "b": UP}, {"a": DOWN, "b": DOWN})
+        self.comparer.interrupt()
+        settled = self.look(100, {"a": UP, "b": UP}, {"a": DOWN, "b": DOWN})
+        # What had settled before has, and is not counted again.
+        self.assertEqual({"a": "up-down"}, settled)
+        self.assertEqual(1, self.comparer.totals["up-down"])
+
+    def test_who_contradicted_all_the_time_has_no_news(self):
+        self.look(
+            0,
+            {"a": UP, "b": UP, "c": DOWN, "d": DOWN},
+            {"a": UP, "b": DOWN, "c": UP, "e": UP},
+        )
+        self.comparer.interrupt()
+        for host, verdict, news in (
+            ("a", UP, True),
+            ("a", DOWN, True),
+            ("b", DOWN, False),
+            ("b", LOST, False),
+            ("b", UP, True),
+            ("c", UP, False),
+            ("c", DOWN, True),
+            ("d", UP, True),
+            ("e", UP, False),
+            ("f", UP, True),
+        ):
+            with self.subTest(host, verdict=verdict):
+                self.assertIs(news, self.comparer.is_news(host, verdict))
+
+    @given(st.lists(st.tuples(GROUPS, GROUPS, st.booleans()), max_size=20))
+    def test_a_settled_one_is_there_now_and_was_counted(self, looks):
+        comparer = compare.Comparer()
+        counted = 0
+        for now, (primary, secondary, interrupted) in enumerate(looks):
+            if interrupted:
+                comparer.interrupt()
+            comparer.compare(now, 2.0, primary, secondary)
+            for host, kind in comparer.settled.items():
+                self.assertEqual(
+                    kind,
+                    compare.kind(primary.get(host), secondary.get(host)),
+                )
+            total = sum(comparer.totals.values())
+            self.assertGreaterEqual(total, counted)
+            self.assertGreaterEqual(total, len(comparer.settled) > 0)
+            counted = total
