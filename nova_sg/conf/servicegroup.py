@@ -122,6 +122,17 @@ By default it says so in its log and stays out until it is restarted, as Nova
 does: whoever deleted the record meant it.
 """,
     ),
+    cfg.BoolOpt(
+        "crash_guard",
+        default=False,
+        help="""
+Whether a small process beside the service withdraws what the service has
+joined, at once, should it end without leaving: be killed, or crash.
+
+Without it the backend notices only by the service's silence. What is seen
+down so is the service: its host, and the instances on it, may well be alive.
+""",
+    ),
 ]
 
 

@@ -19,6 +19,7 @@ becomes a BackendError.
 from __future__ import annotations
 
 import datetime
+import importlib.util
 import os
 import random
 import threading
@@ -215,6 +216,28 @@ class Database:
                 if not _is_locked(e) or time.monotonic() > give_up:
                     raise self._explained(e) from e
                 time.sleep(random.uniform(0.005, 0.02))
+
+    def outside(self) -> dict:
+        """Return how another process connects: see nova_sg.guard.db.
+
+        :raises ValueError: it cannot
+        """
+        dialect = self.engine.dialect
+        library = dialect.dbapi.__name__
+        if self.is_sqlite:
+            library = "sqlite3"
+        elif library != "pymysql":
+            raise ValueError(f"its guard cannot use {library}")
+        arguments, keywords = dialect.create_connect_args(self.url)
+        for ours in ("check_same_thread",):
+            keywords.pop(ours, None)
+        place = importlib.util.find_spec(library).origin
+        return {
+            "library": library,
+            "folder": os.path.dirname(os.path.dirname(place)),
+            "arguments": list(arguments),
+            "keywords": dict(keywords),
+        }
 
     def _connect(self) -> sa.Connection:
         try:

@@ -20,10 +20,15 @@ Nova's. Two columns carry more here:
 * report_count is 0 in a record that has a last_seen_up only after the member
   has left: a new record has no last_seen_up, and every report counts up.
   Stock Nova reads and writes such a record as any other.
+* report_count is CRASHED once the guard of the member's process has seen it
+  end without leaving. The next report counts up from there, which is no mark
+  any more.
 """
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import mysql
+
+from nova_sg.guard.db import CRASHED as CRASHED
 
 metadata = sa.MetaData()
 

@@ -73,7 +73,8 @@ class RemoteServer:
         #: restarted, and be empty.
         self.generation = 0
         self._timeout = timeout
-        _check_address(address)
+        #: The address as sockets take it: its family and what belongs to it.
+        self.place = _place(address)
         self._queue: queue.Queue = queue.Queue()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -262,10 +263,11 @@ class RemoteServer:
             threads.join(thread, self._timeout * 2)
 
 
-def _check_address(address: str) -> None:
+def _place(address: str) -> tuple[int, tuple[str, int] | str]:
     host = memcache._Host(address)
     if host.family != socket.AF_UNIX and not 0 < host.port < 65536:
         raise ValueError(f"{host.port} is not a port")
+    return int(host.family), host.address
 
 
 def _check(client: _Client) -> None:

@@ -42,6 +42,8 @@ from typing import NamedTuple
 
 UP = "up"
 LEFT = "left"
+#: Its process ended without leaving: written by its guard.
+CRASHED = "crashed"
 #: Removed by an operator; seen by observers that knew the member.
 GONE = "gone"
 
@@ -57,7 +59,7 @@ LIST_LENGTH = 256 * 1024
 NAME_LENGTH = 64 * 1024
 
 _PLAIN_KEY = re.compile(r"[!-~]+")
-_REPORT = re.compile(rb"1 (up|left|gone) (0|[1-9]\d{0,14}) ([!-~]+)")
+_REPORT = re.compile(rb"1 (up|left|crashed|gone) (0|[1-9]\d{0,14}) ([!-~]+)")
 # What _quote() leaves as it is.
 _UNQUOTED = re.compile(r"[A-Za-z0-9_.~-]+")
 _MAC_LENGTH = 32
@@ -66,7 +68,7 @@ _MAC_LENGTH = 32
 class Report(NamedTuple):
     """A report, or what took its place."""
 
-    #: UP, LEFT or GONE.
+    #: UP, LEFT, CRASHED or GONE.
     kind: str
     #: When, by the server's clock: seconds since 1970.
     at: float

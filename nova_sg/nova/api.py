@@ -30,6 +30,7 @@ from oslo_log import log as logging
 from nova_sg import exception, servicegroup, threads
 from nova_sg.conf import CONF
 from nova_sg.conf import servicegroup as options
+from nova_sg.guard import keeper
 from nova_sg.nova import workers
 from nova_sg.servicegroup import api as api_module
 from nova_sg.servicegroup import detector, process
@@ -54,6 +55,7 @@ class NovaDbDriver(db.DbDriver):
     def __init__(self) -> None:
         # Not a word of [database]: it may not be there, or not for us.
         self._clock = db.clock.BackendClock()
+        self._wills = keeper.Wills("db")
 
     def _run(self, work):
         raise exception.BackendError(

@@ -31,6 +31,7 @@ from collections.abc import Hashable, Iterable
 from nova_sg.servicegroup import facts as _facts
 from nova_sg.servicegroup import silence, stalls, words
 from nova_sg.servicegroup.facts import (
+    CRASHED,
     FORCED_DOWN,
     HELD,
     LEFT,
@@ -62,9 +63,11 @@ def judge_reference(
 
     A record from the future is as old as it is far.
     """
-    age, reported, left = reference
+    age, reported, left, crashed = reference
     if left:
         return LEFT
+    if crashed:
+        return CRASHED
     if abs(age) <= service_down_time:
         return REPORTED if reported else REGISTERED
     return SILENT if reported else NEVER_REPORTED
@@ -221,6 +224,7 @@ class Detector:
             if (
                 fact.left
                 or fact.lost
+                or fact.crashed
                 or fact.forced_down
                 or host in special
                 or host in forced
@@ -412,6 +416,8 @@ class Detector:
         fact, since = known.fact, known.last_report
         if fact.left:
             return LEFT
+        if fact.crashed:
+            return CRASHED
         if fact.lost and not (
             # Who had been lost before the backend went away does not rise.
             self._rejoining() and since is not None and since >= self._away
@@ -465,7 +471,9 @@ class Detector:
         return {
             host: self._falls(host)
             for host, one in self._known.items()
-            if not (one.fact.forced_down or one.fact.left)
+            if not (
+                one.fact.forced_down or one.fact.left or one.fact.crashed
+            )
         }
 
     def _falls(self, host: str) -> float:

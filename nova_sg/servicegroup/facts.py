@@ -50,6 +50,8 @@ class Fact(NamedTuple):
     disabled_reason: str | None = None
     #: The backend has lost what it kept of the member, before its time.
     vanished: bool = False
+    #: Its process ended without leaving, says the guard that saw it end.
+    crashed: bool = False
 
 
 class Reference(NamedTuple):
@@ -61,6 +63,8 @@ class Reference(NamedTuple):
     reported: bool
     #: The member left by itself and has not reported since.
     left: bool
+    #: Its process ended without leaving, says the guard that saw it end.
+    crashed: bool = False
 
 
 class Verdict(NamedTuple):
@@ -82,6 +86,7 @@ NEVER_REPORTED = Verdict(DOWN, "never-reported")
 FORCED_DOWN = Verdict(DOWN, "forced-down")
 LEFT = Verdict(DOWN, "left")
 LOST = Verdict(DOWN, "lost")
+CRASHED = Verdict(DOWN, "crashed")
 NOT_A_MEMBER = Verdict(UNKNOWN, "not-a-member")
 UNAVAILABLE = Verdict(UNKNOWN, "unavailable")
 
@@ -124,6 +129,7 @@ def order(fact: Fact) -> tuple:
         fact.registered or 0.0,
         not fact.left,
         not fact.lost,
+        not fact.crashed,
         fact.forced_down,
         fact.disabled,
         fact.disabled_reason or "",

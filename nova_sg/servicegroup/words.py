@@ -46,6 +46,8 @@ def explain(
         return "forced down by an operator"
     if verdict is facts.LEFT:
         return "left the group"
+    if verdict is facts.CRASHED:
+        return "its process ended without leaving the group"
     return (
         _silence(judge, host, verdict, now)
         + _held(judge, verdict)

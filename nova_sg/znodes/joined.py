@@ -29,7 +29,7 @@ from nova_sg.conf import CONF
 from nova_sg.evzookeeper import membership as ev_membership
 from nova_sg.servicegroup import watchdog
 from nova_sg.servicegroup.drivers import base
-from nova_sg.znodes import connection, names
+from nova_sg.znodes import connection, names, will
 from nova_sg.znodes import group as znode_group
 
 LOG = logging.getLogger(__name__)
@@ -49,6 +49,7 @@ class Joined:
         self._groups = groups
         self._lock = threading.Lock()
         self._watchdog_made: watchdog.Watchdog | None = None
+        self._will = will.Will(link)
 
     @property
     def _watchdog(self) -> watchdog.Watchdog:
@@ -64,6 +65,7 @@ class Joined:
 
     def report(self, membership: base.Membership) -> None:
         state = membership.state
+        self._will.renew()
         if self._feed_watchdog(membership):
             state["checked"] = None
             LOG.warning(
@@ -108,6 +110,7 @@ class Joined:
             # A new session does not bring back whose timer stands still.
             raise zookeeper.ZooKeeperException("it does not report")
         membership.state["name"] = name
+        self._will.add(membership, session_id)
         return name
 
     def _make_sure(
@@ -166,11 +169,12 @@ class Joined:
             session.ensure_path(above, self._link.acl)
             with contextlib.suppress(zookeeper.NodeExistsException):
                 session.create(path, "", self._link.acl)
-        with contextlib.suppress(zookeeper.NoNodeException):
-            session.delete(_entry_path(membership, left=True))
+        for mark in (names.LEFT, names.CRASHED):
+            self._link.delete(_entry_path(membership, mark))
 
     def withdraw(self, membership: base.Membership) -> None:
         joined = membership.state.pop("joined", None)
+        self._will.remove(membership)
         if self._watchdog_made is not None:
             self._watchdog.forget(membership)
         marked = False
@@ -193,7 +197,8 @@ class Joined:
     def _mark_left(
         self, session: evzookeeper.ZKSession, membership: base.Membership
     ) -> None:
-        path = _entry_path(membership, left=True)
+        self._link.delete(_entry_path(membership, names.CRASHED))
+        path = _entry_path(membership, names.LEFT)
         try:
             session.create(path, "", self._link.acl)
         except zookeeper.NodeExistsException:
@@ -213,11 +218,12 @@ class Joined:
                 self._groups[membership.group].wrote(path, name, False)
 
     def close(self) -> None:
+        self._will.close()
         if self._watchdog_made is not None:
             self._watchdog_made.close()
 
 
-def _entry_path(membership: base.Membership, left: bool = False) -> str:
+def _entry_path(membership: base.Membership, mark: str = "") -> str:
     return names.entry_path(
-        membership.group, membership.host, membership.binary, left
+        membership.group, membership.host, membership.binary, mark
     )

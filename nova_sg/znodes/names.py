@@ -17,7 +17,8 @@ Below [zookeeper] sg_prefix there are, for each group:
 ===================  ====================================================
 GROUP/HOST@SESSION   a live member; ephemeral, so it goes with its session
 .members/GROUP/      HOST@BINARY: who has joined once;
-                     HOST@BINARY@left: and has left on purpose since
+                     HOST@BINARY@left: and has left on purpose since;
+                     HOST@BINARY@crashed: its process ended without leaving
 .forced/GROUP/HOST   who is forced down
 ===================  ====================================================
 
@@ -35,7 +36,7 @@ from typing import NamedTuple
 
 from nova_sg.conf import CONF
 
-_LEFT = "@left"
+LEFT, CRASHED = "left", "crashed"
 _MEMBER = re.compile(r"(.+)@[0-9a-f]+")
 
 
@@ -44,7 +45,8 @@ class Entry(NamedTuple):
 
     host: str
     binary: str
-    left: bool
+    #: LEFT, CRASHED or, where there is nothing to say, empty.
+    mark: str
 
 
 def quote(name: str) -> str:
@@ -110,10 +112,10 @@ def is_of(name: str, host: str) -> bool:
     return name.partition("@")[0] == quote(host)
 
 
-def entry_path(group: str, host: str, binary: str, left: bool) -> str:
+def entry_path(group: str, host: str, binary: str, mark: str = "") -> str:
     """Return the path of a member's entry."""
     path = f"{entries_path(group)}/{quote(host)}@{quote(binary)}"
-    return path + _LEFT if left else path
+    return f"{path}@{mark}" if mark else path
 
 
 def read_entry(name: str) -> Entry:
@@ -121,6 +123,7 @@ def read_entry(name: str) -> Entry:
 
     :raises ValueError: it is none
     """
-    entered = name.removesuffix(_LEFT)
-    host, binary = map(unquote, entered.split("@"))
-    return Entry(host, binary, left=entered != name)
+    host, binary, *marks = name.split("@")
+    if marks not in ([], [LEFT], [CRASHED]):
+        raise ValueError("not an entry")
+    return Entry(unquote(host), unquote(binary), "".join(marks))

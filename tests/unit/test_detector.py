@@ -57,6 +57,10 @@ class TableTest(unittest.TestCase):
             ),
             ({}, detector.NEVER_REPORTED),
             ({"last_report": asked, "left": True}, detector.LEFT),
+            ({"last_report": asked, "crashed": True}, detector.CRASHED),
+            ({"left": True, "crashed": True}, detector.LEFT),
+            ({"crashed": True, "lost": True}, detector.CRASHED),
+            ({"crashed": True, "forced_down": True}, detector.FORCED_DOWN),
             (
                 {"last_report": asked, "forced_down": True},
                 detector.FORCED_DOWN,
@@ -83,6 +87,10 @@ class TableTest(unittest.TestCase):
                 detector.SILENT,
             ),
             (Reference(age=1, reported=True, left=True), detector.LEFT),
+            (
+                Reference(age=1, reported=True, left=False, crashed=True),
+                detector.CRASHED,
+            ),
             (
                 Reference(age=1, reported=False, left=False),
                 detector.REGISTERED,
@@ -281,6 +289,7 @@ def facts(draw, hosts=("a", "b")):
         registered=draw(st.none() | moments),
         left=draw(st.booleans()),
         lost=draw(st.booleans()),
+        crashed=draw(st.booleans()),
         forced_down=draw(st.booleans()),
         disabled=draw(st.booleans()),
         disabled_reason=draw(st.none() | st.sampled_from(["", "x", "y"])),

@@ -43,7 +43,9 @@ NAMES = st.text(ANY_CHARACTER, min_size=1, max_size=40) | st.sampled_from(
         "主" * 5000,
     ]
 )
-KINDS = st.sampled_from([values.UP, values.LEFT, values.GONE])
+KINDS = st.sampled_from(
+    [values.UP, values.LEFT, values.CRASHED, values.GONE]
+)
 # Milliseconds since 1970, over all that the grammar has room for.
 MOMENTS = st.integers(0, 10**15 - 1)
 SECRETS = st.none() | st.text(

@@ -26,6 +26,8 @@ from oslo_utils import timeutils
 from nova_sg import exception
 from nova_sg.conf import CONF
 from nova_sg.db import engine, queries, schema, writer
+from nova_sg.db.models import CRASHED
+from nova_sg.guard import keeper
 from nova_sg.servicegroup import clock, detector
 from nova_sg.servicegroup.drivers import base
 
@@ -58,6 +60,7 @@ class DbDriver(base.Driver):
             self._write_reports, self._database.timeout
         )
         self._warned: set[Any] = set()
+        self._wills = keeper.Wills("db")
 
     def _run(self, work):
         if not self._ready:
@@ -76,13 +79,21 @@ class DbDriver(base.Driver):
     def report(self, membership: base.Membership) -> None:
         ref = membership.service.service_ref
         if hasattr(ref, "save"):
+            self._wills.impossible(
+                "inside Nova its process has no database connection of ours"
+            )
             _save(ref, ref.report_count + 1)
             return
         service_id = membership.state.get("id")
         if service_id is None:
             service_id = self._register(membership)
+        sent = time.monotonic()
+        self._entrust(membership, service_id, sent, None)
         if self._report(service_id):
+            answered = time.monotonic()
+            self._entrust(membership, service_id, sent, answered)
             return
+        self._wills.revoke(membership)
         if not CONF.servicegroup.recreate_missing_record:
             raise _vanished(membership.binary, membership.host)
         LOG.warning(
@@ -127,7 +138,32 @@ class DbDriver(base.Driver):
         membership.state["id"] = found
         return found
 
+    def _entrust(
+        self,
+        membership: base.Membership,
+        service_id: int,
+        sent: float,
+        answered: float | None,
+    ) -> None:
+        """Have the crash guard mark the record, unless others report it."""
+        if not self._wills.wanted():
+            return
+        try:
+            how = self._database.outside()
+        except ValueError as error:
+            self._wills.impossible(str(error))
+            return
+        self._wills.entrust(
+            membership,
+            apart=self.apart,
+            id=service_id,
+            sent=sent,
+            answered=answered,
+            **how,
+        )
+
     def withdraw(self, membership: base.Membership) -> None:
+        self._wills.revoke(membership)
         ref = membership.service.service_ref
         if hasattr(ref, "save"):
             _save(ref, 0)
@@ -176,6 +212,7 @@ class DbDriver(base.Driver):
             topic=row.topic,
             binary=row.binary,
             left=row.report_count == 0 and seen is not None,
+            crashed=row.report_count == CRASHED,
             forced_down=bool(row.forced_down),
             disabled=bool(row.disabled),
             disabled_reason=row.disabled_reason,
@@ -226,8 +263,8 @@ class DbDriver(base.Driver):
             age = _age(moment)
         if not seen:
             return detector.Reference(age, False, False)
-        left = base.field(member, "report_count") == 0
-        return detector.Reference(age, True, left)
+        count = base.field(member, "report_count")
+        return detector.Reference(age, True, count == 0, count == CRASHED)
 
     # -- what operators say
 
@@ -299,6 +336,7 @@ class DbDriver(base.Driver):
         return findings
 
     def close(self) -> None:
+        self._wills.revoke_all()
         self._database.close()
 
 

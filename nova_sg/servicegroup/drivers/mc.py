@@ -30,6 +30,7 @@ from oslo_log import log as logging
 
 from nova_sg import exception
 from nova_sg.conf import CONF
+from nova_sg.guard import keeper
 from nova_sg.memcached import configured, marks, servers, values
 from nova_sg.servicegroup import detector
 from nova_sg.servicegroup.drivers import base
@@ -80,6 +81,7 @@ class McDriver(base.Driver):
         # read by: a server that was restarted may show another time.
         self._clock_read: dict[Server, tuple[float, int]] = {}
         self._warned: set[str] = set()
+        self._wills = keeper.Wills("mc")
 
     def _replicas(self, group: str) -> list[Server]:
         """Return the servers that keep a group: the same ones everywhere."""
@@ -109,6 +111,7 @@ class McDriver(base.Driver):
 
     def withdraw(self, membership: base.Membership) -> None:
         membership.state.clear()
+        self._wills.revoke(membership)
         self._write(
             membership,
             values.LEFT,
@@ -129,13 +132,11 @@ class McDriver(base.Driver):
             server: values.Report(kind, _now(server), membership.binary)
             for server in replicas
         }
+        written = {s: self._codec.report(key, reports[s]) for s in replicas}
+        if kind == values.UP and self._wills.wanted():
+            self._entrust(membership, key, reports, written)
         stored = self._gather(
-            {
-                server: store(
-                    server, key, self._codec.report(key, reports[server])
-                )
-                for server in replicas
-            }
+            {s: store(s, key, written[s]) for s in replicas}
         )
         stale = [
             server
@@ -144,6 +145,34 @@ class McDriver(base.Driver):
         ]
         if stale:
             self._list(membership, {s: reports[s] for s in stale})
+
+    def _entrust(
+        self,
+        membership: base.Membership,
+        key: str,
+        reports: Mapping[Server, values.Report],
+        written: Mapping[Server, bytes],
+    ) -> None:
+        """Have the crash guard replace what is about to be written."""
+        if self._local:
+            self._wills.impossible("memcached_servers names no server")
+            return
+        # Later than the report, and not as late as anybody's next one.
+        crashed = {
+            server: report._replace(kind=values.CRASHED, at=report.at + 0.001)
+            for server, report in reports.items()
+        }
+        self._wills.entrust(
+            membership,
+            apart=self.apart,
+            key=key,
+            servers=[server.place for server in written],
+            value=list(written.values()),
+            crashed=[
+                self._codec.report(key, crashed[server]) for server in written
+            ],
+            life=RECORD_LIFE,
+        )
 
     def _is_stale(self, state: dict, server: Server) -> bool:
         """Whether server may have lost what _list() wrote there."""
@@ -292,6 +321,7 @@ class McDriver(base.Driver):
             last_seen=seen,
             binary=report.binary,
             left=report.kind == values.LEFT,
+            crashed=report.kind == values.CRASHED,
             forced_down=forced,
         )
 
@@ -499,6 +529,7 @@ class McDriver(base.Driver):
         return findings
 
     def close(self) -> None:
+        self._wills.revoke_all()
         for server in self._servers:
             server.close()
 

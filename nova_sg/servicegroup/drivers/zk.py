@@ -40,6 +40,8 @@ LOG = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+# What is said of a member, in the order in which it counts.
+_MARKS = ("", znodes.LEFT, znodes.CRASHED)
 # So many foreign znodes are warned of, one by one.
 MAX_WARNINGS = 1000
 
@@ -118,7 +120,8 @@ class ZkDriver(base.Driver):
                     last_report=asked if here else None,
                     last_seen=now if here else followed.last_seen.get(host),
                     binary=entry.binary if entry else f"nova-{group}",
-                    left=bool(entry and entry.left and not here),
+                    left=not here and entry.mark == znodes.LEFT,
+                    crashed=not here and entry.mark == znodes.CRASHED,
                     lost=not here,
                     forced_down=host in forced,
                 )
@@ -154,7 +157,11 @@ class ZkDriver(base.Driver):
     def _read_entries(self, found: set[str]) -> dict[str, znodes.Entry]:
         entries: dict[str, znodes.Entry] = {}
         for entry in self._read_all(znodes.read_entry, found):
-            if entry.left or entry.host not in entries:
+            known = entries.get(entry.host)
+            # One process may have left before another of that host died.
+            if known is None or _MARKS.index(entry.mark) > _MARKS.index(
+                known.mark
+            ):
                 entries[entry.host] = entry
         return entries
 
@@ -169,7 +176,7 @@ class ZkDriver(base.Driver):
         for host, entry in entries.items():
             if host in followed.alive or host in followed.last_seen:
                 continue
-            path = znodes.entry_path(group, host, entry.binary, entry.left)
+            path = znodes.entry_path(group, host, entry.binary, entry.mark)
             with contextlib.suppress(zookeeper.NoNodeException):
                 stat = session.exists(path)
                 followed.last_seen[host] = datetime.datetime.fromtimestamp(

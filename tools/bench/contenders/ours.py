@@ -158,7 +158,7 @@ class Zk(_NovaSg):
         acl = [evzookeeper.ZOO_OPEN_ACL_UNSAFE]
         for host in hosts:
             name = names.member_name(host, session_id)
-            entry = names.entry_path(group, host, f"nova-{group}", False)
+            entry = names.entry_path(group, host, f"nova-{group}")
             for path, flags in (
                 (f"{members}/{name}", zookeeper.EPHEMERAL),
                 (entry, 0),

@@ -1,0 +1,316 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The crash guard: members whose process ends without leaving."""
+
+import json
+import os
+import re
+import signal
+import sqlite3
+
+from nova_sg import servicegroup
+from tests.base import wait_for
+from tests.functional import db, mc, zk
+
+CRASHED = "its process ended without leaving the group"
+# Nobody goes down by silence.
+LONG = 3600.0
+# What a guard may take of memory, in KiB.
+MEMORY = 15 * 1024
+
+
+def _status(pid):
+    """Return what proc(5) says of a process; {}: it is not there."""
+    try:
+        with open(f"/proc/{pid}/status") as status:
+            found = dict(line.split(":\t", 1) for line in status)
+    except (FileNotFoundError, ProcessLookupError):
+        return {}
+    # Ended; whoever is its parent now has not heard of it yet.
+    return {} if found["State"].startswith("Z") else found
+
+
+def _guards_of(pid):
+    """Return the process ids of the guards that a process has started."""
+    found = []
+    for entry in os.listdir("/proc"):
+        if not entry.isdigit():
+            continue
+        status = _status(entry)
+        name = status.get("Name", "").strip()
+        if name == "nova-sg-guard" and int(status["PPid"]) == pid:
+            found.append(int(entry))
+    return found
+
+
+class _Tests:
+    """What holds for every driver. A subclass has a test case with:
+
+    options()  what a process needs to join, by section
+    away()     have the backend not answer; returns what has it answer again
+    """
+
+    def setUp(self):
+        super().setUp()
+        self.flags(service_down_time=LONG)
+        self.api = servicegroup.API()
+
+    def start(self, *hosts, **options):
+        """Start a process with members."""
+        settings = self.options()
+        for section, values in options.items():
+            settings.setdefault(section, {}).update(values)
+        process = zk.Process(
+            "-m", "tests.functional.guarded", json.dumps(settings)
+        )
+        self.addCleanup(process.close)
+        process.expect("ready", 120)
+        for host in hosts:
+            self.join(process, host)
+        return process
+
+    def join(self, process, host):
+        process.tell(f"join {host}")
+        self.wait_for_reason(host, "last report")
+
+    def guard_of(self, process):
+        """Wait for a process's guard; return its process id."""
+        (guard,) = wait_for(
+            lambda: _guards_of(process.pid), 60, "there is a guard"
+        )
+        return guard
+
+    def wait_for_end(self, guard):
+        wait_for(lambda: not _status(guard), 60, "the guard ends")
+
+    def reason(self, host):
+        self.api.refresh("compute")
+        members = {m.host: m for m in self.api.members("compute")}
+        return members[host].reason if host in members else ""
+
+    def wait_for_reason(self, host, words):
+        wait_for(
+            lambda: words in self.reason(host),
+            60,
+            lambda: f"{host}: {words}, not {self.reason(host)}",
+        )
+
+    def test_killed(self):
+        events = self.collect(self.api)
+        process = self.start("one", "two")
+        guard = self.guard_of(process)
+        # A child that lives on is not the member.
+        process.tell("fork")
+        process.expect("done: fork")
+        child = int(re.search(r"child (\d+)\.", process.output())[1])
+        self.addCleanup(os.kill, child, signal.SIGKILL)
+        self.assertLess(int(_status(guard)["VmRSS"].split()[0]), MEMORY)
+        self.assertEqual(guard, os.getsid(guard))
+        # As systemd does, with all that a service has started.
+        os.kill(guard, signal.SIGTERM)
+        process.kill()
+        self.wait_for_reason("one", CRASHED)
+        self.wait_for_reason("two", CRASHED)
+        self.wait_for_end(guard)
+        wait_for(
+            lambda: [e.host for e in events if e.type == "down"].count("one"),
+            message="an event",
+        )
+        self.assertNotIn("left", [event.type for event in events])
+        self.assertIn("one in the group compute", process.output())
+        # And it can come back.
+        again = self.start("one")
+        self.assertEqual(CRASHED, self.reason("two"))
+        again.tell("leave one")
+        self.wait_for_reason("one", "left the group")
+
+    def test_who_joined_again_is_let_alone(self):
+        first, second = self.start("one"), self.start()
+        guard = self.guard_of(first)
+        first.kill()
+        second.tell("join one")
+        second.expect("done: join")
+        self.wait_for_end(guard)
+        self.wait_for_reason("one", "last report")
+        # By its own guard, and no other.
+        guard = self.guard_of(second)
+        second.kill()
+        self.wait_for_reason("one", CRASHED)
+        self.wait_for_end(guard)
+
+    def test_the_backend_is_away(self):
+        process = self.start("one")
+        hasty = self.start("two", DEFAULT={"service_down_time": 2.0})
+        guards = self.guard_of(process), self.guard_of(hasty)
+        back = self.away()
+        process.kill()
+        hasty.kill()
+        # It tries for service_down_time, and no longer.
+        self.wait_for_end(guards[1])
+        self.assertIn("could not be withdrawn", hasty.output())
+        self.assertTrue(_status(guards[0]))
+        back()
+        self.wait_for_reason("one", CRASHED)
+        self.wait_for_end(guards[0])
+
+    def test_one_of_two_processes(self):
+        first, second = self.start("one"), self.start("one")
+        guard = self.guard_of(first)
+        self.guard_of(second)
+        second.expect("done: join")
+        events = self.collect(self.api)
+        first.kill()
+        self.wait_for_end(guard)
+        self.assertIn("last report", self.reason("one"))
+        self.assertEqual([], events)
+        # Only what a process has reported itself is withdrawn for it.
+        seen = self.api.member("compute", "one").last_seen
+        wait_for(
+            lambda: self.reason("one")
+            and self.api.member("compute", "one").last_seen > seen,
+            60,
+            "the second has reported",
+        )
+        second.kill()
+        self.wait_for_reason("one", CRASHED)
+
+
+class _ProcessTests(_Tests):
+    """What one driver is enough to see."""
+
+    def test_who_has_left_is_let_alone(self):
+        process = self.start("one", "two")
+        guard = self.guard_of(process)
+        process.tell("leave one")
+        process.expect("done: leave")
+        process.signal(signal.SIGSEGV)
+        process.wait()
+        self.wait_for_reason("two", CRASHED)
+        self.wait_for_end(guard)
+        self.assertEqual("left the group", self.reason("one"))
+
+    def test_a_guard_that_is_killed_is_replaced(self):
+        process = self.start("one")
+        guard = self.guard_of(process)
+        for _ in range(2):
+            os.kill(guard, signal.SIGKILL)
+            self.wait_for_end(guard)
+            guard = self.guard_of(process)
+        self.assertEqual(1, process.output().count("starting another"))
+        process.kill()
+        self.wait_for_reason("one", CRASHED)
+
+
+class McTest(_ProcessTests, mc.McTestCase):
+    def setUp(self):
+        super().setUp()
+        mc.McTestCase.start(self, 2)
+        self.flags("memcache", memcache_secret_key="s3cret")
+
+    def options(self):
+        return {
+            "DEFAULT": {
+                "servicegroup_driver": "mc",
+                "memcached_servers": [s.address for s in self.servers],
+                "service_down_time": LONG,
+                "state_path": self.folder,
+            },
+            "memcache": {"memcache_secret_key": "s3cret"},
+        }
+
+    def away(self):
+        for server in self.servers:
+            server.freeze()
+
+        def back():
+            for server in self.servers:
+                server.thaw()
+
+        return back
+
+
+class _DbTests(_Tests):
+    def setUp(self):
+        super().setUp()
+        self.flags(servicegroup_driver="db")
+
+    def options(self):
+        return {
+            "DEFAULT": {
+                "servicegroup_driver": "db",
+                "service_down_time": LONG,
+                "state_path": self.folder,
+            },
+        }
+
+
+class MariaDBTest(_DbTests, db.MariaDBTestCase):
+    def options(self):
+        found = super().options()
+        found["database"] = {"connection": self.url}
+        return found
+
+    def away(self):
+        self.server.freeze()
+        return self.server.thaw
+
+
+class EmbeddedTest(_DbTests, db.TestCase):
+    test_who_joined_again_is_let_alone = None
+    test_one_of_two_processes = None
+
+    def away(self):
+        path = os.path.join(self.folder, "nova-sg.sqlite")
+        link = sqlite3.connect(path, isolation_level=None)
+        self.addCleanup(link.close)
+        link.execute("BEGIN EXCLUSIVE")
+        return link.rollback
+
+
+class ZkTest(_ProcessTests, zk.ZkTestCase):
+    # Nobody goes down by the end of a session.
+    RECV_TIMEOUT = 40000
+
+    def options(self):
+        return {
+            "DEFAULT": {
+                "servicegroup_driver": "zk",
+                "service_down_time": LONG,
+                "state_path": self.folder,
+            },
+            "zookeeper": {
+                "address": self.ensemble.address + "/guarded",
+                "recv_timeout": self.RECV_TIMEOUT,
+                "sg_prefix": self.prefix,
+                "sg_retry_interval": 1,
+            },
+        }
+
+    def setUp(self):
+        super().setUp()
+        self.flags(
+            "zookeeper",
+            address=self.ensemble.address + "/guarded",
+            digest="nova:s3cret",
+            acl="creator",
+        )
+
+    def away(self):
+        for server in self.ensemble.servers:
+            server.freeze()
+
+        def back():
+            for server in self.ensemble.servers:
+                server.thaw()
+
+        return back
