@@ -40,6 +40,11 @@ _SERVER = {
     "report, 1 member: the server's CPU",
     "report, 3 members: the server's CPU",
 }
+_STATEMENTS = {"report, 3 members: statements a report"}
+_MANY = {
+    f"report, 3 members{what}"
+    for what in ("", ": CPU a report", ": the server's CPU")
+}
 _AT_HAND = {
     "service_is_up, record at hand",
     "service_is_up, record at hand: CPU",
@@ -77,8 +82,13 @@ _OURS = _ALL | _BY_NAME | _OBSERVER | _IN_MEMORY
 
 EXPECTED = {
     ("nova_sg db", "SQLite"): _OURS | _AT_HAND,
-    ("nova_sg db", "MariaDB"): _OURS | _AT_HAND | _SERVER,
-    ("nova db", "MariaDB"): _ALL | _BY_NAME | _OBSERVER | _AT_HAND | _SERVER,
+    ("nova_sg db", "MariaDB"): (
+        _OURS | _AT_HAND | _SERVER | _STATEMENTS
+    ),
+    ("nova_sg conductor", "MariaDB"): _MANY | _STATEMENTS,
+    ("nova db", "MariaDB"): (
+        _ALL | _BY_NAME | _OBSERVER | _AT_HAND | _SERVER | _STATEMENTS
+    ),
     ("nova_sg mc", "memcached"): _OURS | _SERVER,
     ("nova mc", "memcached"): _ALL | _BY_NAME | _SERVER,
     ("tooz", "memcached"): _ALL | _BY_NAME | _OBSERVER | _SERVER,
@@ -160,6 +170,7 @@ class BenchTest(unittest.TestCase):
         self.assertEqual(
             {
                 ("nova_sg db", "nova db"),
+                ("nova_sg conductor", "nova db"),
                 ("nova_sg mc", "nova mc"),
                 ("nova_sg mc", "tooz"),
                 ("nova_sg zk", "tooz"),

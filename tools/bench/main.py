@@ -180,6 +180,7 @@ def _measure(
         "module": entry.module,
         "class": entry.cls,
         "is_client": entry.is_client,
+        "is_in_nova": entry.is_in_nova,
         "mode": mode,
         "where": where,
         "server": pid,
@@ -247,7 +248,7 @@ class _Servers:
             server = self._server(zookeeper.ZooKeeperServer)
             return server.address, server.pid
         server = self._server(mariadb.MariaDB)
-        if entry.project == "nova":
+        if entry.is_in_nova:
             return self._nova_database(server), server.pid
         return server.create_database(), server.pid
 

@@ -66,6 +66,9 @@ class Operations:
 
     def all(self) -> Iterator[rows.Row]:
         """Measure everything."""
+        if self._contender.only_reports:
+            yield from self.many_reports()
+            return
         yield from self.api()
         # Before the groups are there, as Nova's own record is looked for
         # among them.
@@ -85,14 +88,23 @@ class Operations:
     def reports(self) -> Iterator[rows.Row]:
         [report] = self._contender.reporters("one", 1)
         yield from self._reports("report, 1 member", self._repeat(report))
+        yield from self.many_reports()
+
+    def many_reports(self) -> Iterator[rows.Row]:
         count = self._sizes.many
         many = self._contender.reporters("many", count)
         # Connections are made before the clock runs.
         measure.together(many, 0)
-        yield from self._reports(
-            f"report, {count} members",
-            measure.together(many, self._sizes.seconds, self._server),
-        )
+        name = f"report, {count} members"
+        before = self._contender.statements()
+        timing = measure.together(many, self._sizes.seconds, self._server)
+        yield from self._reports(name, timing)
+        if before is not None:
+            # The one that asks is among them.
+            said = self._contender.statements() - before - 1
+            yield self._row(
+                f"{name}: statements a report", timing.each(said), ""
+            )
 
     def _reports(
         self, name: str, timing: measure.Timing

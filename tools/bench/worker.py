@@ -25,7 +25,7 @@ def main() -> None:
     job = json.load(sys.stdin)
     # Whatever the libraries print is not the result.
     result, sys.stdout = sys.stdout, sys.stderr
-    _patch(job["contender"].split()[0], job["mode"])
+    _patch(job["is_in_nova"], job["mode"])
     module = importlib.import_module(f"bench.contenders.{job['module']}")
 
     from bench import clients, operations, rows
@@ -52,9 +52,9 @@ def main() -> None:
     os._exit(0)
 
 
-def _patch(project: str, mode: str) -> None:
-    """Make the process green or not, the way that the project does it."""
-    if project == "nova":
+def _patch(is_in_nova: bool, mode: str) -> None:
+    """Make the process green or not, the way that Nova or nova_sg does it."""
+    if is_in_nova:
         threads = str(mode == "threads")
         os.environ["OS_NOVA_DISABLE_EVENTLET_PATCHING"] = threads
         from nova import monkey_patch

@@ -44,8 +44,9 @@ class Entry(NamedTuple):
     is_client: bool = False
 
     @property
-    def project(self) -> str:
-        return self.name.split()[0]
+    def is_in_nova(self) -> bool:
+        """Whether it is Nova that runs, stock or with nova_sg in it."""
+        return self.module == "nova_peer"
 
     @property
     def key(self) -> str:
@@ -56,6 +57,9 @@ class Entry(NamedTuple):
 KNOWN = (
     Entry("nova_sg db", SQLITE, "ours", "Db"),
     Entry("nova_sg db", MARIADB, "ours", "Db"),
+    Entry(
+        "nova_sg conductor", MARIADB, "nova_peer", "DbTogether", ("nova",)
+    ),
     Entry("nova db", MARIADB, "nova_peer", "Db", ("nova",)),
     Entry("nova_sg mc", MEMCACHED, "ours", "Mc"),
     Entry("nova mc", MEMCACHED, "nova_peer", "Mc", ("nova",)),

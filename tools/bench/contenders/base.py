@@ -37,6 +37,9 @@ class Contender(abc.ABC):
     #: What has to be said about a figure, by the name of its operation.
     notes: dict[str, str] = {}
 
+    #: Whether all else is measured of another contender.
+    only_reports = False
+
     @abc.abstractmethod
     def __init__(self, where: str) -> None: ...
 
@@ -59,6 +62,10 @@ class Contender(abc.ABC):
 
         :returns: for each, what its timer would call; False: it failed
         """
+
+    def statements(self) -> int | None:
+        """Return how many statements the server has been told; None: none."""
+        return None
 
     def is_up_at_hand(self) -> Callable[[], bool] | None:
         """Ask about a member whose record the asker holds."""
@@ -113,6 +120,15 @@ def record(host: str = "node-1.example.org") -> dict[str, Any]:
         "forced_down": False,
         "disabled": False,
     }
+
+
+def count_statements(engine: Any) -> int:
+    """Return how many statements a MariaDB has been told."""
+    with engine.connect() as connection:
+        [[_, count]] = connection.exec_driver_sql(
+            "SHOW GLOBAL STATUS WHERE Variable_name = 'Questions'"
+        )
+        return int(count)
 
 
 def insert(engine: Any, group: str, hosts: Sequence[str]) -> None:

@@ -87,6 +87,9 @@ class Db(_Nova):
         get = objects.Service.get_by_host_and_topic
         return get(self._context, host, group)
 
+    def statements(self) -> int | None:
+        return base.count_statements(db_api.get_engine())
+
     def is_up_at_hand(self) -> Callable[[], bool]:
         member = base.record()
         return lambda: self._api.service_is_up(member)
@@ -103,6 +106,19 @@ class Db(_Nova):
     def observer(self, group: str, hosts: Sequence[str]) -> Callable[[], Any]:
         get = objects.ServiceList.get_by_topic
         return lambda: get(self._context, group)
+
+
+class DbTogether(Db):
+    """The same, where nova_sg writes heartbeats together."""
+
+    only_reports = True
+    notes = {}
+
+    def __init__(self, where: str) -> None:
+        super().__init__(where)
+        from nova_sg.nova import coalesce
+
+        coalesce.install()
 
 
 class Mc(_Nova):

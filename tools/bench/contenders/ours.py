@@ -105,6 +105,11 @@ class Db(_NovaSg):
         base.insert(self._engine, group, hosts)
         return hosts
 
+    def statements(self) -> int | None:
+        if self._engine.dialect.name == "sqlite":
+            return None
+        return base.count_statements(self._engine)
+
     def is_up_at_hand(self) -> Callable[[], bool]:
         member = base.record()
         return lambda: self._api.service_is_up(member)
