@@ -19,13 +19,21 @@ nothing. What does the work belongs to the process (see process.py).
 from __future__ import annotations
 
 import datetime
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from oslo_log import log as logging
 
 from nova_sg.conf import CONF
-from nova_sg.servicegroup import detector, events, memory, process, reporter
+from nova_sg.servicegroup import (
+    detector,
+    events,
+    memory,
+    process,
+    records,
+    reporter,
+)
 from nova_sg.servicegroup.drivers import base
 from nova_sg.servicegroup.several import shared as several
 
@@ -200,7 +208,27 @@ class GroupDriver:
         reference = shared.driver.read_reference(member)
         if reference is None:
             return shared.view(member["topic"]).is_up(member["host"])
-        verdict = detector.judge_reference(reference, self.service_down_time)
+        limit = self.service_down_time
+        verdict = detector.judge_reference(reference, limit)
+        if verdict.state == detector.UP and not shared.records.trouble:
+            return True
+        return self._excused(shared.records, member, reference, verdict)
+
+    def _excused(
+        self,
+        excuses: records.Records,
+        member: Mapping,
+        reference: detector.Reference,
+        verdict: detector.Verdict,
+    ) -> bool:
+        """Whether a member is up, in view of what our own reports met."""
+        now, limit = time.monotonic(), self.service_down_time
+        if excuses.trouble and reference.reported and not reference.left:
+            who = member["topic"], member["host"]
+            excuses.heed(who, reference.age, now, limit)
+        verdict = excuses.judge(
+            verdict, reference.age, now, limit, CONF.report_interval
+        )
         return verdict.state == detector.UP
 
     def updated_time(self, member: Mapping) -> Any:

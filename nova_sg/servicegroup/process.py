@@ -30,7 +30,7 @@ from stevedore import driver as stevedore_driver
 
 from nova_sg import config, exception, metrics
 from nova_sg.conf import CONF
-from nova_sg.servicegroup import reporter, view
+from nova_sg.servicegroup import records, reporter, view
 from nova_sg.servicegroup.drivers import base
 from nova_sg.servicegroup.several import shared as several
 
@@ -50,6 +50,8 @@ class Shared:
         #: The drivers, the primary first.
         self.names = [driver.name]
         self.reporter = reporter.Reporter(driver, self._stall)
+        #: What excuses whose record has grown old.
+        self.records = records.Records()
         self._views: dict[str, view.GroupView] = {}
         self._lock = threading.Lock()
         # When our own reports did not get through, for views that are made
@@ -74,6 +76,7 @@ class Shared:
     ) -> None:
         """Tell the views that reports to a group did not get through."""
         stall = source, begin, end
+        self.records.stall(*stall)
         with self._lock:
             for old in list(self._stalls):
                 if old[1:3] == stall[:2]:

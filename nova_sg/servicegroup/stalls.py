@@ -100,6 +100,10 @@ class Stalls:
         """Whether there is a stall that is not over."""
         return bool(self._open)
 
+    def began(self) -> float:
+        """Return when the first stall began that is not over."""
+        return min(self._open.values(), default=float("inf"))
+
     def until(self, moment: float) -> Stalls:
         """Return the same with all that goes on counted up to moment."""
         if not self._open:

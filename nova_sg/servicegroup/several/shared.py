@@ -95,6 +95,7 @@ class Several:
         self.reporter = primary.reporter
         #: The drivers, the primary first.
         self.names = [one.driver.name for one in (primary, *secondaries)]
+        self.records = primary.records
         self._views: dict[str, view.SeveralView] = {}
         self._leads: dict[int, reports.Lead] = {}
         self._lock = threading.Lock()

@@ -1,0 +1,81 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Records at hand that grew old because the database was away."""
+
+import datetime
+
+from tests.base import wait_for
+from tests.fixtures import mariadb
+from tests.fixtures import process as servers
+from tests.functional import db
+
+
+class AwayTest(db.MariaDBTestCase):
+    DOWN_TIME = 5.0
+
+    def setUp(self):
+        super().setUp()
+        self.join("us")
+        self.wait_for_report("us")
+
+    def ask(self, host, seen):
+        return self.api.service_is_up(
+            {"host": host, "topic": "compute", "last_seen_up": seen}
+        )
+
+    def is_old(self, seen):
+        age = datetime.datetime.now(datetime.UTC) - seen
+        return age.total_seconds() > self.DOWN_TIME + 1
+
+    def go_away(self):
+        """Kill the server; return the last report of somebody else."""
+        seen = datetime.datetime.now(datetime.UTC)
+        self.server.kill()
+        # The other tests' server must be as it was.
+        self.addCleanup(servers.shared, mariadb.MariaDB)
+        wait_for(
+            lambda: self.logs.matching("Cannot report the state of us"),
+            message="reports do not get through",
+        )
+        return seen
+
+    def test_nobody_is_dead_by_it(self):
+        dead = datetime.datetime.now(datetime.UTC) - datetime.timedelta(
+            # Longer than a busy machine has us report late.
+            minutes=10
+        )
+        self.assertFalse(self.ask("dead", dead))
+        seen = self.go_away()
+        wait_for(lambda: self.is_old(seen), message="the record is old")
+        self.assertTrue(self.ask("other", seen))
+        self.assertFalse(self.ask("dead", dead))
+        self.server.start()
+        self.wait_for_report("us")
+        self.assertTrue(self.ask("other", seen))
+        # Who does not report then either is found.
+        wait_for(
+            lambda: not self.ask("other", seen),
+            message="who stays silent is down",
+        )
+
+    def test_the_trouble_is_ours_alone(self):
+        seen = self.go_away()
+        wait_for(lambda: self.is_old(seen), message="the record is old")
+        self.assertTrue(self.ask("other", seen))
+        for host in ("third", "fourth"):
+            now = datetime.datetime.now(datetime.UTC)
+            self.assertTrue(self.ask(host, now))
+        wait_for(
+            lambda: not self.ask("other", seen),
+            message="the others report, and one does not",
+        )

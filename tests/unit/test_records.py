@@ -1,0 +1,81 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Records at hand, judged in view of what our own reports met."""
+
+import unittest
+
+from nova_sg.servicegroup import detector
+from nova_sg.servicegroup.records import Records
+
+D = 60.0
+INTERVAL = 10.0
+
+
+class RecordsTest(unittest.TestCase):
+    def setUp(self):
+        self.records = Records()
+
+    def judge(self, report, now, verdict=detector.SILENT):
+        """Judge a member whose last report was at a moment."""
+        return self.records.judge(verdict, now - report, now, D, INTERVAL)
+
+    def test_without_trouble_the_record_stands(self):
+        for verdict in (
+            detector.SILENT,
+            detector.NEVER_REPORTED,
+            detector.LEFT,
+            detector.REPORTED,
+        ):
+            self.assertIs(verdict, self.judge(0, 61, verdict))
+
+    def test_while_reports_do_not_get_through(self):
+        self.records.stall("us", 100, None)
+        self.assertTrue(self.records.trouble)
+        self.assertIs(detector.REPORTED, self.judge(95, 220))
+        # Who was down before stays down; who has left stays away.
+        self.assertIs(detector.SILENT, self.judge(39, 220))
+        self.assertIs(detector.LEFT, self.judge(95, 220, detector.LEFT))
+
+    def test_after_that_everybody_has_the_whole_time_once(self):
+        self.records.stall("us", 100, None)
+        self.records.stall("us", 100, 220)
+        self.assertFalse(self.records.trouble)
+        self.assertIs(detector.REPORTED, self.judge(95, 280))
+        self.assertIs(detector.SILENT, self.judge(95, 281))
+        # It is forgotten when it can no longer matter.
+        self.assertIs(detector.SILENT, self.judge(95, 400))
+        self.assertFalse(self.records._stalls)
+
+    def test_trouble_that_is_ours_alone(self):
+        self.records.stall("us", 100, None)
+        self.records.heed("a", 1, 130, D)
+        self.assertFalse(self.records.trouble)
+        # What was said of the time until then stands, and no more.
+        self.records.stall("us", 100, None)
+        self.assertFalse(self.records.trouble)
+        self.assertIs(detector.REPORTED, self.judge(95, 190))
+        self.assertIs(detector.SILENT, self.judge(95, 191))
+        self.records.stall("us", 100, 300)
+        self.records.stall("us", 310, None)
+        self.assertTrue(self.records.trouble)
+
+    def test_most_have_to_get_through(self):
+        self.records.stall("us", 100, None)
+        self.records.heed("a", 70, 150, D)
+        self.records.heed("b", 60, 150, D)
+        self.records.heed("c", 1, 150, D)
+        self.assertTrue(self.records.trouble)
+        # Who had been down before counts for nothing.
+        self.records.heed("d", 112, 150, D)
+        self.records.heed("b", 1, 150, D)
+        self.assertFalse(self.records.trouble)
