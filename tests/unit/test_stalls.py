@@ -155,6 +155,18 @@ class LooksTest(unittest.TestCase):
         # Seven seconds it was, as far as we knew then.
         self.assertEqual(95.0 + D + 7 + 1, self.first_down(109.0, b=107.0))
 
+    def test_a_few_reports_that_got_through_refute_nothing(self):
+        others = {f"c{n}": 99.0 for n in range(4)}
+        self.look(100.0, **others)
+        self.judge.reports_fail("me", 101.0)
+        for at in range(110, 400, 2):
+            self.look(float(at), b=107.0, c0=107.0)
+            self.assertEqual("up", self.state())
+        # Half of them do.
+        self.look(402.0, c1=401.0)
+        self.judge.reports_fail("me", 101.0)
+        self.assertEqual(402.0 + D + 2, self.first_down(402.0))
+
     def test_a_report_that_was_under_way_says_nothing(self):
         self.judge.reports_fail("me", 101.0)
         self.look(108.0, b=102.0)

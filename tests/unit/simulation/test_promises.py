@@ -1,0 +1,208 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+
+"""The judgement in simulated worlds: what is promised, holds."""
+
+import os
+import unittest
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nova_sg.servicegroup import silence
+from tests.unit.simulation import days, oracle
+from tests.unit.simulation.world import (
+    HOLD,
+    INTERVAL,
+    LIMIT,
+    LONGEST,
+    ME,
+    Cut,
+    Outage,
+    Script,
+    Span,
+    World,
+)
+
+UNTIL = 1200.0
+# NOVA_SG_LONG: look for longer.
+TIMES = 20 if os.environ.get("NOVA_SG_LONG") else 1
+steps = st.sampled_from([2.0, 5.0, 15.0])
+
+
+@st.composite
+def spans(draw, longest, begin=100.0):
+    at = draw(st.integers(int(begin), int(UNTIL * 0.8)))
+    return Span(at, at + draw(st.integers(1, longest)))
+
+
+@st.composite
+def outages(draw, pause):
+    """Make outages with at least pause seconds between two."""
+    found, at = [], 50
+    for _ in range(draw(st.integers(0, 5))):
+        at += draw(st.integers(pause, 500))
+        end = at + draw(st.integers(1, 300))
+        found.append(Outage(Span(at, end), draw(st.booleans())))
+        at = end
+    return tuple(found)
+
+
+@st.composite
+def scripts(draw, members, pause=60, own=True):
+    """Make up what happens to a group.
+
+    :param own: whether the observer may be cut off, too
+    """
+    numbers = st.integers(0 if own else 1, members - 1)
+    cuts = [
+        Cut(draw(spans(300)), draw(st.frozensets(numbers, min_size=1)))
+        for _ in range(draw(st.integers(0, 3)))
+    ]
+    dead = {
+        number: draw(spans(1000))
+        for number in draw(st.frozensets(numbers, max_size=4))
+        if number != ME
+    }
+    return Script(draw(outages(pause)), tuple(cuts), dead)
+
+
+class PromisesTest(unittest.TestCase):
+    @settings(deadline=None, max_examples=50 * TIMES)
+    @given(st.data(), st.integers(2, 20), steps, st.integers(0, 10**6))
+    def test_nobody_alive_is_down_and_the_dead_are_found(
+        self, data, members, step, seed
+    ):
+        script = data.draw(scripts(members))
+        oracle.run(script, members, UNTIL, step, seed)
+
+    @settings(deadline=None, max_examples=40 * TIMES)
+    @given(st.data(), st.integers(2, 20), steps, st.integers(0, 10**6))
+    def test_the_dead_are_found_however_the_backend_flaps(
+        self, data, members, step, seed
+    ):
+        script = data.draw(scripts(members, pause=1))
+        oracle.run(script, members, UNTIL, step, seed, rested=False)
+
+    @settings(deadline=None, max_examples=40 * TIMES)
+    @given(
+        st.integers(4, 40),
+        st.floats(0.55, 1.0),
+        st.integers(1, 400),
+        steps,
+        st.integers(0, 10**6),
+    )
+    def test_a_mass_is_held_and_then_told(
+        self, members, part, length, step, seed
+    ):
+        """Partitions of most, or all, of the group and nothing else."""
+        number = min(members - 1, -int(-members * (part + 1e-9) // 1))
+        if number < 0.55 * members:
+            return
+        gone = frozenset(range(1, number + 1))
+        cut = Cut(Span(200.0, 200.0 + length), gone)
+        script = Script(cuts=(cut,))
+        held = LIMIT + HOLD - LONGEST - step
+        seen = []
+
+        def check(world, changes):
+            judged.check(world, changes)
+            seen.extend(
+                (world.now, world.number[change.host])
+                for change in changes
+                if change.now.state == "down"
+            )
+
+        world = World(members, script, step, seed)
+        judged = oracle.Oracle(script, members, step)
+        world.run(800.0, check)
+        early = 200.0 + min(length, held)
+        self.assertEqual([], [one for one in seen if one[0] < early])
+        if length > LIMIT + HOLD + LONGEST + step:
+            self.assertEqual(gone, {number for _, number in seen})
+            self.assertLessEqual(
+                max(at for at, _ in seen), 200 + LIMIT + HOLD + LONGEST + step
+            )
+
+    @settings(deadline=None, max_examples=15 * TIMES)
+    @given(st.integers(4, 40), st.floats(0.01, 0.5), steps, st.integers(0, 99))
+    def test_a_minority_is_told_at_once(self, members, part, step, seed):
+        gone = frozenset(range(1, 1 + max(1, int(members * part))))
+        script = Script(cuts=(Cut(Span(200.0, 900.0), gone),))
+        world, judged = oracle.run(
+            script, members, 200 + LIMIT + step, step, seed
+        )
+        self.assertEqual(gone, frozenset(world.downs))
+
+    @settings(deadline=None, max_examples=15 * TIMES)
+    @given(
+        st.integers(1, 10),
+        st.integers(int(INTERVAL), 600),
+        steps,
+        st.booleans(),
+        st.integers(0, 99),
+    )
+    def test_who_dies_in_an_outage_is_found_soon_after_it(
+        self, dying, length, step, readable, seed
+    ):
+        end = 300.0 + length
+        dead = {n: Span(300.0 + n, 10_000.0) for n in range(1, dying + 1)}
+        script = Script((Outage(Span(300.0, end), readable),), (), dead)
+        # The observer's next report tells it that reports are taken again.
+        lag = LONGEST + step
+        world, _ = oracle.run(script, 30, end + lag + LIMIT + step, step, seed)
+        self.assertEqual(set(dead), world.downs)
+
+
+class DayTest(unittest.TestCase):
+    def test_two_hours_of_a_thousand_members(self):
+        took, _, judged = days.run(1000, 2, seed=1)
+        self.assertGreater(judged.found, 5)
+
+    def test_a_look_at_a_hundred_thousand_members(self):
+        dead = {n: Span(100.0, 1000.0) for n in range(1, 1001)}
+        world, judged = oracle.run(
+            Script(dead=dead), 100_000, 180.0, 15.0
+        )
+        self.assertEqual(set(dead), world.downs)
+
+
+class OracleTest(unittest.TestCase):
+    """An oracle that finds nothing proves nothing."""
+
+    def test_it_sees_a_false_death(self):
+        script = Script((Outage(Span(300.0, 400.0)),))
+        world = World(10, script, 2.0)
+        judged = oracle.Oracle(script, 10, 2.0)
+        world.run(290.0, judged.check)
+        # A detector without any evidence.
+        world.judge.look_failed = lambda asked: None
+        world.judge.reports_fail = lambda source, begin: None
+        with self.assertRaisesRegex(oracle.Wrong, "by its own fault for 0"):
+            world.judge.mass = silence.OFF
+            world.run(500.0, judged.check)
+
+    def test_it_sees_a_missed_death(self):
+        script = Script(dead={3: Span(300.0, 9000.0)})
+        world = World(10, script, 2.0)
+        judged = oracle.Oracle(script, 10, 2.0)
+        world.run(200.0, judged.check)
+        world.judge.service_down_time = 1000.0
+        with self.assertRaisesRegex(oracle.Wrong, "3, dead since .* is up"):
+            world.run(1000.0, judged.check)
+
+    def test_it_sees_a_mass_that_was_not_held(self):
+        cut = Cut(Span(300.0, 9000.0), frozenset(range(1, 9)))
+        script = Script(cuts=(cut,))
+        with self.assertRaisesRegex(oracle.Wrong, "not held"):
+            oracle.run(script, 10, 600.0, 2.0, rule=silence.OFF)

@@ -1,0 +1,198 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+
+"""A group, its backend and one observer, by a simulated clock.
+
+Members try to report at fixed intervals of their own. An attempt is taken
+unless the member is dead or cut off, or the backend takes nothing. The
+observer is a member, too; it looks, and tells the detector what its looks
+and its reports came to. Nothing here knows the detector's rules.
+"""
+
+import random
+from typing import NamedTuple
+
+from nova_sg.servicegroup import detector, facts, silence
+
+LIMIT = 60.0
+INTERVAL = 10.0
+# The longest time between two attempts of a member.
+LONGEST = 1.1 * INTERVAL
+HOLD = 2 * LIMIT
+RULE = silence.Rule(0.55, 4, HOLD)
+# The member that is the observer itself.
+ME = 0
+
+
+class Span(NamedTuple):
+    """A time, from begin up to end."""
+
+    begin: float
+    end: float
+
+    def overlap(self, begin, end):
+        return max(0.0, min(self.end, end) - max(self.begin, begin))
+
+
+class Outage(NamedTuple):
+    """The backend takes no reports, and gives no answers if not readable."""
+
+    span: Span
+    readable: bool = False
+
+
+class Cut(NamedTuple):
+    """Members that cannot reach the backend for a while."""
+
+    span: Span
+    members: frozenset
+
+
+class Script(NamedTuple):
+    """What happens to a world."""
+
+    outages: tuple[Outage, ...] = ()
+    cuts: tuple[Cut, ...] = ()
+    #: By member: when it is dead; not the observer.
+    dead: dict[int, Span] = {}
+
+
+class World:
+    """What is true, and what the observer makes of it.
+
+    :param step: seconds between two looks
+    """
+
+    def __init__(self, members, script, step, seed=0, rule=RULE):
+        rng = random.Random(seed)
+        self.names = [f"host{number:06}" for number in range(members)]
+        self.number = {name: n for n, name in enumerate(self.names)}
+        self.phases = [rng.uniform(0, INTERVAL) for _ in range(members)]
+        self.periods = [
+            rng.uniform(0.9, 1.1) * INTERVAL for _ in range(members)
+        ]
+        self.script = script
+        self.step = step
+        self.now = 0.0
+        self.judge = detector.Detector(LIMIT, INTERVAL, rule)
+        #: By member: the last attempt that was taken.
+        self.last = [
+            phase - period
+            for phase, period in zip(self.phases, self.periods, strict=True)
+        ]
+        self.downs: set[int] = set()
+        self._mine = 0.0
+        # Up to when each member's attempts are in `last`.
+        self._tried = list(self.last)
+        # By member: when it cannot report by its own fault.
+        self._away: dict[int, list[Span]] = {}
+        for span, cut in script.cuts:
+            for number in cut:
+                self._away.setdefault(number, []).append(span)
+        for number, span in script.dead.items():
+            self._away.setdefault(number, []).append(span)
+
+    # -- the truth
+
+    def away(self, number):
+        """Return when a member cannot report by its own fault."""
+        return self._away.get(number, ())
+
+    def _taken(self, number, at):
+        return not any(
+            o.span.begin <= at < o.span.end for o in self.script.outages
+        ) and not any(s.begin <= at < s.end for s in self.away(number))
+
+    def _answers(self, at):
+        return not any(
+            o.span.begin <= at < o.span.end and not o.readable
+            for o in self.script.outages
+        ) and not any(s.begin <= at < s.end for s in self.away(ME))
+
+    def _report(self, number):
+        """Bring up to date when a member reported last."""
+        phase, period = self.phases[number], self.periods[number]
+        at = latest = self.now - (self.now - phase) % period
+        # Floats: the same attempt is found with another last digit.
+        while at > self._tried[number] + 0.001:
+            if self._taken(number, at):
+                self.last[number] = at
+                break
+            at -= period
+        self._tried[number] = latest
+
+    # -- the observer
+
+    def run(self, until, check=lambda world, changes: None):
+        """Look until a moment; call check(self, changes) after each look."""
+        while self.now < until:
+            self.now += self.step
+            self._report_mine()
+            if self._answers(self.now):
+                changes = self.judge.look(
+                    self.now, self._facts(), complete=True
+                )
+            else:
+                self.judge.look_failed(self.now)
+                changes = []
+            for change in changes:
+                number = self.number[change.host]
+                if change.now.state == "down":
+                    self.downs.add(number)
+                else:
+                    self.downs.discard(number)
+            check(self, changes)
+
+    def _report_mine(self):
+        phase, period = self.phases[ME], self.periods[ME]
+        at = self._mine - (self._mine - phase) % period + period
+        while at <= self.now:
+            if self._taken(ME, at):
+                self.judge.reports_work("me", at)
+            else:
+                self.judge.reports_fail("me", at)
+            at += period
+        self._mine = self.now
+
+    def _facts(self):
+        now, begin = self.now, self.now - self.step - 2 * LONGEST
+        if any(
+            o.span.begin <= now and o.span.end > begin
+            for o in self.script.outages
+        ):
+            slow = range(len(self.names))
+        else:
+            slow = [
+                number
+                for number, spans in self._away.items()
+                if any(s.begin <= now and s.end > begin for s in spans)
+            ]
+            known = [(self.last[n], self._tried[n]) for n in slow]
+            # Nobody else is in trouble: as quickly as can be.
+            self.last = [
+                now - (now - phase) % period
+                for phase, period in zip(
+                    self.phases, self.periods, strict=True
+                )
+            ]
+            self._tried = self.last.copy()
+            for number, (last, tried) in zip(slow, known, strict=True):
+                self.last[number], self._tried[number] = last, tried
+        for number in slow:
+            self._report(number)
+        new, fact = tuple.__new__, facts.Fact
+        rest = fact("", 0.0)[3:]
+        return [
+            new(fact, (name, now, last, *rest))
+            for name, last in zip(self.names, self.last, strict=True)
+        ]
