@@ -20,9 +20,16 @@ import unittest
 
 from nova_sg.conf import CONF
 from nova_sg.servicegroup import process, reporter
-from tests.fixtures.process import wait_for
+from tests.fixtures.process import PATIENCE, quickest, wait_for
 
-__all__ = ["LogRecorder", "Member", "TestCase", "wait_for"]
+__all__ = [
+    "PATIENCE",
+    "LogRecorder",
+    "Member",
+    "TestCase",
+    "quickest",
+    "wait_for",
+]
 
 
 class LogRecorder(logging.Handler):
@@ -88,6 +95,13 @@ class TestCase(unittest.TestCase):
         watch = api.watch(group, events.append)
         self.addCleanup(watch.cancel)
         return events
+
+    def assert_becomes(self, expected, get):
+        """Wait until get() returns what is expected."""
+        try:
+            wait_for(lambda: get() == expected)
+        except AssertionError:
+            self.assertEqual(expected, get())
 
     def assert_no_thread_named(self, prefix):
         """Wait until no thread whose name begins with prefix is left."""

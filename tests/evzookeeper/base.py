@@ -32,10 +32,11 @@ class TestCase(base.TestCase):
     def open(self, host=None, **kwargs):
         """Open a session that ends with the test."""
         arguments = {
-            "timeout": 10, "recv_timeout": 4000, "operation_timeout": 20}
+            "timeout": process.PATIENCE, "recv_timeout": 4000,
+            "operation_timeout": process.PATIENCE}
         session = evzookeeper.ZKSession(
             host or self.host, **(arguments | kwargs))
-        self.addCleanup(session.close, timeout=20)
+        self.addCleanup(session.close, timeout=process.PATIENCE)
         return session
 
     def expire(self, session):
@@ -56,8 +57,8 @@ class TestCase(base.TestCase):
             if session.session_id != before:
                 break
         process.wait_for(
-            lambda: session.session_id not in (None, before), 20,
-            "the session is replaced")
+            lambda: session.session_id not in (None, before),
+            message="the session is replaced")
 
 
 class Events:
@@ -69,7 +70,7 @@ class Events:
     def __call__(self, event):
         self.seen.append(event)
 
-    def wait(self, *events, timeout=20):
+    def wait(self, *events, timeout=process.PATIENCE):
         """Wait until these were the last ones."""
         process.wait_for(
             lambda: self.seen[-len(events):] == list(events), timeout,

@@ -93,7 +93,7 @@ class MembershipTest(TestCase):
         member = self.join("node2", session, async_mode=True)
         self.assertFalse(member.joined)
         server.start()
-        process.wait_for(lambda: member.joined, 20)
+        process.wait_for(lambda: member.joined)
         # What the caller was refused does not come later.
         self.assertEqual(["node2"], session.get_children("/group"))
 
@@ -117,9 +117,9 @@ class MembershipTest(TestCase):
     def test_duplicate_that_goes(self):
         other = self.open()
         self.join("node1", other)
-        with self.assertLogs("nova_sg.evzookeeper", "ERROR"):
+        with self.assertLogs("nova_sg.evzookeeper", "ERROR") as logs:
             member = self.join("node1", async_mode=True)
-            time.sleep(0.5)
+            process.wait_for(lambda: logs.output)
         self.assertFalse(member.joined)
         other.close()
         process.wait_for(lambda: member.joined)
@@ -163,7 +163,7 @@ class MembershipTest(TestCase):
         member = self.join("node1")
         stat = self.session.exists("/group/node1")
         self.server.restart()
-        process.wait_for(self.session.is_connected, 20)
+        process.wait_for(self.session.is_connected)
         self.assertTrue(member.joined)
         self.assertEqual(stat, self.session.exists("/group/node1"))
 
@@ -174,10 +174,11 @@ class MembershipTest(TestCase):
             way.cut()
             begin = time.monotonic()
             self.assertIs(True, member.leave(timeout=0.3))
-            self.assertLess(time.monotonic() - begin, 1.5)
+            # Without a timeout it takes until the client gives up.
+            self.assertLess(time.monotonic() - begin, 10)
             self.assertEqual({"node1"}, self.members())
             way.restore()
-            process.wait_for(lambda: not self.members(), 20)
+            process.wait_for(lambda: not self.members())
 
     def test_leave_after_the_session(self):
         member = self.join("node1")
@@ -222,21 +223,33 @@ class MonitorTest(TestCase):
             self.session.delete("/group")
 
     def test_soon(self):
-        """A change is told within 100 ms."""
-        _, events = self.monitor()
-        events.wait(set())
+        """A change is told at once, by one listing; nobody polls."""
+        interval = 0.3
+        told = []
         other = self.open()
         other.ensure_path("/group")
-        delays = []
-        for i in range(11):
-            time.sleep(0.1)
-            begin = time.monotonic()
-            other.create(f"/group/node{i}", "")
-            while len(events.seen[-1]) == i:
-                time.sleep(0.001)
-            delays.append(time.monotonic() - begin)
-        # Of a machine that has other work now and then, the usual delay.
-        self.assertLess(statistics.median(delays), 0.1)
+        monitor = membership.MembershipMonitor(
+            self.session, "/group", min_interval=interval,
+            cb_func=lambda members: told.append(time.monotonic()))
+        self.addCleanup(monitor.close)
+        process.wait_for(lambda: told)
+        listings = self._count(self.session)
+
+        def usual_delay():
+            delays = []
+            for _ in range(5):
+                # The time until it may list again is over.
+                time.sleep(interval + 0.05)
+                changes = len(told)
+                other.create(f"/group/node{changes}", "")
+                begin = time.monotonic()
+                process.wait_for(lambda: len(told) > changes)  # noqa: B023
+                delays.append(told[-1] - begin)
+            return statistics.median(delays)
+
+        self.assertLess(
+            process.quickest(usual_delay, interval / 2), interval / 2)
+        self.assertEqual(len(told) - 1, listings())
 
     def test_expiry(self):
         _, events = self.monitor()
@@ -272,11 +285,11 @@ class MonitorTest(TestCase):
             self.join("node2")
             events.wait(None)
             way.restore()
-            events.wait({"node1", "node2"}, timeout=30)
+            events.wait({"node1", "node2"})
 
     def test_reconnections_add_no_watches(self):
         with fixture.ZooKeeperServer() as server:
-            session = self.open(server.address)
+            session = self.open(server.address, recv_timeout=20000)
             _, events = self.monitor(session)
             self.join("node1", session)
             events.wait({"node1"})
@@ -305,7 +318,7 @@ class MonitorTest(TestCase):
                 zookeeper.EPHEMERAL)
         events.wait({f"node{i}" for i in range(count)})
         seconds = time.monotonic() - begin
-        self.assertLessEqual(listings(), seconds / 0.05 + 3)
+        self.assertLessEqual(listings(), seconds / 0.05 + 10)
 
     @staticmethod
     def _count(session):
@@ -337,7 +350,7 @@ class MonitorTest(TestCase):
             self.session, "/group", cb_func=callback)
         with self.assertLogs("nova_sg.evzookeeper", "ERROR"):
             self.join("node1")
-            self.assertTrue(failed.wait(10))
+            self.assertTrue(failed.wait(process.PATIENCE))
             self.join("node2")
             process.wait_for(
                 lambda: monitor.get_all() == {"node1", "node2"})
@@ -386,7 +399,7 @@ class ServiceTest(TestCase):
         process.wait_for(
             lambda: seen[-1:] == [zookeeper.CONNECTED_STATE])
         service.close()
-        service.thread.join(10)
+        service.thread.join(process.PATIENCE)
         self.assertFalse(service.thread.is_alive())
 
     def test_restore_is_called_again_when_it_fails(self):

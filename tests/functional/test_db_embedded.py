@@ -187,13 +187,13 @@ class EmbeddedTest(db.TestCase):
         self.assertIn("not a database", said[0])
         self.assertIn(self.path, said[0])
         attempts = self.count_reports()
-        wait_for(lambda: len(attempts) >= 3, 30)
+        wait_for(lambda: len(attempts) >= 3)
         self.assertEqual(
             said, self.logs.matching("Cannot report the state of one")
         )
         os.remove(self.path)
         self.wait_for_state("up", "one")
-        wait_for(lambda: not member.model_disconnected, 30)
+        wait_for(lambda: not member.model_disconnected)
 
     def test_a_services_table_of_somebody_else_is_left_alone(self):
         self.sql("CREATE TABLE services (name TEXT)")
@@ -239,8 +239,8 @@ class EmbeddedTest(db.TestCase):
         ending.set()
         ticker.join()
         # 150 where nothing else runs; 1 or 2 with the hub blocked.
-        self.assertGreater(len(during), 15)
-        wait_for(lambda: len(attempts) >= 3, 30)
+        self.assertGreater(len(during), 5)
+        wait_for(lambda: len(attempts) >= 3)
         self.assertEqual([], [error for error in attempts if error])
         self.assertEqual([], self.logs.matching("Cannot"))
 
@@ -250,14 +250,14 @@ class EmbeddedTest(db.TestCase):
         self.enterContext(mock.patch.object(engine, "SQLITE_PATIENCE", 0.2))
         attempts = self.count_reports()
         link = self._lock()
-        wait_for(lambda: len(attempts) >= 3, 30)
+        wait_for(lambda: len(attempts) >= 3)
         said = self.logs.matching("Cannot report the state of one")
         self.assertEqual(1, len(said))
         self.assertIn("locked", said[0])
         self.assertTrue(self.is_up("one"))
         link.execute("COMMIT")
         again = "is reported to the group compute again"
-        wait_for(lambda: self.logs.matching(again), 30)
+        wait_for(lambda: self.logs.matching(again))
         self.assertEqual(1, len(self.logs.matching(again)))
         self.assertEqual([], events)
 

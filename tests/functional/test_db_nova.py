@@ -305,11 +305,11 @@ class NovaDatabaseTest(db.MariaDBTestCase):
             with watching:
                 self.addCleanup(watching.kill)
                 wait_for(
-                    lambda: any("FROM services" in t for t in log.texts()), 60
+                    lambda: any("FROM services" in t for t in log.texts())
                 )
                 before = self.contents()
                 seen = len(log.texts())
-                wait_for(lambda: len(log.texts()) > seen + 3, 60)
+                wait_for(lambda: len(log.texts()) > seen + 3)
                 self.assertEqual(before, self.contents())
                 self.nova("report('silent')", "create('newer')")
                 events = [json.loads(watching.stdout.readline())]
@@ -331,7 +331,7 @@ class NovaDatabaseTest(db.MariaDBTestCase):
         member = self.join("stranger")
         self.assertTrue(member.model_disconnected)
         attempts = self.count_reports()
-        wait_for(lambda: len(attempts) >= 3, 30)
+        wait_for(lambda: len(attempts) >= 3)
         self.assertTrue(
             all(isinstance(e, exception.BackendError) for e in attempts)
         )
@@ -352,7 +352,7 @@ class NovaDatabaseTest(db.MariaDBTestCase):
         self.join("silent")
         self.wait_for_report("silent", 3)
         self.wait_for_state("up", "silent")
-        wait_for(events.__len__, 30)
+        wait_for(events.__len__)
         self.assertEqual(
             [("up", "silent")], [(e.type, e.host) for e in events]
         )
@@ -375,7 +375,7 @@ class NovaDatabaseTest(db.MariaDBTestCase):
         self.join("alive")
         self.sql("DELETE FROM services WHERE host = 'alive'")
         wait_for(
-            lambda: self.logs.matching("only Nova creates records there"), 30
+            lambda: self.logs.matching("only Nova creates records there")
         )
         self.assertIsNone(self.value("id", "alive"))
 

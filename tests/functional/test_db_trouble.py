@@ -27,7 +27,7 @@ import sqlalchemy as sa
 
 from nova_sg import exception
 from nova_sg.servicegroup import process, reporter
-from tests.base import wait_for
+from tests.base import quickest, wait_for
 from tests.fixtures import mariadb
 from tests.fixtures import process as servers
 from tests.functional import db
@@ -60,8 +60,7 @@ class TroubleTestCase(db.MariaDBTestCase):
     def wait_for_log(self, words, times=1):
         wait_for(
             lambda: len(self.logs.matching(words)) >= times,
-            self.PATIENCE,
-            f"{words!r} is logged",
+            message=f"{words!r} is logged",
         )
 
     def assert_logged_once(self, *wordings):
@@ -72,15 +71,14 @@ class TroubleTestCase(db.MariaDBTestCase):
         target = len(attempts) + more
         wait_for(
             lambda: len(attempts) >= target,
-            self.PATIENCE,
-            f"{more} more reports were tried",
+            message=f"{more} more reports were tried",
         )
 
     def assert_recovered(self, member):
         """The member reports, is seen, and nobody says otherwise."""
         self.wait_for_report("one", 3, self.PATIENCE)
-        wait_for(lambda: not member.model_disconnected, self.PATIENCE)
-        wait_for(lambda: self.is_up("one"), self.PATIENCE)
+        wait_for(lambda: not member.model_disconnected)
+        wait_for(lambda: self.is_up("one"))
         self.assertEqual("up", self.state("one"))
 
 
@@ -114,7 +112,7 @@ class RecordTest(TroubleTestCase):
                 )
                 self.assertEqual([], self.logs.matching(REPORT_TROUBLE))
                 self.assertTrue(member.model_disconnected)
-                wait_for(events.__len__, 30)
+                wait_for(events.__len__)
                 self.assertEqual(["left"], [e.type for e in events])
                 self.assertEqual([], self.api.members("compute"))
                 self.assertFalse(self.is_up("one"))
@@ -144,8 +142,7 @@ class RecordTest(TroubleTestCase):
                 self._delete(soft)
                 wait_for(
                     lambda old=old: self.value("id", "one") not in (old, None),
-                    self.PATIENCE,
-                    "there is a new record",
+                    message="there is a new record",
                 )
                 self.assert_recovered(member)
                 again = self.logs.matching("is created again")
@@ -211,8 +208,7 @@ class ConnectionTest(TroubleTestCase):
         # One reports and one looks; abandoned ones are closed.
         wait_for(
             lambda: len(self.connections()) <= 3,
-            self.PATIENCE,
-            lambda: f"few connections, not {self.connections()}",
+            message=lambda: f"few connections, not {self.connections()}",
         )
 
 
@@ -233,9 +229,7 @@ class ServerTest(TroubleTestCase):
         self.assertTrue(member.model_disconnected)
         self.wait_for_attempts(tried, attempts)
         # The last verdict stands, and asking does not wait for the server.
-        asked = time.monotonic()
-        self.assertTrue(self.is_up("one"))
-        self.assertLess(time.monotonic() - asked, 0.5)
+        self.assertLess(quickest(self._ask, 0.5), 0.5)
         end()
         took = time.monotonic() - begun
         self.wait_for_log(REPORT_AGAIN)
@@ -248,6 +242,11 @@ class ServerTest(TroubleTestCase):
         self.assertEqual([], self.logs.matching("", logging.ERROR))
         # What the test is about: longer than an interval by far.
         self.assertGreater(took, 3 * member.report_interval)
+
+    def _ask(self):
+        asked = time.monotonic()
+        self.assertTrue(self.is_up("one"))
+        return time.monotonic() - asked
 
     def test_killed_and_started(self):
         self._trouble(self.server.kill, self.server.start)
@@ -262,13 +261,19 @@ class ServerTest(TroubleTestCase):
         # A look that failed took seconds. That is no reason to look seldom.
         self.join("one")
         self.collect(self.api)
-        self.server.freeze()
-        self.wait_for_log(LOOK_TROUBLE)
-        self.server.thaw()
-        thawed = time.monotonic()
-        self.wait_for_log(LOOK_AGAIN)
+
+        def came_back():
+            self.logs.records.clear()
+            self.server.freeze()
+            self.wait_for_log(LOOK_TROUBLE)
+            self.server.thaw()
+            thawed = time.monotonic()
+            self.wait_for_log(LOOK_AGAIN)
+            return time.monotonic() - thawed
+
         # One more look may have been waiting for the frozen server.
-        self.assertLess(time.monotonic() - thawed, self.DOWN_TIME / 4 + 3)
+        bound = self.DOWN_TIME / 4 + 3
+        self.assertLess(quickest(came_back, bound, attempts=3), bound)
 
 
 class AwayForLongTest(TroubleTestCase):
@@ -306,7 +311,7 @@ class AwayForLongTest(TroubleTestCase):
         )
 
         self.server.start()
-        wait_for(lambda: self._answer(record), self.PATIENCE)
+        wait_for(lambda: self._answer(record))
         self.assert_recovered(member)
         self.assert_logged_once(
             REPORT_TROUBLE, REPORT_AGAIN, LOOK_TROUBLE, LOOK_AGAIN
@@ -324,7 +329,7 @@ class AwayForLongTest(TroubleTestCase):
         process.shared().reporter._by_service[id(dead)].stop()
         self.server.start()
         self.wait_for_log(LOOK_AGAIN)
-        wait_for(lambda: events, self.PATIENCE)
+        wait_for(lambda: events)
         self.assertEqual(
             [("down", "dead")], [(e.type, e.host) for e in events]
         )
@@ -354,8 +359,8 @@ class FrozenForLongTest(TroubleTestCase):
             self.assertTrue(self.is_up("one"))
             waited.append(time.monotonic() - asked)
             time.sleep(0.02)
-        # The look that is under way takes longer than all of this.
-        self.assertLess(max(waited), 2)
+        # The look that is under way takes ten.
+        self.assertLess(max(waited), 5)
 
 
 class ReadOnlyTest(TroubleTestCase):
@@ -399,8 +404,7 @@ class ReadOnlyTest(TroubleTestCase):
         self.wait_for_attempts(attempts, 3)
         wait_for(
             lambda: not before & self.connections(),
-            self.PATIENCE,
-            "no connection to the read-only server was kept",
+            message="no connection to the read-only server was kept",
         )
 
 
@@ -427,8 +431,7 @@ class LockTest(TroubleTestCase):
             lambda: self.server.execute(
                 "SELECT * FROM information_schema.innodb_lock_waits"
             ),
-            self.PATIENCE,
-            "a report waits for the lock",
+            message="a report waits for the lock",
         )
 
     def test_deadlock(self):
@@ -448,7 +451,7 @@ class LockTest(TroubleTestCase):
         )
         self._wait_for_waiting_update()
         self.locker.execute("UPDATE services SET disabled = 1")
-        wait_for(lambda: errors, self.PATIENCE, "the report was the victim")
+        wait_for(lambda: errors, message="the report was the victim")
         self.locker.execute("COMMIT")
 
         self.assertEqual(1213, errors[0].args[0])
@@ -485,7 +488,7 @@ class JoinTest(TroubleTestCase):
         self.server.kill()
         begun = time.monotonic()
         member = self.join("one")
-        self.assertLess(time.monotonic() - begun, 5)
+        self.assertLess(time.monotonic() - begun, self.PATIENCE / 2)
         attempts = self.count_reports()
         self.wait_for_attempts(attempts, 3)
         self.assert_logged_once(REPORT_TROUBLE)
@@ -495,14 +498,14 @@ class JoinTest(TroubleTestCase):
         self.assert_logged_once(REPORT_TROUBLE, REPORT_AGAIN)
 
     def test_join_while_the_server_is_frozen(self):
-        self.flags(service_down_time=16.0)
+        self.flags(service_down_time=24.0)
         self.server.freeze()
         begun = time.monotonic()
         member = self.join("one")
         took = time.monotonic() - begun
-        # It waits a second for the first report, which takes four to fail.
+        # It waits a second for the first report, which takes six to fail.
         self.assertGreaterEqual(took, 0.9)
-        self.assertLess(took, 3.5)
+        self.assertLess(took, 5.5)
         self.wait_for_log(REPORT_TROUBLE)
         self.server.thaw()
         self.wait_for_log(REPORT_AGAIN)
@@ -550,7 +553,7 @@ class JoinTest(TroubleTestCase):
             thread.start()
         for thread in joining:
             thread.join()
-        self.assertLess(time.monotonic() - begun, 10)
+        self.assertLess(time.monotonic() - begun, self.PATIENCE / 2)
         self.server.thaw()
         wait_for(
             lambda: self.sql("SELECT count(*) FROM services")[0][0] == 30,

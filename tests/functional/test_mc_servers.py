@@ -65,8 +65,7 @@ class ThreeServersTest(mc.McTestCase):
             server.restart()
             base.wait_for(
                 lambda server=server: self.states_by(server) == expected,
-                30,
-                "the server that came back empty has been told",
+                message="the server that came back empty has been told",
             )
         self.assertEqual(expected, self.states())
 
@@ -79,15 +78,14 @@ class ThreeServersTest(mc.McTestCase):
         away.freeze()
         self.api.force_down("node1", "compute", False)
         away.thaw()
-        base.wait_for(lambda: self.states() == ALL_UP, 30)
+        base.wait_for(lambda: self.states() == ALL_UP)
         base.wait_for(
             lambda: self.states_by(away) == ALL_UP,
-            30,
-            "the server that was away has been told",
+            message="the server that was away has been told",
         )
 
     def test_nothing_is_lost_with_two_of_them(self):
-        self.flags(service_down_time=5.0)
+        self.flags(service_down_time=10.0)
         self.join(*HOSTS, interval=0.1)
         self.wait_for_states(ALL_UP, process.shared())
         observed = self.collect(self.api)
@@ -103,8 +101,7 @@ class ThreeServersTest(mc.McTestCase):
                 lambda before=before: all(
                     at > before[host] + 1 for host, at in reports().items()
                 ),
-                30,
-                "all report to what is left",
+                message="all report to what is left",
             )
             self.assertEqual(ALL_UP, self.states())
             self.assertEqual(HOSTS, self.api.get_all("compute"))
@@ -129,7 +126,7 @@ class ThreeServersTest(mc.McTestCase):
                 member.tick()
             return self.states_by(self.servers[1]) == ALL_UP
 
-        base.wait_for(all_are_back, 30, "all are listed there again")
+        base.wait_for(all_are_back, message="all are listed there again")
 
     def test_force_down_and_forget_with_one_dead(self):
         self.join(*HOSTS)
@@ -144,7 +141,7 @@ class ThreeServersTest(mc.McTestCase):
         )
 
     def test_a_frozen_one_delays_nobody_for_long(self):
-        timeout = 2.0
+        timeout = 3.0
         self.flags(service_down_time=60.0)
         self.flags("memcache", socket_timeout=timeout)
         members = self.join(*HOSTS)
@@ -173,8 +170,8 @@ class ThreeServersTest(mc.McTestCase):
         for worker in workers:
             worker.join()
         self.assertEqual(3 * len(workers), len(took))
-        # One that waited twice would have needed four seconds.
-        self.assertLess(max(took), timeout + 1.5)
+        # Nobody waited twice.
+        self.assertLess(max(took), 2 * timeout)
         self.assertGreater(max(took), timeout * 0.9, "nobody asked it")
         self.assertEqual([], self.logs.matching("Cannot report"))
         frozen.thaw()
@@ -187,27 +184,27 @@ class ThreeServersTest(mc.McTestCase):
                 self.reported_at(raw, host) > before[host] for host in HOSTS
             )
 
-        base.wait_for(used_again, 30, "the thawed server gets reports")
+        base.wait_for(used_again, message="the thawed server gets reports")
 
         def asked_again():
             begun = int(raw.stats()["cmd_get"])
             self._look_and_check()
             return int(raw.stats()["cmd_get"]) > begun
 
-        base.wait_for(asked_again, 30, "the thawed server is asked")
+        base.wait_for(asked_again, message="the thawed server is asked")
 
     def _look_and_check(self):
         self.api.refresh("compute")
         self.assertEqual(HOSTS, self.api.get_all("compute"))
 
     def test_a_fresh_process_is_not_held_up_by_a_frozen_one(self):
-        timeout = 2.0
+        timeout = 3.0
         self.flags("memcache", socket_timeout=timeout)
         self.join(*HOSTS)
         self.servers[0].freeze()
         begun = time.monotonic()
         self.assertEqual(ALL_UP, self.states())
-        self.assertLess(time.monotonic() - begun, timeout + 1.5)
+        self.assertLess(time.monotonic() - begun, 2 * timeout)
 
 
 class ManyServersTest(mc.McTestCase):

@@ -39,22 +39,19 @@ SECONDS = float(os.environ.get("NOVA_SG_SOAK_SECONDS", "15"))
 MEMBERS = 200
 # Seconds.
 INTERVAL = 0.2
-# Twenty-five reports. Nova's defaults allow for six, but at ten seconds each:
-# a machine that is busy with other tests may well stand still for two seconds,
+# Fifty reports. Nova's defaults allow for six, but at ten seconds each: a
+# machine that is busy with other tests may well stand still for some seconds,
 # and a server that failed is left alone for one.
-DOWN_TIME = 5.0
+DOWN_TIME = 10.0
 # At the least; SECONDS may allow for more.
 RESTARTS = 3
-# How many seconds everybody may take to report again, after a restart.
-RECOVERY = 30
+CANNOT_REPORT = "Cannot report the state"
+CANNOT_ASK = "Cannot ask who is up"
 HOSTS = [f"node{number:03}" for number in range(MEMBERS)]
 
 
 class Soak:
     """The same for each backend; a subclass has the backend."""
-
-    # Whether a restart is bound to be trouble.
-    NOTICED = True
 
     def make_server(self):
         """Return the server, configured but not started."""
@@ -104,7 +101,10 @@ class Soak:
         while restarts < RESTARTS or time.monotonic() < end:
             rates.append(self._rate())
             self.server.kill()
-            time.sleep(random.uniform(0.0, 1.5))
+            if restarts:
+                time.sleep(random.uniform(0.0, 1.5))
+            else:
+                self._wait_until_noticed()
             self.server.start()
             restarts += 1
             self._wait_until_all_report(api)
@@ -124,19 +124,14 @@ class Soak:
                 collections.Counter(event.type for event in events),
             )
         with self.subTest("the reports keep to the interval"):
-            # Where nothing else needs the machine it is close to all.
-            self.assertGreater(max(rates), MEMBERS / INTERVAL / 2)
+            # Where nothing else needs the machine it is close to all. More
+            # would be a timer that goes twice.
+            self.assertGreater(max(rates), MEMBERS / INTERVAL / 10)
+            self.assertLess(max(rates), MEMBERS / INTERVAL * 1.6)
         with self.subTest("trouble is told once and its end once"):
-            # Twice as often as it happened would be a busy machine's doing;
-            # a line for each report would be five a second.
-            self._assert_told(
-                "Cannot report the state",
-                "is reported to the group",
-                2 * restarts * MEMBERS,
-            )
-            self._assert_told(
-                "Cannot ask who is up", "says again who is up", 2 * restarts
-            )
+            # Told twice, there would be more of it than ends of it.
+            self._assert_told(CANNOT_REPORT, "is reported to the group")
+            self._assert_told(CANNOT_ASK, "says again who is up")
         with self.subTest("nothing raised"):
             self.assertEqual([], self.raised)
             self.assertEqual([], self.logs.matching("Unexpected"))
@@ -157,12 +152,11 @@ class Soak:
         api.join("first", "compute", base.Member("first", interval=INTERVAL))
         base.wait_for(
             lambda: api.get_all("compute") == ["first"],
-            RECOVERY,
-            "who joined is up",
+            message="who joined is up",
         )
         watch.cancel()
         api.leave("first", "compute")
-        base.wait_for(lambda: self._forget(api), RECOVERY, "it is forgotten")
+        base.wait_for(lambda: self._forget(api), message="it is forgotten")
         process.reset()
         self.assert_no_thread_named("nova-sg-")
 
@@ -195,9 +189,17 @@ class Soak:
 
         base.wait_for(
             all_report,
-            RECOVERY,
-            lambda: f"{len(missing)} do not report, {sorted(missing)[:5]}",
+            message=lambda: (
+                f"{len(missing)} do not report, {sorted(missing)[:5]}"
+            ),
         )
+
+    def _wait_until_noticed(self):
+        for words in (CANNOT_REPORT, CANNOT_ASK):
+            base.wait_for(
+                lambda: self.logs.matching(words),  # noqa: B023
+                message=words,
+            )
 
     def _failures(self):
         return [
@@ -208,18 +210,16 @@ class Soak:
             and record.name != "nova_sg.zookeeper.client"
         ]
 
-    def _assert_told(self, trouble, end, most):
+    def _assert_told(self, trouble, end):
         def count(words):
             return len(self.logs.matching(words))
 
         base.wait_for(
             lambda: count(trouble) == count(end),
-            RECOVERY,
-            lambda: f"{trouble!r}: {count(trouble)}, {end!r}: {count(end)}",
+            message=lambda: (
+                f"{trouble!r}: {count(trouble)}, {end!r}: {count(end)}"
+            ),
         )
-        if self.NOTICED:
-            self.assertGreater(count(trouble), 0)
-        self.assertLessEqual(count(trouble), most)
 
     def _rate(self):
         """Return how many reports a second there are, over a second."""
@@ -239,7 +239,8 @@ class Soak:
             return all(after[kind] <= before[kind] for kind in before)
 
         base.wait_for(
-            all_given_back, 30, lambda: f"{before} before, {after} after"
+            all_given_back,
+            message=lambda: f"{before} before, {after} after",
         )
 
 
@@ -320,9 +321,6 @@ class McSoakTest(Soak, base.TestCase):
 
 
 class ZkSoakTest(Soak, base.TestCase):
-    # Sessions outlive a restart; who asks nothing meanwhile notices nothing.
-    NOTICED = False
-
     def make_server(self):
         server = ZooKeeperServer()
         self.flags(servicegroup_driver="zk")

@@ -24,7 +24,7 @@ from nova_sg import exception, servicegroup, zookeeper
 from nova_sg.servicegroup import process
 from nova_sg.servicegroup.drivers import zk as zk_driver
 from nova_sg.zookeeper import clib
-from tests.base import wait_for
+from tests.base import PATIENCE, wait_for
 from tests.functional import zk
 
 _JARS = "/usr/share/java"
@@ -73,7 +73,7 @@ class GroupTest(zk.ZkTestCase):
         self.api.join("one", "compute", service)
         wait_for(lambda: kinds()[2:] == ["joined"], message="it is back")
         self.zk.delete(f"{self.prefix}/compute/{self.znodes()[0]}")
-        wait_for(lambda: kinds()[3:] == ["down"], message="down is told")
+        wait_for(lambda: kinds()[3:4] == ["down"], message="down is told")
         self.assertEqual(
             "its session with the backend ended", events[-1].reason
         )
@@ -158,7 +158,7 @@ class GroupTest(zk.ZkTestCase):
                 with zk.Poller(self.api, "one") as poller:
                     time.sleep(0.5)
                 self.assertEqual(["up"], poller.states)
-        self.assertEqual(["joined"], [event.type for event in events])
+        self.assert_becomes(["joined"], lambda: [e.type for e in events])
 
 
 class ToolsTest(zk.ZkTestCase):
@@ -195,7 +195,7 @@ class ToolsTest(zk.ZkTestCase):
             "org.apache.zookeeper.ZooKeeperMain",
             *("-server", address, "ls", "/servicegroups/compute"),
         )
-        wait_for(lambda: shell.poll() is not None, 60, "zkCli ends")
+        wait_for(lambda: shell.poll() is not None, message="zkCli ends")
         with open(said) as output:
             line = [x for x in output if x.startswith("[")][-1]
         return [name for name in line.strip("[]\n").split(", ") if name]
@@ -215,7 +215,7 @@ class ToolsTest(zk.ZkTestCase):
         program = self.start_process(
             "-m", "nova_sg.cmd.shell", "--config-file", config, *arguments
         )
-        self.assertEqual(status, program.wait(60), program.output())
+        self.assertEqual(status, program.wait(), program.output())
         return program.output()
 
     def test_agent_and_command_line(self):
@@ -249,14 +249,10 @@ class ToolsTest(zk.ZkTestCase):
         for server in self.ensemble.servers:
             self.assertIn(f"{server.address}: {server.mode}, ", doctor)
         self.assertEqual(1, len(self.znodes()))
-        before = time.monotonic()
         agent.signal(signal.SIGTERM)
-        wait_for(lambda: not self.znodes(), message="its znode is gone")
-        # Not by the end of its session.
-        self.assertLess(
-            time.monotonic() - before, self.RECV_TIMEOUT / 1000 / 2
-        )
         self.assertEqual(0, agent.wait(), agent.output())
+        # Not by the end of its session.
+        self.assertEqual([], self.znodes())
         watch.expect('"left"')
         shown = self.nova_sg(
             config,
@@ -291,10 +287,11 @@ class ToolsTest(zk.ZkTestCase):
             agent.signal(signal.SIGHUP)
             wait_for(
                 lambda: self.znodes() not in (before, []),
-                30,
-                lambda: f"a new session has joined: {agent.output()}",
+                message=lambda: f"a new session joins: {agent.output()}",
             )
-            wait_for(lambda: len(self.znodes()) == 1, 30, "the old one ends")
+            wait_for(
+                lambda: len(self.znodes()) == 1, message="the old one ends"
+            )
         self.assertEqual(["up"], poller.states)
 
 
@@ -350,7 +347,7 @@ class OptionsTest(zk.ZkTestCase):
             "node1",
             environment={"HOME": self.folder},
         )
-        self.assertEqual(2, agent.wait(60))
+        self.assertEqual(2, agent.wait())
         self.assertIn(
             "ZooKeeper at 192.168.2.1:2181,192.168.2.2:2181,"
             "192.168.2.3:2181: no server is connected",
@@ -448,10 +445,15 @@ class HostileTest(zk.ZkTestCase):
             self.assertEqual(["one", "two"], [m.host for m in members])
             self.assertEqual(["compute"], self.api.groups())
             self.api.refresh("compute")
-        for names in foreign.values():
-            for name in names:
-                words = f"Ignored the znode {name!r}:"
-                self.assertEqual(1, len(self.logs.matching(words)), words)
+            for names in foreign.values():
+                for name in names:
+                    words = f"Ignored the znode {name!r}:"
+                    # The watches of several paths keep no order.
+                    wait_for(
+                        lambda: self.logs.matching(words),  # noqa: B023
+                        message=words,
+                    )
+                    self.assertEqual(1, len(self.logs.matching(words)), words)
 
 
 class ManyProcessesTest(zk.ZkTestCase):
@@ -462,7 +464,7 @@ class ManyProcessesTest(zk.ZkTestCase):
         with zk.Poller(self.api, "one") as poller:
             first.kill()
             wait_for(
-                lambda: len(self.znodes()) == 1, 60, "the first one is gone"
+                lambda: len(self.znodes()) == 1, message="the first is gone"
             )
             third = self.start_member("one")
             second.tell("leave")
@@ -488,11 +490,9 @@ class ManyProcessesTest(zk.ZkTestCase):
                     hubs.use_hub()
                 self.join("one")
                 self.join("child")
-                wait_for(
-                    lambda: self.is_up("child") and self.is_up("one"), 30
-                )
+                wait_for(lambda: self.is_up("child") and self.is_up("one"))
                 api = servicegroup.API()
-                wait_for(lambda: "child" in api.get_all("compute"), 30)
+                wait_for(lambda: "child" in api.get_all("compute"))
                 status = 0
             finally:
                 os._exit(status)
@@ -504,7 +504,7 @@ class ManyProcessesTest(zk.ZkTestCase):
                 statuses.append(status)
             return pid
 
-        wait_for(ended, 60, "the child ends")
+        wait_for(ended, 2 * PATIENCE, "the child ends")
         self.assertEqual([0], statuses)
         self.assertEqual(2, [n[:4] for n in self.znodes()].count("one@"))
         self.assertTrue(self.is_up("one"))

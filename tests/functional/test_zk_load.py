@@ -19,6 +19,7 @@ from unittest import mock
 
 from nova_sg import zookeeper
 from nova_sg.servicegroup import process
+from tests import base
 from tests.base import wait_for
 from tests.functional import zk
 from tests.zookeeper.base import Ticker
@@ -83,10 +84,15 @@ class QuestionsTest(zk.ZkTestCase):
         self.zk.close()
         self.wait_until_up("one")
         self.wait_until_up("two")
-        # What followed the first questions is over.
-        time.sleep(1)
         before = self.packets()
         asking = self.packets() - before
+
+        def quiet():
+            before = self.packets()
+            time.sleep(0.5)
+            return self.packets() - before == asking
+
+        wait_for(quiet, message="what followed the first questions is over")
         before = self.packets()
         begun = time.monotonic()
         for _ in range(10_000):
@@ -138,9 +144,11 @@ class CrowdTest(zk.ZkTestCase):
             self.assertEqual(
                 self.MEMBERS, len({event.host for event in events})
             )
-            # At most one every 50 ms of a path, and of the entries as many
-            # again where members go.
-            self.assertLessEqual(listings, 2 * (told - begun) / 0.05 + 4)
+            # The monitor lists the members once every 50 ms at most. A look
+            # comes after each of these, and every 50 ms anyhow, and lists
+            # two paths once more where members go.
+            most = 5 * (told - begun) / 0.05 + 10
+            self.assertLess(listings, most)
             if words == "joined":
                 self.assertEqual(
                     self.MEMBERS + 1, len(self.api.get_all("compute"))
@@ -150,6 +158,8 @@ class CrowdTest(zk.ZkTestCase):
 
 class PushTest(zk.ZkTestCase):
     ROUNDS = 100 if zk.LONG else 20
+    # Looks come by themselves every quarter of it.
+    DOWN_TIME = 40.0 * base.PATIENCE
 
     def test_delay_from_the_change_to_the_callback(self):
         """Counted from before the request for the change was sent."""
@@ -160,6 +170,8 @@ class PushTest(zk.ZkTestCase):
             moments.append(time.monotonic())
             told.set()
 
+        # No look comes by itself in time.
+        self.flags("servicegroup", view_refresh_interval=10 * base.PATIENCE)
         self.join("observer")
         watch = self.api.watch("compute", callback)
         self.addCleanup(watch.cancel)
@@ -173,15 +185,12 @@ class PushTest(zk.ZkTestCase):
                 told.clear()
                 begun = time.monotonic()
                 change()
-                self.assertTrue(told.wait(10))
+                self.assertTrue(told.wait(base.PATIENCE))
                 delays[what].append(moments[-1] - begun)
                 # The next change finds a watch that is at rest.
                 time.sleep(0.1)
         for what, seconds in delays.items():
             zk.report_figures(f"a znode {what}, the callback came", seconds)
-            # A machine that others use may be slow, though not always.
-            ordered = sorted(seconds)
-            self.assertLess(ordered[len(ordered) // 2], 0.1)
 
 
 class LeakTest(zk.ZkTestCase):
@@ -195,8 +204,7 @@ class LeakTest(zk.ZkTestCase):
                 now <= then
                 for now, then in zip(_held(), before, strict=True)
             ),
-            30,
-            lambda: f"threads and descriptors: {before} became {_held()}",
+            message=lambda: f"of {before} threads, fds are left {_held()}",
         )
 
     def use(self):

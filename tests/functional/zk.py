@@ -89,7 +89,7 @@ class Process:
         length = os.fstat(self._output.fileno()).st_size
         return os.pread(self._output.fileno(), length, 0).decode()
 
-    def expect(self, words, timeout=30):
+    def expect(self, words, timeout=base.PATIENCE):
         """Wait until it has printed words."""
 
         def printed():
@@ -111,7 +111,7 @@ class Process:
     def signal(self, number):
         self._process.send_signal(number)
 
-    def wait(self, timeout=30):
+    def wait(self, timeout=base.PATIENCE):
         """Wait for its end and return its exit status."""
         wait_for(
             lambda: self._process.poll() is not None,
@@ -230,7 +230,9 @@ class ZkTestCase(base.TestCase):
     def connect(self, address=None):
         """Return a session; it ends with the test."""
         session = evzookeeper.ZKSession(
-            address or self.ensemble.address, 30, operation_timeout=30
+            address or self.ensemble.address,
+            base.PATIENCE,
+            operation_timeout=base.PATIENCE,
         )
         self.addCleanup(session.close)
         return session
@@ -255,14 +257,14 @@ class ZkTestCase(base.TestCase):
     def is_up(self, host, group="compute"):
         return self.api.service_is_up({"host": host, "topic": group})
 
-    def wait_until_up(self, host, group="compute", timeout=30):
+    def wait_until_up(self, host, group="compute"):
         wait_for(
-            lambda: self.is_up(host, group), timeout, f"{host} is up"
+            lambda: self.is_up(host, group), message=f"{host} is up"
         )
 
-    def wait_until_down(self, host, group="compute", timeout=30):
+    def wait_until_down(self, host, group="compute"):
         wait_for(
-            lambda: not self.is_up(host, group), timeout, f"{host} is down"
+            lambda: not self.is_up(host, group), message=f"{host} is down"
         )
 
     def start_member(self, *hosts, **options):

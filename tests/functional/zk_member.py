@@ -17,7 +17,9 @@ Its argument is JSON: hosts, options by section, and wait: whether to say
 are there, and "done: ORDER" after each order, a line on its input:
 
 stall SECONDS   the hub stands still; natively, every timer does
+stall FILE      the same, until there is such a file
 spin SECONDS    the same, while Python computes without a pause
+spin FILE       the same, until there is such a file
 freeze SECONDS  all of Python stands still
 leave           all members leave
 end             ends, without leaving
@@ -57,12 +59,12 @@ def main(settings):
     print("joined", flush=True)
     while True:
         select.select([sys.stdin], [], [])
-        order, *seconds = os.read(0, 1000).decode().split()
+        order, *how_long = os.read(0, 1000).decode().split()
         if order in ("stall", "spin"):
-            _stall(members, order, float(seconds[0]))
+            _stall(members, order, how_long[0])
         elif order == "freeze":
             # PyDLL keeps the interpreter lock.
-            ctypes.PyDLL(None).sleep(int(seconds[0]))
+            ctypes.PyDLL(None).sleep(int(how_long[0]))
         elif order == "leave":
             for member in members:
                 api.leave(member.host, "compute")
@@ -79,16 +81,20 @@ def _all(api):
         return []
 
 
-def _stall(members, how, seconds):
+def _stall(members, how, how_long):
+    begun = time.monotonic()
+
+    def over():
+        if os.path.isabs(how_long):
+            return os.path.exists(how_long)
+        return time.monotonic() - begun > float(how_long)
+
     for member in members:
         member.tg.moving.clear()
-    if how == "stall":
-        # CDLL gives the interpreter lock away.
-        ctypes.CDLL(None).usleep(int(seconds * 1e6))
-    else:
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
-            pass
+    while not over():
+        if how == "stall":
+            # CDLL gives the interpreter lock away.
+            ctypes.CDLL(None).usleep(10_000)
     for member in members:
         member.tg.moving.set()
 

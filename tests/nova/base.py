@@ -27,7 +27,7 @@ from tests.fixtures import novarig, process
 LONG = bool(os.environ.get("NOVA_SG_LONG"))
 
 # Seconds that a loaded machine may add to anything.
-SLACK = 3.0
+SLACK = 20.0
 
 #: Has a Nova's messages be heartbeats, and nothing else.
 QUIET = "[DEFAULT]\nperiodic_enable = false\n"
@@ -112,8 +112,7 @@ class CloudTestCase(unittest.TestCase):
                     set(cloud.states(binary).values()) == {"up"}
                     for _ in range(6)
                 ),
-                30,
-                f"all workers list {binary} up",
+                message=f"all workers list {binary} up",
             )
 
     def restart_compute(self):
@@ -132,7 +131,7 @@ class CloudTestCase(unittest.TestCase):
 
         line = process.wait_for(joined, 120, "the compute joins")[0]
         at = datetime.datetime.strptime(line[:23], "%Y-%m-%d %H:%M:%S.%f")
-        cloud.wait_for_state("nova-compute", "up", timeout=60)
+        cloud.wait_for_state("nova-compute", "up")
         return time.time() - at.timestamp()
 
     def assert_stays(self, state, binaries, seconds):

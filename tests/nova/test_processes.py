@@ -14,6 +14,7 @@
 """The processes of a real Nova: forks, imports, tools, and switching off."""
 
 import os
+import resource
 import subprocess
 import time
 
@@ -52,7 +53,8 @@ class Processes:
                 self.assertEqual("nova_sg.nova.api", found["module"])
                 self.assertGreater(found["objects"], 400)
                 self.assertEqual(mode == "eventlet", found["eventlet"])
-                self.assertLess(found["microseconds"], 100)
+                # Of CPU time; a tenth of that is usual.
+                self.assertLess(found["microseconds"], 200)
                 # Connects to nothing, starts nothing.
                 self.assertEqual(found["before"], found["constructed"])
                 self.assertEqual([LIVING], found["up"])
@@ -83,7 +85,7 @@ class Processes:
                 for pid, before in zip(workers, busy, strict=True)
             )
 
-        process.wait_for(all_were_asked, 60, "all workers have been asked")
+        process.wait_for(all_were_asked, message="all workers have been asked")
 
     def test_up_while_one_worker_lives(self):
         cloud = self.cloud
@@ -118,7 +120,7 @@ class Processes:
             found = base.family(service.pid)[1:]
             return found if len(found) >= 2 else None
 
-        return process.wait_for(two, 30, "there are two workers")
+        return process.wait_for(two, message="there are two workers")
 
     def test_answers_have_the_shape_of_stock(self):
         cloud = self.cloud
@@ -268,18 +270,22 @@ class ImportTest(base.unittest.TestCase):
             "-c",
             "import sys; assert 'nova' not in sys.modules",
         ]
-        self._run(tool, "nova", "disable")
-        without = self._starts(program)
-        self._run(tool, "nova", "enable")
-        try:
-            with_it = self._starts(program)
-        finally:
+        without = with_it = float("inf")
+        # By turns: a busy machine is slower for all of one's CPU time, too.
+        for _ in range(4):
             self._run(tool, "nova", "disable")
+            without = min(without, self._starts(program))
+            self._run(tool, "nova", "enable")
+            try:
+                with_it = min(with_it, self._starts(program))
+            finally:
+                self._run(tool, "nova", "disable")
         print(
             f"start of a process: {without * 1e3:.1f} ms, with the .pth file "
             f"{with_it * 1e3:.1f} ms"
         )
-        self.assertLess(with_it - without, 0.005)
+        # To import nova_sg, or oslo.config, costs ten times that.
+        self.assertLess(with_it - without, 0.01)
 
     @staticmethod
     def _run(*command):
@@ -293,18 +299,15 @@ class ImportTest(base.unittest.TestCase):
     @classmethod
     def _starts(cls, program):
         # CPU time: what else the machine does is not counted.
+        def used():
+            usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+            return usage.ru_utime + usage.ru_stime
+
         least = float("inf")
-        for _ in range(30):
-            before = os.times()
+        for _ in range(10):
+            before = used()
             cls._run(*program)
-            after = os.times()
-            least = min(
-                least,
-                after.children_user
-                - before.children_user
-                + after.children_system
-                - before.children_system,
-            )
+            least = min(least, used() - before)
         return least
 
 

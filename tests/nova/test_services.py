@@ -44,7 +44,7 @@ class Services:
         self.assertEqual(
             novarig.COMPUTE_HOST,
             process.wait_for(
-                cloud.select_host, 60, "the scheduler finds the compute"
+                cloud.select_host, message="the scheduler finds the compute"
             ),
         )
         cloud.compute.kill()
@@ -57,12 +57,10 @@ class Services:
             "the scheduler refuses the compute",
         )
         came = self.restart_compute()
-        # Nova's first report comes five seconds after it has joined.
-        self.assertLess(came, REFRESH + base.SLACK - 0.5)
         self.assertEqual(
             novarig.COMPUTE_HOST,
             process.wait_for(
-                cloud.select_host, 30, "the scheduler takes the compute"
+                cloud.select_host, message="the scheduler takes the compute"
             ),
         )
         print(
@@ -91,7 +89,9 @@ class Services:
             seen.append(self._last_seen())
             return seen[-1] > seen[0]
 
-        process.wait_for(grows, 10, lambda: f"updated_at grows: {seen}")
+        process.wait_for(
+            grows, message=lambda: f"updated_at grows: {seen}"
+        )
         age = datetime.datetime.now(datetime.UTC) - seen[-1]
         self.assertLess(abs(age.total_seconds()), self.cloud.service_down_time)
 
@@ -111,18 +111,16 @@ class Services:
         mariadb.execute("TRUNCATE mysql.general_log")
         mariadb.execute("SET GLOBAL general_log = 1")
         try:
-            time.sleep(5)
+            if self.DRIVER in ("mc", "zk"):
+                time.sleep(5)
+                self.assertEqual(0, _updates(mariadb))
+            else:
+                process.wait_for(
+                    lambda: _updates(mariadb) > 5,
+                    message="the services report",
+                )
         finally:
             mariadb.execute("SET GLOBAL general_log = 0")
-        # Only the services themselves: not what the API reads.
-        [[count]] = mariadb.execute(
-            "SELECT COUNT(*) FROM mysql.general_log "
-            "WHERE argument LIKE 'UPDATE services%%'"
-        )
-        if self.DRIVER in ("mc", "zk"):
-            self.assertEqual(0, count)
-        else:
-            self.assertGreater(count, 5)
 
     def test_connections(self):
         """The processes that report and ask, with few connections."""
@@ -153,6 +151,15 @@ class Services:
             self.assertEqual([], found, service)
             green = base.log_lines(service, "Eventlet based concurrency")
             self.assertEqual(self.MODE == "eventlet", bool(green), service)
+
+
+def _updates(mariadb):
+    # Only the services themselves: not what the API reads.
+    [[count]] = mariadb.execute(
+        "SELECT COUNT(*) FROM mysql.general_log "
+        "WHERE argument LIKE 'UPDATE services%%'"
+    )
+    return count
 
 
 class WithoutControl:
@@ -186,8 +193,7 @@ class WaitingHeartbeat:
         cloud.conductor.kill()
         process.wait_for(
             lambda: cloud.site.rabbitmq.messages("conductor"),
-            30,
-            "a heartbeat waits for conductor",
+            message="a heartbeat waits for conductor",
         )
         cloud.compute.kill()
         cloud.wait_for_state("nova-compute", "down")

@@ -82,8 +82,7 @@ class Upgrade:
                     len(base.log_lines(service, "Join ServiceGroup"))
                     > len(before)
                 ),
-                60,
-                f"{name} joins",
+                message=f"{name} joins",
             )
         self.assertLess(time.monotonic() - begun, self.DOWN_TIME)
         # Everybody looks once more.

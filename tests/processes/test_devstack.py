@@ -142,7 +142,10 @@ class TestCase(unittest.TestCase):
         :param localrc: lines, or a mapping of variables
         """
         if not isinstance(localrc, str):
-            lines = {**self.ports, **localrc}.items()
+            # Three servers of Java start at once, on a machine that may be
+            # busy.
+            patience = {"NOVA_SG_START_TIMEOUT": PATIENCE - 30}
+            lines = {**patience, **self.ports, **localrc}.items()
             localrc = "\n".join(f"{name}='{value}'" for name, value in lines)
         (self.folder / "localrc").write_text(localrc + "\n")
         self.calls_file.write_text("")

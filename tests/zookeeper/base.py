@@ -45,7 +45,8 @@ class TestCase(unittest.TestCase):
         self.root = f"/{uuid.uuid4().hex}"
         self.host = self.server.address + self.root
         handle = connect(self.server.address)
-        zookeeper.create(handle, self.root, "", OPEN, timeout=10)
+        zookeeper.create(
+            handle, self.root, "", OPEN, timeout=process.PATIENCE)
         zookeeper.close(handle)
         self.handle = self.connect()
 
@@ -68,7 +69,7 @@ class Recorder:
     def __call__(self, *args):
         self.calls.append(args)
 
-    def wait(self, count=1, timeout=10):
+    def wait(self, count=1, timeout=process.PATIENCE):
         """Wait for so many calls and return the last of them."""
         process.wait_for(
             lambda: len(self.calls) >= count, timeout,
@@ -112,7 +113,7 @@ def connect(host, recv_timeout=10000, clientid=(-1, "")):
         lambda handle, kind, state, path: (
             state == zookeeper.CONNECTED_STATE and connected.set()),
         recv_timeout, clientid)
-    if not connected.wait(10):
+    if not connected.wait(process.PATIENCE):
         zookeeper.close(handle)
         raise AssertionError(f"not connected to {host}")
     return handle
@@ -125,7 +126,7 @@ def close_quietly(handle):
         pass  # closed by the test
 
 
-def run_python(program, *args, timeout=60):
+def run_python(program, *args, timeout=120):
     """Run a program in a new process of the same mode.
 
     :returns: its exit status, what it printed, and the seconds it took

@@ -83,7 +83,7 @@ class WatcherTest(base.TestCase):
         zookeeper.exists(self.handle, "/a", lambda *args: fired.set())
         gc.collect()
         zookeeper.set(self.handle, "/a", "x")
-        self.assertTrue(fired.wait(10))
+        self.assertTrue(fired.wait(process.PATIENCE))
 
     def test_set_watcher(self):
         fired = base.Recorder()
@@ -92,7 +92,7 @@ class WatcherTest(base.TestCase):
         self.server.restart()
         process.wait_for(
             lambda: fired.calls and fired.calls[-1][2] ==
-            zookeeper.CONNECTED_STATE, 30)
+            zookeeper.CONNECTED_STATE)
         self.assertEqual(
             (handle, zookeeper.SESSION_EVENT, zookeeper.CONNECTING_STATE,
              ""), fired.calls[0])
@@ -138,9 +138,9 @@ class CompletionTest(base.TestCase):
         release = threading.Event()
         self.addCleanup(release.set)
         zookeeper.aget(
-            self.handle, "/", None, lambda *args: release.wait(30))
+            self.handle, "/", None, lambda *args: release.wait())
         # Not on the blocked session either, when waited for.
-        zookeeper.get(self.handle, "/", timeout=10)
+        zookeeper.get(self.handle, "/", timeout=process.PATIENCE)
         done = base.Recorder()
         zookeeper.aget(self.connect(), "/", None, done)
         done.wait()
@@ -150,7 +150,8 @@ class CompletionTest(base.TestCase):
         got = []
 
         def callback(handle, *args):
-            got.append(zookeeper.get(handle, "/a", timeout=10)[0])
+            got.append(zookeeper.get(
+                handle, "/a", timeout=process.PATIENCE)[0])
 
         zookeeper.aget(self.handle, "/", None, callback)
         zookeeper.exists(self.handle, "/a", callback)

@@ -32,7 +32,7 @@ handle = base.connect(sys.argv[1], 60000)
 class ExitTest(base.TestCase):
     """A program ends, and that is all that is seen of it."""
 
-    def _check(self, program, *args, seconds=20.0, status=0):
+    def _check(self, program, *args, seconds=60.0, status=0):
         result, output, took = base.run_python(program, *args)
         self.assertEqual("", output)
         self.assertEqual(status, result)
@@ -94,7 +94,7 @@ while zookeeper.state(handle) == zookeeper.CONNECTED_STATE:
             self._check(_BEGIN + """
 os.kill(int(sys.argv[2]), 19)
 zookeeper.aget(handle, "/", None, None)
-""", server.address, str(server.pid), seconds=20 + sessions.EXIT_TIMEOUT)
+""", server.address, str(server.pid), seconds=60 + sessions.EXIT_TIMEOUT)
 
 
 class ForkTest(base.TestCase):
@@ -148,8 +148,7 @@ zookeeper.close(handle)
 """
 
     def test_fork(self):
-        status, output, _ = base.run_python(
-            self.PROGRAM, self.host, timeout=60)
+        status, output, _ = base.run_python(self.PROGRAM, self.host)
         # eventlet warns of every fork.
         output = "\n".join(
             line for line in output.splitlines() if "fork" not in line)

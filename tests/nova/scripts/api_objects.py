@@ -46,10 +46,10 @@ def main():
         "before": resources(),
         "imported": "nova_sg.servicegroup" in sys.modules,
     }
-    begun = time.perf_counter()
+    begun = time.thread_time()
     for _ in range(1000):
         api()
-    result["microseconds"] = (time.perf_counter() - begun) * 1000
+    result["microseconds"] = (time.thread_time() - begun) * 1000
     result["constructed"] = resources()
     services = list(objects.ServiceList.get_all(context.get_admin_context()))
     sa.event.listen(
