@@ -12,13 +12,12 @@
 
 """nova-sg-agent: joins a group for this host and reports its state."""
 
-import os
-import signal
 import sys
 
+from nova_sg.cmd import entry
+
 # Until the launcher takes over there is nothing to leave.
-for signo in (signal.SIGINT, signal.SIGTERM):
-    signal.signal(signo, lambda *_: os._exit(0))
+entry.end_quietly(0)
 
 # Before anything else is imported.
 from nova_sg import monkey_patch  # noqa: E402

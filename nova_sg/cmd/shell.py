@@ -23,7 +23,7 @@ import sys
 from cliff import app, commandmanager, complete, help
 
 from nova_sg import config, exception, servicegroup, version
-from nova_sg.cmd import doctor
+from nova_sg.cmd import doctor, entry
 from nova_sg.servicegroup import process
 
 PROG = "nova-sg"
@@ -83,6 +83,8 @@ class Shell(app.App):
             logging.getLogger("alembic").setLevel(logging.WARNING)
 
     def prepare_to_run_command(self, cmd) -> None:
+        # From here on there is something to tidy up.
+        entry.raise_again()
         # Help is for those, too, whose configuration is wrong.
         if not isinstance(
             cmd, (help.HelpCommand, complete.CompleteCommand, doctor.Doctor)
@@ -126,12 +128,14 @@ class Shell(app.App):
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; return the exit status."""
-    # So that connections are closed and no half line is left behind.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    entry.end_quietly()
     try:
         status = Shell().run(sys.argv[1:] if arguments is None else arguments)
     except SystemExit as error:
         status = error.code
+    except KeyboardInterrupt:
+        status = 128 + signal.SIGINT
+    entry.end_quietly()
     try:
         # What cannot be written at exit would be a traceback.
         if sys.stdout is not None and not sys.stdout.closed:

@@ -33,7 +33,7 @@ from tests.fixtures import watchdog
 from tests.fixtures.process import wait_for
 
 #: Seconds for what should take one: this machine may be busy.
-PATIENCE = 60
+PATIENCE = 120
 
 #: In the configurations of these tests: it must never be seen.
 PASSWORD = "Tr0ub4dor-s3cret"

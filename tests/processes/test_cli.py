@@ -20,6 +20,7 @@ import os
 import re
 import signal
 import subprocess
+import time
 
 import yaml
 
@@ -658,6 +659,33 @@ class WaitTest(base.TestCase):
                 self.assertEqual(
                     (status, "", ""), (result.status, result.out, result.err)
                 )
+
+    def test_a_signal_at_any_moment_of_the_start(self):
+        for signo in (signal.SIGINT, signal.SIGTERM):
+            for pause in (0, 0.1, 0.2, 0.3, 0.5, 0.8):
+                with self.subTest(signo, pause=pause):
+                    waiting = self.start(
+                        "nova-sg", "wait", "two", "--for", "up"
+                    )
+                    # Python needs a moment before it runs what is ours.
+                    wait_for(
+                        lambda pid=waiting.pid: catches_sigterm(pid),
+                        base.PATIENCE,
+                    )
+                    # What happens in between is not known: that is tested.
+                    time.sleep(pause)
+                    result = self.finish(waiting, signo)
+                    self.assertEqual(
+                        (128 + signo, "", ""),
+                        (result.status, result.out, result.err),
+                    )
+
+
+def catches_sigterm(pid):
+    """Whether a process handles SIGTERM."""
+    with open(f"/proc/{pid}/status") as status:
+        caught = re.search(r"^SigCgt:\s*(\w+)", status.read(), re.M)[1]
+    return bool(int(caught, 16) >> (signal.SIGTERM - 1) & 1)
 
 
 def open_files(pid):

@@ -1,0 +1,69 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Where the programs begin, and what a signal does before they are ready.
+
+Python raises KeyboardInterrupt wherever it is, also in the middle of an
+import, and prints where that was. Nobody who presses Ctrl-C wants to read
+that: until a program has something to tidy up, a signal just ends it. So this
+module imports next to nothing.
+"""
+
+import os
+import signal
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+def end_quietly(status: int | None = None) -> None:
+    """Have SIGINT and SIGTERM end the process at once, from now on.
+
+    A signal that is ignored, as SIGINT is in the background, stays so.
+
+    :param status: the exit status; None: what the shell makes of the signal
+    """
+
+    def end(signo, frame):
+        os._exit(128 + signo if status is None else status)
+
+    _handle(end, end)
+
+
+def raise_again() -> None:
+    """Have them raise KeyboardInterrupt and SystemExit: there is work."""
+
+    def leave(signo, frame):
+        raise SystemExit(128 + signo)
+
+    _handle(signal.default_int_handler, leave)
+
+
+def _handle(*handlers) -> None:
+    for signo, handler in zip(SIGNALS, handlers, strict=True):
+        if signal.getsignal(signo) != signal.SIG_IGN:
+            signal.signal(signo, handler)
+
+
+def shell() -> int:
+    """nova-sg."""
+    end_quietly()
+    from nova_sg.cmd import shell
+
+    return shell.main()
+
+
+def execute() -> int:
+    """nova-sg-exec."""
+    end_quietly()
+    from nova_sg.cmd import execute
+
+    return execute.main()
