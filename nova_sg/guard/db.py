@@ -38,6 +38,10 @@ CRASHED = -1_000_000_000
 # a part of what they measure.
 SLACK, DRIFT = 0.005, 0.0005
 
+# What most of the time to import PyMySQL goes into. It needs that for one way
+# to prove a password, where neither TLS nor the server's memory helps.
+_HEAVY = "cryptography"
+
 # Nova's own column knows whole seconds, to which times are rounded.
 _MYSQL = """
 UPDATE services SET report_count = %s WHERE id = %s AND deleted = 0
@@ -55,7 +59,7 @@ julianday('now') - ? / 86400e6
 def withdraw(will: dict) -> bool:
     """Mark the member's record; return whether it was still the process's.
 
-    :raises Exception: whatever the database library does
+    :raises Exception: whatever the database library raises
     """
     connection = _connect(will)
     try:
@@ -88,5 +92,20 @@ def _connect(will: dict):
             read_timeout=patience,
             write_timeout=patience,
         )
-    library = importlib.import_module(name)
-    return library.connect(*will["arguments"], **keywords)
+    try:
+        return _library(name).connect(*will["arguments"], **keywords)
+    except RuntimeError:
+        # This way of proving a password takes more.
+        for module in list(sys.modules):
+            if module.partition(".")[0] in (name, _HEAVY):
+                del sys.modules[module]
+        return importlib.import_module(name).connect(
+            *will["arguments"], **keywords
+        )
+
+
+def _library(name: str):
+    """Import a library, but not what it can nearly always do without."""
+    if name not in sys.modules:
+        sys.modules.setdefault(_HEAVY, None)
+    return importlib.import_module(name)

@@ -78,7 +78,8 @@ _FOLLOW = {
     for figure in ("", ": behind", ": CPU", ": bytes", ": lists seen")
 }
 _STALL = {"session of 1 s after a stall of 2.5 s"}
-_OURS = _ALL | _BY_NAME | _OBSERVER | _IN_MEMORY
+_CRASH = {"a crash seen, beside a guard", "a crash seen, by silence"}
+_OURS = _ALL | _BY_NAME | _OBSERVER | _IN_MEMORY | _CRASH
 
 EXPECTED = {
     ("nova_sg db", "SQLite"): _OURS | _AT_HAND,

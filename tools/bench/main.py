@@ -41,6 +41,9 @@ _FULL = operations.Sizes(
     pace=1000.0,
     stall=9.0,
     session=4.0,
+    # Three rounds: fifty in all.
+    kills=17,
+    silence=10.0,
 )
 _QUICK = operations.Sizes(
     seconds=0.05,
@@ -50,6 +53,8 @@ _QUICK = operations.Sizes(
     pace=200.0,
     stall=2.5,
     session=1.0,
+    kills=2,
+    silence=2.5,
 )
 
 

@@ -17,6 +17,7 @@ Adding an operation is a function here, and a method of the contenders.
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -42,6 +43,10 @@ class Sizes(NamedTuple):
     #: session that should outlive it.
     stall: float
     session: float
+    #: Members that are killed beside a guard, one after the other; and
+    #: service_down_time for those who have none.
+    kills: int
+    silence: float
 
 
 class Operations:
@@ -80,6 +85,7 @@ class Operations:
         for group in self._hosts:
             yield from self.who_is_up(group)
         yield from self.memory()
+        yield from self.crash()
 
     def api(self) -> Iterator[rows.Row]:
         timing = self._repeat(self._contender.make_api)
@@ -185,6 +191,22 @@ class Operations:
         yield self._row(
             f"memory a membership, reporter of {many}", kept / many, "bytes"
         )
+
+    def crash(self) -> Iterator[rows.Row]:
+        for name, guard, kills, down_time in (
+            ("a crash seen, beside a guard", True, self._sizes.kills, None),
+            ("a crash seen, by silence", False, 1, self._sizes.silence),
+        ):
+            seconds = self._contender.crash(guard, kills, down_time)
+            if seconds is None:
+                continue
+            ordered = sorted(seconds)
+            yield self._row(
+                name,
+                statistics.median(ordered) * 1e3,
+                "ms",
+                note=self._contender.crash_note(guard, down_time),
+            )
 
     def _repeat(self, call) -> measure.Timing:
         return measure.repeat(call, self._sizes.seconds, self._server)

@@ -85,6 +85,20 @@ class Contender(abc.ABC):
         """List a group from memory; return how many members it has."""
         return None
 
+    def crash(
+        self, guard: bool, kills: int, down_time: float | None
+    ) -> list[float] | None:
+        """Kill members; return the seconds until each was seen down.
+
+        :param guard: whether there is one beside each
+        :param down_time: service_down_time; None: too long to matter
+        """
+        return None
+
+    def crash_note(self, guard: bool, down_time: float | None) -> str:
+        """Return what has to be said about that."""
+        return ""
+
     def observer(
         self, group: str, hosts: Sequence[str]
     ) -> Callable[[], Any] | None:

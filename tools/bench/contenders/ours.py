@@ -21,6 +21,7 @@ from typing import Any
 
 import sqlalchemy
 
+from bench import victims
 from bench.contenders import base, client
 from nova_sg import evzookeeper, servicegroup, zookeeper
 from nova_sg.conf import CONF
@@ -28,6 +29,11 @@ from nova_sg.db import engine, schema
 from nova_sg.servicegroup import process
 from nova_sg.servicegroup.drivers import base as drivers
 from nova_sg.znodes import names
+
+#: view_refresh_interval of an observer that is to see a crash soon.
+LOOK = 0.2
+#: recv_timeout of a member whose crash is to be seen by it: the default.
+CRASH_SESSION = 4000
 
 
 class _NovaSg(base.Contender):
@@ -48,6 +54,7 @@ class _NovaSg(base.Contender):
         CONF.set_override("service_down_time", base.DOWN_TIME)
         # A look is measured by itself, and not in passing.
         CONF.set_override("view_refresh_interval", 3600, "servicegroup")
+        self._where = where
         self.configure(where)
         self._api = servicegroup.API()
 
@@ -68,6 +75,47 @@ class _NovaSg(base.Contender):
     def is_up_by_name(self, group: str, host: str) -> Callable[[], bool]:
         member = {"host": host, "topic": group}
         return lambda: self._api.service_is_up(member)
+
+    def crash(
+        self, guard: bool, kills: int, down_time: float | None
+    ) -> list[float] | None:
+        group = f"crash-{'guard' if guard else 'silence'}"
+        process.reset()
+        CONF.set_override("view_refresh_interval", LOOK, "servicegroup")
+        times = {
+            "service_down_time": down_time or base.DOWN_TIME,
+            "report_interval": (down_time or base.DOWN_TIME) / 5,
+        }
+        for name, value in times.items():
+            CONF.set_override(name, value)
+        job = {
+            "module": "ours",
+            "class": type(self).__name__,
+            "where": self._where,
+            "group": group,
+            "mode": "eventlet" if base.is_green() else "threads",
+            "options": {
+                "DEFAULT": times,
+                "servicegroup": {"crash_guard": guard},
+                **self.victim_options(guard),
+            },
+        }
+        api = servicegroup.API()
+        found: list[float] = []
+        with victims.Victims(job) as crowd:
+            for host in base.names(group, kills):
+                found += victims.seen_after(crowd, api, group, [host])
+        return found
+
+    def victim_options(self, guard: bool) -> dict[str, dict[str, Any]]:
+        """Return the options that the driver needs for that, by section."""
+        return {}
+
+    def crash_note(self, guard: bool, down_time: float | None) -> str:
+        looks = f"the observer looks every {LOOK:g} s"
+        if down_time is None:
+            return looks
+        return f"{looks}; service_down_time is {down_time:g} s"
 
     def ask(self, group: str, hosts: Sequence[str]) -> Callable[[], int]:
         def ask() -> int:
@@ -172,6 +220,16 @@ class Zk(_NovaSg):
         for _ in range(2 * count):
             done.acquire()
         return hosts
+
+    def victim_options(self, guard: bool) -> dict[str, dict[str, Any]]:
+        # By its session's end, the default; or not by that.
+        timeout = client.SESSION * 1000 if guard else CRASH_SESSION
+        return {"zookeeper": {"recv_timeout": timeout}}
+
+    def crash_note(self, guard: bool, down_time: float | None) -> str:
+        if guard:
+            return "the observer is told"
+        return f"the observer is told; recv_timeout is {CRASH_SESSION} ms"
 
     def reporters(self, group: str, count: int) -> list[Callable]:
         made = super().reporters(group, count)
