@@ -25,13 +25,17 @@ import time
 from cliff import command
 
 from nova_sg import exception
-from nova_sg.cmd import members
+from nova_sg.actions import outlets
+from nova_sg.cmd import actions, members
 from nova_sg.conf import CONF
 from nova_sg.servicegroup import detector, events, view
 
 
 class Watch(command.Command):
-    """Print a line for every event of a group, until interrupted."""
+    """Print a line for every event of a group, until interrupted.
+
+    With --exec or --webhook, or the options of [events], also act upon it.
+    """
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
@@ -43,6 +47,7 @@ class Watch(command.Command):
             default="text",
             help="One line of text, or one JSON object, an event.",
         )
+        actions.add_arguments(parser)
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> int:
@@ -52,15 +57,20 @@ class Watch(command.Command):
         coming: queue.SimpleQueue = queue.SimpleQueue()
         for signo in (signal.SIGINT, signal.SIGTERM):
             signal.signal(signo, lambda *_: coming.put(None))
+        acting = actions.make_engine(parsed_args, self.app.api)
         watch = self.app.api.watch(
             parsed_args.group or CONF.topic, coming.put
         )
         write = _json if parsed_args.format == "json" else _text
         try:
             while (event := coming.get()) is not None:
+                if acting is not None:
+                    acting.put(event)
                 print(write(event), file=self.app.stdout, flush=True)
         finally:
             watch.cancel()
+            if acting is not None:
+                acting.close(CONF.events.time_limit)
         return 0
 
 
@@ -72,10 +82,7 @@ def _text(event: events.Event) -> str:
 
 
 def _json(event: events.Event) -> str:
-    fields = event._asdict()
-    for name in ("at", "last_seen"):
-        fields[name] = members.iso(fields[name])
-    return json.dumps(fields)
+    return json.dumps(outlets.as_dict(event))
 
 
 class Wait(members.OfMember):
@@ -96,7 +103,7 @@ class Wait(members.OfMember):
         parser.add_argument(
             "--timeout",
             metavar="S",
-            type=_seconds,
+            type=actions.seconds,
             help="Give up after so many seconds (default: never).",
         )
         return parser
@@ -132,15 +139,3 @@ class Wait(members.OfMember):
                 )
                 return 1
             time.sleep(min(pause, left))
-
-
-def _seconds(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value < float("inf"):
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not a number of seconds, 0 or more"
-        )
-    return value

@@ -32,6 +32,9 @@ DOWN = "down"
 LEFT = "left"
 HELD = "held"
 
+#: The reason and the cause of an event of somebody who is no longer a member.
+REMOVED = "removed", "removed"
+
 
 class Event(NamedTuple):
     """Something happened to a member."""
@@ -50,6 +53,8 @@ class Event(NamedTuple):
     last_seen: datetime.datetime | None
     #: Why, in words.
     reason: str
+    #: The same in one word: the verdict's cause, or "removed".
+    cause: str = ""
 
 
 def change(

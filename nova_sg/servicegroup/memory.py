@@ -200,7 +200,12 @@ class Memory:
         return self._detector.explain(host, verdict, time.monotonic())
 
     def event(
-        self, kind: str, host: str, known: detector.Known, reason: str
+        self,
+        kind: str,
+        host: str,
+        known: detector.Known,
+        reason: str,
+        cause: str,
     ) -> events.Event:
         """Make an event of a member of this group."""
         return events.Event(
@@ -212,4 +217,5 @@ class Memory:
             at=datetime.datetime.now(datetime.UTC),
             last_seen=known.last_seen,
             reason=reason,
+            cause=cause,
         )

@@ -339,12 +339,14 @@ class GroupView(memory.Memory):
         told = []
         for host, was, verdict, known in changes:
             if verdict is None:
-                told.append(self.event(events.LEFT, host, known, "removed"))
+                gone = events.LEFT, host, known
+                told.append(self.event(*gone, *events.REMOVED))
                 continue
             kind = events.change(was, verdict)
             if kind is not None:
                 reason = self._detector.explain(host, verdict, now)
-                told.append(self.event(kind, host, known, reason))
+                cause = verdict.cause
+                told.append(self.event(kind, host, known, reason, cause))
         self.looking.happened(event.type for event in told)
         for watch in self._watches:
             for event in told:

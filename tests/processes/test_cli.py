@@ -500,6 +500,7 @@ class WatchTest(base.TestCase):
         now = datetime.datetime.now(datetime.UTC)
         self.assertLess(abs((now - at).total_seconds()), base.PATIENCE)
         self.assertRegex(event.pop("reason"), "^last report .* ago, allowed")
+        self.assertEqual("silent", event.pop("cause"))
         self.assertEqual(
             {
                 "type": "joined",

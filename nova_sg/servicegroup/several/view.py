@@ -284,13 +284,13 @@ class SeveralView:
             kind = events.change(was and was[0], verdict)
             if old is not None and kind is not None and known[host]:
                 reason = view.explain(host, verdict)
-                changes.append(view.event(kind, host, known[host], reason))
+                told = kind, host, known[host], reason, verdict.cause
+                changes.append(view.event(*told))
         for host in (old or {}).keys() - new.keys():
             view = old[host][1]
             if self._known[host]:
-                changes.append(
-                    view.event(events.LEFT, host, self._known[host], "removed")
-                )
+                told = events.LEFT, host, self._known[host]
+                changes.append(view.event(*told, *events.REMOVED))
         self._told, self._known = new, known
         for watch in self._watches:
             for change in changes:

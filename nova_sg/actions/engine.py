@@ -1,0 +1,230 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The threads that act upon events."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from oslo_log import log as logging
+
+from nova_sg import exception, servicegroup, threads
+from nova_sg.actions import schedule
+from nova_sg.servicegroup import detector, events
+
+LOG = logging.getLogger(__name__)
+
+
+class Failed(Exception):
+    """An attempt to act did not succeed; the text says why."""
+
+
+class Outlet(Protocol):
+    """A way to act."""
+
+    #: What it is, for people.
+    name: str
+
+    def act(self, job: schedule.Job) -> None:
+        """Do it, within the time limit.
+
+        :raises Failed: it did not work
+        """
+
+
+class Engine:
+    """Acts upon events, by all of its outlets.
+
+    :param outlets: each has a schedule of its own: none waits for another
+    :param make_schedule: makes one
+    :param parallel: jobs of one outlet at the same time
+    :param confirm: whether a member is still down; None: nobody can say now
+    """
+
+    def __init__(
+        self,
+        outlets: Sequence[Outlet],
+        make_schedule: Callable[[], schedule.Schedule],
+        parallel: int,
+        confirm: Callable[[str, str], bool | None],
+    ) -> None:
+        self._lanes = [
+            _Lane(outlet, make_schedule(), parallel, confirm)
+            for outlet in outlets
+        ]
+
+    def put(self, event: events.Event) -> None:
+        """Have an event acted upon, soon."""
+        for lane in self._lanes:
+            lane.put(event)
+
+    def close(self, patience: float) -> None:
+        """Begin nothing more, and wait for what is under way.
+
+        :param patience: seconds for that
+        """
+        give_up = time.monotonic() + patience
+        for lane in self._lanes:
+            lane.stop()
+        for lane in self._lanes:
+            lane.wait(give_up)
+
+
+class _Lane:
+    """One outlet, with its jobs and threads."""
+
+    def __init__(
+        self,
+        outlet: Outlet,
+        jobs: schedule.Schedule,
+        parallel: int,
+        confirm: Callable[[str, str], bool | None],
+    ) -> None:
+        self._outlet = outlet
+        self._jobs = jobs
+        self._confirm = confirm
+        self._changed = threading.Condition()
+        self._stopped = False
+        self._threads = [
+            threading.Thread(
+                target=self._run, name="nova-sg-action", daemon=True
+            )
+            for _ in range(parallel)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def put(self, event: events.Event) -> None:
+        with self._changed:
+            self._jobs.put(event, time.monotonic())
+            self._changed.notify_all()
+
+    def stop(self) -> None:
+        with self._changed:
+            self._stopped = True
+            self._changed.notify_all()
+
+    def wait(self, give_up: float) -> None:
+        for thread in self._threads:
+            threads.join(thread, max(0.0, give_up - time.monotonic()))
+        if len(self._jobs):
+            LOG.warning(
+                "Ending with %(count)d events that %(name)s has not acted "
+                "upon",
+                {"count": len(self._jobs), "name": self._outlet.name},
+            )
+
+    def _run(self) -> None:
+        while (job := self._next()) is not None:
+            try:
+                self._do(job)
+            except Exception:
+                LOG.exception(
+                    "Unexpected error while acting upon an event"
+                )
+                with self._changed:
+                    self._jobs.failed(job, time.monotonic())
+                    self._changed.notify_all()
+
+    def _next(self) -> schedule.Job | None:
+        with self._changed:
+            while not self._stopped:
+                job = self._jobs.take(time.monotonic())
+                if job is not None:
+                    return job
+                due = self._jobs.due()
+                if due is not None:
+                    due = max(0.0, due - time.monotonic())
+                self._changed.wait(due)
+        return None
+
+    def _do(self, job: schedule.Job) -> None:
+        event = job.event
+        if job.to_confirm:
+            still = self._confirm(event.group, event.host)
+            if not still:
+                with self._changed:
+                    if still is None:
+                        self._jobs.later(job, time.monotonic())
+                    else:
+                        self._jobs.done(job)
+                    self._changed.notify_all()
+                return
+        with self._changed:
+            self._jobs.begin(job, time.monotonic())
+        problem = None
+        try:
+            self._outlet.act(job)
+        except Failed as error:
+            # Logged outside: inside, oslo.log adds the error once more.
+            problem = str(error)
+        with self._changed:
+            again = True
+            if problem is None:
+                self._jobs.done(job)
+            else:
+                again = self._jobs.failed(job, time.monotonic())
+            self._changed.notify_all()
+        self._tell(job, problem, again)
+
+    def _tell(
+        self, job: schedule.Job, problem: str | None, again: bool
+    ) -> None:
+        about = {
+            "name": self._outlet.name,
+            "type": job.event.type,
+            "host": job.event.host,
+            "error": problem,
+            "attempts": job.attempts,
+        }
+        if not again:
+            LOG.error(
+                "Given up after %(attempts)d attempts: %(name)s for "
+                "%(type)s of %(host)s: %(error)s",
+                about,
+            )
+        elif problem is not None and job.attempts == 1:
+            LOG.warning(
+                "%(name)s failed for %(type)s of %(host)s: %(error)s. Trying "
+                "again",
+                about,
+            )
+        elif problem is None and job.attempts > 1:
+            LOG.info(
+                "%(name)s has succeeded for %(type)s of %(host)s, after "
+                "%(attempts)d attempts",
+                about,
+            )
+
+
+def still_down(api: servicegroup.API, group: str, host: str) -> bool | None:
+    """Whether a member is down by a fresh look; None: nobody can say.
+
+    Backends that disagree, or do not answer, are no confirmation.
+    """
+    api.refresh(group)
+    try:
+        opinions = api.opinions(group, host)
+    except exception.ServiceGroupUnavailable:
+        return None
+    answers = [one.member for one in opinions if not one.trouble]
+    if not answers:
+        return None
+    if answers[0] is None or answers[0].state == detector.UP:
+        return False
+    if any(one is not None and one.state == detector.UP for one in answers):
+        return None
+    return True if answers[0].state == detector.DOWN else None

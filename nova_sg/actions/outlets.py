@@ -1,0 +1,162 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Ways to act upon an event: a command, a webhook."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import urllib.error
+import urllib.parse
+import urllib.request
+from typing import Any
+
+from nova_sg import exception, version
+from nova_sg.actions import schedule
+from nova_sg.actions.engine import Failed
+from nova_sg.servicegroup import events
+
+# So much of what a command prints is shown where it fails.
+_WORDS = 500
+
+
+def as_dict(event: events.Event) -> dict[str, Any]:
+    """Return an event as its JSON has it."""
+    fields = event._asdict()
+    for name in ("at", "last_seen"):
+        moment = fields[name]
+        if moment is not None:
+            moment = moment.isoformat(timespec="milliseconds")
+            fields[name] = moment.replace("+00:00", "Z")
+    return fields
+
+
+def body(job: schedule.Job) -> bytes:
+    """Return what an outlet is given: the event, its id and the attempt."""
+    fields = as_dict(job.event) | {"id": job.id, "attempt": job.attempts}
+    return json.dumps(fields).encode()
+
+
+class Command:
+    """Runs a program for each event.
+
+    :param line: the program and its arguments, as a shell would read them
+    :param limit: seconds that it may run
+    :raises ConfigError: the line cannot be read
+    """
+
+    def __init__(self, line: str, limit: float) -> None:
+        try:
+            self._words = shlex.split(line)
+        except ValueError as error:
+            raise exception.ConfigError(
+                f"[events] exec: {error} in {line!r}"
+            ) from None
+        if not self._words:
+            raise exception.ConfigError("[events] exec: there is no program")
+        self._limit = limit
+        self.name = f"the command {os.path.basename(self._words[0])}"
+
+    def act(self, job: schedule.Job) -> None:
+        event = job.event
+        told = {
+            "TYPE": event.type,
+            "GROUP": event.group,
+            "HOST": event.host,
+            "CAUSE": event.cause,
+            "REASON": event.reason,
+            "ID": job.id,
+        }
+        environment = {f"NOVA_SG_{name}": told[name] for name in told}
+        try:
+            process = subprocess.Popen(
+                self._words,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **environment},
+                # So that what it has started can be ended with it.
+                start_new_session=True,
+            )
+        except (OSError, ValueError) as error:
+            raise Failed(str(error)) from error
+        with process:
+            try:
+                said, _ = process.communicate(body(job), timeout=self._limit)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                raise Failed(
+                    f"not done after {self._limit:g} s, killed"
+                ) from None
+        if process.returncode:
+            words = said.decode(errors="replace").strip()[-_WORDS:]
+            raise Failed(f"status {process.returncode}: {words}")
+
+
+class Webhook:
+    """Posts each event to a URL.
+
+    :param limit: seconds for the connection, and for the answer
+    :param token: what it knows us by; None: it need not
+    :raises ConfigError: that is no URL
+    """
+
+    def __init__(self, url: str, limit: float, token: str | None) -> None:
+        parts = urllib.parse.urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise exception.ConfigError(
+                "[events] webhook: not a URL that begins with http:// or "
+                "https://"
+            )
+        self._url = url
+        self._limit = limit
+        self._token = token
+        # The rest of a URL may hold what nobody is to read.
+        self.name = f"the webhook at {parts.hostname}"
+        self._opener = urllib.request.build_opener(_NoRedirects)
+
+    def act(self, job: schedule.Job) -> None:
+        headers = {
+            "Content-Type": "application/json",
+            "User-Agent": f"nova-sg/{version.version_string()}",
+        }
+        if self._token:
+            headers["Authorization"] = f"Bearer {self._token}"
+        request = urllib.request.Request(
+            self._url, data=body(job), headers=headers, method="POST"
+        )
+        try:
+            with self._opener.open(request, timeout=self._limit) as answer:
+                status = answer.status
+        except urllib.error.HTTPError as error:
+            error.close()
+            raise Failed(f"it answers {error.code}") from None
+        except urllib.error.URLError as error:
+            raise Failed(str(error.reason)) from error
+        except (OSError, ValueError) as error:
+            raise Failed(str(error) or type(error).__name__) from error
+        except Exception as error:
+            # Whatever http.client makes of a strange answer.
+            raise Failed(f"{type(error).__name__}: {error}") from error
+        if not 200 <= status < 300:
+            raise Failed(f"it answers {status}")
+
+
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    """Takes a redirection for an answer that is none."""
+
+    def redirect_request(self, *args: Any) -> None:
+        return None

@@ -1,0 +1,105 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""What `nova-sg watch` does about events: its arguments, and [events]."""
+
+from __future__ import annotations
+
+import argparse
+import functools
+
+from nova_sg import servicegroup
+from nova_sg.actions import engine, outlets, schedule
+from nova_sg.conf import CONF
+from nova_sg.servicegroup import events
+
+TYPES = (events.JOINED, events.UP, events.DOWN, events.LEFT, events.HELD)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what says how to act."""
+    parser.add_argument(
+        "--exec",
+        dest="command",
+        metavar="CMD",
+        help="Run a program for each event; it gets the event as JSON on "
+        "its input (default: [events] exec).",
+    )
+    parser.add_argument(
+        "--webhook",
+        metavar="URL",
+        help="Post each event to a URL, as JSON (default: [events] webhook).",
+    )
+    parser.add_argument(
+        "--only",
+        metavar="TYPE",
+        action="append",
+        choices=TYPES,
+        help=f"Act only upon events of this type: {', '.join(TYPES)}; may be "
+        "given several times (default: [events] only).",
+    )
+    parser.add_argument(
+        "--for",
+        dest="down_for",
+        metavar="S",
+        type=seconds,
+        help="Act upon down only once the member has been down for so many "
+        "seconds, and still is (default: [events] down_for).",
+    )
+
+
+def make_engine(
+    parsed_args: argparse.Namespace, api: servicegroup.API
+) -> engine.Engine | None:
+    """Return what acts as the arguments and options say; None: nothing does.
+
+    :raises ConfigError: one of them is wrong
+    """
+    command = parsed_args.command or CONF.events.exec
+    webhook = parsed_args.webhook or CONF.events.webhook
+    found: list[engine.Outlet] = []
+    if command:
+        found.append(outlets.Command(command, CONF.events.time_limit))
+    if webhook:
+        found.append(
+            outlets.Webhook(
+                webhook, CONF.events.time_limit, CONF.events.webhook_token
+            )
+        )
+    if not found:
+        return None
+    down_for = parsed_args.down_for
+    if down_for is None:
+        down_for = CONF.events.down_for
+    only = parsed_args.only or CONF.events.only
+    return engine.Engine(
+        found,
+        lambda: schedule.Schedule(only, down_for, CONF.events.retry_for),
+        CONF.events.parallel,
+        functools.partial(engine.still_down, api),
+    )
+
+
+def seconds(text: str) -> float:
+    """Read a number of seconds, 0 or more.
+
+    :raises ArgumentTypeError: it is none
+    """
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a number of seconds, 0 or more"
+        )
+    return value
