@@ -60,4 +60,7 @@ services = sa.Table(
         "host", "binary", "deleted", name="uniq_services0host0binary0deleted"
     ),
     sa.Index("services_uuid_idx", "uuid", unique=True),
+    # Nova's has none: there, a look reads the records of all groups, and the
+    # deleted ones with them.
+    sa.Index("services_deleted_topic_idx", "deleted", "topic"),
 )

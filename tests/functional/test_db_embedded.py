@@ -15,6 +15,7 @@ on it and on MariaDB.
 """
 
 import os
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -303,6 +304,21 @@ class SyncMariaDBTest(db.MariaDBTestCase):
         self.assertEqual(1, len(definitions))
         self.join("one")
         self.assertTrue(self.is_up("one"))
+
+    def test_an_older_table(self):
+        newest = self._sync_and_show()
+        self.sql("DROP INDEX services_deleted_topic_idx ON services")
+        self.sql("UPDATE nova_sg_alembic_version SET version_num = '0001'")
+        self.join("one")
+        self.assertTrue(self.is_up("one"))
+        self.assertEqual(newest, self._sync_and_show())
+        self.assertTrue(self.is_up("one"))
+
+    def _sync_and_show(self):
+        self.sync(self.url)
+        [[_, table]] = self.sql("SHOW CREATE TABLE services")
+        # Without the next id to be given.
+        return re.sub(r" AUTO_INCREMENT=\d+", "", table)
 
     def test_an_embedded_file_is_not_made(self):
         self.join("one")

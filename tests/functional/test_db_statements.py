@@ -18,7 +18,8 @@ import subprocess
 import sys
 import time
 
-from nova_sg.db import engine
+from nova_sg.db import engine, queries
+from nova_sg.servicegroup import process
 from tests.base import PATIENCE, wait_for
 from tests.functional import db
 
@@ -167,6 +168,46 @@ class ManyMembersTest(db.MariaDBTestCase):
         self.assertEqual(1, len(looks))
         self.assertRegex(looks[0], db.LOOK)
         self.assertEqual(1, len(counted), counted)
+
+    def test_no_statement_reads_the_whole_table(self):
+        # Others that were here once, and another group.
+        self.sql(
+            "INSERT INTO services (host, topic, `binary`, report_count, "
+            "deleted) SELECT CONCAT('gone-', seq), 'conductor', "
+            f"'nova-conductor', 7, seq FROM seq_1_to_{2 * self.MEMBERS}"
+        )
+        self.sql(
+            "UPDATE services SET deleted = id WHERE host LIKE 'node-%%9'"
+        )
+        self.sql("ANALYZE TABLE services")
+        with self.general_log() as log:
+            self.join("one", group="conductor")
+            self.api.members("conductor")
+            self.api.groups()
+            self.api.force_down("one", "conductor")
+            self.api.leave("one", "conductor")
+            self.api.forget("one", "conductor")
+            driver = process.shared().driver
+            driver._database.run(
+                lambda c: queries.report_many(c, list(range(1, 101)))
+            )
+            said = [t for t in log.texts() if " services" in t]
+        explained = {}
+        for statement in said:
+            if statement.startswith("INSERT"):
+                continue
+            [plan] = self.sql(
+                "EXPLAIN " + statement.replace("%", "%%")
+            )
+            explained[statement] = plan[3], plan[8]
+        # Looking for it, a look, the groups, and four changes; two of many.
+        self.assertEqual(9, len(explained), explained)
+        for statement, (access, rows) in explained.items():
+            with self.subTest(statement):
+                self.assertNotIn(access, ("ALL", None))
+                if "DISTINCT" not in statement:
+                    self.assertNotEqual("index", access)
+                    self.assertLessEqual(int(rows), 200)
 
     def test_questions_by_name_cost_none(self):
         self.flags("servicegroup", view_refresh_interval=600)

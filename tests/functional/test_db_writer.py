@@ -12,6 +12,9 @@
 
 """Many reports of one process, in few statements."""
 
+import contextlib
+import os
+import sqlite3
 import threading
 
 import pymysql
@@ -330,6 +333,29 @@ class ManyMembersTest(db.MariaDBTestCase):
         for count in self._counts().values():
             # Nobody knows whether what was killed had been done.
             self.assertIn(count, (3, 4))
+
+
+class EmbeddedTest(db.TestCase):
+    """On SQLite, which locks no row but the file."""
+
+    def _check_timers(self):
+        pass
+
+    def test_many_members(self):
+        driver = process.shared().driver
+        members = [Member(driver, f"node-{number}") for number in range(30)]
+        for _ in range(3):
+            callers = [Caller(member.report) for member in members]
+            for caller in callers:
+                caller.end()
+        with contextlib.closing(
+            sqlite3.connect(os.path.join(self.folder, "nova-sg.sqlite"))
+        ) as link:
+            [[least, most, count]] = link.execute(
+                "SELECT MIN(report_count), MAX(report_count), COUNT(*) "
+                "FROM services"
+            )
+        self.assertEqual((3, 3, 30), (least, most, count))
 
 
 class FrozenTest(db.MariaDBTestCase):

@@ -141,8 +141,12 @@ def _cost(cloud, many):
 
 
 def _cpu(pid):
-    with open(f"/proc/{pid}/stat") as stat:
-        columns = stat.read().rpartition(")")[2].split()
+    try:
+        with open(f"/proc/{pid}/stat") as stat:
+            columns = stat.read().rpartition(")")[2].split()
+    except FileNotFoundError:
+        # RabbitMQ runs helpers that live for a moment.
+        return 0
     return int(columns[11]) + int(columns[12])
 
 
