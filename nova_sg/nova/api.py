@@ -17,6 +17,7 @@ Imported once Nova's own servicegroup module has been.
 
 from __future__ import annotations
 
+import datetime
 import functools
 import os
 import sys
@@ -86,7 +87,8 @@ class NovaGroupDriver(api_module.GroupDriver):
         ours has ever seen has not come over yet if it has reported there of
         late. Whether it has left is left aside: it does so to come over. One
         that we know counts if it has reported there after our primary was
-        heard last.
+        heard last; or, where nobody who reports to us writes records, after
+        the member was: it has gone back.
         """
         shared = self.shared()
         if shared.driver.name == "db":
@@ -101,9 +103,24 @@ class NovaGroupDriver(api_module.GroupDriver):
         view = shared.view(member["topic"])
         if not view.knows(member["host"]):
             return True
+        if "db" not in shared.names:
+            return self._has_gone_back(view, member["host"], record)
         return not (record.left or view.answering()) and (
             0 <= record.age < view.silence()
         )
+
+    @staticmethod
+    def _has_gone_back(
+        view: Any, host: str, record: detector.Reference
+    ) -> bool:
+        """Whether a record says more of a member than our backends know."""
+        if view.last_verdicts.get(host) is detector.FORCED_DOWN:
+            return False
+        seen = view.last_seen(host)
+        if seen is None:
+            return False
+        passed = datetime.datetime.now(datetime.UTC) - seen
+        return record.age < passed.total_seconds()
 
     def _by_record(self, member: Mapping) -> detector.Verdict | None:
         """Judge by db as a secondary, once nobody else can say.

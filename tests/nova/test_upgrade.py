@@ -62,14 +62,31 @@ class Upgrade:
     First every service comes to nova_sg's db driver, in any order. Then who
     asks comes to zk: API, scheduler and conductor take whom ZooKeeper does
     not know by the services table. The computes come last: who reads the
-    table alone would miss their reports there.
+    table alone would miss their reports there. The way back is the reverse.
     """
 
     # A service that restarts is silent for so long, at most.
     DOWN_TIME = 40
 
-    def _restart(self, cloud, client, name, driver):
-        client.step = f"{name} comes to {driver}"
+    def setUp(self):
+        super().setUp()
+        self.cloud = self.enterContext(
+            novarig.Cloud(
+                base.site(),
+                "stock",
+                self.MODE,
+                service_down_time=self.DOWN_TIME,
+                # A conductor that stops may take a heartbeat with it, whose
+                # sender waits for the answer and sends no other meanwhile.
+                options="[DEFAULT]\nrpc_response_timeout = 5\n",
+            )
+        )
+        self.client = _Client(self.cloud)
+        self.addCleanup(self.client.stop)
+
+    def _restart(self, name, driver):
+        cloud = self.cloud
+        self.client.step = f"{name} comes to {driver}"
         service = getattr(cloud, name)
         cloud.configure(name, driver)
         begun = time.monotonic()
@@ -88,32 +105,93 @@ class Upgrade:
         # Everybody looks once more.
         time.sleep(3)
 
-    def test_stock_to_db_to_zk(self):
-        with novarig.Cloud(
-            base.site(),
-            "stock",
-            self.MODE,
-            service_down_time=self.DOWN_TIME,
-            # A conductor that stops may take a heartbeat with it, whose
-            # sender waits for the answer and sends no other meanwhile.
-            options="[DEFAULT]\nrpc_response_timeout = 5\n",
-        ) as cloud:
-            client = _Client(cloud)
-            self.addCleanup(client.stop)
-            for name in ("compute", "api", "conductor", "scheduler"):
-                self._restart(cloud, client, name, "db")
-            for name in ("api", "scheduler", "conductor", "compute"):
-                self._restart(cloud, client, name, "zk")
-            client.step = "the end"
-            # All reports of the db driver are old, now.
-            time.sleep(self.DOWN_TIME)
-            client.stop()
-            self.assertEqual([], client.down[:3], cloud.log_tails())
-            for binary in BINARIES:
-                self.assertGreater(client.states[binary, "up"], 100)
-            cloud.compute.kill()
-            took = cloud.wait_for_state("nova-compute", "down")
-            self.assertLess(took, self.DOWN_TIME / 2)
+    def _assert_nobody_is_down(self, *, but=()):
+        """Nobody was listed down until now.
+
+        :param but: who may have been, each while it was restarted
+        """
+        found = [
+            one
+            for one in self.client.down
+            if not any(
+                one[0] == f"nova-{name}" and one[2].startswith(f"{name} ")
+                for name in but
+            )
+        ]
+        self.assertEqual([], found[:3], self.cloud.log_tails())
+        self.client.down.clear()
+        for binary in BINARIES:
+            self.assertEqual(
+                {"up"}, set(self.cloud.states(binary).values()), binary
+            )
+
+    def _come_to_zk(self):
+        for name in ("api", "scheduler", "conductor", "compute"):
+            self._restart(name, "zk")
+        self.client.step = "all have come to zk"
+        # All reports of the db driver are old, afterwards.
+        time.sleep(self.DOWN_TIME)
+        self._assert_nobody_is_down()
+
+    def test_there_and_back(self):
+        for name in ("compute", "api", "conductor", "scheduler"):
+            self._restart(name, "db")
+        self._come_to_zk()
+        for binary in BINARIES:
+            self.assertGreater(self.client.states[binary, "up"], 100)
+        self.cloud.compute.kill()
+        took = self.cloud.wait_for_state("nova-compute", "down")
+        self.assertLess(took, self.DOWN_TIME / 2)
+        self.cloud.compute.start()
+        self.cloud.wait_for_state("nova-compute", "up", timeout=120)
+        self.client.down.clear()
+        # Who stops cleanly is down at once with zk, also to come back as
+        # somebody else; it is up as soon as it is there.
+        members = ("compute", "conductor", "scheduler")
+        for name in members:
+            self._restart(name, "db")
+            self._assert_nobody_is_down(but=[name])
+        self._restart("api", "db")
+        self._assert_nobody_is_down()
+        # Once more, to a ZooKeeper that knows them all from before.
+        self._come_to_zk()
+        for name in (*members, "api"):
+            self._restart(name, "db")
+        self._assert_nobody_is_down(but=members)
+        for name in ("api", *members):
+            self._restart(name, "stock")
+        self.client.step = "all have come to stock"
+        time.sleep(self.DOWN_TIME)
+        self._assert_nobody_is_down()
+
+
+class ElsewhereTest(unittest.TestCase):
+    """Who asks mc or zk, of members that report by the db driver."""
+
+    def _ask(self, driver):
+        cloud = novarig.Cloud(base.site(), "stock", service_down_time=60)
+        path = cloud.configure(f"elsewhere-{driver}", driver)
+        found = base.run_script("elsewhere.py", "--config-file", path)
+        self.assertEqual(
+            {
+                "never here, reports": True,
+                "never here, comes over": True,
+                "never here, silent": False,
+                "never here, never reported": False,
+                "here": True,
+                "left, reported before": False,
+                "left, reports since": True,
+                "left, and left again": False,
+                "forced down, reports since": False,
+            },
+            found,
+        )
+
+    def test_mc(self):
+        self._ask("mc")
+
+    def test_zk(self):
+        self._ask("zk")
 
 
 if base.LONG:
