@@ -28,9 +28,12 @@ REFRESH = next(
     if opt.name == "view_refresh_interval"
 )
 
+# What Nova calls it.
+SERVICE = f"Compute service of {novarig.COMPUTE_HOST}"
 
-class Services:
-    """Tests of one driver in one mode."""
+
+class Killed:
+    """What Nova says, and does, of a compute that has been killed."""
 
     def _bound(self):
         """Return the seconds within which a killed member is listed down."""
@@ -38,6 +41,16 @@ class Services:
             return novarig.SESSION_TIMEOUT / 1000 + 1
         down_time = self.cloud.service_down_time
         return down_time + (REFRESH if self.DRIVER == "mc" else 0) + 1
+
+    def _evacuate(self, instance):
+        return self.cloud.act(instance, "evacuate", {})
+
+    def _live_migrate(self, instance):
+        return self.cloud.act(
+            instance,
+            "os-migrateLive",
+            {"host": None, "block_migration": "auto"},
+        )
 
     def test_killed_and_started_again(self):
         cloud = self.cloud
@@ -47,15 +60,27 @@ class Services:
                 cloud.select_host, message="the scheduler finds the compute"
             ),
         )
-        cloud.compute.kill()
-        took = cloud.wait_for_state("nova-compute", "down")
-        self.assertLess(took, self._bound() + base.SLACK)
-        # Another process, which looks by itself.
-        process.wait_for(
-            lambda: cloud.select_host() is None,
-            REFRESH + base.SLACK,
-            "the scheduler refuses the compute",
-        )
+        with cloud.instance() as instance:
+            self.assertEqual(
+                (400, f"{SERVICE} is still in use."), self._evacuate(instance)
+            )
+            status, text = self._live_migrate(instance)
+            self.assertEqual(400, status)
+            self.assertIn("No valid host", text)
+            cloud.compute.kill()
+            took = cloud.wait_for_state("nova-compute", "down")
+            self.assertLess(took, self._bound() + base.SLACK)
+            # Another process, which looks by itself.
+            process.wait_for(
+                lambda: cloud.select_host() is None,
+                message="the scheduler refuses the compute",
+            )
+            # Conductor is the one that looks.
+            self.assertEqual(
+                (400, f"{SERVICE} is unavailable at this time."),
+                self._live_migrate(instance),
+            )
+            self.assertEqual((200, ""), self._evacuate(instance))
         came = self.restart_compute()
         self.assertEqual(
             novarig.COMPUTE_HOST,
@@ -67,6 +92,10 @@ class Services:
             f"{self.DRIVER} {self.MODE}: killed, listed down after "
             f"{took:.1f} s; joined, listed up after {came:.1f} s"
         )
+
+
+class Services(Killed):
+    """Tests of one driver in one mode."""
 
     def test_clean_stop(self):
         cloud = self.cloud
@@ -89,9 +118,7 @@ class Services:
             seen.append(self._last_seen())
             return seen[-1] > seen[0]
 
-        process.wait_for(
-            grows, message=lambda: f"updated_at grows: {seen}"
-        )
+        process.wait_for(grows, message=lambda: f"updated_at grows: {seen}")
         age = datetime.datetime.now(datetime.UTC) - seen[-1]
         self.assertLess(abs(age.total_seconds()), self.cloud.service_down_time)
 
@@ -165,21 +192,22 @@ def _updates(mariadb):
 class WithoutControl:
     """Tests of drivers that need neither conductor nor RabbitMQ."""
 
-    def test_conductor_and_rabbitmq_stop(self):
+    def test_rabbitmq_and_conductor_stop(self):
         cloud = self.cloud
-        cloud.conductor.kill()
         silence = cloud.service_down_time + REFRESH + 1
-        living = ("nova-scheduler", "nova-compute")
-        self.assert_stays("up", living, silence)
+        cloud.site.rabbitmq.stop()
+        self.assert_stays(
+            "up", ("nova-conductor", "nova-scheduler", "nova-compute"), silence
+        )
+        cloud.site.rabbitmq.start()
+        cloud.conductor.kill()
+        self.assert_stays("up", ("nova-scheduler", "nova-compute"), silence)
         # Nobody reports by it, so nobody waits for an answer.
         self.assertEqual(0, cloud.site.rabbitmq.messages("conductor"))
-        cloud.site.rabbitmq.stop()
-        self.assert_stays("up", living, silence)
         # What is killed now is down nevertheless, and does not rise when
         # conductor works off what has been waiting for it.
         cloud.compute.kill()
         cloud.wait_for_state("nova-compute", "down")
-        cloud.site.rabbitmq.start()
         cloud.conductor.start()
         cloud.wait_for_state("nova-conductor", "up")
         self.assert_stays("down", ["nova-compute"], 5)
@@ -205,6 +233,10 @@ class WaitingHeartbeat:
             f"{self.DRIVER} {self.MODE}: dead, listed up {begun:.1f} s after "
             f"conductor's start, for {took:.1f} s"
         )
+
+
+class KilledAndWaitingHeartbeat(WaitingHeartbeat, Killed):
+    """The tests that stock Nova passes, too."""
 
 
 class ServicesAndWithoutControl(WithoutControl, Services):
@@ -233,6 +265,6 @@ base.make_variants(
 # Nova without us, to know what it does.
 base.make_variants(
     globals(),
-    WaitingHeartbeat,
+    KilledAndWaitingHeartbeat,
     [("stock", "threads", False), ("stock", "eventlet", False)],
 )

@@ -181,7 +181,7 @@ class ElsewhereTest(unittest.TestCase):
                 "here": True,
                 "left, reported before": False,
                 "left, reports since": True,
-                "left, and left again": False,
+                "left, comes over again": True,
                 "forced down, reports since": False,
             },
             found,

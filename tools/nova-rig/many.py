@@ -10,31 +10,31 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-
 """Measures what many computes cost a real Nova, by driver.
 
-Usage: PYTHONPATH=. PYTHON tools/nova-rig/many.py [COUNT [DRIVER...]]
-
-A driver that ends in "+", such as db+, has conductor write heartbeats
-together. PYTHON is the one that has Nova, see tools/nova-env.sh. COUNT real
-nova-compute services run in one process, on native threads, for each driver;
-what a Nova without them costs is subtracted. The figures are printed as JSON,
-a line a driver.
+Run by tools/nova-rig.sh many. Real nova-compute services run in one process,
+on native threads, for each driver, Nova's own included, one after the other,
+and all that again in each round. The medians are printed as tables: what one
+heartbeat costs, less what a Nova without those computes costs, and what it
+takes to ask about all of them.
 """
 
-import json
+import argparse
 import os
 import statistics
 import sys
 import time
 
+from bench import machine, rows
+
 from tests.fixtures import novarig, process
-from tests.fixtures.novarig import cloud as novarig_cloud
 from tests.fixtures.novarig import site as novarig_site
 from tests.nova import base
 
+# Seconds between two heartbeats of a compute.
 INTERVAL = 5
-SECONDS = int(os.environ.get("NOVA_RIG_SECONDS", "20"))
+# Requests to the API.
+REQUESTS = 40
 OPTIONS = """\
 [DEFAULT]
 periodic_enable = false
@@ -43,111 +43,221 @@ discover_hosts_in_cells_interval = 3600
 [oslo_messaging_rabbit]
 rpc_conn_pool_size = 60
 """
+# What a driver's name that ends in "+" means.
 COALESCE = "[servicegroup]\ncoalesce_reports = true\n"
 TICKS = os.sysconf("SC_CLK_TCK")
 
+#: What the tables call a driver; the first word is the project.
+NAMES = {
+    "stock": "nova db",
+    "stock-mc": "nova mc",
+    "db": "nova_sg db",
+    "db+": "nova_sg db+",
+    "mc": "nova_sg mc",
+    "zk": "nova_sg zk",
+}
+#: Which drivers stand beside which of Nova's.
+TABLES = {
+    "Nova's db driver": ("stock", "db", "db+", "mc", "zk"),
+    "Nova's mc driver": ("stock-mc", "mc", "zk"),
+}
+UNITS = {"SQL statements": ""}
+
 
 def main():
-    count = int(sys.argv[1]) if sys.argv[1:] else 200
-    drivers = sys.argv[2:] or novarig_cloud.DRIVERS
+    options = _parse()
+    for name, value in machine.facts().items():
+        print(f"{name}: {value}")
+    measured = []
     with novarig.Site(sys.executable) as site:
-        for driver in drivers:
-            together = COALESCE if driver.endswith("+") else ""
-            with novarig.Cloud(
-                site,
-                driver.rstrip("+"),
-                report_interval=INTERVAL,
-                service_down_time=30,
-                options=OPTIONS + together,
-            ) as cloud:
-                figures = {"driver": driver, **_measure(cloud, count)}
-                print(json.dumps(figures), flush=True)
-            # The next Nova would list them as down.
-            for table in ("services", "compute_nodes"):
-                site.mariadb.execute(
-                    f"DELETE FROM {table} WHERE host LIKE 'many%%'",
-                    database="nova",
-                )
+        for number in range(options.rounds):
+            for driver in options.driver:
+                _say(f"round {number + 1} of {options.rounds}: {driver}")
+                figures = _measure_driver(site, driver, options)
+                measured += _rows(driver, figures, options.count)
+    print(f"\n{rows.tables(rows.merge(measured))}")
 
 
-def _measure(cloud, count):
-    before = _cost(cloud, None)
-    many = novarig.Many(cloud, count)
+def _parse():
+    parser = argparse.ArgumentParser(prog="tools/nova-rig.sh many")
+    parser.add_argument(
+        "--count",
+        type=int,
+        default=200,
+        help="computes (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--driver",
+        action="append",
+        choices=list(NAMES),
+        help="measure only this one; may be repeated. db+ has conductor "
+        "write heartbeats together",
+    )
+    parser.add_argument(
+        "--rounds",
+        type=int,
+        default=3,
+        help="measure everything so many times and give the medians "
+        "(default: %(default)s)",
+    )
+    parser.add_argument(
+        "--seconds",
+        type=int,
+        default=20,
+        help="for which heartbeats are counted, a multiple of "
+        f"{INTERVAL} (default: %(default)s)",
+    )
+    options = parser.parse_args()
+    options.driver = options.driver or list(NAMES)
+    if options.seconds % INTERVAL:
+        parser.error(f"--seconds has to be a multiple of {INTERVAL}")
+    return options
+
+
+def _measure_driver(site, driver, options):
+    try:
+        with novarig.Cloud(
+            site,
+            driver.rstrip("+"),
+            report_interval=INTERVAL,
+            service_down_time=30,
+            options=OPTIONS + (COALESCE if driver.endswith("+") else ""),
+        ) as cloud:
+            return _measure(cloud, options)
+    finally:
+        # The next Nova would list them as down.
+        for table in ("services", "compute_nodes"):
+            site.mariadb.execute(
+                f"DELETE FROM {table} WHERE host LIKE 'many%%'",
+                database="nova",
+            )
+
+
+def _measure(cloud, options):
+    before = _cost(cloud, None, options.seconds)
+    many = novarig.Many(cloud, options.count)
     try:
 
         def up():
             states = cloud.states("nova-compute").values()
-            return list(states).count("up") >= count
+            return list(states).count("up") > options.count
 
-        process.wait_for(up, 120, cloud.log_tails)
+        process.wait_for(up, 300, cloud.log_tails)
         # Nova's first report comes five seconds after it has joined.
         time.sleep(INTERVAL + 1)
-        during = _cost(cloud, many.pid)
-        reports = count / INTERVAL * SECONDS
-        answers = []
-        for _ in range(20):
-            begun = time.perf_counter()
-            services = cloud.get("/os-services")["services"]
-            answers.append((time.perf_counter() - begun) * 1e3)
-        states = [service["state"] for service in services]
-        filtered = base.read_json(
-            cloud.site.run(
-                "python",
-                os.path.join(novarig_site.LIB, "novarig_filter.py"),
-                *("--config-file", cloud.config("scheduler")),
-            )
-        )
+        during = _cost(cloud, many.pid, options.seconds)
+        heartbeats = options.count * options.seconds / INTERVAL
+        return {
+            **{
+                f"a heartbeat: {name}": (during[name] - before.get(name, 0))
+                / heartbeats
+                for name in during
+            },
+            **_ask(cloud, options.count),
+        }
     finally:
         many.kill()
+
+
+def _ask(cloud, count):
+    """Return what the API and a scheduler's filter take for all of them."""
+    pids = base.family(cloud.api.pid)
+    used = _cpu(pids)
+    answers = []
+    for _ in range(REQUESTS):
+        begun = time.perf_counter()
+        services = cloud.get("/os-services")["services"]
+        answers.append((time.perf_counter() - begun) * 1e3)
+        down = [one["host"] for one in services if one["state"] != "up"]
+        if down or len(services) < count:
+            raise AssertionError(f"{len(services)} services, down: {down}")
+    used = _cpu(pids) - used
+    filtered = base.read_json(
+        cloud.site.run(
+            "python",
+            os.path.join(novarig_site.LIB, "novarig_filter.py"),
+            *("--config-file", cloud.config("scheduler")),
+        )
+    )
+    if not count < filtered["hosts"] == filtered["passed"]:
+        raise AssertionError(f"not all hosts pass the filter: {filtered}")
     return {
-        "reports": reports,
-        **{
-            f"{name}_per_report": round(
-                (during[name] - before.get(name, 0)) / reports, 3
-            )
-            for name in during
-        },
-        "os_services_first_ms": round(answers[0], 1),
-        "os_services_ms": round(statistics.median(answers[1:]), 1),
-        "up": states.count("up"),
-        "filter": filtered,
+        "GET /os-services": statistics.median(answers),
+        "GET /os-services: the API's CPU": used / REQUESTS,
+        "ComputeFilter, all hosts: first": filtered["first"],
+        "ComputeFilter, all hosts": filtered["median"],
+        "ComputeFilter, all hosts: CPU": filtered["cpu"],
     }
 
 
-def _cost(cloud, many):
-    """Return what is used in SECONDS: milliseconds, and statements."""
+def _cost(cloud, many, seconds):
+    """Return what is used in so many seconds: milliseconds, and statements."""
+    site = cloud.site
     processes = {
-        "conductor_ms": base.family(cloud.conductor.pid),
-        "mariadb_ms": [cloud.site.mariadb.pid],
-        "rabbitmq_ms": base.family(cloud.site.rabbitmq.pid),
+        "the conductor's CPU": base.family(cloud.conductor.pid),
+        "RabbitMQ's CPU": base.family(site.rabbitmq.pid),
+        "MariaDB's CPU": [site.mariadb.pid],
     }
+    servers = {
+        "stock-mc": lambda: site.memcached,
+        "mc": lambda: site.memcached,
+        "zk": lambda: site.zookeeper.servers,
+    }.get(cloud.driver, list)
+    processes["memcached's, ZooKeeper's CPU"] = [
+        server.pid for server in servers()
+    ]
     if many is not None:
-        processes["computes_ms"] = [many]
+        processes["the computes' CPU"] = [many]
 
     def used():
-        found = {
-            name: sum(map(_cpu, pids)) / TICKS * 1e3
-            for name, pids in processes.items()
-        }
-        [[_, questions]] = cloud.site.mariadb.execute(
+        [[_, questions]] = site.mariadb.execute(
             "SHOW GLOBAL STATUS LIKE 'Questions'"
         )
-        return {**found, "statements": int(questions)}
+        return {
+            "SQL statements": int(questions),
+            **{name: _cpu(pids) for name, pids in processes.items()},
+        }
 
     before = used()
-    time.sleep(SECONDS)
+    time.sleep(seconds)
     after = used()
     return {name: after[name] - before[name] for name in after}
 
 
-def _cpu(pid):
-    try:
-        with open(f"/proc/{pid}/stat") as stat:
-            columns = stat.read().rpartition(")")[2].split()
-    except FileNotFoundError:
-        # RabbitMQ runs helpers that live for a moment.
-        return 0
-    return int(columns[11]) + int(columns[12])
+def _cpu(pids):
+    """Return the milliseconds that processes have used."""
+    ticks = 0
+    for pid in pids:
+        try:
+            with open(f"/proc/{pid}/stat") as stat:
+                columns = stat.read().rpartition(")")[2].split()
+        except FileNotFoundError:
+            # RabbitMQ runs helpers that live for a moment.
+            continue
+        ticks += int(columns[11]) + int(columns[12])
+    return ticks / TICKS * 1e3
+
+
+def _rows(driver, figures, count):
+    return [
+        rows.Row(
+            name,
+            NAMES[driver],
+            # What is not there may differ by a little either way.
+            max(0, figure),
+            UNITS.get(name.rpartition(": ")[2], "ms"),
+            backend=f"{count} computes, {beside}",
+            mode="threads",
+        )
+        for beside, drivers in TABLES.items()
+        if driver in drivers
+        for name, figure in figures.items()
+    ]
+
+
+def _say(text):
+    """Progress goes to stderr: the output is the result."""
+    print(f"==> {text}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

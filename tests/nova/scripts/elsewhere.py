@@ -68,7 +68,7 @@ def main():
     found["left, reported before"] = up("returned", age=20)
     # As a clock says that is ahead: nobody has to wait here.
     found["left, reports since"] = up("returned", age=-5)
-    found["left, and left again"] = up("returned", age=-5, count=0)
+    found["left, comes over again"] = up("returned", age=-5, count=0)
     api.force_down("returned", GROUP)
     found["forced down, reports since"] = up("returned", age=-5)
     print(json.dumps(found), flush=True)
