@@ -75,10 +75,13 @@ class Killed:
                 lambda: cloud.select_host() is None,
                 message="the scheduler refuses the compute",
             )
-            # Conductor is the one that looks.
-            self.assertEqual(
-                (400, f"{SERVICE} is unavailable at this time."),
-                self._live_migrate(instance),
+            # Conductor is the one that looks, by itself as well.
+            process.wait_for(
+                lambda: (
+                    self._live_migrate(instance)
+                    == (400, f"{SERVICE} is unavailable at this time.")
+                ),
+                message="conductor refuses to migrate from the compute",
             )
             self.assertEqual((200, ""), self._evacuate(instance))
         came = self.restart_compute()
