@@ -12,13 +12,17 @@
 
 """The crash guard: members whose process ends without leaving."""
 
+import errno
 import json
+import logging
 import os
 import re
 import signal
 import sqlite3
+from unittest import mock
 
 from nova_sg import servicegroup
+from nova_sg.guard import keeper
 from tests.base import wait_for
 from tests.functional import db, mc, zk
 
@@ -314,3 +318,42 @@ class ZkTest(_ProcessTests, zk.ZkTestCase):
                 server.thaw()
 
         return back
+
+
+class ImpossibleTest(db.TestCase):
+    """What keeps a guard from being there, or from acting, is said once."""
+
+    def setUp(self):
+        super().setUp()
+        self.flags("servicegroup", crash_guard=True)
+        # None is left of other tests.
+        self.enterContext(
+            mock.patch.object(keeper, "_the_keeper", keeper.Keeper())
+        )
+
+    def warnings(self, words):
+        return self.logs.matching(words, logging.WARNING)
+
+    def test_a_kernel_without_pidfds(self):
+        error = OSError(errno.ENOSYS, "Function not implemented")
+        with mock.patch.object(os, "pidfd_open", side_effect=error):
+            self.join("one")
+            self.join("two")
+            self.wait_for_state("up", "one")
+        (words,) = self.warnings("The crash guard cannot be started")
+        self.assertIn("Linux 5.3", words)
+        self.assertIn("Function not implemented", words)
+
+    def test_records_that_are_nova_s(self):
+        for host in ("one", "two"):
+            member = db.Member(host)
+            member.service_ref = mock.MagicMock(report_count=1)
+            self.members.append(member)
+            self.api.join(host, "compute", member)
+            wait_for(
+                lambda ref=member.service_ref: ref.save.called,
+                message="a report",
+            )
+        (words,) = self.warnings("a crash is not seen at once by db")
+        self.assertIn("inside Nova", words)
+        self.assertEqual([], _guards_of(os.getpid()))
