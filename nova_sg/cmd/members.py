@@ -23,6 +23,9 @@ from nova_sg import exception
 from nova_sg.conf import CONF
 from nova_sg.servicegroup import detector, memory
 
+# Whoever is up for no other reason needs no words.
+PLAIN = (detector.REPORTED.cause, detector.REGISTERED.cause)
+
 
 class LastSeen(columns.FormattableColumn):
     """A moment, UTC; for machines in ISO 8601."""
@@ -115,7 +118,7 @@ class List(lister.Lister):
         ]
 
     def _row(self, member: memory.Member) -> tuple:
-        reasons = [] if member.state == detector.UP else [member.reason]
+        reasons = [] if member.cause in PLAIN else [member.reason]
         if member.disabled:
             why = member.disabled_reason
             reasons.append(f"disabled: {why}" if why else "disabled")

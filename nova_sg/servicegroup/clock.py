@@ -17,9 +17,79 @@ monotonic clock; this is the bridge. The wall clock of the observer has no
 part in it, so its steps change nothing.
 """
 
+from __future__ import annotations
+
+import time
+from typing import NamedTuple
+
 # How far apart two good clocks may run, in seconds a second. Quartz is good
 # to 100 ppm, NTP slews at up to 500.
 DRIFT = 0.0005
+# By so many seconds a clock may differ from another before it has leapt.
+LEAP = 1.0
+# Whoever sets the wall clock by less changes no verdict.
+STEP = 2.0
+# For so many seconds a wall clock that was set is doubted.
+DOUBT = 600.0
+
+
+class Clocks(NamedTuple):
+    """How far this host's clocks are apart.
+
+    It stays the same for as long as the host runs and nobody sets a clock.
+    """
+
+    #: The clock that goes on while the host is suspended - the monotonic one.
+    asleep: float
+    #: The wall clock - the monotonic one.
+    wall: float
+
+    @classmethod
+    def read(cls) -> Clocks:
+        """Read the clocks."""
+        now = time.monotonic()
+        return cls(
+            time.clock_gettime(time.CLOCK_BOOTTIME) - now, time.time() - now
+        )
+
+    def leapt_since(self, other: Clocks) -> bool:
+        """Whether a clock leapt: the host slept, or the time was set."""
+        return (
+            abs(self.asleep - other.asleep) > LEAP
+            or abs(self.wall - other.wall) > LEAP
+        )
+
+
+class WallClock:
+    """Tells whether the wall clock was set since this was made."""
+
+    def __init__(self) -> None:
+        self._right = self._offset()
+        # When it was found to be set.
+        self._set: float | None = None
+
+    def step(self) -> float:
+        """Return by how many seconds it was set forward; 0: it was not.
+
+        After a while nobody doubts that it was set right.
+        """
+        step = self._offset() - self._right
+        if abs(step) <= STEP:
+            self._set = None
+            return 0.0
+        now = time.monotonic()
+        if self._set is None:
+            self._set = now
+        if now - self._set > DOUBT:
+            self._right += step
+            self._set = None
+            return 0.0
+        return step
+
+    @staticmethod
+    def _offset() -> float:
+        # Both are slewed alike, and go on while the host sleeps.
+        return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 class BackendClock:

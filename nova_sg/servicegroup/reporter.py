@@ -326,6 +326,7 @@ class Reporter:
             joined, self._by_service = self._by_service, {}
         for one in joined.values():
             one.stop()
+            self._stall_ends(one)
 
 
 def _membership(host: str, group: str, service: Any) -> base.Membership:

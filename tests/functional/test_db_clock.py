@@ -176,3 +176,17 @@ class ClockTest(db.MariaDBTestCase):
         self.assertEqual(
             [("down", "dead")], [(e.type, e.host) for e in events]
         )
+
+    def test_after_a_step_the_database_is_asked_for_the_time(self):
+        driver = process.shared().driver
+        record = {
+            "host": "one",
+            "topic": "compute",
+            "last_seen_up": timeutils.utcnow(),
+        }
+        self.assertTrue(self.api.service_is_up(record))
+        self.assertFalse(driver._clock.synced)
+        self.set_wall_clock(3600.0)
+        self.assertTrue(self.api.service_is_up(record))
+        wait_for(lambda: driver._clock.synced, 30, "the clock is read")
+        self.assertTrue(self.api.service_is_up(record))

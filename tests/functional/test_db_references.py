@@ -16,6 +16,7 @@ The database that is configured does not exist: a query would be an error.
 """
 
 import datetime
+import time
 from unittest import mock
 
 from oslo_utils import timeutils
@@ -174,3 +175,61 @@ class ReferenceTest(base.TestCase):
             record |= {"updated_at": updated, "last_seen_up": NOW}
             self.assertEqual(updated, self.api.get_updated_time(record))
         self.assertEqual([], self.logs.matching("", 30), "a query failed")
+
+
+class WallClockTest(base.TestCase):
+    """Records judged by the host's clock, where there is no other."""
+
+    def setUp(self):
+        super().setUp()
+        self.flags(service_down_time=DOWN_TIME, report_interval=1)
+        self.flags(
+            "database",
+            connection=f"mysql+pymysql://nobody@127.0.0.1:{free_port()}/no",
+        )
+        self.right = time.time
+        self.step = 0.0
+        self.enterContext(
+            mock.patch.object(time, "time", lambda: self.right() + self.step)
+        )
+        self.enterContext(mock.patch.object(timeutils, "utcnow", self.utcnow))
+        self.api = servicegroup.API()
+        process.shared()
+
+    def utcnow(self, with_timezone=False):
+        now = datetime.datetime.fromtimestamp(time.time(), datetime.UTC)
+        return now if with_timezone else now.replace(tzinfo=None)
+
+    def is_up(self, age, clock=0.0):
+        """Judge a record that was written age seconds ago.
+
+        :param clock: how wrong the clock was that it was written by
+        """
+        seen = datetime.datetime.fromtimestamp(
+            self.right() + clock - age, datetime.UTC
+        )
+        record = {"host": "one", "topic": "compute"}
+        return self.api.service_is_up(
+            {**record, "last_seen_up": seen.replace(tzinfo=None)}
+        )
+
+    def test_a_step_changes_no_verdict(self):
+        for self.step in (0.0, 3600.0, -3600.0, 0.0, 86400.0):
+            with self.subTest(step=self.step):
+                self.assertTrue(self.is_up(0.5))
+                self.assertTrue(self.is_up(DOWN_TIME - 1))
+                self.assertFalse(self.is_up(DOWN_TIME + 1))
+                self.assertFalse(self.is_up(3600 + DOWN_TIME + 1))
+
+    def test_a_clock_that_was_slow_is_set_right(self):
+        # The process began with a clock an hour behind.
+        process.shared().driver._wall._right -= 3600
+        self.assertTrue(self.is_up(0.5))
+        self.assertFalse(self.is_up(3600 + DOWN_TIME + 1))
+
+    def test_after_a_while_it_is_believed(self):
+        self.step = 3600.0
+        self.assertTrue(self.is_up(0.5))
+        process.shared().driver._wall._set -= 3600
+        self.assertFalse(self.is_up(0.5))
+        self.assertTrue(self.is_up(0.5, clock=3600.0))

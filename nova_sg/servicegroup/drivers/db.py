@@ -56,6 +56,9 @@ class DbDriver(base.Driver):
         self._ready = not self._embedded
         self._lock = threading.Lock()
         self._clock = clock.BackendClock()
+        self._wall = clock.WallClock()
+        # When the database's clock was asked for because of that.
+        self._learnt = float("-inf")
         self._writer = writer.Writer(
             self._write_reports, self._database.timeout
         )
@@ -261,10 +264,42 @@ class DbDriver(base.Driver):
             age = now - _seconds(moment)
         else:
             age = _age(moment)
+            step = self._wall.step()
+            if step:
+                age = self._doubted(age, step)
         if not seen:
             return detector.Reference(age, False, False)
         count = base.field(member, "report_count")
         return detector.Reference(age, True, count == 0, count == CRASHED)
+
+    def _doubted(self, age: float, step: float) -> float:
+        """Return the age of a record by a wall clock that was set.
+
+        By the clock as it was before, until the database has said what time
+        it is; unless the record would be from the future then: the clock
+        was wrong before, and is right now.
+        """
+        self._learn_clock()
+        before = age - step
+        return before if before >= -clock.STEP else age
+
+    def _learn_clock(self) -> None:
+        now = time.monotonic()
+        if self._embedded or now - self._learnt < clock.DOUBT / 10:
+            return
+        self._learnt = now
+        threading.Thread(
+            target=self._read_clock, name="nova-sg-db-clock", daemon=True
+        ).start()
+
+    def _read_clock(self) -> None:
+        sent = time.monotonic()
+        try:
+            now = self._run(queries.now)
+        except exception.BackendError as error:
+            LOG.debug("Cannot read the database's clock: %s", error)
+            return
+        self._clock.sample(sent, time.monotonic(), _seconds(_moment(now)))
 
     # -- what operators say
 

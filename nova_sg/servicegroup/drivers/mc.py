@@ -18,10 +18,7 @@ What stands where in memcached is in nova_sg.memcached.values.
 from __future__ import annotations
 
 import concurrent.futures
-import datetime
-import hashlib
 import math
-import threading
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -31,20 +28,16 @@ from oslo_log import log as logging
 from nova_sg import exception
 from nova_sg.conf import CONF
 from nova_sg.guard import keeper
-from nova_sg.memcached import configured, marks, servers, values
-from nova_sg.servicegroup import detector
+from nova_sg.memcached import configured, doctor, marks, servers, values
+from nova_sg.memcached import group as mc_group
+from nova_sg.memcached import replicas as mc_replicas
+from nova_sg.memcached.replicas import Server
 from nova_sg.servicegroup.drivers import base
 
 LOG = logging.getLogger(__name__)
 
-# Reports go to so many servers.
-REPLICAS = 3
 # A record stays for so many seconds after its last refresh: a week.
 RECORD_LIFE = 7 * 24 * 3600
-# A server's clock is read again after so many seconds.
-CLOCK_LIFE = 60.0
-
-Server = servers.RemoteServer | servers.LocalServer
 
 
 class McDriver(base.Driver):
@@ -72,30 +65,14 @@ class McDriver(base.Driver):
                 "the members that joined in it"
             )
         self._codec = values.Codec(CONF.memcache.memcache_secret_key)
-        self._timeout = CONF.memcache.socket_timeout
-        self._lock = threading.Lock()
-        # By group: the members that observations have shown so far. They
-        # are asked for even when the index has lost them.
-        self._seen: dict[str, set[str]] = {}
-        # When each server's clock was read, and the connection that it was
-        # read by: a server that was restarted may show another time.
-        self._clock_read: dict[Server, tuple[float, int]] = {}
-        self._warned: set[str] = set()
+        self._replicas = mc_replicas.Replicas(
+            self._servers, CONF.memcache.socket_timeout
+        )
+        self._reader = mc_group.Reader(self._replicas, self._codec)
         self._wills = keeper.Wills("mc")
 
-    def _replicas(self, group: str) -> list[Server]:
-        """Return the servers that keep a group: the same ones everywhere."""
-        if len(self._servers) <= REPLICAS:
-            return self._servers
-
-        def rank(server: Server) -> bytes:
-            text = f"{server.address}\0{group}".encode()
-            return hashlib.sha256(text).digest()
-
-        return sorted(self._servers, key=rank)[:REPLICAS]
-
     def backend_of(self, group: str) -> tuple[str, ...]:
-        return tuple(server.address for server in self._replicas(group))
+        return tuple(server.address for server in self._replicas.of(group))
 
     # -- what I am
 
@@ -126,16 +103,18 @@ class McDriver(base.Driver):
     ) -> None:
         group, host = membership.group, membership.host
         key = values.member_key(group, host)
-        replicas = self._replicas(group)
-        self._read_clocks(replicas)
+        replicas = self._replicas.of(group)
+        self._replicas.read_clocks(replicas)
         reports = {
-            server: values.Report(kind, _now(server), membership.binary)
+            server: values.Report(
+                kind, mc_replicas.now(server), membership.binary
+            )
             for server in replicas
         }
         written = {s: self._codec.report(key, reports[s]) for s in replicas}
         if kind == values.UP and self._wills.wanted():
             self._entrust(membership, key, reports, written)
-        stored = self._gather(
+        stored = self._replicas.gather(
             {s: store(s, key, written[s]) for s in replicas}
         )
         stale = [
@@ -192,7 +171,7 @@ class McDriver(base.Driver):
         group, host = membership.group, membership.host
         record = values.record_key(group, host)
         index = values.index_key(group, host)
-        found = self._gather(
+        found = self._replicas.gather(
             {s: s.get([index, values.GROUPS_KEY]) for s in reports}
         )
         wanted = ((index, host), (values.GROUPS_KEY, group))
@@ -219,7 +198,7 @@ class McDriver(base.Driver):
                 self._codec.report(record, reports[server]),
                 RECORD_LIFE,
             )
-        done = self._gather(writes)
+        done = self._replicas.gather(writes)
         for server in found:
             if (server, record) in done:
                 membership.state[server] = (
@@ -230,118 +209,14 @@ class McDriver(base.Driver):
     # -- what others are
 
     def observe(self, group: str) -> base.Snapshot:
-        asked = time.monotonic()
-        replicas = self._replicas(group)
-        self._read_clocks(replicas)
-        forced_key = values.forced_key(group)
-        keys = [*values.index_keys(group), forced_key]
-        lists = self._gather({s: s.get(keys) for s in replicas})
-        with self._lock:
-            hosts = set(self._seen.get(group, ()))
-        # By key: what is wrong with its value.
-        ignored: dict[str, str] = {}
-        for found in lists.values():
-            for key, value in found.items():
-                if key == forced_key:
-                    continue
-                names, refused = self._codec.read_lines(key, value)
-                if refused:
-                    ignored[key] = f"{refused} lines that are not names"
-                hosts |= names
-        marked, refused = self._read_marks(forced_key, lists)
-        if refused:
-            ignored[forced_key] = f"{refused} lines that are not marks"
-        best = self._read(
-            lists, {values.member_key(group, h): h for h in hosts}, ignored
-        )
-        # A member without a value may have a record.
-        absent = {
-            values.record_key(group, h): h for h in hosts if h not in best
-        }
-        if absent:
-            best.update(self._read(lists, absent, ignored))
-        self._warn(ignored)
-        gone = {h for h, (_, r) in best.items() if r.kind == values.GONE}
-        hosts -= gone
-        with self._lock:
-            self._seen[group] = hosts
-        forced = {host for host, mark in marked.items() if mark.forced}
-        facts = [
-            self._fact(asked, host, best.get(host), host in forced)
-            for host in hosts
-        ]
-        return base.Snapshot(asked, facts, complete=True)
-
-    def _read(
-        self,
-        replicas: Mapping[Server, Any],
-        keys: Mapping[str, str],
-        ignored: dict[str, str],
-    ) -> dict[str, tuple[float, values.Report]]:
-        """Return the latest report of each host, and its monotonic moment.
-
-        :param keys: the host that each key belongs to
-        :param ignored: takes what is wrong with the value of a key
-        """
-        if not keys:
-            return {}
-        best: dict[str, tuple[float, values.Report]] = {}
-        answers = self._gather({s: s.get(keys) for s in replicas})
-        for server, found in answers.items():
-            for key, value in found.items():
-                try:
-                    report = self._codec.read_report(key, value)
-                except ValueError as error:
-                    ignored[key] = str(error)
-                    continue
-                at = server.clock.to_monotonic(report.at)
-                host = keys[key]
-                if host not in best or at > best[host][0]:
-                    best[host] = at, report
-        return best
-
-    def _fact(
-        self,
-        asked: float,
-        host: str,
-        found: tuple[float, values.Report] | None,
-        forced: bool,
-    ) -> detector.Fact:
-        if found is None:
-            return detector.Fact(host=host, asked=asked, forced_down=forced)
-        at, report = found
-        try:
-            seen = datetime.datetime.fromtimestamp(report.at, datetime.UTC)
-        except (OverflowError, ValueError, OSError):
-            seen = None
-        return detector.Fact(
-            host=host,
-            asked=asked,
-            last_report=at,
-            last_seen=seen,
-            binary=report.binary,
-            left=report.kind == values.LEFT,
-            crashed=report.kind == values.CRASHED,
-            forced_down=forced,
-        )
-
-    def _warn(self, ignored: Mapping[str, str]) -> None:
-        """Tell of keys whose values were ignored, once of each."""
-        new = sorted(ignored.keys() - self._warned)
-        if not new:
-            return
-        self._warned.update(new)
-        LOG.warning(
-            "Ignored what memcached has as %(key)r: %(what)s (%(count)d such "
-            "keys). Somebody else writes there, or [memcache] "
-            "memcache_secret_key is not the same everywhere",
-            {"key": new[0], "what": ignored[new[0]], "count": len(new)},
-        )
+        return self._reader.observe(group)
 
     def groups(self) -> list[str]:
         found: set[str] = set()
         key = values.GROUPS_KEY
-        answers = self._gather({s: s.get([key]) for s in self._servers})
+        answers = self._replicas.gather(
+            {s: s.get([key]) for s in self._servers}
+        )
         for answer in answers.values():
             names, _ = self._codec.read_lines(key, answer.get(key, b""))
             found |= names
@@ -351,16 +226,18 @@ class McDriver(base.Driver):
 
     def force_down(self, group: str, host: str, forced: bool) -> None:
         self._require(group, host)
-        self._gather(self._mark(group, host, forced))
+        self._replicas.gather(self._mark(group, host, forced))
 
     def forget(self, group: str, host: str) -> None:
         self._require(group, host)
         index = values.index_key(group, host)
         writes = self._mark(group, host, False)
-        for server in self._replicas(group):
+        for server in self._replicas.of(group):
             change = self._without(index, host)
             writes[server, index] = server.update(index, change)
-            gone = values.Report(values.GONE, _now(server), "gone")
+            gone = values.Report(
+                values.GONE, mc_replicas.now(server), "gone"
+            )
             for key in (
                 values.member_key(group, host),
                 values.record_key(group, host),
@@ -368,28 +245,16 @@ class McDriver(base.Driver):
                 writes[server, key] = server.set(
                     key, self._codec.report(key, gone), RECORD_LIFE
                 )
-        self._gather(writes)
-
-    def _read_marks(
-        self, key: str, answers: Mapping[Server, Mapping[str, bytes]]
-    ) -> tuple[dict[str, marks.Mark], int]:
-        """Return what all servers together say of who is forced down."""
-        all_marks: dict[str, marks.Mark] = {}
-        all_refused = 0
-        for found in answers.values():
-            one, refused = marks.read(self._codec, key, found.get(key, b""))
-            all_marks = marks.merged(all_marks, one)
-            all_refused += refused
-        return all_marks, all_refused
+        self._replicas.gather(writes)
 
     def _mark(
         self, group: str, host: str, forced: bool
     ) -> dict[Any, concurrent.futures.Future]:
         """Begin to write down whether host is forced down."""
         key = values.forced_key(group)
-        replicas = self._replicas(group)
-        known, _ = self._read_marks(
-            key, self._gather({s: s.get([key]) for s in replicas})
+        replicas = self._replicas.of(group)
+        known, _ = self._reader.read_marks(
+            key, self._replicas.gather({s: s.get([key]) for s in replicas})
         )
         if not forced and host not in known:
             return {}
@@ -402,8 +267,9 @@ class McDriver(base.Driver):
     ) -> dict[Any, concurrent.futures.Future]:
         """Begin to tell each server what it has missed, or forgotten."""
         key = values.forced_key(group)
-        found = self._gather({s: s.get([key]) for s in self._replicas(group)})
-        known, _ = self._read_marks(key, found)
+        replicas = self._replicas.of(group)
+        found = self._replicas.gather({s: s.get([key]) for s in replicas})
+        known, _ = self._reader.read_marks(key, found)
         change = marks.merging(self._codec, key, known)
         return {
             (server, key): server.update(key, change)
@@ -435,48 +301,6 @@ class McDriver(base.Driver):
                 f"The group {group} has no member {host}"
             )
 
-    # -- servers
-
-    def _gather(
-        self, futures: Mapping[Any, concurrent.futures.Future]
-    ) -> dict:
-        """Return the results of those that succeed in time.
-
-        :raises BackendError: none did
-        """
-        give_up = time.monotonic() + self._timeout * 2
-        results, errors = {}, []
-        for key, future in futures.items():
-            try:
-                results[key] = future.result(
-                    max(0.0, give_up - time.monotonic())
-                )
-            except exception.BackendError as error:
-                errors.append(str(error))
-            except concurrent.futures.TimeoutError:
-                future.cancel()
-                server = key[0] if isinstance(key, tuple) else key
-                errors.append(f"memcached at {server.address}: no answer")
-        if errors and not results:
-            raise exception.BackendError("; ".join(sorted(set(errors))))
-        return results
-
-    def _read_clocks(self, replicas: list[Server]) -> None:
-        now = time.monotonic()
-        due = []
-        for server in replicas:
-            read, generation = self._clock_read.get(server, (now, None))
-            if generation != server.generation or now - read >= CLOCK_LIFE:
-                due.append(server)
-        if not due:
-            return
-        try:
-            read = self._gather({server: server.stats() for server in due})
-        except exception.BackendError:
-            return
-        for server in read:
-            self._clock_read[server] = now, server.generation
-
     def check(self) -> list[base.Finding]:
         if self._local:
             return [
@@ -488,65 +312,9 @@ class McDriver(base.Driver):
                     "Unless that is what you want, name your servers",
                 )
             ]
-        findings = []
-        for server in self._servers:
-            where = f"memcached {server.address}"
-            begun = time.monotonic()
-            try:
-                found = self._gather({server: server.stats()})[server]
-            except exception.BackendError as error:
-                findings.append(
-                    base.Finding(
-                        False,
-                        where,
-                        str(error).removeprefix(
-                            f"memcached at {server.address}: "
-                        ),
-                        "Start the server, or correct memcached_servers",
-                    )
-                )
-                continue
-            took = time.monotonic() - begun
-            findings.append(
-                base.Finding(
-                    True,
-                    where,
-                    f"reachable, memcached {found['version'].strip()}, "
-                    f"{took * 1000:.1f} ms",
-                )
-            )
-            findings.append(_check_clock(server))
-            evictions = int(found.get("evictions", 0))
-            findings.append(
-                base.Finding(
-                    evictions == 0,
-                    where,
-                    f"{evictions} values were evicted",
-                    "Give the server more memory (-m), or one of its own: "
-                    "members seem to vanish when their values are evicted",
-                )
-            )
-        return findings
+        return doctor.check(self._replicas)
 
     def close(self) -> None:
         self._wills.revoke_all()
         for server in self._servers:
             server.close()
-
-
-def _now(server: Server) -> float:
-    """The server's clock, or ours until it has been read."""
-    if not server.clock.synced:
-        return time.time()
-    return server.clock.from_monotonic(time.monotonic())
-
-
-def _check_clock(server: Server) -> base.Finding:
-    offset = _now(server) - time.time()
-    return base.Finding(
-        abs(offset) <= 2.0,
-        "clock",
-        f"memcached {server.address} is {offset:+.1f} s from this host",
-        "Synchronise the clocks (NTP). Verdicts of nova_sg do not depend on "
-        "it; the times it shows do",
-    )

@@ -1,0 +1,76 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+
+"""What `nova-sg doctor` finds out about memcached servers."""
+
+from __future__ import annotations
+
+import time
+
+from nova_sg import exception
+from nova_sg.memcached import replicas
+from nova_sg.servicegroup.drivers import base
+
+
+def check(found_in: replicas.Replicas) -> list[base.Finding]:
+    """Ask each server by itself."""
+    findings = []
+    for server in found_in.servers:
+        where = f"memcached {server.address}"
+        begun = time.monotonic()
+        try:
+            found = found_in.gather({server: server.stats()})[server]
+        except exception.BackendError as error:
+            findings.append(
+                base.Finding(
+                    False,
+                    where,
+                    str(error).removeprefix(
+                        f"memcached at {server.address}: "
+                    ),
+                    "Start the server, or correct memcached_servers",
+                )
+            )
+            continue
+        took = time.monotonic() - begun
+        findings.append(
+            base.Finding(
+                True,
+                where,
+                f"reachable, memcached {found['version'].strip()}, "
+                f"{took * 1000:.1f} ms",
+            )
+        )
+        findings.append(_check_clock(server))
+        evictions = int(found.get("evictions", 0))
+        findings.append(
+            base.Finding(
+                evictions == 0,
+                where,
+                f"{evictions} values were evicted",
+                "Give the server more memory (-m), or one of its own: "
+                "members seem to vanish when their values are evicted",
+            )
+        )
+    return findings
+
+
+def _check_clock(server: replicas.Server) -> base.Finding:
+    offset = replicas.now(server) - time.time()
+    return base.Finding(
+        abs(offset) <= 2.0,
+        "clock",
+        f"memcached {server.address} is {offset:+.1f} s from this host",
+        "Synchronise the clocks (NTP). Verdicts of nova_sg do not depend on "
+        "it; the times it shows do",
+    )

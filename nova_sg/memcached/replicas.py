@@ -1,0 +1,123 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+
+"""The servers of each group, asked all at once, and what time they have."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import hashlib
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from nova_sg import exception
+from nova_sg.memcached import servers
+from nova_sg.servicegroup import clock
+
+# Reports go to so many servers.
+REPLICAS = 3
+# A server's clock is read again after so many seconds.
+CLOCK_LIFE = 60.0
+
+Server = servers.RemoteServer | servers.LocalServer
+
+
+class Replicas:
+    """All servers, of which a few keep each group.
+
+    :param timeout: seconds that a server has to answer
+    """
+
+    def __init__(self, all_servers: list[Server], timeout: float) -> None:
+        self.servers = all_servers
+        self._timeout = timeout
+        # When each server's clock was read, the connection that it was read
+        # by (a server that was restarted may show another time), and what
+        # our own clocks showed then.
+        self._clock_read: dict[Server, tuple[float, int, clock.Clocks]] = {}
+
+    def of(self, group: str) -> list[Server]:
+        """Return the servers that keep a group: the same ones everywhere."""
+        if len(self.servers) <= REPLICAS:
+            return self.servers
+
+        def rank(server: Server) -> bytes:
+            text = f"{server.address}\0{group}".encode()
+            return hashlib.sha256(text).digest()
+
+        return sorted(self.servers, key=rank)[:REPLICAS]
+
+    def gather(
+        self, futures: Mapping[Any, concurrent.futures.Future]
+    ) -> dict:
+        """Return the results of those that succeed in time.
+
+        :raises BackendError: none did
+        """
+        give_up = time.monotonic() + self._timeout * 2
+        results, errors = {}, []
+        for key, future in futures.items():
+            try:
+                results[key] = future.result(
+                    max(0.0, give_up - time.monotonic())
+                )
+            except exception.BackendError as error:
+                errors.append(str(error))
+            except concurrent.futures.TimeoutError:
+                future.cancel()
+                server = key[0] if isinstance(key, tuple) else key
+                errors.append(f"memcached at {server.address}: no answer")
+        if errors and not results:
+            raise exception.BackendError("; ".join(sorted(set(errors))))
+        return results
+
+    def read_clocks(
+        self, replicas: list[Server], anew: bool = False
+    ) -> None:
+        """See to it that we know what time the servers have.
+
+        Read again after a while, by a new connection, and after our own
+        clocks have leapt: this process may not have run for a while.
+
+        :param anew: read them in any case
+        """
+        now = time.monotonic()
+        ours = clock.Clocks.read()
+        due = []
+        for server in replicas:
+            known = self._clock_read.get(server)
+            if (
+                anew
+                or known is None
+                or known[1] != server.generation
+                or now - known[0] >= CLOCK_LIFE
+                or ours.leapt_since(known[2])
+            ):
+                due.append(server)
+        if not due:
+            return
+        try:
+            read = self.gather({server: server.stats() for server in due})
+        except exception.BackendError:
+            return
+        for server in read:
+            self._clock_read[server] = now, server.generation, ours
+
+
+
+def now(server: Server) -> float:
+    """The server's clock, or ours until it has been read."""
+    if not server.clock.synced:
+        return time.time()
+    return server.clock.from_monotonic(time.monotonic())

@@ -1,0 +1,155 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+
+"""Evidence on its way from reports and looks to verdicts, on real servers."""
+
+import time
+
+from nova_sg.memcached import values
+from nova_sg.servicegroup import events
+from tests import base
+from tests.functional import db, mc
+
+
+class OwnReportsTest(db.MariaDBTestCase):
+    DOWN_TIME = 3.0
+
+    def tearDown(self):
+        self.server.execute("SET GLOBAL read_only = 0")
+        super().tearDown()
+
+    def test_a_database_that_takes_no_reports_kills_nobody(self):
+        self.join("one")
+        self.join("two")
+        seen = self.collect(self.api)
+        # It can still be read: only our own reports tell.
+        self.server.execute("SET GLOBAL read_only = 1")
+        until = time.monotonic() + 2 * self.DOWN_TIME
+        while time.monotonic() < until:
+            self.assertTrue(self.is_up("one"))
+            self.assertTrue(self.is_up("two"))
+            time.sleep(0.05)
+        member = self.api.member("compute", "one")
+        self.assertRegex(member.reason, r"s of them without the backend")
+        # Also for who has not looked so far: it is told.
+        self.assertEqual("up", self.state("one"))
+        self.server.execute("SET GLOBAL read_only = 0")
+        self.wait_for_report("one")
+        self.wait_for_report("two")
+        self.assertTrue(self.is_up("one"))
+        self.assertEqual([], seen)
+
+    def test_a_view_made_later_knows_of_it(self):
+        self.join("one")
+        self.server.execute("SET GLOBAL read_only = 1")
+        self.wait_for_log("Cannot report the state of one")
+        time.sleep(2 * self.DOWN_TIME)
+        self.assertEqual("up", self.state("one"))
+
+    def wait_for_log(self, words):
+        base.wait_for(lambda: self.logs.matching(words), 30, words)
+
+
+class MassSilenceTest(db.MariaDBTestCase):
+    DOWN_TIME = 6.0
+
+    def setUp(self):
+        super().setUp()
+        self.flags("servicegroup", mass_silence_hold=600.0)
+        self.names = [f"node{number}" for number in range(5)]
+        for name in self.names:
+            self.join(name)
+        self.seen = self.collect(self.api)
+
+    def kinds(self, host):
+        return [event.type for event in self.seen if event.host == host]
+
+    def wait_for_kinds(self, *kinds):
+        base.wait_for(
+            lambda: all(self.kinds(n) == list(kinds) for n in self.names),
+            60,
+            lambda: f"{kinds}, not {self.seen}",
+        )
+
+    def test_it_is_held_and_then_told(self):
+        self.stop_reports()
+        self.wait_for_kinds(events.HELD)
+        held = self.api.member("compute", "node0")
+        self.assertEqual(("up", "held"), (held.state, held.cause))
+        self.assertRegex(
+            held.reason,
+            r"^last report .*, allowed are \S+ s.*; held as up for .* s so "
+            r"far, and for .* s more at most: \d of 5 members fell silent "
+            r"within 6 s$",
+        )
+        begins = self.logs.matching("members of the group compute fell silent")
+        self.assertEqual(1, len(begins))
+        self.flags("servicegroup", mass_silence_hold=0.5)
+        self.wait_for_kinds(events.HELD, events.DOWN)
+        ends = self.logs.matching("in the group compute are no longer held")
+        self.assertEqual(1, len(ends))
+        self.assertIn("5 of its members are down", ends[0])
+
+    def test_who_reports_again_was_never_down(self):
+        self.stop_reports()
+        self.wait_for_kinds(events.HELD)
+        self.flags(service_down_time=60.0)
+        for name in self.names:
+            self.join(name)
+        self.wait_for_kinds(events.HELD, events.UP)
+
+    def test_a_hold_of_nothing(self):
+        self.flags("servicegroup", mass_silence_fraction=0.0)
+        self.stop_reports()
+        self.wait_for_kinds(events.DOWN)
+        self.assertEqual([], self.logs.matching("are held as up"))
+
+    def test_clean_leaves_are_not_held(self):
+        for name in self.names:
+            self.api.leave(name, "compute")
+        self.wait_for_kinds(events.LEFT)
+
+
+class ForgetfulMemcachedTest(mc.McTestCase):
+    def test_who_was_forgotten_is_waited_for(self):
+        raw = self.raw(self.start())
+        self.flags(service_down_time=5.0, report_interval=4.0)
+        driver = self.driver()
+        membership = self.membership("one")
+        driver.report(membership)
+        view = self.another().view("compute")
+        view.refresh()
+        self.assertEqual("up", view.member("one").state)
+        # This observer looks rarely: the member has reported since, and
+        # memcached has forgotten it.
+        self.flags("servicegroup", view_refresh_interval=3600)
+        time.sleep(5.5)
+        for key in (
+            values.member_key("compute", "one"),
+            values.record_key("compute", "one"),
+            values.index_key("compute", "one"),
+        ):
+            raw.delete(key)
+        view.refresh()
+        found = view.member("one")
+        self.assertEqual(("up", "vanished"), (found.state, found.cause))
+        self.assertIn("the backend has lost its later reports", found.reason)
+
+        def down():
+            view.refresh()
+            return view.member("one").state == "down"
+
+        base.wait_for(down, 60, "it does not report, and is down")
+        driver.report(membership)
+        view.refresh()
+        self.assertEqual("up", view.member("one").state)
