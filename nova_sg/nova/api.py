@@ -22,6 +22,7 @@ import functools
 import os
 import sys
 import threading
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -72,12 +73,36 @@ class NovaGroupDriver(api_module.GroupDriver):
 
     def is_up(self, member: Mapping) -> bool:
         try:
-            return super().is_up(member) or self._reports_elsewhere(member)
+            if super().is_up(member):
+                return not self._fell(member)
+            return self._reports_elsewhere(member)
         except exception.ServiceGroupUnavailable:
             verdict = self._by_record(member)
             if verdict is None:
                 raise
             return verdict.state == detector.UP
+
+    def _fell(self, member: Mapping) -> bool:
+        """Whether a member fell by its record, and nobody saw it since.
+
+        The primary was away then, and may not know yet.
+        """
+        shared = self.shared()
+        if shared.driver.name == "db" or "db" not in shared.names:
+            return False
+        view, host = shared.view(member["topic"]), member["host"]
+        since = view.fallen_by_record.get(host)
+        if since is None:
+            return False
+        if not view.reported_since(host, since):
+            record = _records().read_reference(member)
+            limit = self.service_down_time
+            if record is None or (
+                detector.judge_reference(record, limit).state != detector.UP
+            ):
+                return True
+        view.fallen_by_record.pop(host, None)
+        return False
 
     def _reports_elsewhere(self, member: Mapping) -> bool:
         """Whether a member reports to the db driver, and not to us.
@@ -144,6 +169,10 @@ class NovaGroupDriver(api_module.GroupDriver):
                 was_up != (last.state == detector.UP)
             ):
                 return None
+            if verdict.state != last.state and last.state == detector.UP:
+                view.fallen_by_record.setdefault(
+                    member["host"], time.monotonic()
+                )
         return verdict
 
 

@@ -144,7 +144,7 @@ class Detector:
         first = self.last_look is None
         if (self.failing or interrupted) and not first:
             self._stalls.add(self._stall_began(facts), asked)
-            if not self._rejoining():
+            if not self.rejoining():
                 self._away = self.last_look
             self._back = asked
         self.failing = False
@@ -420,7 +420,7 @@ class Detector:
             return CRASHED
         if fact.lost and not (
             # Who had been lost before the backend went away does not rise.
-            self._rejoining() and since is not None and since >= self._away
+            self.rejoining() and since is not None and since >= self._away
         ):
             return LOST
         if since is None:
@@ -445,7 +445,10 @@ class Detector:
         how = self.silence_of(since)
         return how.healthy > how.allowed
 
-    def _rejoining(self) -> bool:
+    def rejoining(self) -> bool:
+        """Whether the backend was away, and may not know all that is new."""
+        if self.last_look is None:
+            return True
         return self.last_look - self._back <= self._rejoin
 
     def _hold_back(self, candidates: dict[str, Verdict]) -> None:

@@ -118,7 +118,13 @@ class Memory:
         return float("inf") if last is None else time.monotonic() - last
 
     def reported_since(self, host: str, moment: float) -> bool:
-        """Whether host's last report came later than a monotonic moment."""
+        """Whether host's last report came later than a monotonic moment.
+
+        Who is just there, in a backend that was away and does not know yet
+        whom it has lost, has not reported.
+        """
+        if self._detector.rejoining():
+            return False
         known = self._detector.known(host)
         last = known and known.last_report
         return last is not None and last > moment

@@ -56,6 +56,9 @@ class SeveralView:
         ]
         self._others = secondaries
         self._judgement = judgement.Judgement(primary, self.secondaries)
+        #: Members that fell while the primary was away, by a record that an
+        #: asker had, and when.
+        self.fallen_by_record: dict[str, float] = {}
         # By member: what watchers were told last, and by whom.
         self._told: dict[str, tuple[detector.Verdict, GroupView]] | None = None
         self._known: dict[str, detector.Known] = {}
@@ -111,6 +114,10 @@ class SeveralView:
     def silence(self) -> float:
         """Return the seconds since the primary was heard; infinity: never."""
         return self._primary.silence()
+
+    def reported_since(self, host: str, moment: float) -> bool:
+        """Whether host has reported to the primary since then."""
+        return self._primary.reported_since(host, moment)
 
     def hosts_up(self) -> list[str]:
         """Return the names of the members that are up.
