@@ -1,0 +1,280 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""What comes from outside is read, or refused in words; nothing else."""
+
+import argparse
+import configparser
+import contextlib
+import datetime
+import importlib
+import io
+import logging
+import pathlib
+import tempfile
+import types
+import unittest
+
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from nova_sg import config, exception
+from nova_sg.cmd import shell
+from nova_sg.conf import CONF
+from nova_sg.servicegroup import detector
+from nova_sg.servicegroup.drivers import db
+from nova_sg.znodes import names as znodes
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+# Names that a znode may have, and such as nearly are one of ours.
+ZNODES = st.one_of(
+    st.text(),
+    st.text("ab@%2EFf0.-/ \n\0é", max_size=20),
+    st.builds(
+        "{}@{}".format, st.text("a%2E.", max_size=8), st.text("0f@left")
+    ),
+)
+HOSTS = st.text(min_size=1).filter(
+    lambda name: name.isprintable() and "\ud800" not in name
+)
+
+
+def read(reader, name):
+    """Return what a reader makes of a name; None: it is none."""
+    try:
+        return reader(name)
+    except ValueError:
+        return None
+
+
+class ZnodesTest(unittest.TestCase):
+    @given(ZNODES)
+    @example("@")
+    @example("%@0")
+    @example("a@b@left")
+    def test_any_name(self, name):
+        host = read(znodes.read_member, name)
+        if host is not None:
+            # There is one way only to write it.
+            self.assertEqual(znodes.quote(host), name.rpartition("@")[0])
+        entry = read(znodes.read_entry, name)
+        if entry is not None:
+            self.assertTrue(entry.host and entry.binary)
+            self.assertTrue(znodes.is_of(name, entry.host))
+        unquoted = read(znodes.unquote, name)
+        if unquoted is not None:
+            self.assertEqual(name, znodes.quote(unquoted))
+        if host is not None and "/" not in name:
+            self.assertTrue(znodes.is_of(name, host))
+
+    @given(
+        HOSTS,
+        HOSTS,
+        st.sampled_from(["", znodes.LEFT, znodes.CRASHED]),
+        st.integers(0, 2**64 - 1),
+    )
+    def test_what_is_written_is_read(self, host, binary, mark, session):
+        name = znodes.member_name(host, session)
+        self.assertNotIn("/", name)
+        self.assertFalse(name.startswith("."))
+        self.assertEqual(host, znodes.read_member(name))
+        path = znodes.entry_path("group", host, binary, mark)
+        self.assertEqual(
+            (host, binary, mark),
+            znodes.read_entry(path.rpartition("/")[2]),
+        )
+
+
+MOMENTS = st.one_of(
+    st.none(),
+    st.datetimes(),
+    st.datetimes(timezones=st.timezones()),
+    st.text(max_size=30),
+    st.datetimes().map(str),
+    st.integers(),
+    st.binary(max_size=10),
+)
+VALUES = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.text(max_size=10)
+)
+
+
+class Quiet(unittest.TestCase):
+    """What is said of what is found is no matter here."""
+
+    def setUp(self):
+        super().setUp()
+        logging.disable(logging.CRITICAL)
+        self.addCleanup(logging.disable, logging.NOTSET)
+
+
+class RowsTest(Quiet):
+    def setUp(self):
+        super().setUp()
+        # Neither a database nor an engine: only what reads its rows.
+        self.driver = db.DbDriver.__new__(db.DbDriver)
+        self.driver._clock = db.clock.BackendClock()
+        self.driver._clock.sample(0.0, 0.001, 1e9)
+        self.driver._warned = set()
+
+    @given(
+        st.builds(
+            types.SimpleNamespace,
+            host=st.one_of(VALUES, st.binary(max_size=5)),
+            topic=VALUES,
+            binary=VALUES,
+            last_seen_up=MOMENTS,
+            created_at=MOMENTS,
+            report_count=VALUES,
+            forced_down=VALUES,
+            disabled=VALUES,
+            disabled_reason=VALUES,
+        )
+    )
+    def test_any_row(self, row):
+        row.now = datetime.datetime(2026, 1, 1)
+        if not self.driver._named(row):
+            self.assertNotIsInstance(row.host, str)
+            return
+        fact = self.driver._fact(100.0, row)
+        self.assertEqual(row.host, fact.host)
+        judge = detector.Detector(60.0)
+        judge.look(100.0, [fact], complete=True)
+        verdict = judge.judge(row.host, 100.0)
+        self.assertIn(verdict.state, ("up", "down"))
+        self.assertTrue(judge.explain(row.host, verdict, 100.0))
+
+    @given(
+        st.dictionaries(
+            st.sampled_from(
+                ["last_seen_up", "created_at", "report_count", "updated_at"]
+            ),
+            st.one_of(MOMENTS, VALUES),
+        )
+    )
+    def test_any_record(self, record):
+        record = {"host": "h", "topic": "t"} | record
+        reference = self.driver.read_reference(record)
+        if reference is not None:
+            verdict = detector.judge_reference(reference, 60.0)
+            self.assertIn(verdict.state, ("up", "down"))
+
+
+OPTIONS = st.sampled_from(
+    [
+        "servicegroup_driver",
+        "secondary_drivers",
+        "report_interval",
+        "service_down_time",
+        "memcached_servers",
+        "state_path",
+        "connection",
+        "address",
+        "recv_timeout",
+        "host",
+        "config_source",
+    ]
+)
+LINES = st.one_of(
+    st.sampled_from(
+        ["[DEFAULT]", "[servicegroup]", "[database]", "[zookeeper]"]
+    ),
+    st.builds("{} = {}".format, OPTIONS, st.text(max_size=12)),
+    st.builds(
+        "{} = {}".format,
+        OPTIONS,
+        st.sampled_from(["$host", "$$", "$state_path/x", "-1", "nan", "inf"]),
+    ),
+    st.text(max_size=20),
+)
+
+
+class ConfigurationTest(Quiet):
+    def setUp(self):
+        super().setUp()
+        self.addCleanup(CONF.reset)
+        self.path = tempfile.NamedTemporaryFile("wb", suffix=".conf")
+        self.addCleanup(self.path.close)
+
+    def parse(self, data):
+        self.path.seek(0)
+        self.path.truncate()
+        self.path.write(data)
+        self.path.flush()
+        CONF.reset()
+        try:
+            config.parse(["--config-file", self.path.name], "nova-sg")
+        except exception.ConfigError as error:
+            self.assertTrue(str(error))
+
+    @given(st.lists(LINES, max_size=8))
+    def test_any_lines(self, lines):
+        text = "\n".join(["[DEFAULT]", *lines])
+        self.parse(text.encode("utf-8", "surrogatepass"))
+
+    @given(st.binary(max_size=200))
+    def test_any_bytes(self, data):
+        self.parse(data)
+
+
+def commands():
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    points = setup["entry_points"]["nova_sg.cli"].strip().splitlines()
+    for line in points:
+        name, _, where = line.partition(" = ")
+        module, _, attribute = where.partition(":")
+        yield (
+            name.replace("_", " "),
+            getattr(importlib.import_module(module), attribute),
+        )
+
+
+WORDS = st.one_of(
+    st.sampled_from(
+        [
+            *("--group", "--all", "--for", "up", "down", "--timeout", "-1"),
+            *("5", "nan", "-f", "json", "table", "-c", "Host", "--unset"),
+            *("--sort-column", "--max-width", "--", "-", "--config-file"),
+        ]
+    ),
+    st.text(max_size=10),
+)
+
+
+class CommandLineTest(unittest.TestCase):
+    def setUp(self):
+        super().setUp()
+        self.shell = shell.Shell()
+        self.parsers = {
+            name: command(self.shell, None).get_parser(name)
+            for name, command in commands()
+        }
+
+    @given(st.data(), st.lists(WORDS, max_size=6))
+    def test_any_arguments(self, data, words):
+        name = data.draw(st.sampled_from(sorted(self.parsers)))
+        parser = self.parsers[name]
+        heard = io.StringIO()
+        with (
+            contextlib.redirect_stdout(heard),
+            contextlib.redirect_stderr(heard),
+        ):
+            try:
+                parsed = parser.parse_args(words)
+            except SystemExit as end:
+                # Help, or what is wrong.
+                self.assertIn(end.code, (0, 2))
+                self.assertIn("usage", heard.getvalue())
+            else:
+                self.assertIsInstance(parsed, argparse.Namespace)
