@@ -77,8 +77,7 @@ class SeveralTestCase(base.TestCase):
     def wait_for_state(self, name, host, state):
         wait_for(
             lambda: self.state(name, host) == state,
-            30,
-            f"{host} is {state} by {name}",
+            message=f"{host} is {state} by {name}",
         )
 
     @contextlib.contextmanager
@@ -119,8 +118,7 @@ class ReportsTest(SeveralTestCase):
                 lambda name=name, seen=seen: (
                     self.alone(name, "one").last_seen > seen
                 ),
-                30,
-                f"reports to {name} go on",
+                message=f"reports to {name} go on",
             )
         self.api.leave("one", "compute")
         for name in ("db", "mc"):
@@ -161,8 +159,7 @@ class ReportsTest(SeveralTestCase):
         seen = self.alone("db", "one").last_seen
         wait_for(
             lambda: self.alone("db", "one").last_seen > seen,
-            30,
-            "the database hears of it",
+            message="the database hears of it",
         )
         # That is no trouble of the service's.
         self.assertFalse(member.model_disconnected)
@@ -184,8 +181,7 @@ class ReportsTest(SeveralTestCase):
                 seen = self.alone("db", "one").last_seen
                 wait_for(
                     lambda seen=seen: self.alone("db", "one").last_seen > seen,
-                    30,
-                    "the database hears of it",
+                    message="the database hears of it",
                 )
             self.server.thaw()
 
@@ -232,14 +228,14 @@ class VerdictsTest(SeveralTestCase):
         self.assertIn("by db, as mc does not know it yet", one.reason)
         self.assertFalse(self.is_up("three"))
         api.leave("one", "compute")
-        wait_for(lambda: not self.is_up("one"), 30, "one is down")
+        wait_for(lambda: not self.is_up("one"), message="one is down")
 
     def test_the_secondary_stands_in(self):
         self.flags(service_down_time=4.0)
         self.api = servicegroup.API()
         stays, _ = self.join("stays"), self.join("dies")
         events = self.collect(self.api)
-        wait_for(lambda: self.is_up("stays") and self.is_up("dies"), 30)
+        wait_for(lambda: self.is_up("stays") and self.is_up("dies"))
         for host in ("stays", "dies"):
             self.wait_for_state("db", host, "up")
         self.server.kill()
@@ -257,10 +253,12 @@ class VerdictsTest(SeveralTestCase):
             for joined in one.reporter._by_service.values():
                 if joined.membership.host == "dies":
                     joined.stop()
-        wait_for(lambda: not self.is_up("dies"), 30, "dies is down")
+        wait_for(lambda: not self.is_up("dies"), message="dies is down")
         self.assertTrue(self.is_up("stays"))
         self.server.start()
-        wait_for(lambda: self.member("stays").driver == "mc", 60, "mc is back")
+        wait_for(
+            lambda: self.member("stays").driver == "mc", message="mc is back"
+        )
         for _ in range(20):
             self.assertFalse(self.is_up("dies"))
             self.assertTrue(self.is_up("stays"))
@@ -268,7 +266,7 @@ class VerdictsTest(SeveralTestCase):
         self.assertEqual(
             [("down", "dies")], [(one.type, one.host) for one in events]
         )
-        wait_for(lambda: not stays.model_disconnected, 30)
+        wait_for(lambda: not stays.model_disconnected)
 
     def test_who_contradicted_before_is_not_believed(self):
         self.flags(service_down_time=3.0)
@@ -277,11 +275,11 @@ class VerdictsTest(SeveralTestCase):
         api = self.join_only("db", "one")
         api.leave("one", "compute")
         self.join_only("mc", "one")
-        wait_for(lambda: self.member("one").driver == "mc", 30)
+        wait_for(lambda: self.member("one").driver == "mc")
         self.assertTrue(self.is_up("one"))
         view = process.shared().view("compute")
         [other] = view.secondaries
-        wait_for(lambda: "one" in other.comparer._differences, 30)
+        wait_for(lambda: "one" in other.comparer._differences)
         self.server.kill()
         answers = set()
 
@@ -293,7 +291,7 @@ class VerdictsTest(SeveralTestCase):
                 return True
             return False
 
-        wait_for(unavailable, 60, "nobody can say")
+        wait_for(unavailable, message="nobody can say")
         self.assertEqual({True}, answers)
 
     def test_an_observer_that_begins_while_the_primary_is_away(self):
@@ -314,7 +312,7 @@ class VerdictsTest(SeveralTestCase):
         self.assertTrue(self.is_up("one"))
         with self.drivers("db") as api:
             api.force_down("one", "compute")
-        wait_for(lambda: not self.is_up("one"), 30, "forced down by db")
+        wait_for(lambda: not self.is_up("one"), message="forced down by db")
         self.assertEqual("db", self.member("one").driver)
 
     def test_a_word_that_does_not_reach_all(self):
@@ -349,7 +347,7 @@ class VerdictsTest(SeveralTestCase):
         self.assertEqual(("mc", None), mc[:2])
         self.assertEqual(("db", "up"), (db.driver, db.member.state))
         self.server.kill()
-        wait_for(lambda: self.api.opinions("compute", "one")[0].trouble, 30)
+        wait_for(lambda: self.api.opinions("compute", "one")[0].trouble)
 
 
 class DisagreementsTest(SeveralTestCase):
@@ -386,8 +384,8 @@ class DisagreementsTest(SeveralTestCase):
             with self.drivers("db", "mc") as api:
                 api.join("one", "compute", base.Member("one"))
                 api.join("two", "compute", base.Member("two"))
-            wait_for(lambda: [n for n, _ in self.now().values()] == [0, 0], 30)
-            wait_for(lambda: self.logs.matching("and mc agree again over"), 30)
+            wait_for(lambda: [n for n, _ in self.now().values()] == [0, 0])
+            wait_for(lambda: self.logs.matching("and mc agree again over"))
         self.assertEqual([1, 1], [total for _, total in self.now().values()])
 
     def test_a_member_that_dies_is_none(self):
@@ -395,9 +393,9 @@ class DisagreementsTest(SeveralTestCase):
         self.api = servicegroup.API()
         self.join("one")
         events = self.collect(self.api)
-        wait_for(lambda: self.is_up("one"), 30)
+        wait_for(lambda: self.is_up("one"))
         self.stop_reports()
-        wait_for(lambda: not self.is_up("one"), 30)
+        wait_for(lambda: not self.is_up("one"))
         self.wait_for_state("mc", "one", "down")
         self.assertEqual({}, self.now())
         self.assertEqual(["down"], [one.type for one in events])
