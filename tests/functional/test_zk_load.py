@@ -111,6 +111,8 @@ class CrowdTest(zk.ZkTestCase):
 
     def test_a_crowd_costs_few_listings(self):
         self.join("observer")
+        # Not one of those that are counted.
+        self.wait_until_up("observer")
         events = self.collect(self.api)
         listing = mock.patch.object(
             zookeeper, "get_children", wraps=zookeeper.get_children
