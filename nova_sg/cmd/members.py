@@ -78,6 +78,30 @@ class OfMember(command.Command):
         return parser
 
 
+# What is shown of every member, alone or among others.
+COLUMNS = (
+    "Host",
+    "Topic",
+    "Binary",
+    "State",
+    "Last Seen",
+    "Age",
+    "Forced Down",
+)
+
+
+def _cells(member: memory.Member) -> tuple:
+    return (
+        member.host,
+        member.topic,
+        member.binary or "",
+        member.state,
+        LastSeen(member.last_seen),
+        Age(member.age),
+        member.forced_down,
+    )
+
+
 class List(lister.Lister):
     """List the members of a group, or of all groups.
 
@@ -85,16 +109,7 @@ class List(lister.Lister):
     secondary drivers, a column says which driver each verdict is from.
     """
 
-    COLUMNS = (
-        "Host",
-        "Topic",
-        "Binary",
-        "State",
-        "Last Seen",
-        "Age",
-        "Forced Down",
-        "Reason",
-    )
+    COLUMNS = (*COLUMNS, "Reason")
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
@@ -122,16 +137,7 @@ class List(lister.Lister):
         if member.disabled:
             why = member.disabled_reason
             reasons.append(f"disabled: {why}" if why else "disabled")
-        return (
-            member.host,
-            member.topic,
-            member.binary or "",
-            member.state,
-            LastSeen(member.last_seen),
-            Age(member.age),
-            member.forced_down,
-            "; ".join(reasons),
-        )
+        return (*_cells(member), "; ".join(reasons))
 
 
 class Show(OfMember, show.ShowOne):
@@ -148,13 +154,7 @@ class Show(OfMember, show.ShowOne):
         ]
         return (
             (
-                "Host",
-                "Topic",
-                "Binary",
-                "State",
-                "Last Seen",
-                "Age",
-                "Forced Down",
+                *COLUMNS,
                 "Disabled",
                 "Disabled Reason",
                 "Driver",
@@ -162,13 +162,7 @@ class Show(OfMember, show.ShowOne):
                 *(name for name, _ in others),
             ),
             (
-                member.host,
-                member.topic,
-                member.binary or "",
-                member.state,
-                LastSeen(member.last_seen),
-                Age(member.age),
-                member.forced_down,
+                *_cells(member),
                 member.disabled,
                 member.disabled_reason or "",
                 member.driver,
