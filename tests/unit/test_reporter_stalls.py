@@ -1,0 +1,190 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+
+"""Reports that do not get through are told, and to whom it matters."""
+
+import threading
+from unittest import mock
+
+from nova_sg import exception
+from nova_sg.servicegroup import detector, process, reporter
+from nova_sg.servicegroup.drivers import base as drivers
+from tests import base
+
+
+class Driver:
+    """A backend that does with reports what the test wants."""
+
+    name = "fake"
+    apart = False
+
+    def __init__(self):
+        self.error = None
+        self.entered = threading.Event()
+        self.free = threading.Event()
+        self.free.set()
+        self.facts = []
+
+    def report(self, membership):
+        self.entered.set()
+        self.free.wait(60)
+        if self.error is not None:
+            raise self.error
+
+    def withdraw(self, membership):
+        pass
+
+    def observe(self, group):
+        if self.error is not None:
+            raise self.error
+        return drivers.Snapshot(0.0, self.facts, complete=True)
+
+    def backend_of(self, group):
+        return group[0]
+
+    def close(self):
+        self.free.set()
+
+
+class Service(base.Member):
+    """One whose timer the test is."""
+
+    class tg:
+        @staticmethod
+        def add_timer_args(interval, callback, args, initial_delay=0):
+            class Timer:
+                @staticmethod
+                def stop():
+                    pass
+
+            return Timer
+
+
+class TellingTest(base.TestCase):
+    def setUp(self):
+        super().setUp()
+        self.told = []
+        self.driver = Driver()
+        self.addCleanup(self.driver.close)
+        self.reporter = reporter.Reporter(
+            self.driver, lambda *stall: self.told.append(stall)
+        )
+        self.enterContext(mock.patch.object(reporter, "JITTER", 0.0))
+        self.join(interval=600)
+
+    def join(self, interval):
+        self.service = Service("one", interval=interval)
+        self.reporter.join("one", "compute", self.service, None)
+
+    def report(self):
+        self.reporter.report_state(self.service)
+
+    def ends(self):
+        """Return, of each time it was told, whether it was over."""
+        self.assertLessEqual(len({(g, s, b) for g, s, b, _ in self.told}), 1)
+        return [end is not None for _, _, _, end in self.told]
+
+    def test_failures_are_one_stall(self):
+        self.told.clear()
+        self.driver.error = exception.BackendError("away")
+        self.report()
+        self.report()
+        self.assertEqual([False, False], self.ends())
+        self.driver.error = None
+        self.report()
+        self.report()
+        self.assertEqual([False, False, True], self.ends())
+        group, _, begin, end = self.told[-1]
+        self.assertEqual("compute", group)
+        self.assertLess(begin, end)
+
+    def test_what_is_its_own_fault_is_none(self):
+        for error in exception.MemberVanished, exception.NotRegistered:
+            self.told.clear()
+            self.driver.error = error("no such record")
+            self.report()
+            self.assertEqual([], self.told)
+
+    def test_a_report_under_way_for_too_long(self):
+        self.join(interval=0.01)
+        self.told.clear()
+        self.driver.entered.clear()
+        self.driver.free.clear()
+        slow = threading.Thread(target=self.report, daemon=True)
+        slow.start()
+        self.assertTrue(self.driver.entered.wait(60))
+
+        def told():
+            # What the timer does while the report before hangs.
+            self.report()
+            return self.told
+
+        base.wait_for(told, 60, "it is told")
+        self.assertFalse(self.ends()[-1])
+        self.driver.free.set()
+        slow.join(60)
+        self.assertTrue(self.ends()[-1])
+
+    def test_who_stops_reporting_knows_no_more(self):
+        for stop in (
+            lambda: self.reporter.leave("one", "compute"),
+            self.reporter.close,
+        ):
+            self.told.clear()
+            self.driver.error = None
+            self.reporter.join("one", "compute", self.service, None)
+            self.told.clear()
+            self.driver.error = exception.BackendError("away")
+            self.report()
+            stop()
+            self.assertEqual([False, True], self.ends())
+
+
+class PassingOnTest(base.TestCase):
+    def test_groups_of_the_same_backend_are_told(self):
+        driver = Driver()
+        shared = process.Shared(driver)
+        self.addCleanup(shared.close)
+        early = {name: shared.view(name) for name in ("a1", "b1")}
+        shared._stall("a2", "me", 1.0, None)
+        shared._stall("a2", "me", 1.0, 2.0)
+        late = {name: shared.view(name) for name in ("a3", "b3")}
+        found = {
+            name: list(view._stalls) for name, view in (early | late).items()
+        }
+        self.assertEqual(
+            {
+                "a1": [("me", 1.0, None), ("me", 1.0, 2.0)],
+                "b1": [],
+                # The last word is enough.
+                "a3": [("me", 1.0, 2.0)],
+                "b3": [],
+            },
+            found,
+        )
+
+    def test_the_next_look_takes_it_in(self):
+        self.flags(service_down_time=60.0, report_interval=10.0)
+        driver = Driver()
+        shared = process.Shared(driver)
+        self.addCleanup(shared.close)
+        view = shared.view("a")
+        fact = detector.Fact("one", 0.0, last_report=-55.0)
+        driver.facts = [fact]
+        view.refresh()
+        shared._stall("a", "me", 1.0, 100.0)
+        driver.observe = lambda group: drivers.Snapshot(
+            110.0, [fact._replace(asked=110.0)], complete=True
+        )
+        view.refresh()
+        self.assertEqual("up", view.last_verdicts["one"].state)
