@@ -12,6 +12,12 @@
 
 """Pure logic. It does not depend on the concurrency mode and runs once."""
 
+import os
+
+# They import whatever is installed, which may not bear being patched by
+# eventlet; and every test is loaded in both modes.
+os.environ.setdefault("HYPOTHESIS_NO_PLUGINS", "1")
+
 import hypothesis
 
 # A machine that is busy with other things is no defect of what is tested.
