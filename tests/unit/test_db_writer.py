@@ -34,6 +34,17 @@ def keys(reports):
     return [report.key for report in reports]
 
 
+class _Event:
+    """What a caller sleeps on, and until when."""
+
+    def __init__(self):
+        self.is_set = False
+        self.until = float("inf")
+
+    def set(self):
+        self.is_set = True
+
+
 class GatheringTest(unittest.TestCase):
     def test_a_lone_report_waits_for_nobody(self):
         for pace in (0.0, PACE):
@@ -94,6 +105,17 @@ class GatheringTest(unittest.TestCase):
             gathering.finished()
         self.assertEqual([[1, 2], [1], [1]], written)
 
+    def test_who_gives_up_has_the_next_one_look(self):
+        gathering = Gathering(0.0, MOST)
+        add(gathering, 1, 100.0)
+        gathering.take(100.0)
+        first, second = (add(gathering, key, 100.01) for key in (2, 3))
+        second.event = _Event()
+        gathering.discard(first)
+        self.assertTrue(second.event.is_set)
+        self.assertTrue(gathering.is_first(second))
+        self.assertEqual([3], keys(gathering.take(100.01 + GATHER)))
+
     def test_a_crowd(self):
         gathering = Gathering(0.0, MOST)
         for key in range(2 * MOST + 1):
@@ -103,16 +125,6 @@ class GatheringTest(unittest.TestCase):
             sizes.append(len(gathering.take(100.0)))
             gathering.finished()
         self.assertEqual([MOST, MOST, 1], sizes)
-
-
-class _Event:
-    """What a caller sleeps on."""
-
-    def __init__(self):
-        self.is_set = False
-
-    def set(self):
-        self.is_set = True
 
 
 class Callers(stateful.RuleBasedStateMachine):
@@ -144,8 +156,9 @@ class Callers(stateful.RuleBasedStateMachine):
                     self.asleep.remove(report)
 
     def _sleep(self, report):
-        report.event = report.event or _Event()
-        report.event.is_set = False
+        report.event = _Event()
+        if self.gathering.is_first(report):
+            report.event.until = self.gathering.due()
         self.asleep.append(report)
 
     @stateful.rule(key=st.integers(1, 5))
@@ -173,21 +186,24 @@ class Callers(stateful.RuleBasedStateMachine):
     @stateful.precondition(lambda self: self.asleep)
     @stateful.rule(data=st.data())
     def wake_for_nothing(self, data):
-        report = data.draw(st.sampled_from(self.asleep))
-        self._take()
-        if report in self.asleep:
-            report.event.is_set = False
+        self._wake(data.draw(st.sampled_from(self.asleep)))
 
     @stateful.rule(seconds=st.floats(0.001, 0.3))
     def pass_time(self, seconds):
         end = self.now + seconds
         while True:
             self.settle()
-            due = self.gathering.due()
-            if due > end:
+            until = min((r.event.until for r in self.asleep), default=end)
+            if until >= end:
                 break
-            self.now = max(self.now, due)
+            self.now = max(self.now, until)
         self.now = end
+
+    def _wake(self, report):
+        self._take()
+        if report in self.asleep:
+            self.asleep.remove(report)
+            self._sleep(report)
 
     def settle(self):
         """Let those go on whom something has woken, or whose time is up."""
@@ -195,16 +211,11 @@ class Callers(stateful.RuleBasedStateMachine):
             ready = [
                 report
                 for report in self.asleep
-                if report.event.is_set
-                or (
-                    self.gathering.is_first(report)
-                    and self.gathering.due() <= self.now
-                )
+                if report.event.is_set or report.event.until <= self.now
             ]
             if not ready:
                 return
-            ready[0].event.is_set = False
-            self._take()
+            self._wake(ready[0])
 
     @stateful.invariant()
     def check(self):
