@@ -192,6 +192,8 @@ class Reporter:
                 # It has left, and its timer had begun this call before.
                 return
             joined = _Joined(_membership(ref["host"], ref["topic"], service))
+            # Of its timer we know nothing.
+            joined.membership.interval = CONF.report_interval
             joined.trouble = bool(
                 getattr(service, "model_disconnected", False)
             )

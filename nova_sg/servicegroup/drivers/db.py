@@ -55,15 +55,18 @@ class DbDriver(base.Driver):
         self._embedded = not CONF.database.connection
         self._ready = not self._embedded
         self._lock = threading.Lock()
-        self._clock = clock.BackendClock()
-        self._wall = clock.WallClock()
-        # When the database's clock was asked for because of that.
-        self._learnt = float("-inf")
+        self._set_clocks()
         self._writer = writer.Writer(
             self._write_reports, self._database.timeout
         )
         self._warned: set[Any] = set()
         self._wills = keeper.Wills("db")
+
+    def _set_clocks(self) -> None:
+        self._clock = clock.BackendClock()
+        self._wall = clock.WallClock()
+        # When the database's clock was asked for because of that.
+        self._learnt = float("-inf")
 
     def _run(self, work):
         if not self._ready:
