@@ -14,9 +14,10 @@
 """Evidence on its way from reports and looks to verdicts, on real servers."""
 
 import time
+from unittest import mock
 
 from nova_sg.memcached import values
-from nova_sg.servicegroup import events
+from nova_sg.servicegroup import clock, events
 from tests import base
 from tests.functional import db, mc
 
@@ -153,3 +154,43 @@ class ForgetfulMemcachedTest(mc.McTestCase):
         driver.report(membership)
         view.refresh()
         self.assertEqual("up", view.member("one").state)
+
+
+class ServerClockTest(mc.McTestCase):
+    """When the time of a memcached server is read again."""
+
+    def setUp(self):
+        super().setUp()
+        self.server = self.start(kind=mc.Verbose)
+        self.view = self.another().view("compute")
+        self.view.refresh()
+
+    def read_by_a_look(self):
+        """Look; return how often that read the server's clock."""
+        before = len(self.server.commands())
+        self.view.refresh()
+        return self.server.commands()[before:].count("stats")
+
+    def test_after_the_host_slept_or_its_clock_was_set(self):
+        self.assertEqual(0, self.read_by_a_look())
+        now = clock.Clocks.read()
+        for leapt in (
+            now._replace(asleep=now.asleep + 600),
+            now._replace(wall=now.wall - 3600),
+        ):
+            with mock.patch.object(clock.Clocks, "read", lambda c=leapt: c):
+                self.assertEqual(1, self.read_by_a_look())
+                self.assertEqual(0, self.read_by_a_look())
+
+    def test_when_a_report_seems_to_come_from_the_future(self):
+        raw = self.raw(self.server)
+        codec = values.Codec(None)
+        index = values.index_key("compute", "one")
+        key = values.member_key("compute", "one")
+        at = float(raw.stats()["time"]) + 30
+        report = values.Report(values.UP, at, "nova-compute")
+        raw.set(index, codec.lines(index, ["one"]))
+        raw.set(key, codec.report(key, report))
+        self.assertEqual(1, self.read_by_a_look())
+        # It is the member that is wrong: once is enough.
+        self.assertEqual(0, self.read_by_a_look())
