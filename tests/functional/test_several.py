@@ -150,22 +150,22 @@ class ReportsTest(SeveralTestCase):
             servicegroup.API()
 
     def test_a_secondary_that_hangs_delays_nobody(self):
+        # Whoever waited for it would wait for ever.
+        self.flags("memcache", socket_timeout=3600)
         reporter.JOIN_WAIT = 1
         self.server.freeze()
-        begun = time.monotonic()
+        self.addCleanup(self.server.thaw)
         member = self.join("one")
         self.assertTrue(self.is_up("one"))
-        self.assertLess(time.monotonic() - begun, self.DOWN_TIME / 2)
         seen = self.alone("db", "one").last_seen
         wait_for(
             lambda: self.alone("db", "one").last_seen > seen,
-            message="the database hears of it",
+            30,
+            "the database hears of it",
         )
         # That is no trouble of the service's.
         self.assertFalse(member.model_disconnected)
-        begun = time.monotonic()
         self.api.leave("one", "compute")
-        self.assertLess(time.monotonic() - begun, self.DOWN_TIME)
         self.assertFalse(self.is_up("one"))
         [text] = self.logs.matching("by the secondary driver mc", 30)
         self.assertIn("one will be seen down there later", text)
@@ -231,7 +231,7 @@ class VerdictsTest(SeveralTestCase):
         wait_for(lambda: not self.is_up("one"), message="one is down")
 
     def test_the_secondary_stands_in(self):
-        self.flags(service_down_time=4.0)
+        self.flags(service_down_time=6.0)
         self.api = servicegroup.API()
         stays, _ = self.join("stays"), self.join("dies")
         events = self.collect(self.api)
@@ -240,7 +240,7 @@ class VerdictsTest(SeveralTestCase):
             self.wait_for_state("db", host, "up")
         self.server.kill()
         # Longer than the last verdicts of the primary stand.
-        end = time.monotonic() + 2 * CONF.service_down_time
+        end = time.monotonic() + 1.5 * CONF.service_down_time
         while time.monotonic() < end:
             self.assertTrue(self.is_up("stays"))
             self.assertEqual(2, len(self.api.get_all("compute")))
