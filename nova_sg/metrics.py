@@ -23,7 +23,8 @@ import collections
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
 
 import prometheus_client
 from prometheus_client import core, exposition, registry
@@ -36,8 +37,6 @@ BUCKETS = (
     *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
     *(1.0, 2.5, 5.0, 10.0, 30.0, 60.0),
 )
-
-STATES = ("up", "down", "unknown")
 
 
 class Metrics:
@@ -89,7 +88,7 @@ class Metrics:
         )
         self.transitions = prometheus_client.Counter(
             "nova_sg_transitions",
-            "What happened to members, by type: joined, up, down, left",
+            "What happened to members, by type: joined, up, down, left, held",
             [*by_group, "type"],
             registry=self.registry,
         )
@@ -135,13 +134,15 @@ class Reporting:
 
 
 class Census:
-    """How many members a group has, by state."""
+    """How many members a group has, by verdict."""
 
     def __init__(
-        self, states: dict[str, int], oldest: float | None = None
+        self,
+        numbers: Mapping[tuple[str, str], int],
+        oldest: float | None = None,
     ) -> None:
-        #: The number of members by state.
-        self.states = states
+        #: The number of members by state and cause.
+        self.numbers = numbers
         #: Seconds since the oldest last report of the members that are up;
         #: None: there is none.
         self.oldest = oldest
@@ -177,7 +178,7 @@ class Looking:
         self._stall_seconds = metrics.stall_seconds.labels(*labels)
         self._transitions = {
             kind: metrics.transitions.labels(*labels, kind)
-            for kind in ("joined", "up", "down", "left")
+            for kind in ("joined", "up", "down", "left", "held")
         }
         self._metrics = metrics
 
@@ -243,7 +244,7 @@ class _Members(registry.Collector):
         self._looking = looking
 
     def describe(self) -> list[core.Metric]:
-        return list(self._families())
+        return [*self._families(), *self._disagreeing()]
 
     def collect(self) -> Iterator[core.Metric]:
         members, oldest, answering, silence = families = self._families()
@@ -251,16 +252,34 @@ class _Members(registry.Collector):
         for one in list(self._looking):
             census = one.census()
             labels = [one.driver, one.group]
-            for state in {*STATES, *census.states}:
-                members.add_metric(
-                    [*labels, state], census.states.get(state, 0)
-                )
+            for verdict, number in census.numbers.items():
+                members.add_metric([*labels, *verdict], number)
             if census.oldest is not None:
                 oldest.add_metric(labels, census.oldest)
             answering.add_metric(labels, one.answering)
             if one.answered_at is not None:
                 silence.add_metric(labels, now - one.answered_at)
-        return iter(families)
+        yield from families
+        yield from self._disagreeing()
+
+    @staticmethod
+    def _disagreeing() -> tuple[core.Metric, ...]:
+        names = ["group", "primary", "secondary", "kind"]
+        total = core.CounterMetricFamily(
+            "nova_sg_disagreements",
+            "Members that a secondary driver disagreed about for a while",
+            labels=names,
+        )
+        now = core.GaugeMetricFamily(
+            "nova_sg_disagreeing_members",
+            "Members that a secondary driver disagrees about",
+            labels=names,
+        )
+        for one in _disagreements():
+            labels = [getattr(one, name) for name in names]
+            total.add_metric(labels, one.total)
+            now.add_metric(labels, one.members)
+        return total, now
 
     @staticmethod
     def _families() -> tuple[core.GaugeMetricFamily, ...]:
@@ -268,8 +287,8 @@ class _Members(registry.Collector):
         return (
             core.GaugeMetricFamily(
                 "nova_sg_members",
-                "Members by state: up, down, unknown",
-                labels=[*labels, "state"],
+                "Members by verdict: the state, and the cause of it",
+                labels=[*labels, "state", "cause"],
             ),
             core.GaugeMetricFamily(
                 "nova_sg_oldest_report_seconds",
@@ -289,6 +308,7 @@ class _Members(registry.Collector):
         )
 
 
+_disagreements: Callable[[], Iterable[Any]] = tuple
 _current: Metrics | None = None
 _lock = threading.Lock()
 
@@ -301,6 +321,15 @@ def current() -> Metrics:
             if _current is None:
                 _current = Metrics()
     return _current
+
+
+def count_disagreements(found: Callable[[], Iterable[Any]]) -> None:
+    """Have the disagreements of drivers among the metrics.
+
+    :param found: returns them as nova_sg.servicegroup.process has them
+    """
+    global _disagreements
+    _disagreements = found
 
 
 def render(accept: str = "") -> tuple[bytes, str]:

@@ -29,6 +29,7 @@ from oslo_service import service
 from nova_sg import config, exception, servicegroup
 from nova_sg.conf import CONF
 from nova_sg.manager import Manager
+from nova_sg.monitor import service as monitor
 from nova_sg.servicegroup import process
 
 LOG = logging.getLogger(__name__)
@@ -52,6 +53,8 @@ class Service(service.Service):
         self.model_disconnected = False
         self.servicegroup_api = servicegroup.API()
         self.manager = Manager(self.servicegroup_api, topic)
+        # What shows the metrics to Prometheus, where that is wanted.
+        self._shown = monitor.agent_server()
 
     @classmethod
     def create(cls) -> Service:
@@ -74,6 +77,8 @@ class Service(service.Service):
         )
         self._join()
         self.tg.add_dynamic_timer(self.periodic_tasks)
+        if self._shown is not None:
+            self._shown.start()
 
     def _join(self) -> None:
         self.servicegroup_api.join(self.host, self.topic, self)
@@ -110,6 +115,8 @@ class Service(service.Service):
         try:
             self._leave()
         finally:
+            if self._shown is not None:
+                self._shown.stop()
             super().stop(graceful)
 
     def _leave(self) -> None:

@@ -33,20 +33,10 @@ from nova_sg.servicegroup import events
 _WORDS = 500
 
 
-def as_dict(event: events.Event) -> dict[str, Any]:
-    """Return an event as its JSON has it."""
-    fields = event._asdict()
-    for name in ("at", "last_seen"):
-        moment = fields[name]
-        if moment is not None:
-            moment = moment.isoformat(timespec="milliseconds")
-            fields[name] = moment.replace("+00:00", "Z")
-    return fields
-
-
 def body(job: schedule.Job) -> bytes:
     """Return what an outlet is given: the event, its id and the attempt."""
-    fields = as_dict(job.event) | {"id": job.id, "attempt": job.attempts}
+    fields = events.as_dict(job.event)
+    fields |= {"id": job.id, "attempt": job.attempts}
     return json.dumps(fields).encode()
 
 

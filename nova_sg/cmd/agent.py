@@ -24,60 +24,16 @@ from nova_sg import monkey_patch  # noqa: E402
 
 monkey_patch.patch()
 
-from oslo_log import log as logging  # noqa: E402
-
-from nova_sg import config, exception, service  # noqa: E402
-from nova_sg.conf import CONF, base  # noqa: E402
-from nova_sg.servicegroup import process  # noqa: E402
+from nova_sg import service  # noqa: E402
+from nova_sg.cmd import daemon  # noqa: E402
+from nova_sg.conf import base  # noqa: E402
 
 PROG = "nova-sg-agent"
-
-LOG = logging.getLogger(__name__)
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the agent until it is told to stop; return the exit status."""
-    logging.register_options(CONF)
-    logging.set_defaults(
-        default_log_levels=[
-            *logging.get_default_log_levels(),
-            "alembic=WARN",
-            # Its tracebacks are of errors that nova_sg puts in words.
-            "oslo_db.sqlalchemy.exc_filters=CRITICAL",
-            "oslo_service=WARN",
-        ]
-    )
-    if arguments is None:
-        arguments = sys.argv[1:]
-    try:
-        config.parse(arguments, PROG, base.CLI_OPTS)
-        _set_up_log()
-        server = service.Service.create()
-        # Wrong options are found now, not by the first report.
-        process.shared()
-    except exception.ConfigError as error:
-        print(f"{PROG}: {error}", file=sys.stderr)
-        return 2
-    if CONF.debug:
-        CONF.log_opt_values(LOG, logging.DEBUG)
-    launcher = service.Launcher(CONF)
-    launcher.launch_service(server)
-    status = launcher.wait()
-    process.reset()
-    return status or 0
-
-
-def _set_up_log() -> None:
-    try:
-        logging.setup(CONF, PROG)
-    except logging.LogConfigError as error:
-        raise exception.ConfigError(str(error)) from error
-    except OSError as error:
-        raise exception.ConfigError(
-            f"the log cannot be written to {error.filename}: "
-            f"{error.strerror}. Correct log_file or log_dir, or the "
-            "permissions of the folder"
-        ) from error
+    return daemon.run(PROG, arguments, base.CLI_OPTS, service.Service.create)
 
 
 if __name__ == "__main__":

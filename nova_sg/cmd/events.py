@@ -25,7 +25,6 @@ import time
 from cliff import command
 
 from nova_sg import exception
-from nova_sg.actions import outlets
 from nova_sg.cmd import actions, members
 from nova_sg.conf import CONF
 from nova_sg.servicegroup import detector, events, view
@@ -76,13 +75,13 @@ class Watch(command.Command):
 
 def _text(event: events.Event) -> str:
     return (
-        f"{members.iso(event.at)} {event.type} {event.host} "
+        f"{events.iso(event.at)} {event.type} {event.host} "
         f"({event.reason})"
     )
 
 
 def _json(event: events.Event) -> str:
-    return json.dumps(outlets.as_dict(event))
+    return json.dumps(events.as_dict(event))
 
 
 class Wait(members.OfMember):

@@ -15,13 +15,12 @@
 from __future__ import annotations
 
 import argparse
-import datetime
 
 from cliff import columns, command, lister, show
 
 from nova_sg import exception
 from nova_sg.conf import CONF
-from nova_sg.servicegroup import detector, memory
+from nova_sg.servicegroup import detector, events, memory
 
 # Whoever is up for no other reason needs no words.
 PLAIN = (detector.REPORTED.cause, detector.REGISTERED.cause)
@@ -36,7 +35,7 @@ class LastSeen(columns.FormattableColumn):
         return f"{self._value:%Y-%m-%d %H:%M:%S} UTC"
 
     def machine_readable(self) -> str | None:
-        return iso(self._value)
+        return events.iso(self._value)
 
 
 class Age(columns.FormattableColumn):
@@ -52,13 +51,6 @@ class Age(columns.FormattableColumn):
 
     def machine_readable(self) -> float | None:
         return None if self._value is None else round(self._value, 3)
-
-
-def iso(moment: datetime.datetime | None) -> str | None:
-    """Write a UTC moment in ISO 8601, to the millisecond."""
-    if moment is None:
-        return None
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def add_group(parser: argparse.ArgumentParser, default: str) -> None:

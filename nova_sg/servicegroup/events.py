@@ -18,7 +18,7 @@ import datetime
 import queue
 import threading
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from oslo_log import log as logging
 
@@ -75,6 +75,21 @@ def change(
     if now.state == detector.UP:
         return JOINED if was is detector.LEFT else UP
     return LEFT if now is detector.LEFT else DOWN
+
+
+def iso(moment: datetime.datetime | None) -> str | None:
+    """Write a UTC moment in ISO 8601, to the millisecond."""
+    if moment is None:
+        return None
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def as_dict(event: Event) -> dict[str, Any]:
+    """Return an event as its JSON has it."""
+    fields = event._asdict()
+    for name in ("at", "last_seen"):
+        fields[name] = iso(fields[name])
+    return fields
 
 
 class Watch:

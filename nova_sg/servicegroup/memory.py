@@ -18,7 +18,6 @@ backend hangs.
 
 from __future__ import annotations
 
-import collections
 import datetime
 import time
 from collections.abc import Mapping
@@ -26,8 +25,16 @@ from typing import NamedTuple
 
 from nova_sg import metrics
 from nova_sg.conf import CONF
-from nova_sg.servicegroup import detector, events, silence
+from nova_sg.servicegroup import detector, events, facts, silence
 from nova_sg.servicegroup.drivers import base
+
+# Every verdict there can be over a member.
+_VERDICTS = tuple(
+    value
+    for value in vars(facts).values()
+    if isinstance(value, facts.Verdict)
+    and value is not facts.NOT_A_MEMBER
+)
 
 
 class Member(NamedTuple):
@@ -156,11 +163,11 @@ class Memory:
         return self._member(host, known, time.monotonic())
 
     def census(self) -> metrics.Census:
-        """Count the members by state."""
-        states: collections.Counter[str] = collections.Counter()
+        """Count the members by verdict."""
+        numbers = dict.fromkeys(_VERDICTS, 0)
         oldest = None
         for host, verdict in self.verdicts().items():
-            states[verdict.state] += 1
+            numbers[verdict] += 1
             known = self._detector.known(host)
             if (
                 verdict.state == detector.UP
@@ -171,7 +178,7 @@ class Memory:
                 oldest = known.last_report
         if oldest is not None:
             oldest = max(0.0, time.monotonic() - oldest)
-        return metrics.Census(states, oldest)
+        return metrics.Census(numbers, oldest)
 
     def _member(
         self, host: str, known: detector.Known, now: float

@@ -246,6 +246,9 @@ def disagreements() -> list[several.Disagreement]:
     ]
 
 
+metrics.count_disagreements(disagreements)
+
+
 def use(name: str, make: Callable[[], base.Driver]) -> None:
     """Have the driver of that name made by make, in this process."""
     _makers[name] = make

@@ -201,6 +201,10 @@ class GroupView(memory.Memory):
         if not self._stalls or self._stalls[-1] != stall:
             self._stalls.append(stall)
 
+    def lookings(self) -> list[metrics.Looking]:
+        """Return how the looks go."""
+        return [self.looking]
+
     # -- watching
 
     def watch(self, callback: Callable[[events.Event], None]) -> events.Watch:

@@ -26,13 +26,14 @@ PATIENCE = 60
 
 
 def value(name, **labels):
-    """Return a sample as Prometheus would read it; None: there is none."""
+    """Return the sum of samples, as Prometheus has it; None: there is none."""
     text, _ = metrics.render()
+    found = []
     for family in parser.text_string_to_metric_families(text.decode()):
         for sample in family.samples:
             if sample.name == name and labels.items() <= sample.labels.items():
-                return sample.value
-    return None
+                found.append(sample.value)
+    return sum(found) if found else None
 
 
 class MetricsTest(TestCase):

@@ -26,7 +26,7 @@ from collections.abc import Callable
 
 from oslo_log import log as logging
 
-from nova_sg import exception, threads
+from nova_sg import exception, metrics, threads
 from nova_sg.conf import CONF
 from nova_sg.servicegroup import detector, events
 from nova_sg.servicegroup.memory import Member, Opinion
@@ -243,6 +243,23 @@ class SeveralView:
             for view in (self._primary, *self._others)
             if not view.answering()
         )
+
+    # -- from memory: no look, and no waiting for one that hangs
+
+    def verdicts(self) -> dict[str, detector.Verdict]:
+        """Return the verdicts by name, as the last looks left them."""
+        return {
+            host: self._judgement.judge(host)[1]
+            for host in self._judgement.hosts()
+        }
+
+    def recall(self, host: str) -> Member | None:
+        """Return one member as the last looks left it; None: no member."""
+        return self._member(host)
+
+    def lookings(self) -> list[metrics.Looking]:
+        """Return how the looks go, the primary's first."""
+        return [view.looking for view in (self._primary, *self._others)]
 
     # -- watching
 

@@ -1,0 +1,81 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""What the programs that run in the background have in common."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable
+
+from oslo_config import cfg
+from oslo_log import log as logging
+from oslo_service import service as oslo_service
+
+from nova_sg import config, exception, service
+from nova_sg.conf import CONF
+from nova_sg.servicegroup import process
+
+LOG = logging.getLogger(__name__)
+
+
+def run(
+    prog: str,
+    arguments: list[str] | None,
+    cli_options: Iterable[cfg.Opt],
+    create: Callable[[], oslo_service.Service],
+) -> int:
+    """Run a service until it is told to stop; return the exit status.
+
+    :param create: makes the service, once there is a configuration
+    """
+    logging.register_options(CONF)
+    logging.set_defaults(
+        default_log_levels=[
+            *logging.get_default_log_levels(),
+            "alembic=WARN",
+            # Its tracebacks are of errors that nova_sg puts in words.
+            "oslo_db.sqlalchemy.exc_filters=CRITICAL",
+            "oslo_service=WARN",
+        ]
+    )
+    if arguments is None:
+        arguments = sys.argv[1:]
+    try:
+        config.parse(arguments, prog, cli_options)
+        _set_up_log(prog)
+        server = create()
+        # Wrong options are found now, not by the first report.
+        process.shared()
+    except exception.ConfigError as error:
+        print(f"{prog}: {error}", file=sys.stderr)
+        return 2
+    if CONF.debug:
+        CONF.log_opt_values(LOG, logging.DEBUG)
+    launcher = service.Launcher(CONF)
+    launcher.launch_service(server)
+    status = launcher.wait()
+    process.reset()
+    return status or 0
+
+
+def _set_up_log(prog: str) -> None:
+    try:
+        logging.setup(CONF, prog)
+    except logging.LogConfigError as error:
+        raise exception.ConfigError(str(error)) from error
+    except OSError as error:
+        raise exception.ConfigError(
+            f"the log cannot be written to {error.filename}: "
+            f"{error.strerror}. Correct log_file or log_dir, or the "
+            "permissions of the folder"
+        ) from error

@@ -1,0 +1,182 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The board and the metrics as answers to requests.
+
+What each answer holds is written down in openapi.json.
+"""
+
+from __future__ import annotations
+
+import importlib.resources
+import urllib.parse
+from typing import Any
+
+from nova_sg import metrics
+from nova_sg.monitor import board, feed
+from nova_sg.monitor.web import Answer, Problem, Request, Route, as_json
+from nova_sg.servicegroup import events, memory
+
+# Members in one answer, at most; more come page by page.
+PAGE = 1000
+
+FILES = {
+    "/": ("index.html", "text/html; charset=utf-8"),
+    "/page.css": ("page.css", "text/css; charset=utf-8"),
+    "/page.js": ("page.js", "text/javascript; charset=utf-8"),
+    "/map.js": ("map.js", "text/javascript; charset=utf-8"),
+    "/feed.js": ("feed.js", "text/javascript; charset=utf-8"),
+    "/icon.svg": ("icon.svg", "image/svg+xml"),
+    "/openapi.json": ("openapi.json", "application/json"),
+}
+
+
+def probes() -> list[Route]:
+    """Return what any program has to show: its metrics, and that it lives."""
+    return [
+        Route("/metrics", _metrics),
+        Route("/healthz", lambda request: as_json({"ok": True}), False),
+    ]
+
+
+def _metrics(request: Request) -> Answer:
+    body, content_type = metrics.render(request.accept)
+    return Answer(body, content_type)
+
+
+class Resources:
+    """Everything that nova-sg-monitor answers."""
+
+    def __init__(self, shown: board.Board) -> None:
+        self._board = shown
+
+    def routes(self) -> list[Route]:
+        """Return who answers what."""
+        folder = importlib.resources.files(__package__) / "static"
+        files = [
+            Route(path, _file((folder / name).read_bytes(), kind), False)
+            for path, (name, kind) in FILES.items()
+        ]
+        return [
+            *probes(),
+            Route("/readyz", self._ready, False),
+            Route("/v1/groups", self._groups),
+            Route("/v1/groups/{group}", self._group),
+            Route("/v1/groups/{group}/members", self._members),
+            Route("/v1/groups/{group}/members/{host}", self._member),
+            Route("/v1/events", self._events),
+            *files,
+        ]
+
+    def _ready(self, request: Request) -> Answer:
+        missing = list(self._board.not_ready())
+        return as_json(
+            {"ready": not missing, "missing": missing}, 503 if missing else 200
+        )
+
+    def _groups(self, request: Request) -> Answer:
+        return as_json(
+            {"groups": [_summary(group) for group in self._board.groups()]}
+        )
+
+    def _group(self, request: Request) -> Answer:
+        return as_json(_summary(self._find(request)))
+
+    def _members(self, request: Request) -> Answer:
+        group = self._find(request)
+        limit = _limit(request.query)
+        kind = request.query.get("kind")
+        if kind is not None and kind not in board.KINDS:
+            raise Problem(
+                400, f"kind has to be one of {', '.join(board.KINDS)}"
+            )
+        marker = request.query.get("marker", "")
+        hosts = sorted(
+            host
+            for host, one in group.kinds.items()
+            if host > marker and kind in (None, one)
+        )
+        known = [group.view.recall(host) for host in hosts[:limit]]
+        following = None
+        if len(hosts) > limit:
+            query = {**request.query, "marker": hosts[limit - 1]}
+            following = (
+                f"/v1/groups/{urllib.parse.quote(group.name, safe='')}/members"
+                f"?{urllib.parse.urlencode(query)}"
+            )
+        return as_json(
+            {
+                "members": [_describe(one) for one in known if one],
+                "next": following,
+            }
+        )
+
+    def _member(self, request: Request) -> Answer:
+        group, host = self._find(request), request.words["host"]
+        member = group.view.recall(host)
+        if member is None:
+            raise Problem(404, f"The group {group.name} has no member {host}")
+        return as_json(_describe(member))
+
+    def _find(self, request: Request) -> board.Group:
+        name = request.words["group"]
+        group = self._board.group(name)
+        if group is None:
+            raise Problem(404, f"There is no group {name}")
+        return group
+
+    def _events(self, request: Request) -> Answer:
+        try:
+            stream = self._board.feed.subscribe()
+        except feed.TooManyClients:
+            raise Problem(
+                503,
+                f"{feed.CLIENTS} clients are watching already",
+                ("Retry-After", "30"),
+            ) from None
+        # Proxies must not wait for it to end.
+        headers = (("X-Accel-Buffering", "no"),)
+        return Answer(stream, "text/event-stream", headers=headers)
+
+
+def _file(content: bytes, kind: str):
+    answer = Answer(content, kind, keep=True)
+    return lambda request: answer
+
+
+def _limit(query: dict[str, str]) -> int:
+    text = query.get("limit", str(PAGE))
+    # What int() takes beyond that is no number to us.
+    if text.isascii() and text.isdigit() and len(text) <= 9 and int(text):
+        return min(int(text), PAGE)
+    raise Problem(400, "limit has to be a number from 1 on")
+
+
+def _summary(group: board.Group) -> dict[str, Any]:
+    counts = group.counts()
+    return {
+        "group": group.name,
+        "total": sum(counts.values()),
+        "members": counts,
+        "backends": group.backends(),
+        "disagreements": group.disagreements(),
+    }
+
+
+def _describe(member: memory.Member) -> dict[str, Any]:
+    """What `nova-sg show` says of a member."""
+    fields = member._asdict()
+    fields["kind"] = board.kind(member.state, member.cause)
+    fields["last_seen"] = events.iso(member.last_seen)
+    if member.age is not None:
+        fields["age"] = round(member.age, 3)
+    return fields

@@ -1,0 +1,112 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""nova-sg-monitor as a service, and what an agent shows of itself."""
+
+from __future__ import annotations
+
+import ipaddress
+
+from oslo_log import log as logging
+from oslo_service import service
+
+from nova_sg import exception, servicegroup
+from nova_sg.conf import CONF
+from nova_sg.monitor import board, resources, server, web
+from nova_sg.servicegroup import process
+
+LOG = logging.getLogger(__name__)
+
+
+class Monitor(service.Service):
+    """Follows every group and shows it.
+
+    :raises ConfigError: an option is wrong, or its port is taken
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        # It checks the times.
+        servicegroup.API()
+        self._board = board.Board()
+        self._server = open_server(
+            CONF.monitor.port,
+            "port",
+            resources.Resources(self._board).routes(),
+        )
+
+    def start(self) -> None:
+        """Begin to follow, and to answer."""
+        self._board.start()
+        self._server.start()
+
+    def reset(self) -> None:
+        """Take the reloaded configuration into use.
+
+        listen and port change at a restart.
+        """
+        try:
+            web.check_options()
+            self._server.reload()
+        except exception.ConfigError as error:
+            LOG.error("The certificate is not reloaded: %s", error)
+        old = process.detach()
+        servicegroup.API()
+        self._board.restart()
+        for one in old:
+            one.close()
+
+    def stop(self, graceful: bool = False) -> None:
+        """Let all clients go, and stop."""
+        try:
+            self._server.stop()
+            self._board.stop()
+        finally:
+            super().stop(graceful)
+
+
+def agent_server() -> server.Server | None:
+    """Return what shows an agent's own metrics; None: nothing does.
+
+    :raises ConfigError: an option is wrong, or its port is taken
+    """
+    if CONF.monitor.agent_port is None:
+        return None
+    return open_server(
+        CONF.monitor.agent_port, "agent_port", resources.probes()
+    )
+
+
+def open_server(
+    port: int, option: str, routes: list[web.Route]
+) -> server.Server:
+    """Return a server of these routes, which has its port already.
+
+    :param option: the option that port is
+    :raises ConfigError: an option is wrong, or the port is taken
+    """
+    web.check_options()
+    made = server.Server(port, option, web.Application(routes))
+    if CONF.monitor.token is None and not _is_loopback(CONF.monitor.listen):
+        LOG.warning(
+            "%s can be read by whoever reaches it: [monitor] token is not "
+            "set",
+            made.url,
+        )
+    return made
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

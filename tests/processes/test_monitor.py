@@ -1,0 +1,434 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""nova-sg-monitor, as clients of its API see it, with agents that live."""
+
+import gzip
+import json
+import os
+import signal
+import socket
+import subprocess
+
+import hypothesis
+from prometheus_client import parser
+
+from tests.fixtures import memcached
+from tests.fixtures.process import free_port, wait_for
+from tests.processes import base, description, monitor
+
+
+class ApiTest(monitor.TestCase):
+    def setUp(self):
+        super().setUp()
+        self.configure()
+        self.do("db", "sync")
+
+    def insert_many(self, hosts, **fields):
+        for host in hosts:
+            self.insert(host, ago=1, **fields)
+
+    def test_members_and_what_happens_to_them(self):
+        self.monitor()
+        one, two = self.agent("one"), self.agent("two")
+        self.insert("ctl/1", ago=1, topic="conductor")
+        wait_for(
+            lambda: self.status("/v1/groups/conductor") == 200
+            and self.status("/v1/groups/compute/members/two") == 200,
+            base.PATIENCE,
+        )
+        self.wait_until_ready()
+        wait_for(
+            lambda: self.kinds() == {"one": "up", "two": "up"}, base.PATIENCE
+        )
+        stream = self.watch()
+        state = stream.wait("state")
+        self.assertEqual(
+            [("compute", {"up": ["one", "two"]}), ("conductor", ["ctl/1"])],
+            [
+                (
+                    group["group"],
+                    {k: sorted(v) for k, v in group["members"].items()}
+                    if group["group"] == "compute"
+                    else group["members"]["up"],
+                )
+                for group in state["groups"]
+            ],
+        )
+        self.do("force-down", "two")
+        event = stream.wait("transition")
+        self.assertEqual(("down", "two"), (event["type"], event["host"]))
+        two.stop()
+        one.stop()
+        event = stream.wait("transition", lambda data: data["host"] == "one")
+        self.assertEqual(("left", "compute"), (event["type"], event["group"]))
+        wait_for(
+            lambda: self.kinds() == {"one": "left", "two": "forced"},
+            base.PATIENCE,
+        )
+        # A name with a slash is quoted.
+        shown = self.get("/v1/groups/conductor/members/ctl%2F1")
+        self.assertEqual(
+            ("ctl/1", "up", "up", "reported", "db"),
+            tuple(
+                shown[k] for k in ("host", "state", "kind", "cause", "driver")
+            ),
+        )
+        self.assertRegex(shown["reason"], "^last report .* ago$")
+        (compute, conductor) = self.get("/v1/groups")["groups"]
+        self.assertEqual(compute, compute | self.group("compute", 2))
+        self.assertEqual(1, conductor["members"]["up"])
+        self.assertEqual(1, compute["members"]["forced"])
+        (backend,) = compute["backends"]
+        self.assertTrue(backend["answering"])
+        self.assertEqual("db", backend["driver"])
+
+    @staticmethod
+    def group(name, total):
+        return {"group": name, "total": total}
+
+    def test_a_member_that_dies(self):
+        self.SERVICE_DOWN_TIME = 6
+        self.monitor()
+        agent = self.agent("one")
+        wait_for(
+            lambda: self.status("/v1/groups/compute/members/one") == 200
+            and self.kinds() == {"one": "up"},
+            base.PATIENCE,
+        )
+        stream = self.watch()
+        agent.kill()
+        event = stream.wait("transition", lambda data: data["type"] == "down")
+        self.assertIn("allowed are 6 s", event["reason"])
+        stream.wait("members", lambda data: data["changed"] == {"one": "down"})
+        self.assertEqual({"one": "down"}, self.kinds())
+
+    def test_pages(self):
+        hosts = [f"node{number:03}" for number in range(25)]
+        self.insert_many(hosts)
+        self.insert("dead", ago=7200)
+        self.monitor()
+        self.wait_until_ready()
+        wait_for(lambda: self.status("/v1/groups/compute") == 200)
+        path, found, pages = "/v1/groups/compute/members?limit=10", [], 0
+        while path:
+            page = self.get(path)
+            found += [member["host"] for member in page["members"]]
+            path = page["next"]
+            pages += 1
+        self.assertEqual(["dead", *hosts], found)
+        self.assertEqual(3, pages)
+        page = self.get("/v1/groups/compute/members?kind=down")
+        self.assertEqual(["dead"], [one["host"] for one in page["members"]])
+        answer = self.request(
+            "/v1/groups/compute/members", Accept_Encoding="gzip"
+        )
+        self.assertEqual("gzip", answer.headers["Content-Encoding"])
+        members = json.loads(gzip.decompress(answer.body))["members"]
+        self.assertEqual(26, len(members))
+
+    def test_what_cannot_be_answered(self):
+        self.insert("one", ago=1)
+        self.monitor()
+        self.wait_until_ready()
+        wait_for(lambda: self.status("/v1/groups/compute") == 200)
+        for status, path in (
+            (404, "/nowhere"),
+            (404, "/v1/groups/none"),
+            (404, "/v1/groups/none/members"),
+            (404, "/v1/groups/compute/members/two"),
+            (400, "/v1/groups/compute/members?limit=0"),
+            (400, "/v1/groups/compute/members?kind=odd"),
+            (400, "/v1/groups/%ff"),
+        ):
+            with self.subTest(path):
+                answer = self.request(path)
+                self.assertEqual(status, answer.status)
+                error = json.loads(answer.body)["error"]
+                self.assertEqual(status, error["code"])
+        for method in "POST", "DELETE", "OPTIONS":
+            answer = self.request("/v1/groups", method)
+            self.assertEqual(405, answer.status)
+            self.assertEqual("GET, HEAD", answer.headers["Allow"])
+        for path in "/v1/groups", "/v1/events", "/":
+            answer = self.request(path, "HEAD")
+            self.assertEqual((200, b""), (answer.status, answer.body))
+        answer = self.request("/page.js")
+        again = self.request("/page.js", If_None_Match=answer.headers["ETag"])
+        self.assertEqual((304, b""), (again.status, again.body))
+
+    def test_it_answers_as_its_description_says(self):
+        self.insert("one", ago=1)
+        self.insert("two", ago=7200, disabled=1, disabled_reason="why not")
+        self.monitor()
+        self.wait_until_ready()
+        wait_for(lambda: self.status("/v1/groups/compute") == 200)
+        described = description.Description(self.get("/openapi.json"))
+        seen = set()
+
+        @hypothesis.settings(max_examples=150, deadline=None, database=None)
+        @hypothesis.given(described.requests())
+        def check(request):
+            path, query = request
+            answer = self.request(path.filled + query)
+            seen.add((path.template, answer.status))
+            described.check(path.template, answer)
+
+        check()
+        for path in described.paths():
+            self.assertIn((path, 200), seen)
+        self.assertIn(("/v1/groups/{group}/members", 400), seen)
+        self.assertIn(("/v1/groups/{group}/members/{host}", 404), seen)
+        # Events are described by the schemas that they name.
+        stream = self.watch()
+        described.check_schema("State", stream.wait("state"))
+        described.check_schema("Backends", stream.wait("backends"))
+        self.do("force-down", "one")
+        described.check_schema("Transition", stream.wait("transition"))
+        described.check_schema("Changes", stream.wait("members"))
+
+    def test_metrics(self):
+        self.insert("one", ago=1)
+        self.insert("dead", ago=7200)
+        self.monitor()
+        self.wait_until_ready()
+        wait_for(lambda: self.status("/v1/groups/compute") == 200)
+        text = self.request("/metrics").body.decode()
+        found = {
+            (sample.name, sample.labels.get("cause")): sample.value
+            for family in parser.text_string_to_metric_families(text)
+            for sample in family.samples
+        }
+        self.assertEqual(1, found["nova_sg_members", "reported"])
+        self.assertEqual(1, found["nova_sg_members", "silent"])
+        self.assertGreaterEqual(found["nova_sg_look_seconds_count", None], 1)
+        answer = self.request(
+            "/metrics", Accept="application/openmetrics-text; version=1.0.0"
+        )
+        self.assertTrue(answer.body.endswith(b"# EOF\n"))
+
+    def test_metrics_of_an_agent(self):
+        self.port = free_port()
+        self.configure(f"[monitor]\nagent_port = {self.port}")
+        agent = self.agent("one")
+        self.started = agent.process
+        wait_for(
+            lambda: self.status("/healthz") == 200
+            and self.metric("nova_sg_reports_total{")
+            and self.metric("nova_sg_looks_total{"),
+            base.PATIENCE,
+        )
+        self.assertEqual(404, self.status("/v1/groups"))
+        agent.stop()
+
+    def test_a_client_that_does_not_read(self):
+        hosts = [f"node{number:03}-{'x' * 60}" for number in range(200)]
+        self.insert_many(hosts)
+        self.monitor()
+        self.wait_until_ready()
+        wait_for(lambda: self.status("/v1/groups/compute") == 200)
+        with monitor.deaf_client(
+            self.port, b"GET /v1/events HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        ) as deaf:
+            quick = self.watch()
+            quick.wait("state")
+            wait_for(lambda: self.metric("nova_sg_monitor_clients") == 2)
+            rounds = 0
+            while not self.metric("nova_sg_monitor_slow_clients_total"):
+                rounds += 1
+                self.assertLess(rounds, 60, "nobody was too slow")
+                forced = rounds % 2
+                self.execute("UPDATE services SET forced_down = ?", forced)
+                kind = "forced" if forced else "up"
+                changed = {}
+                while set(changed) != set(hosts):
+                    found = quick.next()
+                    if found and found[0] == "members":
+                        changed |= found[1]["changed"]
+                self.assertEqual({kind}, set(changed.values()))
+            # Nothing was kept from the one that reads; the other one, once
+            # it reads on, is given everything anew.
+            self.assertEqual(1, sum(k == "state" for k, _ in quick.seen))
+            deaf.settimeout(base.PATIENCE)
+            text = b""
+            while text.count(b"event: state\n") < 2:
+                piece = deaf.recv(65536)
+                self.assertTrue(piece, "the connection was ended")
+                text += piece
+        wait_for(
+            # Only when it is written to.
+            lambda: self.execute("UPDATE services SET forced_down = 1")
+            == self.execute("UPDATE services SET forced_down = 0")
+            and self.metric("nova_sg_monitor_clients") == 1,
+            base.PATIENCE,
+        )
+
+    def test_names_that_are_markup(self):
+        name = "<script>alert(1)</script>"
+        self.insert(name, ago=1)
+        self.monitor()
+        self.wait_until_ready()
+        wait_for(lambda: self.status("/v1/groups/compute") == 200)
+        answer = self.request("/v1/groups/compute/members")
+        self.assertNotIn(b"<", answer.body)
+        self.assertEqual({name: "up"}, self.kinds())
+        self.assertEqual("nosniff", answer.headers["X-Content-Type-Options"])
+        policy = answer.headers["Content-Security-Policy"]
+        self.assertIn("default-src 'none'", policy)
+        self.assertNotIn("unsafe", policy)
+
+
+class AccessTest(monitor.TestCase):
+    def setUp(self):
+        super().setUp()
+        self.configure()
+        self.do("db", "sync")
+        self.insert("one", ago=1)
+
+    def certificate(self, name="monitor"):
+        """Make a certificate; return its file and that of its key."""
+        paths = self.path(f"{name}.crt"), self.path(f"{name}.key")
+        subprocess.run(
+            [
+                *("openssl", "req", "-x509", "-nodes", "-days", "2"),
+                *("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"),
+                *("-subj", "/CN=localhost"),
+                *("-addext", "subjectAltName=DNS:localhost"),
+                *("-out", paths[0], "-keyout", paths[1]),
+            ],
+            check=True,
+            stderr=subprocess.DEVNULL,
+        )
+        return paths
+
+    def test_token(self):
+        self.monitor(options=f"token = {base.PASSWORD}")
+        self.wait_until_ready()
+        guarded = "/v1/groups", "/v1/events", "/metrics", "/v1/groups/x"
+        for path in guarded:
+            for header in None, "Bearer no", f"Basic {base.PASSWORD}":
+                headers = {"Authorization": header} if header else {}
+                answer = self.request(path, **headers)
+                self.assertEqual(401, answer.status, path)
+                self.assertIn("Bearer", answer.headers["WWW-Authenticate"])
+        for path in "/", "/page.js", "/openapi.json", "/healthz", "/readyz":
+            self.assertEqual(200, self.status(path), path)
+        right = {"Authorization": f"Bearer {base.PASSWORD}"}
+        self.get("/v1/groups", **right)
+        self.watch(**right).wait("state")
+        # Another one from now on.
+        self.set_token("another")
+        self.started.send_signal(signal.SIGHUP)
+        wait_for(
+            lambda: self.status("/metrics", Authorization="Bearer another")
+            == 200,
+            base.PATIENCE,
+        )
+        self.assertEqual(401, self.status("/metrics", **right))
+
+    def set_token(self, token):
+        with open(self.config) as file:
+            text = file.read()
+        self.write("nova-sg.conf", text.replace(base.PASSWORD, token))
+
+    def test_tls(self):
+        first, second = self.certificate("first"), self.certificate("second")
+        crt, key = self.path("monitor.crt"), self.path("monitor.key")
+        os.link(first[0], crt)
+        os.link(first[1], key)
+        self.monitor(options=f"cert_file = {crt}\nkey_file = {key}")
+        wait_for(lambda: "Listening at https" in self.log(), base.PATIENCE)
+        # One who says nothing, in the middle of a handshake, holds up nobody.
+        with socket.create_connection(("127.0.0.1", self.port)) as silent:
+            silent.sendall(b"\x16\x03\x01")
+            trust = monitor.trusting(first[0])
+            self.wait_until_ready(tls=trust)
+            self.get("/v1/groups", tls=trust)
+        os.rename(second[0], crt)
+        os.rename(second[1], key)
+        self.started.send_signal(signal.SIGHUP)
+        trust = monitor.trusting(crt)
+        wait_for(lambda: self.status("/healthz", tls=trust), base.PATIENCE)
+
+    def test_options_that_are_wrong(self):
+        crt, key = self.certificate()
+        _, other = self.certificate("other")
+        taken = self.enterContext(socket.create_server(("127.0.0.1", 0)))
+        port = taken.getsockname()[1]
+        for options, words in (
+            (f"port = {port}", "[monitor] listen, port"),
+            ("port = 70000", "port"),
+            ("listen = 192.0.2.1", "[monitor] listen, port"),
+            ("token = two words", "[monitor] token"),
+            (f"cert_file = {self.path('none')}", "No such file"),
+            (f"key_file = {key}", "[monitor] key_file"),
+            (f"cert_file = {crt}\nkey_file = {other}", "[monitor] cert_file"),
+        ):
+            with self.subTest(options):
+                self.configure(f"[monitor]\n{options}")
+                result = self.run_program("nova-sg-monitor")
+                self.assertEqual((2, ""), (result.status, result.out))
+                self.assertIn(words, result.err)
+                self.assertEqual(1, result.err.count("\n"), result.err)
+        self.configure(f"[monitor]\nagent_port = {port}")
+        result = self.run_program("nova-sg-agent")
+        self.assertEqual(2, result.status)
+        self.assertIn("[monitor] listen, agent_port", result.err)
+
+    def test_who_may_reach_it_is_warned_of(self):
+        self.monitor(options="listen = 0.0.0.0")
+        self.wait_until_ready()
+        self.assertIn("[monitor] token is not set", self.log())
+
+    def test_its_end(self):
+        for signo in monitor.STOP:
+            with self.subTest(signo):
+                self.monitor()
+                self.wait_until_ready()
+                stream = self.watch()
+                stream.wait("state")
+                with monitor.deaf_client(self.port, b"GET / HT"):
+                    result = self.finish(self.started, signo)
+                self.assertEqual(
+                    (0, "", ""), (result.status, result.out, result.err)
+                )
+
+
+class BackendTest(monitor.TestCase):
+    SERVICE_DOWN_TIME = 6
+
+    def test_a_backend_that_is_gone(self):
+        server = self.enterContext(memcached.Memcached())
+        self.monitor(
+            "servicegroup_driver = mc\n"
+            f"memcached_servers = {server.address}"
+        )
+        self.agent("one")
+        wait_for(
+            lambda: self.status("/v1/groups/compute") == 200
+            and self.kinds() == {"one": "up"},
+            base.PATIENCE,
+        )
+        self.wait_until_ready()
+        stream = self.watch()
+        server.freeze()
+        stream.wait(
+            "backends", lambda data: not data["backends"][0]["answering"]
+        )
+        wait_for(lambda: self.status("/readyz") == 503, base.PATIENCE)
+        wait_for(lambda: self.kinds() == {"one": "unknown"}, base.PATIENCE)
+        self.assertEqual(200, self.status("/healthz"))
+        server.thaw()
+        self.wait_until_ready()
+        wait_for(lambda: self.kinds() == {"one": "up"}, base.PATIENCE)
+        (backend,) = self.get("/v1/groups/compute")["backends"]
+        self.assertGreaterEqual(backend["stalls"], 1)

@@ -1,0 +1,195 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The status page in a browser, with agents that live and die."""
+
+import os
+
+from tests.fixtures import browser
+from tests.fixtures import process as servers
+from tests.fixtures.process import wait_for
+from tests.processes import base, monitor
+
+# Where to leave pictures of the page, for people; nowhere by default.
+PICTURES = os.environ.get("NOVA_SG_TEST_PICTURES")
+
+
+class PageTest(monitor.TestCase):
+    def setUp(self):
+        super().setUp()
+        self.browser = servers.shared(browser.Browser)
+        # The page of the test before may still ask for its monitor.
+        self.browser.open("about:blank")
+        self.browser.complaints()
+        self.browser.look()
+        self.configure()
+        self.do("db", "sync")
+
+    def open(self, **kwargs):
+        self.monitor(**kwargs)
+        self.wait_until_ready()
+        self.browser.open(f"http://127.0.0.1:{self.port}/")
+
+    def text(self, selector):
+        return self.browser.run(
+            "return document.querySelector(arguments[0])?.innerText", selector
+        )
+
+    def wait_for_text(self, selector, words):
+        wait_for(
+            lambda: words in (self.text(selector) or ""),
+            base.PATIENCE,
+            lambda: f"{selector} says {words!r}, not {self.text(selector)!r}",
+        )
+
+    def click(self, selector):
+        self.browser.run(
+            "document.querySelector(arguments[0]).click()", selector
+        )
+
+    def picture(self, name):
+        """Take a picture, which has something on it."""
+        png = self.browser.screenshot()
+        self.assertGreater(len(png), 5000)
+        if PICTURES:
+            with open(os.path.join(PICTURES, f"{name}.png"), "wb") as file:
+                file.write(png)
+
+    def assert_nothing_sticks_out(self):
+        """The page is no wider than the screen."""
+        wide, screen = self.browser.run(
+            "return [document.documentElement.scrollWidth, innerWidth]"
+        )
+        self.assertLessEqual(wide, screen)
+
+    def background(self):
+        return self.browser.run(
+            "return getComputedStyle(document.body).backgroundColor"
+        )
+
+    def test_a_death_as_it_is_seen(self):
+        self.SERVICE_DOWN_TIME = 8
+        agents = [self.agent(f"compute{number}") for number in (1, 2, 3)]
+        self.open()
+        self.wait_for_text("#headline", "All 3 are up")
+        self.wait_for_text("#live", "live")
+        light = self.background()
+        self.picture("up")
+        agents[2].kill()
+        self.wait_for_text("#headline", "1 of 3 down")
+        self.wait_for_text("#timeline", "compute3 down")
+        self.wait_for_text("#trouble", "compute3")
+        self.click("#trouble button")
+        self.wait_for_text("#detail", "allowed are 8 s")
+        self.assertIn("nova-compute", self.text("#detail"))
+        self.assertIn("1 down", self.browser.run("return document.title"))
+        self.picture("light")
+        self.browser.look(dark=True)
+        self.assertNotEqual(light, self.background())
+        self.picture("dark")
+        self.browser.look(390, 844)
+        self.assert_nothing_sticks_out()
+        self.picture("phone")
+        agents[0].stop()
+        self.wait_for_text("#timeline", "compute1 left")
+        self.finish(self.started, monitor.STOP[0])
+        self.wait_for_text("#stale", "No connection to the monitor")
+        # That there is no monitor is what it complains of, and no more.
+        for line in self.browser.complaints():
+            self.assertIn("ERR_", line)
+
+    def test_keys_and_search(self):
+        for number in range(30):
+            self.insert(f"node{number}", ago=1)
+        self.insert("node7x", ago=7200)
+        self.open()
+        self.wait_for_text("#headline", "1 of 31 down")
+        self.browser.run("document.querySelector('canvas').focus()")
+        self.browser.press("n")
+        self.wait_for_text("#say", "node7x, down")
+        self.browser.press("ArrowRight")
+        self.wait_for_text("#say", "node8, up")
+        self.browser.press("Enter")
+        self.wait_for_text("#detail-name", "node8")
+        self.browser.press("Escape")
+        wait_for(
+            lambda: self.browser.run(
+                "return document.getElementById('detail').hidden"
+            ),
+            base.PATIENCE,
+        )
+        self.browser.press("/")
+        for letter in "node2":
+            self.browser.press(letter)
+        self.wait_for_text("#found", "node29")
+        self.assertNotIn("node3", self.text("#found"))
+        self.browser.press("Enter")
+        self.wait_for_text("#detail-name", "node2")
+        self.assertEqual([], self.browser.complaints())
+
+    def test_what_comes_from_members_is_text(self):
+        evil = "<img src=x onerror=\"document.title='evil'\">"
+        self.insert(evil, ago=7200, disabled=1, disabled_reason=evil)
+        self.insert("one", ago=1, topic=f"{evil}-group")
+        self.open()
+        self.wait_for_text("#trouble", evil)
+        self.wait_for_text("#groups", f"{evil}-group")
+        self.click("#trouble button")
+        self.wait_for_text("#detail", f"yes: {evil}")
+        self.do("force-down", evil, "--unset")
+        self.assertEqual(
+            0, self.browser.run("return document.images.length") - 1
+        )
+        self.assertNotIn("evil", self.browser.run("return document.title"))
+        self.assertEqual([], self.browser.complaints())
+
+    def test_a_token_is_asked_for(self):
+        self.insert("one", ago=1)
+        self.open(options=f"token = {base.PASSWORD}")
+        wait_for(
+            lambda: self.browser.run(
+                "return document.getElementById('login').open"
+            ),
+            base.PATIENCE,
+        )
+        self.browser.run(
+            "document.getElementById('token').value = arguments[0];"
+            "document.querySelector('#login button').click()",
+            base.PASSWORD,
+        )
+        self.wait_for_text("#headline", "All 1 are up")
+        self.browser.run("sessionStorage.clear()")
+        for line in self.browser.complaints():
+            self.assertIn("401", line)
+
+    def test_ten_thousand(self):
+        self.insert("node-first", ago=1)
+        self.execute(
+            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n "
+            "WHERE i < 9999) INSERT INTO services (host, topic, binary, "
+            "created_at, last_seen_up, report_count, deleted, disabled, "
+            "forced_down) SELECT printf('node-%05d', i), topic, binary, "
+            "created_at, CASE WHEN i % 997 = 1 OR i BETWEEN 6000 AND 6030 "
+            "THEN datetime(last_seen_up, '-1 day') ELSE last_seen_up END, "
+            "CASE WHEN i % 1999 = 7 THEN 0 ELSE 7 END, 0, 0, i % 3001 = 5 "
+            "FROM services, n"
+        )
+        self.open()
+        self.wait_for_text("#headline", "of 10,000 down")
+        self.wait_for_text("#groups", "10,000"[:2])
+        self.picture("10000")
+        # A change of all of them at once is told as one.
+        self.execute("UPDATE services SET forced_down = 1")
+        self.wait_for_text("#headline", "10,000 of 10,000 down")
+        self.browser.look(390, 844)
+        self.assert_nothing_sticks_out()
+        self.assertEqual([], self.browser.complaints())
