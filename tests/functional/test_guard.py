@@ -27,8 +27,9 @@ from tests.base import wait_for
 from tests.functional import db, mc, zk
 
 CRASHED = "its process ended without leaving the group"
-# Nobody goes down by silence.
-LONG = 3600.0
+# Nobody goes down by silence; and for no longer a guard goes on to try that
+# a failed test has left without its server.
+LONG = 300.0
 # What a guard may take of memory, in KiB.
 MEMORY = 15 * 1024
 

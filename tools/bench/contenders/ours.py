@@ -32,6 +32,8 @@ from nova_sg.znodes import names
 
 #: view_refresh_interval of an observer that is to see a crash soon.
 LOOK = 0.2
+#: service_down_time of members with a guard: nobody waits for it.
+GUARDED = 120.0
 #: recv_timeout of a member whose crash is to be seen by it: the default.
 CRASH_SESSION = 4000
 
@@ -83,8 +85,8 @@ class _NovaSg(base.Contender):
         process.reset()
         CONF.set_override("view_refresh_interval", LOOK, "servicegroup")
         times = {
-            "service_down_time": down_time or base.DOWN_TIME,
-            "report_interval": (down_time or base.DOWN_TIME) / 5,
+            "service_down_time": down_time or GUARDED,
+            "report_interval": (down_time or GUARDED) / 5,
         }
         for name, value in times.items():
             CONF.set_override(name, value)
