@@ -305,7 +305,9 @@ class Detector:
             for host, one in self._known.items()
             if self._special.get(host, REPORTED).state == UP
         ]
-        self._stalls.refute(reports, self.last_look)
+        self._stalls.refute(
+            reports, self.last_look, self.due(), 2 * self.service_down_time
+        )
 
     # -- verdicts
 

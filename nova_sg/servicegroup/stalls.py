@@ -49,8 +49,9 @@ class Stalls:
         self._spans: list[tuple[float, float]] = []
         # Those that are not over, by whom they are known from.
         self._open: dict[Hashable, float] = {}
-        # Sources whose trouble turned out to be their own.
-        self._refuted: set[Hashable] = set()
+        # Sources whose trouble turned out to be their own, and until when
+        # that was certain.
+        self._doubted: dict[Hashable, float] = {}
 
     def __bool__(self) -> bool:
         return bool(self._spans or self._open)
@@ -70,35 +71,47 @@ class Stalls:
 
     def begin(self, source: Hashable, at: float) -> None:
         """Take in a stall that goes on, as known from source."""
-        if source not in self._refuted:
+        if source not in self._doubted:
             self._open.setdefault(source, at)
 
     def end(self, source: Hashable, at: float) -> None:
         """Take in that the stall known from source is over."""
-        self._refuted.discard(source)
+        self._doubted.pop(source, None)
         begun = self._open.pop(source, None)
         if begun is not None:
             self.add(begun, at)
 
-    def refute(self, reports: Sequence[float], now: float) -> None:
+    def refute(
+        self, reports: Sequence[float], now: float, due: float, patience: float
+    ) -> None:
         """Tell trouble of the backend from that of the sources.
 
         Where at least half of all members have reported since a stall began,
-        the backend works, and its source is not heeded any more until its
-        own trouble is over.
+        or, if it lasts, still anybody does, the backend works. Its source is
+        not heeded then until its own trouble is over, or nobody else reports
+        any more either.
 
         :param reports: the last report of each member that is up
+        :param due: seconds within which a member that lives reports
+        :param patience: seconds after which anybody's report will do
         """
+        heard = any(at > now - due for at in reports)
+        for source in list(self._doubted):
+            if heard:
+                self._doubted[source] = now
+            else:
+                self._open[source] = self._doubted.pop(source)
         for source, begun in list(self._open.items()):
             through = sum(at > begun + MARGIN for at in reports)
-            if through and 2 * through >= len(reports):
+            most = through and 2 * through >= len(reports)
+            if most or (heard and now - begun > patience):
                 self.end(source, now)
-                self._refuted.add(source)
+                self._doubted[source] = now
 
     @property
     def going_on(self) -> bool:
-        """Whether there is a stall that is not over."""
-        return bool(self._open)
+        """Whether a source has not said yet that its trouble is over."""
+        return bool(self._open or self._doubted)
 
     def began(self) -> float:
         """Return when the first stall began that is not over."""

@@ -116,7 +116,9 @@ class LooksTest(unittest.TestCase):
         while self.state() == "up":
             at += step
             self.assertLess(at, begin + 20 * D)
-            self.look(at, **reports)
+            # None: whoever goes on reporting.
+            now = {h: at - 1.0 if r is None else r for h, r in reports.items()}
+            self.look(at, **now)
         return at
 
     def test_a_look_that_took_longer_than_the_interval_is_a_stall(self):
@@ -153,7 +155,7 @@ class LooksTest(unittest.TestCase):
         self.look(108.0, b=107.0)
         self.judge.reports_fail("me", 101.0)
         # Seven seconds it was, as far as we knew then.
-        self.assertEqual(95.0 + D + 7 + 1, self.first_down(109.0, b=107.0))
+        self.assertEqual(95.0 + D + 7 + 1, self.first_down(109.0, b=None))
 
     def test_a_few_reports_that_got_through_refute_nothing(self):
         others = {f"c{n}": 99.0 for n in range(4)}
@@ -165,7 +167,8 @@ class LooksTest(unittest.TestCase):
         # Half of them do.
         self.look(402.0, c1=401.0)
         self.judge.reports_fail("me", 101.0)
-        self.assertEqual(402.0 + D + 2, self.first_down(402.0))
+        down = self.first_down(402.0, b=None, c0=None, c1=None)
+        self.assertEqual(402.0 + D + 2, down)
 
     def test_a_report_that_was_under_way_says_nothing(self):
         self.judge.reports_fail("me", 101.0)
@@ -173,6 +176,29 @@ class LooksTest(unittest.TestCase):
         for at in range(110, 400, 2):
             self.look(float(at))
         self.assertEqual("up", self.state())
+
+    def test_ours_count_again_when_nobody_reports(self):
+        self.judge.reports_fail("me", 101.0)
+        self.look(108.0, b=107.0)
+        # Its own trouble becomes everybody's.
+        for at in range(110, 400, 2):
+            self.look(float(at))
+        self.assertEqual(["up", "up"], [self.state(), self.state("b")])
+        self.judge.reports_work("me", 400.0)
+        self.look(401.0, b=400.5)
+        self.assertEqual(400.0 + D + 1, self.first_down(401.0, b=None))
+
+    def test_a_minority_that_goes_on_reporting_refutes_in_the_end(self):
+        others = {f"c{n}": 99.0 for n in range(4)}
+        self.look(100.0, **others)
+        self.judge.reports_fail("me", 101.0)
+        at = 102.0
+        while self.state() == "up":
+            self.look(at, b=at - 1.0, c0=at - 1.0)
+            at += 2.0
+            self.assertLess(at, 1000.0)
+        # Two limits of patience, and one that the stall is worth.
+        self.assertAlmostEqual(101.0 + 3 * D, at, delta=6.0)
 
     def test_ours_count_again_once_they_have_worked(self):
         self.judge.reports_fail("me", 101.0)

@@ -78,6 +78,12 @@ def scripts(draw, members, pause=60, own=True):
 
 
 class PromisesTest(unittest.TestCase):
+    def test_its_own_trouble_becomes_everybodys(self):
+        # Found by the test below.
+        outages = (Outage(Span(110, 111)), Outage(Span(171, 227), True))
+        cut = Cut(Span(100, 166), frozenset({ME}))
+        oracle.run(Script(outages, (cut,)), 2, UNTIL, 2.0)
+
     @settings(deadline=None, max_examples=50 * TIMES)
     @given(st.data(), st.integers(2, 20), steps, st.integers(0, 10**6))
     def test_nobody_alive_is_down_and_the_dead_are_found(
