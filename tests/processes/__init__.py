@@ -11,3 +11,8 @@
 # under the License.
 
 """The programs as users run them: what does not depend on the test mode."""
+
+import os
+
+# As in tests/unit: one of these modules uses hypothesis, too.
+os.environ.setdefault("HYPOTHESIS_NO_PLUGINS", "1")
