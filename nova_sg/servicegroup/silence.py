@@ -140,11 +140,12 @@ class Keeper:
             )
             self.hold = None
             return []
+        # Who fell before that is no part of it.
+        first = hold.since - (limit - ahead)
         held = [
             host
             for host, before in candidates.items()
-            # Who fell long before is no part of it.
-            if before or moments.get(host, now) >= hold.since
+            if before or moments.get(host, now) >= first
         ]
         self.hold = hold
         return held

@@ -219,6 +219,23 @@ class MassSilenceTest(unittest.TestCase):
         facts += [Fact(host, at, last_report=at) for host in hosts[lost:]]
         judge.look(at, facts, complete=True)
 
+    def test_who_counts_as_one_of_the_mass_is_held_with_it(self):
+        # Looks are rare: one member fell a while before the others, and
+        # would be no mass with those around its own moment.
+        judge = Detector(D, INTERVAL, silence.Rule(0.55, 4, HOLD))
+        reports = {"first": 40.0}
+        reports |= {f"second{number}": 68.0 for number in range(5)}
+        reports |= {f"third{number}": 80.0 for number in range(5)}
+        for asked in (81.0, 141.0):
+            judge.look(
+                asked,
+                [Fact(h, asked, last_report=r) for h, r in reports.items()],
+                complete=True,
+            )
+        self.assertEqual(
+            {"up"}, {judge.judge(host, 141.0).state for host in reports}
+        )
+
     def test_an_outage_in_between_is_no_time_of_the_hold(self):
         group = Group(10)
         group.silence(group.hosts(10))
