@@ -18,8 +18,10 @@
 # A selection is a regular expression; tests whose names match any of them
 # run, and the style checks do not. Environment: PYTHON, the Python to use;
 # NOVA_SG_LONG=1, to run the tests on a real Nova for every driver in every
-# mode, which takes half an hour (tools/run-tests.sh tests.nova: only them);
-# RUN_DEADLINE, in seconds, for a machine with much else to do.
+# mode, which takes half an hour (tools/run-tests.sh tests.nova: only them),
+# and the faults at default settings, which takes a quarter of an hour
+# (tools/run-tests.sh tests.faults); RUN_DEADLINE, in seconds, for a machine
+# with much else to do.
 #
 # The last line says "N passed, N failed": tests over all runs, each style
 # check counted as one. Exit status 0 only if nothing failed.
@@ -173,15 +175,17 @@ fi
 
 export NOVA_SG_TEST_DEADLINE=$RUN_DEADLINE
 ran=0
-run_mode threads "$WORKERS" --exclude-regex '^tests\.nova\.' "$@"
+run_mode threads "$WORKERS" --exclude-regex '^tests\.(nova|faults)\.' "$@"
 # Pure logic and the programs do not depend on the mode and ran already.
 run_mode eventlet "$WORKERS" \
-    --exclude-regex '^tests\.(nova|unit|processes)\.' "$@"
-# Those on a real Nova see to Nova's modes by themselves. Each worker has one
-# of its own, with a database and a message queue: two are enough.
+    --exclude-regex '^tests\.(nova|faults|unit|processes)\.' "$@"
 if [[ -n ${NOVA_SG_LONG:-} ]]; then
     NOVA_SG_TEST_DEADLINE=$((RUN_DEADLINE * 5))
 fi
+# The faults choose a mode each, and are played side by side by one worker.
+run_mode threads 1 --exclude-regex '^tests\.(?!faults\.)' "$@"
+# Those on a real Nova see to Nova's modes by themselves. Each worker has one
+# of its own, with a database and a message queue: two are enough.
 run_mode threads 2 --exclude-regex '^tests\.(?!nova\.)' "$@"
 if ((!ran)); then
     printf 'FAILED: no test matches: %s\n' "$selection"
