@@ -222,13 +222,12 @@ class GroupDriver:
         verdict: detector.Verdict,
     ) -> bool:
         """Whether a member is up, in view of what our own reports met."""
-        now, limit = time.monotonic(), self.service_down_time
+        age, now = reference.age, time.monotonic()
+        limit, interval = self.service_down_time, CONF.report_interval
         if excuses.trouble and reference.reported and not reference.left:
             who = member["topic"], member["host"]
-            excuses.heed(who, reference.age, now, limit)
-        verdict = excuses.judge(
-            verdict, reference.age, now, limit, CONF.report_interval
-        )
+            excuses.heed(who, age, now, limit, interval)
+        verdict = excuses.judge(verdict, age, now, limit, interval)
         return verdict.state == detector.UP
 
     def updated_time(self, member: Mapping) -> Any:

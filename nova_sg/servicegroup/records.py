@@ -34,7 +34,8 @@ class Records:
         # While there is trouble: the last report of everybody who has been
         # asked for since, and was up when it began.
         self._reports: dict[Hashable, float] = {}
-        #: Whether reports of this process do not get through.
+        #: Whether reports of this process do not get through, by whosever
+        #: fault.
         self.trouble = False
 
     def stall(self, source: Hashable, begin: float, end: float | None) -> None:
@@ -55,16 +56,27 @@ class Records:
             self._reports = {}
 
     def heed(
-        self, who: Hashable, age: float, now: float, limit: float
+        self,
+        who: Hashable,
+        age: float,
+        now: float,
+        limit: float,
+        interval: float,
     ) -> None:
         """Take in, while there is trouble, how old a member's report is.
 
-        If those of most get through, the trouble is ours alone.
+        If those of most get through, the trouble is ours alone. The
+        arguments are those of judge().
         """
         with self._lock:
             if age <= limit + now - self._stalls.began():
                 self._reports[who] = now - age
-            self._stalls.refute(list(self._reports.values()), now)
+            self._stalls.refute(
+                list(self._reports.values()),
+                now,
+                min(1.5 * interval, limit),
+                2 * limit,
+            )
             self._note_trouble()
 
     def judge(

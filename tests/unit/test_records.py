@@ -56,26 +56,29 @@ class RecordsTest(unittest.TestCase):
         self.assertIs(detector.SILENT, self.judge(95, 400))
         self.assertFalse(self.records._stalls)
 
+    def heed(self, who, report, now):
+        self.records.heed(who, now - report, now, D, INTERVAL)
+
     def test_trouble_that_is_ours_alone(self):
         self.records.stall("us", 100, None)
-        self.records.heed("a", 1, 130, D)
-        self.assertFalse(self.records.trouble)
+        self.heed("a", 129, 130)
         # What was said of the time until then stands, and no more.
-        self.records.stall("us", 100, None)
-        self.assertFalse(self.records.trouble)
         self.assertIs(detector.REPORTED, self.judge(95, 190))
         self.assertIs(detector.SILENT, self.judge(95, 191))
+        # Nobody else reports any more either: it was not ours alone.
+        self.heed("a", 129, 160)
+        self.assertIs(detector.REPORTED, self.judge(129, 260))
         self.records.stall("us", 100, 300)
-        self.records.stall("us", 310, None)
-        self.assertTrue(self.records.trouble)
+        self.assertFalse(self.records.trouble)
 
     def test_most_have_to_get_through(self):
         self.records.stall("us", 100, None)
-        self.records.heed("a", 70, 150, D)
-        self.records.heed("b", 60, 150, D)
-        self.records.heed("c", 1, 150, D)
-        self.assertTrue(self.records.trouble)
+        self.heed("a", 80, 150)
+        self.heed("b", 90, 150)
+        self.heed("c", 149, 150)
+        self.assertIs(detector.REPORTED, self.judge(95, 260))
         # Who had been down before counts for nothing.
-        self.records.heed("d", 112, 150, D)
-        self.records.heed("b", 1, 150, D)
-        self.assertFalse(self.records.trouble)
+        self.heed("d", 38, 150)
+        self.heed("b", 149, 151)
+        self.assertIs(detector.REPORTED, self.judge(95, 211))
+        self.assertIs(detector.SILENT, self.judge(95, 212))
