@@ -53,6 +53,9 @@ class Group:
         # The hosts that were alive or had an entry then.
         self.known: set[str] = set()
         self.last_seen: dict[str, datetime.datetime] = {}
+        # By path: what was asked for and is not what the watches have
+        # brought.
+        self._asked: dict[str, set[str]] = {}
         # Whether the servers were away since the last look.
         self.interrupted = False
         session.add_listener(self._session_event)
@@ -91,7 +94,29 @@ class Group:
             echoes, self._echoes = self._echoes, []
             self._changes.wait_for(lambda: self._came(echoes), ECHO_WAIT)
             sets = self._sets()
-        return None if None in sets else sets
+        if None in sets:
+            return None
+        return [
+            self._newest(path, brought)
+            for path, brought in zip(self._paths, sets, strict=True)
+        ]
+
+    def _newest(self, path: str, brought: set[str]) -> set[str]:
+        """Return the names below a path: those that the watch has brought.
+
+        Unless somebody has asked since, and was told otherwise. The watch
+        may be behind that, or ahead of it: only to ask once more tells.
+        """
+        if self._asked.get(path, brought) != brought:
+            return self._ask(path, brought)
+        self._asked.pop(path, None)
+        return brought
+
+    def _ask(self, path: str, brought: set[str] | None) -> set[str]:
+        asked = self._list(path)
+        if self._monitors:
+            self._asked[path] = asked
+        return asked
 
     def _sets(self) -> list[set[str] | None]:
         return [monitor.get_all() for monitor in self._monitors]
@@ -110,11 +135,15 @@ class Group:
 
     def members(self) -> set[str]:
         """Ask for the live members."""
-        return self._list(self._paths[0])
+        return self._ask_now(0)
 
     def entries(self) -> set[str]:
         """Ask for the entries: watches of two paths keep no order."""
-        return self._list(self._paths[1])
+        return self._ask_now(1)
+
+    def _ask_now(self, number: int) -> set[str]:
+        brought = self._monitors[number].get_all() if self._monitors else None
+        return self._ask(self._paths[number], brought)
 
 
 class Groups:

@@ -12,6 +12,7 @@
 
 """The zk driver while all is well: joining, asking, telling, leaving."""
 
+import contextlib
 import importlib
 import os
 import signal
@@ -20,9 +21,10 @@ import time
 from unittest import mock
 
 import tests
-from nova_sg import exception, servicegroup, zookeeper
+from nova_sg import evzookeeper, exception, servicegroup, zookeeper
 from nova_sg.servicegroup import process
 from nova_sg.servicegroup.drivers import zk as zk_driver
+from nova_sg.znodes import group as znode_group
 from nova_sg.zookeeper import clib
 from tests.base import PATIENCE, wait_for
 from tests.functional import zk
@@ -76,6 +78,44 @@ class GroupTest(zk.ZkTestCase):
         wait_for(lambda: kinds()[3:4] == ["down"], message="down is told")
         self.assertEqual(
             "its session with the backend ended", events[-1].reason
+        )
+
+    def test_who_is_gone_does_not_come_back_by_an_older_word(self):
+        """A look may ask, and so be ahead of its watch until that fires."""
+        seldom = mock.patch.dict(
+            evzookeeper.membership.MembershipMonitor.__init__.__kwdefaults__,
+            min_interval=2.0,
+        )
+        seldom.start()
+        self.addCleanup(seldom.stop)
+        path = f"{self.prefix}/compute"
+        self.zk.ensure_path(path)
+        for name in ("one@1", "two@1", "three@1"):
+            self.zk.create(f"{path}/{name}", "")
+        events = self.collect(self.api)
+        self.assertEqual(3, len(self.api.members("compute")))
+        ask = znode_group.Group.members
+
+        def ask_later(group):
+            with contextlib.suppress(zookeeper.NoNodeException):
+                self.zk.delete(f"{path}/two@1")
+            return ask(group)
+
+        asking = mock.patch.object(znode_group.Group, "members", ask_later)
+        asking.start()
+        self.addCleanup(asking.stop)
+        self.zk.delete(f"{path}/one@1")
+        wait_for(lambda: len(events) == 2, message="both are gone")
+        # Many a look before the watch lists again, and one after that.
+        monitor = process.shared().driver._groups["compute"]._monitors[0]
+        wait_for(
+            lambda: self.api.refresh("compute") or len(monitor.get_all()) == 1,
+            message="the watch has listed again",
+        )
+        self.api.refresh("compute")
+        self.assertEqual(
+            [("left", "one"), ("left", "two")],
+            sorted((event.type, event.host) for event in events),
         )
 
     def test_odd_names(self):
