@@ -36,7 +36,7 @@ ENVIRONMENT=$ROOT/.venv-test
 RUN_DEADLINE=${RUN_DEADLINE:-780}
 # Test processes side by side. Most of the time each of them waits: for a
 # session to end, a member to fall silent, a server to start.
-WORKERS=3
+WORKERS=4
 
 passed=0
 failed=0
