@@ -148,6 +148,7 @@ class Computes:
     def test_many_computes(self):
         mariadb = self.cloud.site.mariadb
         many = novarig.Many(self.cloud, self.COUNT)
+        self.addCleanup(many.forget)
         try:
             process.wait_for(
                 lambda: len(self._up()) == self.COUNT,
