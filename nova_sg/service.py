@@ -98,6 +98,8 @@ class Service(service.Service):
         """
         root = logging.getLogger(None).logger
         root.setLevel(logging.DEBUG if CONF.debug else logging.INFO)
+        if self._shown is not None:
+            monitor.reload_server(self._shown)
         old = process.detach()
         for one in old:
             one.stop_reports()

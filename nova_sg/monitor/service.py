@@ -54,11 +54,7 @@ class Monitor(service.Service):
 
         listen and port change at a restart.
         """
-        try:
-            web.check_options()
-            self._server.reload()
-        except exception.ConfigError as error:
-            LOG.error("The certificate is not reloaded: %s", error)
+        reload_server(self._server)
         old = process.detach()
         servicegroup.API()
         self._board.restart()
@@ -84,6 +80,15 @@ def agent_server() -> server.Server | None:
     return open_server(
         CONF.monitor.agent_port, "agent_port", resources.probes()
     )
+
+
+def reload_server(shown: server.Server) -> None:
+    """Have a server read its certificate again; a bad one is logged."""
+    try:
+        web.check_options()
+        shown.reload()
+    except exception.ConfigError as error:
+        LOG.error("The certificate is not reloaded: %s", error)
 
 
 def open_server(

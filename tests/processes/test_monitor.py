@@ -353,11 +353,37 @@ class AccessTest(monitor.TestCase):
             trust = monitor.trusting(first[0])
             self.wait_until_ready(tls=trust)
             self.get("/v1/groups", tls=trust)
-        os.rename(second[0], crt)
-        os.rename(second[1], key)
+        self._renew(second, crt, key)
+
+    def _renew(self, certificate, crt, key):
+        """Put another certificate in the place of the one in use."""
+        trust = monitor.trusting(certificate[0])
+        self.assertIsNone(self.status("/healthz", tls=trust))
+        os.rename(certificate[0], crt)
+        os.rename(certificate[1], key)
         self.started.send_signal(signal.SIGHUP)
-        trust = monitor.trusting(crt)
-        wait_for(lambda: self.status("/healthz", tls=trust), base.PATIENCE)
+        wait_for(
+            lambda: self.status("/healthz", tls=trust) == 200, base.PATIENCE
+        )
+
+    def test_tls_of_an_agent(self):
+        first, second = self.certificate("first"), self.certificate("second")
+        crt, key = self.path("agent.crt"), self.path("agent.key")
+        os.link(first[0], crt)
+        os.link(first[1], key)
+        self.port = free_port()
+        self.configure(
+            f"[monitor]\nagent_port = {self.port}\n"
+            f"cert_file = {crt}\nkey_file = {key}"
+        )
+        agent = self.agent("one")
+        self.started = agent.process
+        trust = monitor.trusting(first[0])
+        wait_for(
+            lambda: self.status("/healthz", tls=trust) == 200, base.PATIENCE
+        )
+        self._renew(second, crt, key)
+        agent.stop()
 
     def test_options_that_are_wrong(self):
         crt, key = self.certificate()
