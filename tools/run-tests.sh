@@ -41,6 +41,15 @@ WORKERS=4
 passed=0
 failed=0
 skipped=0
+# What failed: told at the end, too, where a long output is read first.
+failures=()
+
+# fail NAME...: count what is not a test as one that failed.
+fail() {
+    printf 'FAILED: %s\n' "$*"
+    failures+=("FAILED: $*")
+    failed=$((failed + 1))
+}
 
 # style_check NAME COMMAND...
 style_check() {
@@ -49,8 +58,7 @@ style_check() {
     if "$@"; then
         passed=$((passed + 1))
     else
-        printf 'FAILED: %s\n' "$name"
-        failed=$((failed + 1))
+        fail "$name"
     fi
 }
 
@@ -69,38 +77,6 @@ check_style() {
     style_check shellcheck shellcheck -x "${scripts[@]}"
 }
 
-# Print the numbers of passed, failed and skipped tests of the last run.
-count_last_run() {
-    stestr last --subunit | "$ENVIRONMENT/bin/python" -c '
-import collections
-import sys
-
-import subunit
-import testtools
-
-
-class Statuses(testtools.StreamResult):
-    def __init__(self):
-        super().__init__()
-        self.last = {}
-
-    def status(self, test_id=None, test_status=None, **details):
-        # "exists" only lists a test; no status is an attachment.
-        if test_id and test_status not in (None, "exists"):
-            self.last[test_id] = test_status
-
-
-statuses = Statuses()
-stream = subunit.ByteStreamToStreamResult(sys.stdin.buffer, "output")
-stream.run(statuses)
-numbers = collections.Counter(statuses.last.values())
-passed = numbers["success"] + numbers["xfail"]
-skipped = numbers["skip"]
-# A test that only began was ended together with its process.
-print(passed, numbers.total() - passed - skipped, skipped)
-'
-}
-
 # stestr takes the Python of the tests from $PYTHON where that is set.
 stestr() {
     env -u PYTHON "$ENVIRONMENT/bin/stestr" "$@"
@@ -108,7 +84,7 @@ stestr() {
 
 # run_mode MODE WORKERS STESTR_ARGUMENT...
 run_mode() {
-    local mode=$1 workers=$2 status=0 listed before after numbers p f s
+    local mode=$1 workers=$2 status=0 listed before after said p f s
     shift 2
     export NOVA_SG_TEST_MODE=$mode
     # A list that cannot be made is left to the run, which says why.
@@ -123,15 +99,16 @@ run_mode() {
     stestr run --concurrency "$workers" "$@" || status=$?
     after=$(cat .stestr/next-stream 2>/dev/null || true)
     if [[ $before == "$after" ]]; then
-        # It got no further than loading the tests, and has said why.
-        failed=$((failed + 1))
+        fail "mode $mode: the tests cannot be loaded, see above"
         return
     fi
-    numbers=$(count_last_run)
-    read -r p f s <<<"$numbers"
-    if ((status != 0 && f == 0)); then
-        printf 'FAILED: stestr ended with status %s\n' "$status"
-        f=1
+    said=$(stestr last --subunit |
+        "$ENVIRONMENT/bin/python" tools/last_run.py)
+    read -r p f s <<<"$said"
+    if ((f)); then
+        failures+=("$(tail -n +2 <<<"$said" | sed "s/^FAILED: /&$mode: /")")
+    elif ((status)); then
+        fail "mode $mode: stestr ended with status $status"
     fi
     passed=$((passed + p))
     failed=$((failed + f))
@@ -139,6 +116,7 @@ run_mode() {
 }
 
 finish() {
+    ((${#failures[@]} == 0)) || printf '\n%s' "${failures[@]}" $'\n'
     if ((skipped)); then
         printf '%s skipped\n' "$skipped"
     fi
@@ -168,8 +146,7 @@ if [[ -z $selection ]]; then
     if NOVA_SG_NOVA_PYTHON=$(tools/nova-env.sh); then
         export NOVA_SG_NOVA_PYTHON
     else
-        printf 'FAILED: the environment with Nova\n'
-        failed=$((failed + 1))
+        fail 'the environment with Nova'
     fi
 fi
 
@@ -188,6 +165,6 @@ run_mode threads 1 --exclude-regex '^tests\.(?!faults\.)' "$@"
 # of its own, with a database and a message queue: two are enough.
 run_mode threads 2 --exclude-regex '^tests\.(?!nova\.)' "$@"
 if ((!ran)); then
-    printf 'FAILED: no test matches: %s\n' "$selection"
+    fail "no test matches: $selection"
 fi
 finish

@@ -17,6 +17,7 @@ from __future__ import annotations
 import datetime
 import threading
 from collections.abc import Callable
+from typing import NamedTuple
 
 from nova_sg import evzookeeper, zookeeper
 from nova_sg.evzookeeper import membership
@@ -25,6 +26,16 @@ from nova_sg.znodes import connection, names
 # A look waits so many seconds for the watches to bring what this process has
 # written itself.
 ECHO_WAIT = 1.0
+
+
+class Names(NamedTuple):
+    """The names below the three paths."""
+
+    members: set[str]
+    entries: set[str]
+    forced: set[str]
+    #: Whether members, and then entries, were asked for now.
+    asked: bool
 
 
 class Group:
@@ -53,8 +64,8 @@ class Group:
         # The hosts that were alive or had an entry then.
         self.known: set[str] = set()
         self.last_seen: dict[str, datetime.datetime] = {}
-        # By path: what was asked for and is not what the watches have
-        # brought.
+        # By path: what was asked for last, while that may not be what the
+        # watches have brought.
         self._asked: dict[str, set[str]] = {}
         # Whether the servers were away since the last look.
         self.interrupted = False
@@ -85,10 +96,10 @@ class Group:
         if self._monitors:
             self._echoes.append((path, name, there))
 
-    def names(self, timeout: float) -> list[set[str]] | None:
+    def names(self, timeout: float) -> Names | None:
         """Return the names below the three paths; None: not in time."""
         if not self._monitors:
-            return [self._list(path) for path in self._paths]
+            return Names(*map(self._list, self._paths), asked=True)
         with self._changes:
             self._changes.wait_for(lambda: None not in self._sets(), timeout)
             echoes, self._echoes = self._echoes, []
@@ -96,27 +107,26 @@ class Group:
             sets = self._sets()
         if None in sets:
             return None
-        return [
-            self._newest(path, brought)
+        if all(
+            self._asked.get(path, brought) == brought
             for path, brought in zip(self._paths, sets, strict=True)
-        ]
+        ):
+            self._asked = {}
+            return Names(*sets, asked=False)
+        # Somebody has asked since, and was told otherwise. The watches may
+        # be behind that, or ahead of it: only to ask once more tells.
+        return self.ask(sets[2])
 
-    def _newest(self, path: str, brought: set[str]) -> set[str]:
-        """Return the names below a path: those that the watch has brought.
+    def ask(self, forced: set[str]) -> Names:
+        """Ask for the members and the entries.
 
-        Unless somebody has asked since, and was told otherwise. The watch
-        may be behind that, or ahead of it: only to ask once more tells.
+        In this order: watches of two paths keep none.
+
+        :param forced: what is returned of the third path
         """
-        if self._asked.get(path, brought) != brought:
-            return self._ask(path, brought)
-        self._asked.pop(path, None)
-        return brought
-
-    def _ask(self, path: str, brought: set[str] | None) -> set[str]:
-        asked = self._list(path)
-        if self._monitors:
-            self._asked[path] = asked
-        return asked
+        members, entries, _ = self._paths
+        self._asked = {path: self._list(path) for path in (members, entries)}
+        return Names(*self._asked.values(), forced, asked=True)
 
     def _sets(self) -> list[set[str] | None]:
         return [monitor.get_all() for monitor in self._monitors]
@@ -132,18 +142,6 @@ class Group:
             return set(self._session.get_children(path))
         except zookeeper.NoNodeException:
             return set()
-
-    def members(self) -> set[str]:
-        """Ask for the live members."""
-        return self._ask_now(0)
-
-    def entries(self) -> set[str]:
-        """Ask for the entries: watches of two paths keep no order."""
-        return self._ask_now(1)
-
-    def _ask_now(self, number: int) -> set[str]:
-        brought = self._monitors[number].get_all() if self._monitors else None
-        return self._ask(self._paths[number], brought)
 
 
 class Groups:

@@ -318,7 +318,7 @@ class MonitorTest(TestCase):
                 zookeeper.EPHEMERAL)
         events.wait({f"node{i}" for i in range(count)})
         seconds = time.monotonic() - begin
-        self.assertLessEqual(listings(), seconds / 0.05 + 10)
+        self.assertLessEqual(listings(), seconds / 0.05 + 3)
 
     @staticmethod
     def _count(session):

@@ -13,6 +13,7 @@
 """The zk driver while members, processes, servers and networks fail."""
 
 import os
+import statistics
 import time
 
 from nova_sg import exception, zookeeper
@@ -92,8 +93,11 @@ class MemberFailureTest(FailureTestCase):
         zk.report_figures("from the kill to the end of the session", lives)
         zk.report_figures("from there until the observer is told", delays)
         # The session has its time from the last ping on, and pings come
-        # every third of it, where the machine lets them.
-        self.assertGreater(min(lives), self.RECV_TIMEOUT / 1000 / 3)
+        # every third of it; a machine that stands still may miss one.
+        timeout = self.RECV_TIMEOUT / 1000
+        self.assertGreater(min(lives), timeout / 3)
+        self.assertGreater(statistics.median(lives), timeout * 2 / 3)
+        self.assertLess(statistics.median(delays), 0.1)
 
     def test_restarted_at_once(self):
         first = self.start_member("one")
@@ -343,8 +347,8 @@ class BackendAwayTest(FailureTestCase):
             )
             lasted = time.monotonic() - frozen
             zk.say(f"the last verdict stood for {lasted:.1f} s")
-            # From the last answer on, which is a little older.
-            self.assertGreater(lasted, self.DOWN_TIME / 2)
+            # From the last answer on; looks come every 0.05 s.
+            self.assertGreater(lasted, self.DOWN_TIME - 1)
             with self.assertRaisesRegex(
                 exception.ServiceGroupUnavailable, "no server is connected"
             ):

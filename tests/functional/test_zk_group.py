@@ -94,14 +94,14 @@ class GroupTest(zk.ZkTestCase):
             self.zk.create(f"{path}/{name}", "")
         events = self.collect(self.api)
         self.assertEqual(3, len(self.api.members("compute")))
-        ask = znode_group.Group.members
+        ask = znode_group.Group.ask
 
-        def ask_later(group):
+        def ask_later(group, forced):
             with contextlib.suppress(zookeeper.NoNodeException):
                 self.zk.delete(f"{path}/two@1")
-            return ask(group)
+            return ask(group, forced)
 
-        asking = mock.patch.object(znode_group.Group, "members", ask_later)
+        asking = mock.patch.object(znode_group.Group, "ask", ask_later)
         asking.start()
         self.addCleanup(asking.stop)
         self.zk.delete(f"{path}/one@1")

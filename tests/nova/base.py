@@ -27,7 +27,7 @@ from tests.fixtures import novarig, process
 LONG = bool(os.environ.get("NOVA_SG_LONG"))
 
 # Seconds that a loaded machine may add to anything.
-SLACK = 20.0
+SLACK = 3.0
 
 #: Has a Nova's messages be heartbeats, and nothing else.
 QUIET = "[DEFAULT]\nperiodic_enable = false\n"

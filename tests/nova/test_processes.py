@@ -53,8 +53,8 @@ class Processes:
                 self.assertEqual("nova_sg.nova.api", found["module"])
                 self.assertGreater(found["objects"], 400)
                 self.assertEqual(mode == "eventlet", found["eventlet"])
-                # Of CPU time; a tenth of that is usual.
-                self.assertLess(found["microseconds"], 200)
+                # Of CPU time.
+                self.assertLess(found["microseconds"], 100)
                 # Connects to nothing, starts nothing.
                 self.assertEqual(found["before"], found["constructed"])
                 self.assertEqual([LIVING], found["up"])
@@ -284,8 +284,7 @@ class ImportTest(base.unittest.TestCase):
             f"start of a process: {without * 1e3:.1f} ms, with the .pth file "
             f"{with_it * 1e3:.1f} ms"
         )
-        # To import nova_sg, or oslo.config, costs ten times that.
-        self.assertLess(with_it - without, 0.01)
+        self.assertLess(with_it - without, 0.005)
 
     @staticmethod
     def _run(*command):

@@ -73,7 +73,8 @@ class Killed:
             # Another process, which looks by itself.
             process.wait_for(
                 lambda: cloud.select_host() is None,
-                message="the scheduler refuses the compute",
+                REFRESH + base.SLACK,
+                "the scheduler refuses the compute",
             )
             # Conductor is the one that looks, by itself as well.
             process.wait_for(
@@ -85,6 +86,9 @@ class Killed:
             )
             self.assertEqual((200, ""), self._evacuate(instance))
         came = self.restart_compute()
+        if not self.DRIVER.startswith("stock"):
+            # Nova's first report comes five seconds after it has joined.
+            self.assertLess(came, REFRESH + base.SLACK - 0.5)
         self.assertEqual(
             novarig.COMPUTE_HOST,
             process.wait_for(

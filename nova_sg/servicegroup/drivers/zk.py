@@ -93,22 +93,21 @@ class ZkDriver(base.Driver):
             interrupted, followed.interrupted = followed.interrupted, False
             asked = time.monotonic()
             now = datetime.datetime.now(datetime.UTC)
-            alive = set(self._read_all(znodes.read_member, names[0]))
-            entries = self._read_entries(names[1])
-            new = entries.keys() - followed.known
-            if (followed.alive | new) - alive:
+            alive, entries = self._read_group(names)
+            missing = entries.keys() - followed.known
+            if not names.asked:
+                missing |= followed.alive
+            if missing - alive:
                 # The watches of two paths keep no order between them: has
                 # who is gone left a word, and is who is new not alive yet?
-                alive = set(
-                    self._read_all(znodes.read_member, followed.members())
-                )
-                entries = self._read_entries(followed.entries())
+                names = followed.ask(names.forced)
+                alive, entries = self._read_group(names)
             gone = followed.alive - alive
             followed.last_seen.update(dict.fromkeys(gone, now))
             followed.alive = alive
             followed.known = alive | entries.keys()
             self._find_last_seen(session, group, followed, entries)
-        forced = set(self._read_all(znodes.unquote, names[2]))
+        forced = set(self._read_all(znodes.unquote, names.forced))
         facts = []
         for host in alive | set(entries):
             entry = entries.get(host)
@@ -153,6 +152,13 @@ class ZkDriver(base.Driver):
             value = self._read(reader, name)
             if value is not None:
                 yield value
+
+    def _read_group(
+        self, names: znode_group.Names
+    ) -> tuple[set[str], dict[str, znodes.Entry]]:
+        """Return who is alive, and the entries, by host."""
+        alive = set(self._read_all(znodes.read_member, names.members))
+        return alive, self._read_entries(names.entries)
 
     def _read_entries(self, found: set[str]) -> dict[str, znodes.Entry]:
         entries: dict[str, znodes.Entry] = {}

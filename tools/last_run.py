@@ -1,0 +1,72 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""What became of a run of the tests: a subunit stream comes in.
+
+The first line that is printed has the numbers of tests that passed, failed
+and were skipped. What follows names each that failed, with the last lines of
+its traceback: it is for the end of a long output, of which the middle may
+not have been kept.
+"""
+
+import collections
+import sys
+
+import subunit
+import testtools
+
+#: Lines that are kept of what a failed test has said.
+LINES = 25
+
+
+class Run(testtools.StreamResult):
+    def __init__(self):
+        super().__init__()
+        self.statuses = {}
+        self._said = collections.defaultdict(bytes)
+
+    def status(
+        self,
+        test_id=None,
+        test_status=None,
+        file_name=None,
+        file_bytes=None,
+        **details,
+    ):
+        # "exists" only lists a test; no status is an attachment.
+        if test_id and test_status not in (None, "exists"):
+            self.statuses[test_id] = test_status
+        if file_bytes and file_name and file_name.startswith("traceback"):
+            self._said[test_id] += bytes(file_bytes)
+
+    def said(self, test_id):
+        """Return the last lines of the tracebacks of a test."""
+        text = self._said[test_id].decode(errors="replace")
+        return text.strip().splitlines()[-LINES:]
+
+
+def main():
+    run = Run()
+    subunit.ByteStreamToStreamResult(sys.stdin.buffer, "output").run(run)
+    numbers = collections.Counter(run.statuses.values())
+    passed = numbers["success"] + numbers["xfail"]
+    skipped = numbers["skip"]
+    # A test that only began was ended together with its process.
+    print(passed, numbers.total() - passed - skipped, skipped)
+    for test_id, status in sorted(run.statuses.items()):
+        if status not in ("success", "xfail", "skip"):
+            print(f"FAILED: {test_id}")
+            for line in run.said(test_id):
+                print(f"    {line}")
+
+
+main()
