@@ -35,7 +35,7 @@ from nova_sg.conf import servicegroup as options
 from nova_sg.guard import keeper
 from nova_sg.nova import workers
 from nova_sg.servicegroup import api as api_module
-from nova_sg.servicegroup import detector, process
+from nova_sg.servicegroup import detector, facts, process, records
 from nova_sg.servicegroup.drivers import db
 
 LOG = logging.getLogger(__name__)
@@ -102,7 +102,7 @@ class NovaGroupDriver(api_module.GroupDriver):
             record = _records().read_reference(member)
             limit = self.service_down_time
             if record is None or (
-                detector.judge_reference(record, limit).state != detector.UP
+                records.judge_alone(record, limit).state != detector.UP
             ):
                 return True
         view.fallen_by_record.pop(host, None)
@@ -140,7 +140,7 @@ class NovaGroupDriver(api_module.GroupDriver):
 
     @staticmethod
     def _has_gone_back(
-        view: Any, host: str, record: detector.Reference
+        view: Any, host: str, record: facts.Reference
     ) -> bool:
         """Whether a record says more of a member than our backends know."""
         if view.last_verdicts.get(host) is detector.FORCED_DOWN:
@@ -163,7 +163,7 @@ class NovaGroupDriver(api_module.GroupDriver):
         record = _records().read_reference(member)
         if record is None:
             return None
-        verdict = detector.judge_reference(record, self.service_down_time)
+        verdict = records.judge_alone(record, self.service_down_time)
         view = shared.view(member["topic"])
         last = view.last_verdicts.get(member["host"])
         if last is not None:

@@ -29,6 +29,7 @@ from nova_sg.conf import CONF
 from nova_sg.servicegroup import (
     detector,
     events,
+    facts,
     memory,
     process,
     records,
@@ -209,7 +210,7 @@ class GroupDriver:
         if reference is None:
             return shared.view(member["topic"]).is_up(member["host"])
         limit = self.service_down_time
-        verdict = detector.judge_reference(reference, limit)
+        verdict = records.judge_alone(reference, limit)
         if verdict.state == detector.UP and not shared.records.trouble:
             return True
         return self._excused(shared.records, member, reference, verdict)
@@ -218,7 +219,7 @@ class GroupDriver:
         self,
         excuses: records.Records,
         member: Mapping,
-        reference: detector.Reference,
+        reference: facts.Reference,
         verdict: detector.Verdict,
     ) -> bool:
         """Whether a member is up, in view of what our own reports met."""

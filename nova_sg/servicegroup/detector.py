@@ -47,30 +47,12 @@ from nova_sg.servicegroup.facts import (
     Change,
     Fact,
     Known,
-    Reference,
     Verdict,
     order,
 )
 
 DOWN = _facts.DOWN
 UNKNOWN = _facts.UNKNOWN
-
-
-def judge_reference(
-    reference: Reference, service_down_time: float
-) -> Verdict:
-    """Judge a member by the asker's own record alone, as Nova does.
-
-    A record from the future is as old as it is far.
-    """
-    age, reported, left, crashed = reference
-    if left:
-        return LEFT
-    if crashed:
-        return CRASHED
-    if abs(age) <= service_down_time:
-        return REPORTED if reported else REGISTERED
-    return SILENT if reported else NEVER_REPORTED
 
 
 class Detector:

@@ -17,7 +17,8 @@ from __future__ import annotations
 import datetime
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 from oslo_log import log as logging
@@ -134,3 +135,42 @@ class Watch:
                     "subscribed",
                     self.group,
                 )
+
+
+class Watches:
+    """Those who watch one group, and what they are told."""
+
+    def __init__(self, group: str, lock: AbstractContextManager) -> None:
+        """Begin with nobody.
+
+        :param lock: held by whoever adds to it or tells, so that nobody
+            misses what happens, or hears of what came before
+        """
+        self._group = group
+        self._lock = lock
+        self._all: list[Watch] = []
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def add(self, callback: Callable[[Event], None]) -> Watch:
+        """Have callback called from now on."""
+        watch = Watch(self._group, callback, self._remove)
+        self._all.append(watch)
+        return watch
+
+    def _remove(self, watch: Watch) -> None:
+        with self._lock:
+            if watch in self._all:
+                self._all.remove(watch)
+
+    def tell(self, told: Iterable[Event]) -> None:
+        """Have all callbacks called with each of the events."""
+        for event in told:
+            for watch in self._all:
+                watch.put(event)
+
+    def cancel(self) -> None:
+        """End all subscriptions."""
+        for watch in list(self._all):
+            watch.cancel()

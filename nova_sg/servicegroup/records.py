@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Excuses for members that are judged by the records of who asks.
+"""The judgement of members by the records of who asks, and excuses for them.
 
 A record says when its member reported last, and nothing of the backend. But
 this process may report to that backend itself: while it cannot, the others
@@ -22,7 +22,24 @@ from __future__ import annotations
 import threading
 from collections.abc import Hashable
 
-from nova_sg.servicegroup import detector, stalls
+from nova_sg.servicegroup import facts, stalls
+
+
+def judge_alone(
+    reference: facts.Reference, service_down_time: float
+) -> facts.Verdict:
+    """Judge a member by the asker's own record alone, as Nova does.
+
+    A record from the future is as old as it is far.
+    """
+    age, reported, left, crashed = reference
+    if left:
+        return facts.LEFT
+    if crashed:
+        return facts.CRASHED
+    if abs(age) <= service_down_time:
+        return facts.REPORTED if reported else facts.REGISTERED
+    return facts.SILENT if reported else facts.NEVER_REPORTED
 
 
 class Records:
@@ -81,12 +98,12 @@ class Records:
 
     def judge(
         self,
-        verdict: detector.Verdict,
+        verdict: facts.Verdict,
         age: float,
         now: float,
         limit: float,
         interval: float,
-    ) -> detector.Verdict:
+    ) -> facts.Verdict:
         """Judge once more whoever has been silent for too long.
 
         :param verdict: by the record alone
@@ -95,11 +112,11 @@ class Records:
         :param limit: seconds of silence that are allowed
         :param interval: seconds between two reports of a member
         """
-        if verdict is not detector.SILENT or not self._stalls:
+        if verdict is not facts.SILENT or not self._stalls:
             return verdict
         with self._lock:
             self._stalls.forget(now, limit)
             how = self._stalls.until(now).silence(
                 now - age, now, limit, min(interval, limit / 2)
             )
-        return detector.REPORTED if how.healthy <= how.allowed else verdict
+        return facts.REPORTED if how.healthy <= how.allowed else verdict

@@ -61,9 +61,9 @@ class GroupView(memory.Memory):
         # What else is known of the backend's bad times, until the next look:
         # the arguments of stall().
         self._stalls: collections.deque = collections.deque(maxlen=STALLS)
-        self._watches: list[events.Watch] = []
         # Guards the detector and the looks.
         self._lock = threading.RLock()
+        self._watches = events.Watches(group, self._lock)
         #: Whether somebody knows that the last look is out of date.
         self.expired = False
         self._thread: threading.Thread | None = None
@@ -209,18 +209,11 @@ class GroupView(memory.Memory):
 
     def watch(self, callback: Callable[[events.Event], None]) -> events.Watch:
         """Have callback called for every change from now on."""
-        watch = events.Watch(self.group, callback, self._unwatch)
         # What is there already is no news; without this first look every
         # member would be.
         self._keep_fresh()
         with self._lock:
-            self._watches.append(watch)
-        return watch
-
-    def _unwatch(self, watch: events.Watch) -> None:
-        with self._lock:
-            if watch in self._watches:
-                self._watches.remove(watch)
+            return self._watches.add(callback)
 
     # -- looking
 
@@ -352,9 +345,7 @@ class GroupView(memory.Memory):
                 cause = verdict.cause
                 told.append(self.event(kind, host, known, reason, cause))
         self.looking.happened(event.type for event in told)
-        for watch in self._watches:
-            for event in told:
-                watch.put(event)
+        self._watches.tell(told)
         return told
 
     # -- the thread that keeps looking
@@ -462,8 +453,7 @@ class GroupView(memory.Memory):
         """Stop looking, and end all subscriptions."""
         self._closed = True
         self._wake.set()
-        for watch in list(self._watches):
-            watch.cancel()
+        self._watches.cancel()
         thread = self._thread
         if thread is not None:
             threads.join(thread, 5)

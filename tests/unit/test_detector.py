@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nova_sg.servicegroup import detector
-from nova_sg.servicegroup.detector import Detector, Fact, Reference
+from nova_sg.servicegroup.detector import Detector, Fact
 
 D = 60.0
 
@@ -72,39 +72,6 @@ class TableTest(unittest.TestCase):
             with self.subTest(**fields):
                 fact = Fact(host="h", asked=asked, **fields)
                 self.assertIs(verdict, judged(fact))
-
-    def test_references(self):
-        cases = [
-            (Reference(age=0, reported=True, left=False), detector.REPORTED),
-            (Reference(age=D, reported=True, left=False), detector.REPORTED),
-            (
-                Reference(age=D + 0.001, reported=True, left=False),
-                detector.SILENT,
-            ),
-            (Reference(age=-D, reported=True, left=False), detector.REPORTED),
-            (
-                Reference(age=-D - 0.001, reported=True, left=False),
-                detector.SILENT,
-            ),
-            (Reference(age=1, reported=True, left=True), detector.LEFT),
-            (
-                Reference(age=1, reported=True, left=False, crashed=True),
-                detector.CRASHED,
-            ),
-            (
-                Reference(age=1, reported=False, left=False),
-                detector.REGISTERED,
-            ),
-            (
-                Reference(age=D + 1, reported=False, left=False),
-                detector.NEVER_REPORTED,
-            ),
-        ]
-        for reference, verdict in cases:
-            with self.subTest(reference=reference):
-                self.assertIs(
-                    verdict, detector.judge_reference(reference, D)
-                )
 
     def test_an_unknown_member_is_not_judged(self):
         judge = Detector(D)

@@ -30,7 +30,7 @@ from hypothesis import strategies as st
 from nova_sg import config, exception
 from nova_sg.cmd import shell
 from nova_sg.conf import CONF
-from nova_sg.servicegroup import detector
+from nova_sg.servicegroup import detector, records
 from nova_sg.servicegroup.drivers import db
 from nova_sg.znodes import names as znodes
 
@@ -166,7 +166,7 @@ class RowsTest(Quiet):
         record = {"host": "h", "topic": "t"} | record
         reference = self.driver.read_reference(record)
         if reference is not None:
-            verdict = detector.judge_reference(reference, 60.0)
+            verdict = records.judge_alone(reference, 60.0)
             self.assertIn(verdict.state, ("up", "down"))
 
 

@@ -14,8 +14,8 @@
 
 import unittest
 
-from nova_sg.servicegroup import detector
-from nova_sg.servicegroup.records import Records
+from nova_sg.servicegroup import detector, records
+from nova_sg.servicegroup.facts import Reference
 
 D = 60.0
 INTERVAL = 10.0
@@ -23,11 +23,44 @@ INTERVAL = 10.0
 
 class RecordsTest(unittest.TestCase):
     def setUp(self):
-        self.records = Records()
+        self.records = records.Records()
 
     def judge(self, report, now, verdict=detector.SILENT):
         """Judge a member whose last report was at a moment."""
         return self.records.judge(verdict, now - report, now, D, INTERVAL)
+
+    def test_alone(self):
+        cases = [
+            (Reference(age=0, reported=True, left=False), detector.REPORTED),
+            (Reference(age=D, reported=True, left=False), detector.REPORTED),
+            (
+                Reference(age=D + 0.001, reported=True, left=False),
+                detector.SILENT,
+            ),
+            (Reference(age=-D, reported=True, left=False), detector.REPORTED),
+            (
+                Reference(age=-D - 0.001, reported=True, left=False),
+                detector.SILENT,
+            ),
+            (Reference(age=1, reported=True, left=True), detector.LEFT),
+            (
+                Reference(age=1, reported=True, left=False, crashed=True),
+                detector.CRASHED,
+            ),
+            (
+                Reference(age=1, reported=False, left=False),
+                detector.REGISTERED,
+            ),
+            (
+                Reference(age=D + 1, reported=False, left=False),
+                detector.NEVER_REPORTED,
+            ),
+        ]
+        for reference, verdict in cases:
+            with self.subTest(reference=reference):
+                self.assertIs(
+                    verdict, records.judge_alone(reference, D)
+                )
 
     def test_without_trouble_the_record_stands(self):
         for verdict in (

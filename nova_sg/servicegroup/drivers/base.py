@@ -26,6 +26,7 @@ from collections.abc import Callable, Hashable, Mapping
 from typing import Any, NamedTuple
 
 from nova_sg.servicegroup import detector
+from nova_sg.servicegroup.facts import Reference
 
 
 @dataclasses.dataclass(eq=False)
@@ -154,7 +155,7 @@ class Driver(abc.ABC):
     def check(self) -> list[Finding]:
         """Look for trouble: what `nova-sg doctor` prints."""
 
-    def read_reference(self, member: Mapping) -> detector.Reference | None:
+    def read_reference(self, member: Mapping) -> Reference | None:
         """Return what a services record that the asker holds says by itself.
 
         None: this backend has to be asked.

@@ -30,6 +30,7 @@ from nova_sg.db.models import CRASHED
 from nova_sg.guard import keeper
 from nova_sg.servicegroup import clock, detector
 from nova_sg.servicegroup.drivers import base
+from nova_sg.servicegroup.facts import Reference
 
 LOG = logging.getLogger(__name__)
 
@@ -245,7 +246,7 @@ class DbDriver(base.Driver):
     def groups(self) -> list[str]:
         return self._run(queries.groups)
 
-    def read_reference(self, member: Mapping) -> detector.Reference | None:
+    def read_reference(self, member: Mapping) -> Reference | None:
         # A scheduler asks for each of its hosts: what is usual comes first,
         # and datetime.replace() takes longer than all the rest.
         seen = base.field(member, "last_seen_up")
@@ -271,9 +272,9 @@ class DbDriver(base.Driver):
             if step:
                 age = self._doubted(age, step)
         if not seen:
-            return detector.Reference(age, False, False)
+            return Reference(age, False, False)
         count = base.field(member, "report_count")
-        return detector.Reference(age, True, count == 0, count == CRASHED)
+        return Reference(age, True, count == 0, count == CRASHED)
 
     def _doubted(self, age: float, step: float) -> float:
         """Return the age of a record by a wall clock that was set.

@@ -62,9 +62,9 @@ class SeveralView:
         # By member: what watchers were told last, and by whom.
         self._told: dict[str, tuple[detector.Verdict, GroupView]] | None = None
         self._known: dict[str, detector.Known] = {}
-        self._watches: list[events.Watch] = []
         # Guards what is compared and told.
         self._lock = threading.Lock()
+        self._watches = events.Watches(group, self._lock)
         self._thread: threading.Thread | None = None
         self._used = 0.0
         self._closed = threading.Event()
@@ -265,20 +265,13 @@ class SeveralView:
 
     def watch(self, callback: Callable[[events.Event], None]) -> events.Watch:
         """Have callback called for every change from now on."""
-        watch = events.Watch(self.group, callback, self._unwatch)
         self._start()
         self._primary.update()
         for other in self.secondaries:
             other.have_it_say()
         with self._lock:
             self._tell()
-            self._watches.append(watch)
-        return watch
-
-    def _unwatch(self, watch: events.Watch) -> None:
-        with self._lock:
-            if watch in self._watches:
-                self._watches.remove(watch)
+            return self._watches.add(callback)
 
     def refresh(self) -> list[events.Event]:
         """Look at all backends now; who hangs is not waited for.
@@ -316,9 +309,7 @@ class SeveralView:
                 told = events.LEFT, host, self._known[host]
                 changes.append(view.event(*told, *events.REMOVED))
         self._told, self._known = new, known
-        for watch in self._watches:
-            for change in changes:
-                watch.put(change)
+        self._watches.tell(changes)
         return changes
 
     # -- comparing, in the background
@@ -380,8 +371,7 @@ class SeveralView:
         """Stop comparing, and end all subscriptions; the views go on."""
         self._closed.set()
         self._changed.set()
-        for watch in list(self._watches):
-            watch.cancel()
+        self._watches.cancel()
         thread = self._thread
         if thread is not None:
             threads.join(thread, 5)
