@@ -15,6 +15,7 @@
 import threading
 import time
 import unittest
+from unittest import mock
 
 from nova_sg import zookeeper
 from nova_sg.evzookeeper import queue
@@ -56,8 +57,10 @@ class QueueTest(base.TestCase):
         got = []
         taker = threading.Thread(
             target=lambda: got.append(self.queue.dequeue(process.PATIENCE)))
+        asked = self.enterContext(mock.patch.object(
+            zookeeper, "get_children", wraps=zookeeper.get_children))
         taker.start()
-        time.sleep(0.1)
+        process.wait_for(lambda: asked.called, message="it asks")
         self.expire(self.session)
         self.queue.enqueue("a")
         taker.join(process.PATIENCE)

@@ -16,6 +16,7 @@ import os
 import threading
 import time
 import unittest
+from unittest import mock
 
 from nova_sg import evzookeeper, zookeeper
 from nova_sg.evzookeeper import membership, utils
@@ -284,8 +285,10 @@ class CloseTest(base.TestCase):
             except zookeeper.ZooKeeperException as exc:
                 failed(exc)
 
+        asked = self.enterContext(mock.patch.object(
+            zookeeper, "get", wraps=zookeeper.get))
         threading.Thread(target=call).start()
-        time.sleep(0.1)
+        process.wait_for(lambda: asked.called, message="it is asked")
         session.close()
         self.assertIsInstance(failed.wait()[0], zookeeper.ClosingException)
 
