@@ -43,6 +43,8 @@ packages=(
     # benchmark compares with it.
     kazoo
     pymemcache
+    # What the benchmark draws its tables with.
+    matplotlib
     # nova_sg itself, for Nova's own tests to run against it.
     --editable .
 )

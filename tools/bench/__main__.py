@@ -23,6 +23,11 @@ if __name__ == "__main__":
     # The fixtures' mode is that of this process, which measures nothing.
     os.environ["NOVA_SG_TEST_MODE"] = "threads"
 
+    if sys.argv[1:2] == ["--plots"]:
+        from bench import plots
+
+        sys.exit(plots.main(sys.argv[2:]))
+
     from bench import main
 
     sys.exit(main.main())

@@ -96,6 +96,8 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="tools/bench",
         description="Measures the drivers beside Nova's own and tooz.",
+        epilog="--plots, as the first argument, draws saved tables; see "
+        "--plots --help.",
     )
     parser.add_argument(
         "--contender",

@@ -1,0 +1,360 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Draws saved tables: what an operator would look for in them.
+
+From the same tables the same pictures come, to the byte, and a page that
+shows them, with all their figures in words for those who cannot see them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from bench import rows, saved
+
+_ROOT = os.path.dirname(
+    os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+)
+_SOURCE = os.path.join(_ROOT, "doc", "source")
+_TABLES = ("benchmarks.txt", "benchmarks-nova.txt")
+#: What the page is called that has the pictures.
+PAGE = "benchmarks-plots.inc"
+
+# By project: the first word of a contender's name.
+_COLOURS = {"nova_sg": "#3b82c4", "nova": "#d9822b"}
+_OTHER = "#5f9e6e"
+# What is drawn in these takes the colours of the reader's scheme.
+_INK, _FAINT, _PAPER = "#0a0b0c", "#8a8b8c", "#fafbfc"
+_SCHEMES = {
+    _INK: ("--ink", "#1f2328", "#e6e6e6"),
+    _FAINT: ("--faint", "#d0d4d9", "#4a4f55"),
+    _PAPER: ("--paper", "#ffffff", "#1b1e22"),
+}
+_UNITS = {"us": "µs"}
+
+
+class Plot(NamedTuple):
+    """One picture."""
+
+    #: The file's name, without its ending.
+    name: str
+    title: str
+    #: What is to be said about it.
+    caption: str
+    #: The names of the rows that are in it.
+    pattern: str
+    #: Draws them; returns the figure.
+    draw: Callable[[Plot, Sequence[rows.Row]], Any]
+    #: Whether each step of its scale is ten times the one before.
+    logarithmic: bool = True
+
+    def choose(self, measured: Sequence[rows.Row]) -> list[rows.Row]:
+        """Return the rows that are in it, of one mode."""
+        mine = [r for r in measured if re.fullmatch(self.pattern, r.name)]
+        modes = [row.mode for row in mine]
+        mode = "threads" if "threads" in modes else "".join(modes[:1])
+        # A row may stand in several tables.
+        unique = {
+            (row.name, _who(row)): row for row in mine if row.mode == mode
+        }
+        return list(unique.values())
+
+
+def draw(measured: Sequence[rows.Row], folder: str) -> list[str]:
+    """Draw every plot that there are rows for, and write the page.
+
+    :param folder: where the page goes; the pictures go to images in it
+    :returns: the names of the plots
+    """
+    parts, names = [], []
+    os.makedirs(os.path.join(folder, "images"), exist_ok=True)
+    for plot in PLOTS:
+        chosen = plot.choose(measured)
+        if not chosen:
+            continue
+        path = f"images/bench-{plot.name}.svg"
+        with open(os.path.join(folder, path), "w") as file:
+            file.write(_svg(plot.draw(plot, chosen)))
+        names.append(plot.name)
+        mode = {"threads": "native threads"}.get(chosen[0].mode, "eventlet")
+        parts.append(
+            f".. figure:: {path}\n"
+            f"   :alt: {plot.title}. {_words(chosen)}\n\n"
+            f"   {plot.caption} On {mode}.\n"
+        )
+    with open(os.path.join(folder, PAGE), "w") as file:
+        file.write("\n".join([_NOTICE, *parts]))
+    return names
+
+
+_NOTICE = ".. Made by tools/bench.sh --plots.\n"
+
+
+def _words(chosen: Sequence[rows.Row]) -> str:
+    """Say what the picture shows."""
+    return " ".join(
+        f"{name}: "
+        + "; ".join(
+            f"{_who(row)} {_text(row)}" for row in chosen if row.name == name
+        )
+        + "."
+        for name in dict.fromkeys(row.name for row in chosen)
+    )
+
+
+def _who(row: rows.Row) -> str:
+    """Name the contender, and the server where that tells more."""
+    if "computes" in row.backend:
+        return row.contender
+    return f"{row.contender}, {row.backend}"
+
+
+def _text(row: rows.Row) -> str:
+    unit = _UNITS.get(row.unit, row.unit)
+    return f"{rows.number(row.figure)} {unit}".strip()
+
+
+def _colour(contender: str) -> str:
+    return _COLOURS.get(contender.split()[0], _OTHER)
+
+
+# -- drawing
+
+
+def _new(height: float, panels: int, **how: Any) -> tuple[Any, list]:
+    # matplotlib takes a second to come, and the rest does without.
+    import matplotlib
+    from matplotlib import figure
+
+    matplotlib.rcParams.update(
+        {
+            "svg.fonttype": "none",
+            "svg.hashsalt": "nova_sg",
+            "font.family": "sans-serif",
+            "font.size": 9,
+            "text.color": _INK,
+            "axes.edgecolor": _FAINT,
+            "axes.labelcolor": _INK,
+            "axes.facecolor": _PAPER,
+            "axes.titlesize": 9,
+            "axes.axisbelow": True,
+            "figure.facecolor": _PAPER,
+            "grid.color": _FAINT,
+            "grid.linewidth": 0.5,
+            "xtick.color": _INK,
+            "ytick.color": _INK,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+        }
+    )
+    made = figure.Figure(figsize=(8, height), layout="constrained")
+    return made, list(made.subplots(panels, squeeze=False, **how).flat)
+
+
+def _bars(plot: Plot, chosen: Sequence[rows.Row]) -> Any:
+    """A panel a row of the tables, a bar a contender."""
+    panels = list(dict.fromkeys(row.name for row in chosen))
+    by_panel = [[r for r in chosen if r.name == name] for name in panels]
+    lines = [len(rows_here) + 1.6 for rows_here in by_panel]
+    made, axes = _new(
+        0.45 + 0.23 * sum(lines), len(panels), height_ratios=lines
+    )
+    made.suptitle(plot.title, weight="bold")
+    for axis, name, here in zip(axes, panels, by_panel, strict=True):
+        axis.set_title(name, loc="left")
+        axis.barh(
+            range(len(here)),
+            [row.figure for row in here],
+            color=[_colour(row.contender) for row in here],
+            height=0.7,
+        )
+        axis.set_yticks(range(len(here)), [_who(row) for row in here])
+        axis.invert_yaxis()
+        axis.tick_params(length=0)
+        axis.set_xticks([])
+        axis.spines["bottom"].set_visible(False)
+        for place, row in enumerate(here):
+            axis.annotate(
+                _text(row),
+                (row.figure, place),
+                xytext=(4, 0),
+                textcoords="offset points",
+                verticalalignment="center",
+            )
+        figures = [row.figure for row in here if row.figure]
+        if plot.logarithmic and figures:
+            # A bar that is the shortest is to be seen, too.
+            axis.set_xscale("log")
+            axis.set_xlim(min(figures) / 3, max(figures) * 8)
+        else:
+            axis.set_xlim(0, max(figures, default=1) * 1.2)
+    return made
+
+
+def _lines(plot: Plot, chosen: Sequence[rows.Row]) -> Any:
+    """A panel a server, a line a contender, by the size of the group."""
+    panels = list(dict.fromkeys(row.backend for row in chosen))
+    made, axes = _new(
+        0.7 + 2.2 * ((len(panels) + 1) // 2),
+        (len(panels) + 1) // 2,
+        ncols=2,
+        sharex=True,
+        sharey=True,
+    )
+    made.suptitle(plot.title, weight="bold")
+    for axis, backend in zip(axes, panels, strict=False):
+        axis.set_title(backend, loc="left")
+        here = [row for row in chosen if row.backend == backend]
+        for contender in dict.fromkeys(row.contender for row in here):
+            mine = [row for row in here if row.contender == contender]
+            _line(axis, mine)
+        axis.set_xscale("log")
+        axis.set_yscale("log")
+        axis.set_xlim(min(map(_size, chosen)) / 3, max(map(_size, chosen)) * 4)
+        axis.margins(y=0.15)
+        sizes = sorted(set(map(_size, chosen)))
+        axis.set_xticks(sizes, [f"{size:,}" for size in sizes], minor=False)
+        axis.set_xticks([], minor=True)
+        axis.set_yticks([], minor=True)
+        axis.grid(axis="y")
+        axis.set_xlabel("members")
+        axis.set_ylabel(_UNITS.get(here[0].unit, here[0].unit))
+    for axis in axes[len(panels) :]:
+        axis.set_visible(False)
+    return made
+
+
+def _line(axis: Any, mine: Sequence[rows.Row]) -> None:
+    colour = _colour(mine[0].contender)
+    axis.plot(
+        [_size(row) for row in mine],
+        [row.figure for row in mine],
+        marker="o",
+        color=colour,
+    )
+    for row, side in zip(mine, [-1] + [1] * len(mine), strict=False):
+        text = _text(row)
+        if row is mine[-1]:
+            text = f"{text}  {row.contender}"
+        axis.annotate(
+            text,
+            (_size(row), row.figure),
+            xytext=(6 * side, 0),
+            textcoords="offset points",
+            horizontalalignment="right" if side < 0 else "left",
+            verticalalignment="center",
+            color=colour,
+        )
+
+
+def _size(row: rows.Row) -> int:
+    return int(re.search(r"of ([\d,]+)", row.name)[1].replace(",", ""))
+
+
+def _svg(figure: Any) -> str:
+    """Write a picture that follows the reader's scheme, light or dark."""
+    import io
+
+    out = io.StringIO()
+    figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
+    text = out.getvalue()
+    light, dark = [], []
+    for colour, (name, by_day, by_night) in _SCHEMES.items():
+        text = text.replace(colour, f"var({name})")
+        light.append(f"{name}: {by_day}")
+        dark.append(f"{name}: {by_night}")
+    style = (
+        f"<style>:root {{{'; '.join(light)}}}\n"
+        "@media (prefers-color-scheme: dark) "
+        f"{{:root {{{'; '.join(dark)}}}}}</style>\n"
+    )
+    text = text.replace("<defs>", f"{style}<defs>", 1)
+    # No line ends in a space, in the repository.
+    return re.sub(r"[ \t]+\n", "\n", text)
+
+
+PLOTS = (
+    Plot(
+        "is-up",
+        "service_is_up: CPU of one question",
+        "What a question costs the process that asks. nova_sg answers from "
+        "memory; each step to the right is ten times the one before.",
+        r"service_is_up, (by name|record at hand): CPU",
+        _bars,
+    ),
+    Plot(
+        "report",
+        "A report: CPU of the process that reports",
+        "With ZooKeeper nova_sg's report asks the server only once every half "
+        "of service_down_time.",
+        r"report, [\d,]+ members?: CPU a report",
+        _bars,
+    ),
+    Plot(
+        "who-is-up",
+        "Who is up, asked of the server",
+        "One look at a whole group, by its size, on the clock.",
+        r"who is up, of [\d,]+",
+        _lines,
+    ),
+    Plot(
+        "crash",
+        "From SIGKILL until an observer sees it",
+        "A crash beside a guard, and by the member's silence. Each step to "
+        "the right is ten times the one before.",
+        r"a crash seen, .*",
+        _bars,
+    ),
+    Plot(
+        "heartbeat",
+        "A heartbeat on a real Nova",
+        "What one report of one compute costs each part of a Nova, by "
+        "driver. db+ is db with coalesce_reports.",
+        r"a heartbeat: .*",
+        _bars,
+        logarithmic=False,
+    ),
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit status."""
+    parser = argparse.ArgumentParser(
+        prog="tools/bench.sh --plots",
+        description="Draws saved tables; measures nothing.",
+    )
+    parser.add_argument(
+        "tables",
+        nargs="*",
+        default=[os.path.join(_SOURCE, name) for name in _TABLES],
+        help="files with what tools/bench.sh and tools/nova-rig.sh many "
+        f"printed (doc/source/{' and '.join(_TABLES)})",
+    )
+    parser.add_argument(
+        "--to",
+        default=_SOURCE,
+        metavar="FOLDER",
+        help=f"where {PAGE} and images/ go (doc/source)",
+    )
+    options = parser.parse_args(arguments)
+    measured = []
+    for path in options.tables:
+        with open(path) as file:
+            measured += saved.read(file.read())
+    for name in draw(measured, options.to):
+        print(f"images/bench-{name}.svg")
+    return 0 if measured else 1
