@@ -175,10 +175,13 @@ def explained(subject: str = "") -> Iterator[None]:
         ) from None
     except cfg.ConfigSourceValueError as error:
         place = re.search(
+            r"option (?P<name>\S+) from .*"
             r"detail='(?P<where>.*?)'\) is not valid: (?P<why>.*)",
             " ".join(str(error).split()),
         )
         why = f"{place['why']} ({place['where']})" if place else str(error)
+        if place and not subject:
+            subject = f"the option {place['name']}"
         raise exception.ConfigError(f"{subject}: {why}") from None
     except cfg.Error as error:
         words = " ".join(str(error).split())

@@ -44,6 +44,9 @@ class Outlet(Protocol):
         :raises Failed: it did not work
         """
 
+    def close(self) -> None:
+        """Give back what it holds, if anything: nothing more is to be done."""
+
 
 class Engine:
     """Acts upon events, by all of its outlets.
@@ -120,6 +123,7 @@ class _Lane:
     def wait(self, give_up: float) -> None:
         for thread in self._threads:
             threads.join(thread, max(0.0, give_up - time.monotonic()))
+        self._outlet.close()
         if len(self._jobs):
             LOG.warning(
                 "Ending with %(count)d events that %(name)s has not acted "

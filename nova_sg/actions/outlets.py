@@ -26,7 +26,7 @@ from typing import Any
 
 from nova_sg import exception, version
 from nova_sg.actions import schedule
-from nova_sg.actions.engine import Failed
+from nova_sg.actions.engine import Failed, Outlet
 from nova_sg.servicegroup import events
 
 # So much of what a command prints is shown where it fails.
@@ -40,7 +40,7 @@ def body(job: schedule.Job) -> bytes:
     return json.dumps(fields).encode()
 
 
-class Command:
+class Command(Outlet):
     """Runs a program for each event.
 
     :param line: the program and its arguments, as a shell would read them
@@ -96,7 +96,7 @@ class Command:
             raise Failed(f"status {process.returncode}: {words}")
 
 
-class Webhook:
+class Webhook(Outlet):
     """Posts each event to a URL.
 
     :param limit: seconds for the connection, and for the answer

@@ -17,10 +17,10 @@ from __future__ import annotations
 import argparse
 import functools
 
-from nova_sg import servicegroup
-from nova_sg.actions import engine, outlets, schedule
+from nova_sg import exception, servicegroup
+from nova_sg.actions import engine, notifications, outlets, schedule
 from nova_sg.conf import CONF
-from nova_sg.servicegroup import events
+from nova_sg.servicegroup import events, memory
 
 TYPES = (events.JOINED, events.UP, events.DOWN, events.LEFT, events.HELD)
 
@@ -38,6 +38,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--webhook",
         metavar="URL",
         help="Post each event to a URL, as JSON (default: [events] webhook).",
+    )
+    parser.add_argument(
+        "--notify",
+        action="store_true",
+        help="Send each event to a message queue, in the shape of Nova's "
+        "versioned notifications (default: [events] notifications).",
     )
     parser.add_argument(
         "--only",
@@ -75,6 +81,15 @@ def make_engine(
                 webhook, CONF.events.time_limit, CONF.events.webhook_token
             )
         )
+    if parsed_args.notify or CONF.events.notifications:
+        found.append(
+            notifications.Notifications(
+                _files(),
+                CONF.events.time_limit,
+                CONF.host,
+                functools.partial(_about, api),
+            )
+        )
     if not found:
         return None
     down_for = parsed_args.down_for
@@ -87,6 +102,21 @@ def make_engine(
         CONF.events.parallel,
         functools.partial(engine.still_down, api),
     )
+
+
+def _files() -> list[str]:
+    """Return the arguments that name what this process has read."""
+    files = [f"--config-file={name}" for name in CONF.config_file]
+    return files + [f"--config-dir={name}" for name in CONF.config_dir]
+
+
+def _about(
+    api: servicegroup.API, group: str, host: str
+) -> memory.Member | None:
+    try:
+        return api.member(group, host)
+    except exception.NovaSGError:
+        return None
 
 
 def seconds(text: str) -> float:

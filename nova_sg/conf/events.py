@@ -36,6 +36,24 @@ A URL that each event is posted to, as JSON. The answer must be 200 to 299.
 What the webhook knows us by: sent as "Authorization: Bearer TOKEN".
 """,
     ),
+    cfg.BoolOpt(
+        "notifications",
+        default=False,
+        help="""
+Whether each event is sent to a message queue, in the shape of Nova's versioned
+notifications. It takes pip install 'nova-sg[notifications]', and the
+transport_url of [oslo_messaging_notifications] or [DEFAULT], which are
+oslo.messaging's own, as all that it says of a broker.
+""",
+    ),
+    cfg.ListOpt(
+        "notification_topics",
+        default=["versioned_notifications"],
+        help="""
+The topics that notifications are sent to, with the priority: by default to the
+queue versioned_notifications.info, as Nova's own are.
+""",
+    ),
     cfg.ListOpt(
         "only",
         default=["up", "down", "held"],
@@ -61,7 +79,7 @@ event of either.
         default=30,
         min=0.1,
         help="""
-Seconds that a command may run, or a webhook take to answer.
+Seconds that a command may run, or a webhook or broker take to answer.
 """,
     ),
     cfg.IntOpt(
@@ -70,8 +88,8 @@ Seconds that a command may run, or a webhook take to answer.
         min=1,
         max=1000,
         help="""
-How many commands run, or posts are under way, at the same time. Those of one
-member come one after the other, in the order of its events.
+How many commands run, or posts or notifications are under way, at the same
+time. Those of one member come one after the other, in the order of its events.
 """,
     ),
     cfg.FloatOpt(

@@ -15,12 +15,11 @@
 import http.server
 import json
 import os
-import signal
 import sys
 import threading
 
 from tests.fixtures.process import wait_for
-from tests.processes import base
+from tests.processes import base, watching
 
 # Writes down what it gets; fails once for each event.
 _SCRIPT = f"""#!{sys.executable}
@@ -67,54 +66,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         pass
 
 
-class WatchTest(base.TestCase):
-    def setUp(self):
-        super().setUp()
-        # Makes the database.
-        self.do("list")
-        for host in ("one", "two"):
-            self.insert(host, 0)
-
-    def watch(self, *arguments):
-        """Start to watch; return the process when it does."""
-        process = self.start("nova-sg", "watch", *arguments)
-        self.lines = base.Lines(process.stdout)
-        # Nothing says that it has looked for the first time, but that it
-        # sees something new.
-        number = 0
-
-        def sees():
-            nonlocal number
-            number += 1
-            self.insert(f"new{number}", 0)
-            return self.lines.wait(1)
-
-        wait_for(sees, base.PATIENCE, "it watches")
-        return process
-
-    def force(self, host, forced):
-        """Have a member go down, or up, and the watch see that."""
-        self.execute(
-            "UPDATE services SET forced_down = ? WHERE host = ?", forced, host
-        )
-        words = f"{'down' if forced else 'up'} {host} "
-        seen = []
-
-        def sees():
-            seen.extend(self.lines.take())
-            self.lines.wait(0.1)
-            return any(words in line for line in seen)
-
-        wait_for(sees, base.PATIENCE, f"{words} is seen")
-
-    def end(self, process):
-        process.send_signal(signal.SIGTERM)
-        process.wait(base.PATIENCE)
-        self.assertEqual(0, process.returncode)
-        words = process.stderr.read()
-        self.check_words(words)
-        return words
-
+class WatchTest(watching.TestCase):
     def test_a_command(self):
         path = self.path("events")
         script = self.write("act", _SCRIPT.format(path=path))

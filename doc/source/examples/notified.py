@@ -1,0 +1,41 @@
+"""Print a line for each notification of nova-sg watch."""
+
+import sys
+
+import oslo_messaging
+from oslo_config import cfg
+
+
+class Endpoint:
+    """Takes what comes with the priority INFO: all of ours does."""
+
+    filter_rule = oslo_messaging.NotificationFilter(
+        publisher_id=r"^nova-sg:", event_type=r"^service\."
+    )
+
+    def __init__(self):
+        self._done = set()
+
+    def info(self, context, publisher_id, event_type, payload, metadata):
+        # At least once: the same may come twice, and the second late.
+        if metadata["message_id"] in self._done:
+            return oslo_messaging.NotificationResult.HANDLED
+        data = payload["nova_object.data"]
+        print(event_type, data["host"], data["state"], data["cause"])
+        sys.stdout.flush()
+        self._done.add(metadata["message_id"])
+        return oslo_messaging.NotificationResult.HANDLED
+
+
+conf = cfg.ConfigOpts()
+conf(sys.argv[1:], project="notified")
+listener = oslo_messaging.get_notification_listener(
+    oslo_messaging.get_notification_transport(conf),
+    [oslo_messaging.Target(topic="versioned_notifications", exchange="nova")],
+    [Endpoint()],
+    executor="threading",
+)
+# One at a time, in the order in which they come.
+conf.set_override("executor_thread_pool_size", 1)
+listener.start()
+listener.wait()

@@ -1,0 +1,89 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Events in the shape of Nova's versioned notifications.
+
+Pure: what goes over the wire, as JSON has it. The documentation lists which
+fields are Nova's own and which are ours.
+"""
+
+from __future__ import annotations
+
+import datetime
+from typing import Any
+
+from nova_sg.actions import schedule
+from nova_sg.servicegroup import events, facts, memory
+
+#: Whom they are from, before the name of the host: what a consumer filters
+#: by. No service of Nova has such a name.
+PUBLISHER = "nova-sg"
+
+# The state that follows from a cause, for all there are.
+_STATES = {
+    value.cause: value.state
+    for value in vars(facts).values()
+    if isinstance(value, facts.Verdict)
+} | {events.REMOVED[1]: facts.DOWN}
+
+
+def notification(
+    job: schedule.Job, publisher: str, member: memory.Member | None
+) -> dict[str, Any]:
+    """Return the notification of an event; the same for each attempt.
+
+    :param publisher: the host that watches
+    :param member: what is known of the member now; None: nothing
+    """
+    event = job.event
+    return {
+        # Consumers know a repetition by it.
+        "message_id": job.id,
+        "publisher_id": f"{PUBLISHER}:{publisher}",
+        "event_type": f"service.{event.type}",
+        "priority": "INFO",
+        "timestamp": _nova(event.at, " "),
+        "payload": {
+            "nova_object.name": "ServiceLivenessPayload",
+            "nova_object.namespace": "nova_sg",
+            "nova_object.version": "1.0",
+            "nova_object.data": {
+                # Those of Nova's ServiceStatusPayload 1.1.
+                "host": event.host,
+                "binary": event.binary,
+                "topic": event.topic,
+                "last_seen_up": event.last_seen
+                and f"{_nova(event.last_seen, 'T', 'seconds')}Z",
+                "disabled": member and member.disabled,
+                "disabled_reason": member and member.disabled_reason,
+                "forced_down": member and member.forced_down,
+                # Nova's affair: not every backend has them.
+                "availability_zone": None,
+                "report_count": None,
+                "uuid": None,
+                "version": None,
+                # Ours.
+                "group": event.group,
+                "state": _STATES.get(event.cause, facts.UNKNOWN),
+                "cause": event.cause,
+                "reason": event.reason,
+                "noticed_at": events.iso(event.at),
+            },
+        },
+    }
+
+
+def _nova(
+    moment: datetime.datetime, between: str, precision: str = "microseconds"
+) -> str:
+    """Write a moment as Nova does: UTC, without saying so."""
+    return moment.replace(tzinfo=None).isoformat(between, precision)

@@ -1,0 +1,111 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""nova-sg watch that notifies."""
+
+import os
+
+from tests.fixtures import consumer, rabbitmq
+from tests.fixtures.process import free_port, wait_for
+from tests.processes import base, watching
+
+# A command that notes which events there were.
+NOTE = "sh -c 'echo $NOVA_SG_TYPE $NOVA_SG_HOST >> {}'"
+
+
+class WatchNotifiesTest(watching.TestCase):
+    def noted(self):
+        try:
+            with open(self.path("noted")) as file:
+                return file.read().splitlines()
+        except FileNotFoundError:
+            return []
+
+    def test_a_broker_that_restarts(self):
+        broker = self.enterContext(rabbitmq.RabbitMQ())
+        self.configure(consumer.options(broker))
+        with open(self.config, "a") as file:
+            file.write("[events]\nnotifications = true\nonly = down, up\n")
+        listener = consumer.Consumer(self.folder, self.config)
+        self.enterContext(listener)
+        process = self.watch("--exec", NOTE.format(self.path("noted")))
+        self.force("one", 1)
+        wait_for(listener.lines, base.PATIENCE, "one is notified of")
+        broker.stop()
+        self.force("one", 0)
+        self.force("two", 1)
+        wait_for(
+            lambda: len(self.noted()) == 3,
+            base.PATIENCE,
+            "the command does not wait for the broker",
+        )
+        broker.start()
+        wait_for(
+            lambda: len(listener.lines()) == 3, base.PATIENCE, "all came"
+        )
+        self.assertEqual(
+            [
+                "service.down one down forced-down",
+                "service.up one up reported",
+            ],
+            listener.lines("one"),
+        )
+        self.assertEqual(
+            ["service.down two down forced-down"], listener.lines("two")
+        )
+        with open(f"/proc/{process.pid}/task/{process.pid}/children") as file:
+            (sender,) = map(int, file.read().split())
+        self.assertIn(
+            "the message queue failed for up of one", self.end(process)
+        )
+        wait_for(
+            lambda: not os.path.exists(f"/proc/{sender}"),
+            base.PATIENCE,
+            "what sends ends with it",
+        )
+
+    def test_no_library(self):
+        os.mkdir(self.path("none"))
+        self.write("none/oslo_messaging.py", "raise ImportError('no such')")
+        environment = self.environment | {"PYTHONPATH": self.path("none")}
+        result = self.nova_sg("watch", "--notify", env=environment)
+        self.assertEqual(2, result.status)
+        self.assertIn("[events] notifications: it takes", result.err)
+        self.assertIn("pip install 'nova-sg[notifications]'", result.err)
+        # Without the option nobody looks for it.
+        process = self.watch(env=environment)
+        self.assertEqual("", self.end(process))
+
+    def test_wrong_options(self):
+        for options, words in (
+            ("", "set [oslo_messaging_notifications] transport_url"),
+            ("transport_url = rabbit://", "set [oslo_messaging_notif"),
+            (
+                f"transport_url = rabit://u:{base.PASSWORD}@127.0.0.1/",
+                "[oslo_messaging_notifications] transport_url cannot be used",
+            ),
+            (
+                f"transport_url = rabbit://u:#{base.PASSWORD}@127.0.0.1:x/",
+                "[oslo_messaging_notifications] transport_url cannot be used",
+            ),
+            (
+                f"transport_url = rabbit://127.0.0.1:{free_port()}/\n"
+                "[oslo_messaging_rabbit]\nrabbit_qos_prefetch_count = many",
+                "rabbit_qos_prefetch_count",
+            ),
+        ):
+            with self.subTest(options):
+                self.configure(f"[oslo_messaging_notifications]\n{options}")
+                result = self.nova_sg("watch", "--notify")
+                self.assertEqual(2, result.status)
+                self.assertIn("[events] notifications: ", result.err)
+                self.assertIn(words, result.err)
