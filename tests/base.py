@@ -51,6 +51,27 @@ class LogRecorder(logging.Handler):
         ]
 
 
+class Timers(reporter._Timers):
+    """Timers that keep what was raised out of them, and can stand still."""
+
+    def __init__(self):
+        super().__init__()
+        self.raised = []
+        self.moving = threading.Event()
+        self.moving.set()
+
+    def add_timer_args(self, interval, callback, args, initial_delay=0):
+        def call(*args):
+            self.moving.wait()
+            try:
+                callback(*args)
+            except BaseException as error:
+                self.raised.append(error)
+                raise
+
+        return super().add_timer_args(interval, call, args, initial_delay)
+
+
 class Member:
     """A service that can join: short intervals, timers on threads."""
 
@@ -61,7 +82,7 @@ class Member:
         self.report_interval = interval
         self.service_ref = None
         self.model_disconnected = False
-        self.tg = reporter._Timers()
+        self.tg = Timers()
 
 
 class TestCase(unittest.TestCase):

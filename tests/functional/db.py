@@ -16,6 +16,7 @@ import contextlib
 import re
 from unittest import mock
 
+import pymysql
 import sqlalchemy as sa
 
 from nova_sg import exception, servicegroup
@@ -36,32 +37,6 @@ REPORT = re.compile(
     r"WHERE services\.id = \d+ AND services\.deleted = 0"
 )
 LOOK = re.compile(r"SELECT UTC_TIMESTAMP\(6\) AS now, .* FROM services WHERE")
-
-
-class Timers(reporter._Timers):
-    """Timers that keep what was raised out of them."""
-
-    def __init__(self):
-        super().__init__()
-        self.raised = []
-
-    def add_timer_args(self, interval, callback, args, initial_delay=0):
-        def call(*args):
-            try:
-                callback(*args)
-            except BaseException as error:
-                self.raised.append(error)
-                raise
-
-        return super().add_timer_args(interval, call, args, initial_delay)
-
-
-class Member(base.Member):
-    """A service that can join and never reports out of step."""
-
-    def __init__(self, host, interval=0.1, **kwargs):
-        super().__init__(host, interval=interval, **kwargs)
-        self.tg = Timers()
 
 
 class TestCase(base.TestCase):
@@ -90,7 +65,7 @@ class TestCase(base.TestCase):
 
     def join(self, host, group="compute", **kwargs):
         """Have a new member join, and return its service."""
-        member = Member(host, topic=group, **kwargs)
+        member = base.Member(host, topic=group, **kwargs)
         self.members.append(member)
         self.api.join(host, group, member)
         return member
@@ -173,6 +148,20 @@ class MariaDBTestCase(TestCase):
         self.addCleanup(self._drop, name)
         self.sync(url)
         return name
+
+    def link(self):
+        """Open a transaction of somebody else; return its cursor."""
+        link = pymysql.connect(
+            host="127.0.0.1",
+            port=self.server.port,
+            user="root",
+            password=PASSWORD,
+            database=self.name,
+            autocommit=False,
+            read_timeout=PATIENCE,
+        )
+        self.addCleanup(link.close)
+        return link.cursor()
 
     @staticmethod
     def sync(url):

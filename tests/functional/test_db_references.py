@@ -62,7 +62,9 @@ class NovaLike:
         return self._values[name]
 
 
-class ReferenceTest(base.TestCase):
+class RecordTestCase(base.TestCase):
+    """There is no database to ask."""
+
     def setUp(self):
         super().setUp()
         self.flags(service_down_time=DOWN_TIME, report_interval=1)
@@ -70,6 +72,11 @@ class ReferenceTest(base.TestCase):
             "database",
             connection=f"mysql+pymysql://nobody@127.0.0.1:{free_port()}/no",
         )
+
+
+class ReferenceTest(RecordTestCase):
+    def setUp(self):
+        super().setUp()
         self.api = servicegroup.API()
         self.enterContext(mock.patch.object(timeutils, "utcnow", self.utcnow))
 
@@ -177,16 +184,11 @@ class ReferenceTest(base.TestCase):
         self.assertEqual([], self.logs.matching("", 30), "a query failed")
 
 
-class WallClockTest(base.TestCase):
+class WallClockTest(RecordTestCase):
     """Records judged by the host's clock, where there is no other."""
 
     def setUp(self):
         super().setUp()
-        self.flags(service_down_time=DOWN_TIME, report_interval=1)
-        self.flags(
-            "database",
-            connection=f"mysql+pymysql://nobody@127.0.0.1:{free_port()}/no",
-        )
         self.right = time.time
         self.step = 0.0
         self.enterContext(

@@ -414,17 +414,7 @@ class LockTest(TroubleTestCase):
 
     def setUp(self):
         super().setUp()
-        link = pymysql.connect(
-            host="127.0.0.1",
-            port=self.server.port,
-            user="root",
-            password=db.PASSWORD,
-            database=self.name,
-            autocommit=False,
-            read_timeout=30,
-        )
-        self.addCleanup(link.close)
-        self.locker = link.cursor()
+        self.locker = self.link()
 
     def _wait_for_waiting_update(self):
         wait_for(

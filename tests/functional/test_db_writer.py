@@ -205,21 +205,8 @@ class ManyMembersTest(db.MariaDBTestCase):
         # These have none.
         pass
 
-    def _connect(self):
-        link = pymysql.connect(
-            host="127.0.0.1",
-            port=self.server.port,
-            user="root",
-            password=db.PASSWORD,
-            database=self.name,
-            autocommit=False,
-            read_timeout=PATIENCE,
-        )
-        self.addCleanup(link.close)
-        return link.cursor()
-
     def _lock(self, *hosts):
-        cursor = self._connect()
+        cursor = self.link()
         cursor.execute(
             "SELECT * FROM services WHERE host IN %s FOR UPDATE", [hosts]
         )
@@ -310,7 +297,7 @@ class ManyMembersTest(db.MariaDBTestCase):
         self.locker.execute("COMMIT")
         slow.end()
         # Now all of them wait: to write, and for who does.
-        table = self._connect()
+        table = self.link()
         table.execute("LOCK TABLES services READ")
         callers = [Caller(member.report) for member in self.members]
         wait_for(

@@ -23,6 +23,7 @@ from unittest import mock
 
 from nova_sg import servicegroup
 from nova_sg.guard import keeper
+from tests import base
 from tests.base import wait_for
 from tests.functional import db, mc, zk
 
@@ -347,7 +348,7 @@ class ImpossibleTest(db.TestCase):
 
     def test_records_that_are_nova_s(self):
         for host in ("one", "two"):
-            member = db.Member(host)
+            member = base.Member(host)
             member.service_ref = mock.MagicMock(report_count=1)
             self.members.append(member)
             self.api.join(host, "compute", member)

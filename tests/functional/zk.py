@@ -23,7 +23,6 @@ import threading
 import uuid
 
 from nova_sg import evzookeeper, servicegroup, zookeeper
-from nova_sg.servicegroup import reporter
 from tests import base
 from tests.base import wait_for
 from tests.fixtures import watchdog
@@ -169,35 +168,6 @@ class Poller:
         return self._api.service_is_up({"host": host, "topic": "compute"})
 
 
-class Timers(reporter._Timers):
-    """Timers that keep what was raised out of them, and can stand still."""
-
-    def __init__(self):
-        super().__init__()
-        self.raised = []
-        self.moving = threading.Event()
-        self.moving.set()
-
-    def add_timer_args(self, interval, callback, args, initial_delay=0):
-        def call(*args):
-            self.moving.wait()
-            try:
-                callback(*args)
-            except BaseException as error:
-                self.raised.append(error)
-                raise
-
-        return super().add_timer_args(interval, call, args, initial_delay)
-
-
-class Member(base.Member):
-    """A service that can join."""
-
-    def __init__(self, host, **kwargs):
-        super().__init__(host, **kwargs)
-        self.tg = Timers()
-
-
 class ZkTestCase(base.TestCase):
     """A test on the ensemble, below a prefix of its own.
 
@@ -239,7 +209,7 @@ class ZkTestCase(base.TestCase):
 
     def join(self, host, group="compute", **kwargs):
         """Join a member; the timers of it end with the test."""
-        service = Member(host, topic=group, **kwargs)
+        service = base.Member(host, topic=group, **kwargs)
         self.api.join(host, group, service)
         return service
 

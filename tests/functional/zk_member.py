@@ -36,7 +36,7 @@ import tests  # noqa: F401
 from nova_sg import exception, servicegroup
 from nova_sg.conf import CONF
 from nova_sg.servicegroup import process
-from tests.functional import zk
+from tests import base
 
 
 def main(settings):
@@ -51,7 +51,7 @@ def main(settings):
         print("ready", flush=True)
         sys.stdin.readline()
     api = servicegroup.API()
-    members = [zk.Member(host) for host in settings["hosts"]]
+    members = [base.Member(host) for host in settings["hosts"]]
     for member in members:
         api.join(member.host, "compute", member)
     while not set(settings["hosts"]) <= set(_all(api)):
