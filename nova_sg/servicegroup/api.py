@@ -227,7 +227,8 @@ class GroupDriver:
         limit, interval = self.service_down_time, CONF.report_interval
         if excuses.trouble and reference.reported and not reference.left:
             who = member["topic"], member["host"]
-            excuses.heed(who, age, now, limit, interval)
+            enough = CONF.servicegroup.mass_silence_min_members
+            excuses.heed(who, age, now, limit, interval, enough)
         verdict = excuses.judge(verdict, age, now, limit, interval)
         return verdict.state == detector.UP
 

@@ -263,17 +263,23 @@ class Detector:
         """Take in that the backend did not work from begin to end."""
         self._stalls.add(begin, end)
 
-    def reports_fail(self, source: Hashable, begin: float) -> None:
-        """Take in that a report of this process has not got through.
+    def reports_fail(
+        self, source: Hashable, begin: float, certain: float
+    ) -> None:
+        """Take in that reports of this process have not got through.
 
         :param source: who reports
-        :param begin: when it began to
+        :param begin: when the first of them began
+        :param certain: when the last one ended, or was seen to hang
         """
-        self._stalls.begin(source, begin)
+        self._stalls.begin(source, begin, certain)
 
-    def reports_work(self, source: Hashable, at: float) -> None:
-        """Take in that source's reports get through again, or are over."""
-        self._stalls.end(source, at)
+    def reports_work(self, source: Hashable, certain: float) -> None:
+        """Take in that source's reports get through again, or are over.
+
+        :param certain: when the last one ended that did not, or took too long
+        """
+        self._stalls.end(source, certain)
 
     def _heed_reports(self) -> None:
         """Tell trouble of the backend from that of our own reports.
@@ -288,7 +294,11 @@ class Detector:
             if self._special.get(host, REPORTED).state == UP
         ]
         self._stalls.refute(
-            reports, self.last_look, self.due(), 2 * self.service_down_time
+            reports,
+            self.last_look,
+            self.due(),
+            2 * self.service_down_time,
+            self.mass.min_members,
         )
 
     # -- verdicts

@@ -72,10 +72,15 @@ class Shared:
         return found
 
     def _stall(
-        self, group: str, source: Hashable, begin: float, end: float | None
+        self,
+        group: str,
+        source: Hashable,
+        begin: float,
+        end: float,
+        over: bool,
     ) -> None:
         """Tell the views that reports to a group did not get through."""
-        stall = source, begin, end
+        stall = source, begin, end, over
         self.records.stall(*stall)
         with self._lock:
             for old in list(self._stalls):

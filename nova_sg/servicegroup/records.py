@@ -55,16 +55,19 @@ class Records:
         #: fault.
         self.trouble = False
 
-    def stall(self, source: Hashable, begin: float, end: float | None) -> None:
+    def stall(
+        self, source: Hashable, begin: float, end: float, over: bool
+    ) -> None:
         """Take in that source's reports did not get through.
 
-        :param end: when they did again; None: it is not over
+        :param end: up to when that is certain
+        :param over: whether they do again
         """
         with self._lock:
-            if end is None:
-                self._stalls.begin(source, begin)
-            else:
+            if over:
                 self._stalls.end(source, end)
+            else:
+                self._stalls.begin(source, begin, end)
             self._note_trouble()
 
     def _note_trouble(self) -> None:
@@ -79,20 +82,24 @@ class Records:
         now: float,
         limit: float,
         interval: float,
+        enough: int = 0,
     ) -> None:
         """Take in, while there is trouble, how old a member's report is.
 
         If those of most get through, the trouble is ours alone. The
         arguments are those of judge().
+
+        :param enough: the silence of so many bears us out
         """
         with self._lock:
-            if age <= limit + now - self._stalls.began():
+            if age <= limit + now - self._stalls.began(now):
                 self._reports[who] = now - age
             self._stalls.refute(
                 list(self._reports.values()),
                 now,
                 min(1.5 * interval, limit),
                 2 * limit,
+                enough,
             )
             self._note_trouble()
 

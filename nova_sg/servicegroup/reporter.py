@@ -113,6 +113,9 @@ class _Joined:
         # When the first report began that did not get through, or took too
         # long; None: the last one did.
         self.stalled: float | None = None
+        # Up to when that is certain: nothing is known of the time from the
+        # end of a report that failed to the next one.
+        self.certain = float("-inf")
 
     def stop(self) -> None:
         """Send no more reports."""
@@ -131,15 +134,15 @@ class Reporter:
     def __init__(
         self,
         driver: base.Driver,
-        on_stall: Callable[[str, Hashable, float, float | None], None]
+        on_stall: Callable[[str, Hashable, float, float, bool], None]
         | None = None,
     ) -> None:
         """Make a reporter.
 
         :param on_stall: told of reports that do not get through, or take
             longer than their interval: the group, whose they are, since
-            when, and until when (None: it is not over), on the monotonic
-            clock
+            when, and up to when that is certain, on the monotonic clock; and
+            whether it is over
         """
         self._driver = driver
         self._on_stall = on_stall
@@ -197,8 +200,11 @@ class Reporter:
             joined.trouble = bool(
                 getattr(service, "model_disconnected", False)
             )
-        else:
-            time.sleep(random.uniform(0, JITTER * joined.membership.interval))
+            self._report(joined)
+            # Nor will anybody hear that it is over.
+            self._stall_ends(joined)
+            return
+        time.sleep(random.uniform(0, JITTER * joined.membership.interval))
         self._report(joined)
 
     def leave(self, host: str, group: str) -> None:
@@ -264,7 +270,8 @@ class Reporter:
         ):
             self._stall_goes_on(joined, begun)
         else:
-            if trouble is None and took > membership.interval:
+            slow = took > membership.interval or joined.certain > begun
+            if trouble is None and slow:
                 self._stall_goes_on(joined, begun)
             self._stall_ends(joined)
         if trouble is not None:
@@ -310,17 +317,19 @@ class Reporter:
     def _stall_goes_on(self, joined: _Joined, begun: float) -> None:
         if joined.stalled is None:
             joined.stalled = begun
-        self._tell(joined, None)
+        joined.certain = time.monotonic()
+        self._tell(joined, over=False)
 
     def _stall_ends(self, joined: _Joined) -> None:
         if joined.stalled is not None:
-            self._tell(joined, time.monotonic())
+            self._tell(joined, over=True)
             joined.stalled = None
 
-    def _tell(self, joined: _Joined, end: float | None) -> None:
+    def _tell(self, joined: _Joined, over: bool) -> None:
         if self._on_stall is not None:
             who = id(joined), joined.membership.host
-            self._on_stall(joined.membership.group, who, joined.stalled, end)
+            span = joined.stalled, joined.certain
+            self._on_stall(joined.membership.group, who, *span, over)
 
     def close(self) -> None:
         """Stop the timers; nobody is withdrawn."""

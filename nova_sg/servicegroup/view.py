@@ -188,16 +188,17 @@ class GroupView(memory.Memory):
         return now
 
     def stall(
-        self, source: Hashable, begin: float, end: float | None
+        self, source: Hashable, begin: float, end: float, over: bool
     ) -> None:
         """Take in that source's reports do not, or did not, get through.
 
         Never waits, also while a look is under way.
 
         :param begin: since when, on the monotonic clock
-        :param end: until when; None: it is not over
+        :param end: up to when that is certain
+        :param over: whether they get through again
         """
-        stall = source, begin, end
+        stall = source, begin, end, over
         if not self._stalls or self._stalls[-1] != stall:
             self._stalls.append(stall)
 
@@ -252,9 +253,9 @@ class GroupView(memory.Memory):
             trouble = str(error)
         ended = time.monotonic()
         while self._stalls:
-            source, begin, end = self._stalls.popleft()
-            judge.reports_fail(source, begin)
-            if end is not None:
+            source, begin, end, over = self._stalls.popleft()
+            judge.reports_fail(source, begin, end)
+            if over:
                 judge.reports_work(source, end)
         if snapshot is None:
             judge.look_failed(begun)

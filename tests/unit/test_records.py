@@ -72,7 +72,7 @@ class RecordsTest(unittest.TestCase):
             self.assertIs(verdict, self.judge(0, 61, verdict))
 
     def test_while_reports_do_not_get_through(self):
-        self.records.stall("us", 100, None)
+        self.records.stall("us", 100, 101, False)
         self.assertTrue(self.records.trouble)
         self.assertIs(detector.REPORTED, self.judge(95, 220))
         # Who was down before stays down; who has left stays away.
@@ -80,8 +80,8 @@ class RecordsTest(unittest.TestCase):
         self.assertIs(detector.LEFT, self.judge(95, 220, detector.LEFT))
 
     def test_after_that_everybody_has_the_whole_time_once(self):
-        self.records.stall("us", 100, None)
-        self.records.stall("us", 100, 220)
+        self.records.stall("us", 100, 101, False)
+        self.records.stall("us", 100, 220, True)
         self.assertFalse(self.records.trouble)
         self.assertIs(detector.REPORTED, self.judge(95, 280))
         self.assertIs(detector.SILENT, self.judge(95, 281))
@@ -93,7 +93,7 @@ class RecordsTest(unittest.TestCase):
         self.records.heed(who, now - report, now, D, INTERVAL)
 
     def test_trouble_that_is_ours_alone(self):
-        self.records.stall("us", 100, None)
+        self.records.stall("us", 100, 130, False)
         self.heed("a", 129, 130)
         # What was said of the time until then stands, and no more.
         self.assertIs(detector.REPORTED, self.judge(95, 190))
@@ -101,11 +101,11 @@ class RecordsTest(unittest.TestCase):
         # Nobody else reports any more either: it was not ours alone.
         self.heed("a", 129, 160)
         self.assertIs(detector.REPORTED, self.judge(129, 260))
-        self.records.stall("us", 100, 300)
+        self.records.stall("us", 100, 300, True)
         self.assertFalse(self.records.trouble)
 
     def test_most_have_to_get_through(self):
-        self.records.stall("us", 100, None)
+        self.records.stall("us", 100, 151, False)
         self.heed("a", 80, 150)
         self.heed("b", 90, 150)
         self.heed("c", 149, 150)
@@ -115,3 +115,20 @@ class RecordsTest(unittest.TestCase):
         self.heed("b", 149, 151)
         self.assertIs(detector.REPORTED, self.judge(95, 211))
         self.assertIs(detector.SILENT, self.judge(95, 212))
+
+    def test_it_stays_ours_alone_while_others_report(self):
+        for now in range(110, 400, 10):
+            self.records.stall("us", 100, now - 5, False)
+            self.heed("a", now - 1, now)
+            self.heed("b", 95, now)
+        self.assertIs(detector.SILENT, self.judge(95, 400))
+
+    def test_where_few_are_asked_about_it_is_ours_in_the_end(self):
+        for enough, verdict in (1, detector.REPORTED), (4, detector.SILENT):
+            self.setUp()
+            for now in range(110, 110 + int(4 * D), 5):
+                self.records.stall("us", 100, now - 5, False)
+                report = min(now - 1, 119)
+                self.records.heed("a", now - report, now, D, INTERVAL, enough)
+            self.assertIs(detector.REPORTED, self.judge(119, 250))
+            self.assertIs(verdict, self.judge(119, 350))

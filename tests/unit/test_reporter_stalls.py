@@ -14,6 +14,7 @@
 """Reports that do not get through are told, and to whom it matters."""
 
 import threading
+import time
 from unittest import mock
 
 from nova_sg import exception
@@ -89,8 +90,8 @@ class TellingTest(base.TestCase):
 
     def ends(self):
         """Return, of each time it was told, whether it was over."""
-        self.assertLessEqual(len({(g, s, b) for g, s, b, _ in self.told}), 1)
-        return [end is not None for _, _, _, end in self.told]
+        self.assertLessEqual(len({told[:3] for told in self.told}), 1)
+        return [over for *_, over in self.told]
 
     def test_failures_are_one_stall(self):
         self.told.clear()
@@ -98,13 +99,25 @@ class TellingTest(base.TestCase):
         self.report()
         self.report()
         self.assertEqual([False, False], self.ends())
+        failed = time.monotonic()
         self.driver.error = None
         self.report()
         self.report()
         self.assertEqual([False, False, True], self.ends())
-        group, _, begin, end = self.told[-1]
+        group, _, begin, end, _ = self.told[-1]
         self.assertEqual("compute", group)
+        self.assertLess(self.told[0][3], end)
+        # What was between the last failure and the next report nobody knows.
         self.assertLess(begin, end)
+        self.assertLessEqual(end, failed)
+
+    def test_who_joined_elsewhere_is_told_of_report_by_report(self):
+        self.reporter.close()
+        self.told.clear()
+        self.service.service_ref = {"host": "one", "topic": "compute"}
+        self.driver.error = exception.BackendError("away")
+        self.report()
+        self.assertEqual([False, True], self.ends())
 
     def test_what_is_its_own_fault_is_none(self):
         for error in exception.MemberVanished, exception.NotRegistered:
@@ -129,9 +142,12 @@ class TellingTest(base.TestCase):
 
         base.wait_for(told, 60, "it is told")
         self.assertFalse(self.ends()[-1])
+        freed = time.monotonic()
         self.driver.free.set()
         slow.join(60)
         self.assertTrue(self.ends()[-1])
+        # It hung until it got through.
+        self.assertGreaterEqual(self.told[-1][3], freed)
 
     def test_who_stops_reporting_knows_no_more(self):
         for stop in (
@@ -154,18 +170,18 @@ class PassingOnTest(base.TestCase):
         shared = process.Shared(driver)
         self.addCleanup(shared.close)
         early = {name: shared.view(name) for name in ("a1", "b1")}
-        shared._stall("a2", "me", 1.0, None)
-        shared._stall("a2", "me", 1.0, 2.0)
+        shared._stall("a2", "me", 1.0, 1.5, False)
+        shared._stall("a2", "me", 1.0, 2.0, True)
         late = {name: shared.view(name) for name in ("a3", "b3")}
         found = {
             name: list(view._stalls) for name, view in (early | late).items()
         }
         self.assertEqual(
             {
-                "a1": [("me", 1.0, None), ("me", 1.0, 2.0)],
+                "a1": [("me", 1.0, 1.5, False), ("me", 1.0, 2.0, True)],
                 "b1": [],
                 # The last word is enough.
-                "a3": [("me", 1.0, 2.0)],
+                "a3": [("me", 1.0, 2.0, True)],
                 "b3": [],
             },
             found,
@@ -180,7 +196,7 @@ class PassingOnTest(base.TestCase):
         fact = detector.Fact("one", 0.0, last_report=-55.0)
         driver.facts = [fact]
         view.refresh()
-        shared._stall("a", "me", 1.0, 100.0)
+        shared._stall("a", "me", 1.0, 100.0, True)
         driver.observe = lambda group: drivers.Snapshot(
             110.0, [fact._replace(asked=110.0)], complete=True
         )

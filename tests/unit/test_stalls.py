@@ -18,6 +18,7 @@ import unittest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nova_sg.servicegroup import silence
 from nova_sg.servicegroup.detector import Detector, Fact
 from nova_sg.servicegroup.stalls import Stalls
 
@@ -110,6 +111,12 @@ class LooksTest(unittest.TestCase):
     def state(self, host="a"):
         return self.judge.judge(host, self.judge.last_look).state
 
+    def fails(self, begin, certain=None):
+        """Have our own reports fail, since begin."""
+        self.judge.reports_fail(
+            "me", begin, begin if certain is None else certain
+        )
+
     def first_down(self, begin, step=2.0, **reports):
         """Look until a is down; return the first such moment."""
         at = begin
@@ -143,7 +150,7 @@ class LooksTest(unittest.TestCase):
         self.assertEqual(705.0 + D + 1, self.first_down(705.0, step=1.0))
 
     def test_reports_of_ours_that_fail_are_a_stall(self):
-        self.judge.reports_fail("me", 101.0)
+        self.fails(101.0)
         for at in range(102, 400, 2):
             self.look(float(at))
             self.assertEqual("up", self.state())
@@ -151,34 +158,37 @@ class LooksTest(unittest.TestCase):
         self.assertEqual(400.0 + D + 2, self.first_down(400.0))
 
     def test_reports_of_ours_alone_that_fail_are_ours(self):
-        self.judge.reports_fail("me", 101.0)
+        self.fails(101.0)
+        self.fails(101.0, 106.0)
         self.look(108.0, b=107.0)
-        self.judge.reports_fail("me", 101.0)
-        # Seven seconds it was, as far as we knew then.
-        self.assertEqual(95.0 + D + 7 + 1, self.first_down(109.0, b=None))
+        self.fails(101.0, 108.0)
+        # Five seconds it was, as far as we knew then.
+        self.assertEqual(95.0 + D + 5 + 1, self.first_down(109.0, b=None))
 
     def test_a_few_reports_that_got_through_refute_nothing(self):
         others = {f"c{n}": 99.0 for n in range(4)}
         self.look(100.0, **others)
-        self.judge.reports_fail("me", 101.0)
+        self.fails(101.0)
         for at in range(110, 400, 2):
+            self.fails(101.0, at - 1.0)
             self.look(float(at), b=107.0, c0=107.0)
             self.assertEqual("up", self.state())
         # Half of them do.
+        self.fails(101.0, 400.0)
         self.look(402.0, c1=401.0)
-        self.judge.reports_fail("me", 101.0)
+        self.fails(101.0, 402.0)
         down = self.first_down(402.0, b=None, c0=None, c1=None)
-        self.assertEqual(402.0 + D + 2, down)
+        self.assertEqual(400.0 + D + 2, down)
 
     def test_a_report_that_was_under_way_says_nothing(self):
-        self.judge.reports_fail("me", 101.0)
+        self.fails(101.0)
         self.look(108.0, b=102.0)
         for at in range(110, 400, 2):
             self.look(float(at))
         self.assertEqual("up", self.state())
 
     def test_ours_count_again_when_nobody_reports(self):
-        self.judge.reports_fail("me", 101.0)
+        self.fails(101.0)
         self.look(108.0, b=107.0)
         # Its own trouble becomes everybody's.
         for at in range(110, 400, 2):
@@ -191,20 +201,71 @@ class LooksTest(unittest.TestCase):
     def test_a_minority_that_goes_on_reporting_refutes_in_the_end(self):
         others = {f"c{n}": 99.0 for n in range(4)}
         self.look(100.0, **others)
-        self.judge.reports_fail("me", 101.0)
+        self.fails(101.0)
         at = 102.0
         while self.state() == "up":
+            self.fails(101.0, at - 1.0)
             self.look(at, b=at - 1.0, c0=at - 1.0)
             at += 2.0
             self.assertLess(at, 1000.0)
         # Two limits of patience, and one that the stall is worth.
         self.assertAlmostEqual(101.0 + 3 * D, at, delta=6.0)
 
+    def test_two_alone_find_the_death_of_one(self):
+        """Reports of ours fail for ever, and looks are answered."""
+        self.judge.mass = silence.Rule(0.55, 4, 2 * D)
+        died, at = 139.0, 102.0
+        while self.state() == "up":
+            at += 2.0
+            self.fails(101.0, at - 1.0)
+            self.look(at, a=min(died, at - 1.0))
+            self.assertLess(at, died + 10 * D)
+        # Twice the limit for as long as it may be more than ours, and a limit
+        # for what that is worth.
+        heard = died + 1.5 * INTERVAL
+        self.assertAlmostEqual(heard + 3 * D, at, delta=6)
+        # It stays down, and is up when it comes back.
+        for _ in range(500):
+            at += 2.0
+            self.fails(101.0, at - 1.0)
+            self.look(at)
+            self.assertEqual("down", self.state())
+        self.look(at + 2.0, a=at + 1.0)
+        self.assertEqual("up", self.state())
+        # That shows once more whose trouble it is.
+        self.fails(101.0, at + 3.0)
+        down = self.first_down(at + 4.0)
+        self.assertAlmostEqual(at + 1.5 * INTERVAL + 2 * D, down, delta=6)
+
+    def test_many_who_fall_silent_bear_us_out(self):
+        self.judge.mass = silence.Rule(0.55, 4, 2 * D)
+        self.fails(101.0, 102.0)
+        # Ours alone, and then everybody's.
+        self.look(112.0, b=110.0, c=111.0, d=112.0)
+        for at in range(114, 2000, 2):
+            self.fails(101.0, at - 1.0)
+            self.look(float(at))
+        self.assertEqual("up", self.state())
+        self.assertEqual("reported", self.judge.judge("a", at).cause)
+
+    def test_a_single_report_of_ours_that_fails_excuses_a_missed_one(self):
+        self.fails(150.0, 150.1)
+        self.judge.reports_work("me", 150.1)
+        self.assertEqual(212.0, self.first_down(152.0))
+
+    def test_the_end_of_ours_comes_after_the_beginning_was_put_off(self):
+        self.fails(101.0, 106.0)
+        self.look(108.0, b=107.0)
+        # It counts again from the last moment at which b was heard.
+        self.look(124.0)
+        self.judge.reports_work("me", 106.0)
+        self.assertEqual(95.0 + D + 5 + 2, self.first_down(124.0, b=None))
+
     def test_ours_count_again_once_they_have_worked(self):
-        self.judge.reports_fail("me", 101.0)
+        self.fails(101.0)
         self.look(108.0, b=107.0)
         self.judge.reports_work("me", 120.0)
-        self.judge.reports_fail("me", 130.0)
+        self.fails(130.0)
         self.look(300.0)
         self.assertEqual("up", self.state())
 

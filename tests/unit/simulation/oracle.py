@@ -18,7 +18,7 @@ From that alone it says which verdicts would be wrong.
 """
 
 from tests.unit.simulation import world as worlds
-from tests.unit.simulation.world import HOLD, LIMIT, LONGEST, ME
+from tests.unit.simulation.world import HOLD, LIMIT, LONGEST, ME, RULE
 
 
 class Wrong(AssertionError):
@@ -38,8 +38,9 @@ class Oracle:
         self.members = members
         self.step = step
         self.rested = rested
-        # By how much the observer may be wrong about begin and end of an
-        # outage: it has to look, or to report, to learn of them.
+        # By how much the observer may be wrong in disfavour of others about
+        # begin and end of an outage: it has to look, or to report, to learn
+        # of them.
         self.lag = 2 * (LONGEST + step)
         # Members that are away and not found yet.
         self._awaited = {
@@ -72,6 +73,8 @@ class Oracle:
         ]
         if not self.rested and outages:
             return
+        if any(self._is_own_trouble(world, span) for span in outages):
+            return
         own = sum(
             span.overlap(last, now)
             - sum(
@@ -95,6 +98,22 @@ class Oracle:
                 and now < min(span.end, held)
             ):
                 raise Wrong(f"{number} down at {now}, not held")
+
+    def _is_own_trouble(self, world, outage):
+        """Whether a long outage looks like the observer's own trouble.
+
+        That came before, and too few are left to bear it out.
+        """
+        few = self.members - len(world.downs) <= RULE.min_members
+        long = outage.end - outage.begin > 2 * LIMIT - LONGEST
+        return (
+            few
+            and long
+            and any(
+                s.begin < outage.end and s.end + LONGEST > outage.begin
+                for s in world.away(ME)
+            )
+        )
 
     def _is_mass(self, cut):
         """Whether a cut has to be held: only where nothing else is wrong."""
@@ -137,14 +156,20 @@ class Oracle:
             need += HOLD + LIMIT
         at = begin
         for s in sorted(spans):
-            if s.end + self.lag <= at:
+            if s.end + self.step <= at:
                 continue
-            healthy = max(0.0, s.begin - self.lag - at)
+            # It knows of a stall by looks: to the first that is answered.
+            # Reports of its own tell of no more than the truth.
+            healthy = max(0.0, s.begin - self.step - at)
+            if healthy < LONGEST:
+                # None of its own reports may have got through in between.
+                healthy = 0.0
             if healthy >= need:
                 break
             need -= healthy
-            at = max(at, s.end + self.lag)
-        return at + need
+            at = max(at, s.end + self.step)
+        # Up to its own next report it may go on for all it knows.
+        return max(at + need, at + LONGEST)
 
     def _many(self, begin):
         """Whether the verdict may be held, or another hold be under way."""

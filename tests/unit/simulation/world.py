@@ -28,6 +28,8 @@ LIMIT = 60.0
 INTERVAL = 10.0
 # The longest time between two attempts of a member.
 LONGEST = 1.1 * INTERVAL
+# Seconds after which an attempt that is not taken has failed.
+FAILS = 0.01
 HOLD = 2 * LIMIT
 RULE = silence.Rule(0.55, 4, HOLD)
 # The member that is the observer itself.
@@ -92,6 +94,8 @@ class World:
         ]
         self.downs: set[int] = set()
         self._mine = 0.0
+        # When the last own attempt was known to have failed.
+        self._failed = 0.0
         # Up to when each member's attempts are in `last`.
         self._tried = list(self.last)
         # By member: when it cannot report by its own fault.
@@ -158,9 +162,10 @@ class World:
         at = self._mine - (self._mine - phase) % period + period
         while at <= self.now:
             if self._taken(ME, at):
-                self.judge.reports_work("me", at)
+                self.judge.reports_work("me", self._failed)
             else:
-                self.judge.reports_fail("me", at)
+                self._failed = at + FAILS
+                self.judge.reports_fail("me", at, self._failed)
             at += period
         self._mine = self.now
 
