@@ -48,6 +48,19 @@ Seconds to wait for a memcached server, at most, for a connection and for
 each answer.
 """,
     ),
+    cfg.FloatOpt(
+        "crash_poll_interval",
+        default=0.1,
+        min=0,
+        help="""
+Seconds between two questions of an observer whether a crash guard has
+withdrawn anybody: one small get a server for all groups that it follows. Then
+it looks at once, and not only after view_refresh_interval.
+
+Nobody asks about a group in which no member has a guard ([servicegroup]
+crash_guard). 0: never ask.
+""",
+    ),
 ]
 
 

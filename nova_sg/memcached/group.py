@@ -26,7 +26,7 @@ from typing import Any
 
 from oslo_log import log as logging
 
-from nova_sg.memcached import marks, values
+from nova_sg.memcached import changes, marks, values
 from nova_sg.memcached import replicas as mc_replicas
 from nova_sg.memcached.replicas import Server
 from nova_sg.servicegroup import detector
@@ -43,10 +43,14 @@ class Reader:
     """Reads groups, and remembers whom it has seen."""
 
     def __init__(
-        self, replicas: mc_replicas.Replicas, codec: values.Codec
+        self,
+        replicas: mc_replicas.Replicas,
+        codec: values.Codec,
+        heard: changes.Changes,
     ) -> None:
         self._replicas = replicas
         self._codec = codec
+        self._changes = heard
         self._lock = threading.Lock()
         # By group: the members that observations have shown so far. They
         # are asked for even when the index has lost them.
@@ -64,7 +68,8 @@ class Reader:
         replicas = self._replicas.of(group)
         self._replicas.read_clocks(replicas)
         forced_key = values.forced_key(group)
-        keys = [*values.index_keys(group), forced_key]
+        changes_key = values.changes_key(group)
+        keys = [*values.index_keys(group), forced_key, changes_key]
         lists = self._replicas.gather({s: s.get(keys) for s in replicas})
         with self._lock:
             seen = self._seen.get(group, set())
@@ -73,7 +78,7 @@ class Reader:
         ignored: dict[str, str] = {}
         for found in lists.values():
             for key, value in found.items():
-                if key == forced_key:
+                if key in (forced_key, changes_key):
                     continue
                 names, refused = self._codec.read_lines(key, value)
                 if refused:
@@ -112,6 +117,9 @@ class Reader:
                 fact._replace(vanished=True) if fact.host in lost else fact
                 for fact in facts
             ]
+        self._changes.looked(
+            group, asked, {s: got.get(changes_key) for s, got in lists.items()}
+        )
         return base.Snapshot(asked, facts, complete=True)
 
     def _doubts(

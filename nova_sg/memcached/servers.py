@@ -109,6 +109,18 @@ class RemoteServer:
 
         return self._submit(set_, again=True)
 
+    def keep(
+        self, key: str, value: bytes, expire: int
+    ) -> concurrent.futures.Future:
+        """Have a value live on for expire seconds; set it if there is none."""
+
+        def keep(client: _Client) -> None:
+            if client.touch(key, expire) or client.add(key, value, expire):
+                return
+            _check(client)
+
+        return self._submit(keep, again=True)
+
     def append(self, key: str, line: bytes) -> concurrent.futures.Future:
         """Add a line to a list, or begin it."""
 

@@ -26,6 +26,8 @@ nova_sg:r:HASH      the record: the report once more, now and then; stays
 nova_sg:i:HASH:N    a part of the group's index: a line a member
 nova_sg:f:HASH      who of the group is forced down, and since when: a line
                     a mark, see marks.py
+nova_sg:c:HASH      a word that is another after each crash that a guard has
+                    told of, see changes.py
 nova_sg:g           the groups, a line each
 ==================  =====================================================
 """
@@ -108,6 +110,11 @@ def index_keys(group: str) -> list[str]:
 def forced_key(group: str) -> str:
     """Return the key of the list of members that are forced down."""
     return "nova_sg:f:" + _hash(group)
+
+
+def changes_key(group: str) -> str:
+    """Return the key of the value that is another after each crash."""
+    return "nova_sg:c:" + _hash(group)
 
 
 GROUPS_KEY = "nova_sg:g"

@@ -79,12 +79,13 @@ _FOLLOW = {
 }
 _STALL = {"session of 1 s after a stall of 2.5 s"}
 _CRASH = {"a crash seen, beside a guard", "a crash seen, by silence"}
+_SHORT_LOOK = {"a crash seen, beside a guard, looks every 0.2 s"}
 _OURS = _ALL | _BY_NAME | _OBSERVER | _IN_MEMORY | _CRASH
 
 EXPECTED = {
-    ("nova_sg db", "SQLite"): _OURS | _AT_HAND,
+    ("nova_sg db", "SQLite"): _OURS | _AT_HAND | _SHORT_LOOK,
     ("nova_sg db", "MariaDB"): (
-        _OURS | _AT_HAND | _SERVER | _STATEMENTS
+        _OURS | _AT_HAND | _SERVER | _STATEMENTS | _SHORT_LOOK
     ),
     ("nova_sg conductor", "MariaDB"): _MANY | _STATEMENTS,
     ("nova db", "MariaDB"): (

@@ -23,6 +23,7 @@ from unittest import mock
 
 from nova_sg import servicegroup
 from nova_sg.guard import keeper
+from nova_sg.memcached import values as mc_values
 from tests import base
 from tests.base import wait_for
 from tests.functional import db, mc, zk
@@ -233,6 +234,30 @@ class McTest(_ProcessTests, mc.McTestCase):
             },
             "memcache": {"memcache_secret_key": "s3cret"},
         }
+
+    def test_observers_that_look_seldom_hear_of_it(self):
+        self.flags("servicegroup", view_refresh_interval=3600)
+        events = self.collect(self.api)
+        process = self.start("one", "two")
+        raw = self.raw(self.servers[0])
+        key = mc_values.changes_key("compute")
+        wait_for(lambda: raw.get(key), 60, "there is what tells of it")
+        # What keeps it knows of no crash for longer than members care.
+        self.assertLessEqual(raw.seconds_left(key), 2 * LONG)
+        self.api.refresh("compute")
+        # Not every server has to be there.
+        self.servers[1].stop()
+        process.kill()
+        for host in "one", "two":
+            wait_for(
+                lambda host=host: ("down", host)
+                in [(event.type, event.host) for event in events],
+                60,
+                f"an event for {host}",
+            )
+        self.assertEqual(
+            {"crashed"}, {e.cause for e in events if e.type == "down"}
+        )
 
     def away(self):
         for server in self.servers:

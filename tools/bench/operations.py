@@ -193,20 +193,27 @@ class Operations:
         )
 
     def crash(self) -> Iterator[rows.Row]:
-        for name, guard, kills, down_time in (
-            ("a crash seen, beside a guard", True, self._sizes.kills, None),
-            ("a crash seen, by silence", False, 1, self._sizes.silence),
+        kills, silence = self._sizes.kills, self._sizes.silence
+        beside = "a crash seen, beside a guard"
+        for name, crash in (
+            (beside, base.Crash(True, kills, None, base.LOOK)),
+            (
+                f"{beside}, looks every {base.SHORT_LOOK:g} s",
+                base.Crash(True, kills, None, base.SHORT_LOOK),
+            ),
+            (
+                "a crash seen, by silence",
+                base.Crash(False, 1, silence, base.SHORT_LOOK),
+            ),
         ):
-            seconds = self._contender.crash(guard, kills, down_time)
-            if seconds is None:
-                continue
-            ordered = sorted(seconds)
-            yield self._row(
-                name,
-                statistics.median(ordered) * 1e3,
-                "ms",
-                note=self._contender.crash_note(guard, down_time),
-            )
+            seconds = self._contender.crash(crash)
+            if seconds is not None:
+                yield self._row(
+                    name,
+                    statistics.median(seconds) * 1e3,
+                    "ms",
+                    note=self._contender.crash_note(crash),
+                )
 
     def _repeat(self, call) -> measure.Timing:
         return measure.repeat(call, self._sizes.seconds, self._server)

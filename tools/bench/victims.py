@@ -72,11 +72,16 @@ class Victims:
 
 
 def seen_after(
-    victims: Victims, api: Any, group: str, hosts: Sequence[str]
+    victims: Victims,
+    api: Any,
+    group: str,
+    hosts: Sequence[str],
+    pause: float,
 ) -> list[float]:
-    """Kill members at once; return the seconds until each is seen down.
+    """Kill members in turn; return the seconds until each is seen down.
 
     :param api: the observer, a servicegroup.API
+    :param pause: seconds between two of them
     """
     pids = [victims.join(host) for host in hosts]
     for host in hosts:
@@ -92,14 +97,16 @@ def seen_after(
 
     watch = api.watch(group, note)
     try:
-        begun = time.monotonic()
-        for pid in pids:
+        begun = {}
+        for host, pid in zip(hosts, pids, strict=True):
+            begun[host] = time.monotonic()
             os.kill(pid, signal.SIGKILL)
+            time.sleep(pause)
         if not done.wait(_LIMIT):
             raise AssertionError(f"{set(hosts) - downs.keys()}: still up")
     finally:
         watch.cancel()
-    return [downs[host] - begun for host in hosts]
+    return [downs[host] - begun[host] for host in hosts]
 
 
 def _is_up(api: Any, group: str, host: str) -> bool:

@@ -28,7 +28,14 @@ from oslo_log import log as logging
 from nova_sg import exception
 from nova_sg.conf import CONF
 from nova_sg.guard import keeper
-from nova_sg.memcached import configured, doctor, marks, servers, values
+from nova_sg.memcached import (
+    changes,
+    configured,
+    doctor,
+    marks,
+    servers,
+    values,
+)
 from nova_sg.memcached import group as mc_group
 from nova_sg.memcached import replicas as mc_replicas
 from nova_sg.memcached.replicas import Server
@@ -68,7 +75,10 @@ class McDriver(base.Driver):
         self._replicas = mc_replicas.Replicas(
             self._servers, CONF.memcache.socket_timeout
         )
-        self._reader = mc_group.Reader(self._replicas, self._codec)
+        self._changes = changes.Changes(self._codec)
+        self._reader = mc_group.Reader(
+            self._replicas, self._codec, self._changes
+        )
         self._wills = keeper.Wills("mc")
 
     def backend_of(self, group: str) -> tuple[str, ...]:
@@ -141,9 +151,11 @@ class McDriver(base.Driver):
             server: report._replace(kind=values.CRASHED, at=report.at + 0.001)
             for server, report in reports.items()
         }
+        changed, news = self._changes.new(membership.group)
         self._wills.entrust(
             membership,
             apart=self.apart,
+            changes=(changed, self._heard_for(), news),
             key=key,
             servers=[server.place for server in written],
             value=list(written.values()),
@@ -152,6 +164,11 @@ class McDriver(base.Driver):
             ],
             life=RECORD_LIFE,
         )
+
+    @staticmethod
+    def _heard_for() -> int:
+        """Return the seconds that the value lives which tells of crashes."""
+        return 2 * math.ceil(CONF.service_down_time)
 
     def _is_stale(self, state: dict, server: Server) -> bool:
         """Whether server may have lost what _list() wrote there."""
@@ -198,6 +215,11 @@ class McDriver(base.Driver):
                 self._codec.report(record, reports[server]),
                 RECORD_LIFE,
             )
+            if self._wills.wanted() and not self._local:
+                changed, value = self._changes.new(group)
+                writes[server, changed] = server.keep(
+                    changed, value, self._heard_for()
+                )
         done = self._replicas.gather(writes)
         for server in found:
             if (server, record) in done:
@@ -210,6 +232,9 @@ class McDriver(base.Driver):
 
     def observe(self, group: str) -> base.Snapshot:
         return self._reader.observe(group)
+
+    def follow(self, group: str, wake: Callable[[], None]) -> None:
+        self._changes.follow(group, wake)
 
     def groups(self) -> list[str]:
         found: set[str] = set()
@@ -316,5 +341,6 @@ class McDriver(base.Driver):
 
     def close(self) -> None:
         self._wills.revoke_all()
+        self._changes.close()
         for server in self._servers:
             server.close()

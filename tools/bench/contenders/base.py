@@ -22,10 +22,27 @@ import abc
 import datetime
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 #: Long enough that nothing expires while it is measured. Seconds.
 DOWN_TIME = 36000
+
+
+#: Seconds between two looks of who is to see a crash: the default, and what
+#: an operator may choose who wants to see it soon.
+LOOK, SHORT_LOOK = 2.0, 0.2
+
+
+class Crash(NamedTuple):
+    """How members are killed."""
+
+    #: Whether there is a guard beside each.
+    guard: bool
+    kills: int
+    #: service_down_time; None: too long to matter.
+    down_time: float | None
+    #: Seconds between two looks of the observer.
+    look: float
 
 
 class Contender(abc.ABC):
@@ -85,17 +102,11 @@ class Contender(abc.ABC):
         """List a group from memory; return how many members it has."""
         return None
 
-    def crash(
-        self, guard: bool, kills: int, down_time: float | None
-    ) -> list[float] | None:
-        """Kill members; return the seconds until each was seen down.
-
-        :param guard: whether there is one beside each
-        :param down_time: service_down_time; None: too long to matter
-        """
+    def crash(self, how: Crash) -> list[float] | None:
+        """Kill members; return the seconds until each was seen down."""
         return None
 
-    def crash_note(self, guard: bool, down_time: float | None) -> str:
+    def crash_note(self, how: Crash) -> str:
         """Return what has to be said about that."""
         return ""
 

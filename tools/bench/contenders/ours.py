@@ -30,10 +30,10 @@ from nova_sg.servicegroup import process
 from nova_sg.servicegroup.drivers import base as drivers
 from nova_sg.znodes import names
 
-#: view_refresh_interval of an observer that is to see a crash soon.
-LOOK = 0.2
 #: service_down_time of members with a guard: nobody waits for it.
 GUARDED = 120.0
+#: Seconds between two kills: they come anywhere between two looks.
+BETWEEN = 0.37
 #: recv_timeout of a member whose crash is to be seen by it: the default.
 CRASH_SESSION = 4000
 
@@ -42,6 +42,8 @@ class _NovaSg(base.Contender):
     """What the drivers have in common: all of it but the options."""
 
     driver: str
+    #: Whether an observer is told of a crash, and does not wait for a look.
+    hears = False
 
     notes = {
         "service_is_up, by name": (
@@ -78,15 +80,16 @@ class _NovaSg(base.Contender):
         member = {"host": host, "topic": group}
         return lambda: self._api.service_is_up(member)
 
-    def crash(
-        self, guard: bool, kills: int, down_time: float | None
-    ) -> list[float] | None:
-        group = f"crash-{'guard' if guard else 'silence'}"
+    def crash(self, how: base.Crash) -> list[float] | None:
+        if self.hears and how.guard and how.look < base.LOOK:
+            return None
+        group = f"crash-{'guard' if how.guard else 'silence'}-{how.look:g}"
         process.reset()
-        CONF.set_override("view_refresh_interval", LOOK, "servicegroup")
+        CONF.set_override("view_refresh_interval", how.look, "servicegroup")
+        down_time = how.down_time or GUARDED
         times = {
-            "service_down_time": down_time or GUARDED,
-            "report_interval": (down_time or GUARDED) / 5,
+            "service_down_time": down_time,
+            "report_interval": down_time / 5,
         }
         for name, value in times.items():
             CONF.set_override(name, value)
@@ -98,26 +101,24 @@ class _NovaSg(base.Contender):
             "mode": "eventlet" if base.is_green() else "threads",
             "options": {
                 "DEFAULT": times,
-                "servicegroup": {"crash_guard": guard},
-                **self.victim_options(guard),
+                "servicegroup": {"crash_guard": how.guard},
+                **self.victim_options(how.guard),
             },
         }
         api = servicegroup.API()
-        found: list[float] = []
+        hosts = base.names(group, how.kills)
         with victims.Victims(job) as crowd:
-            for host in base.names(group, kills):
-                found += victims.seen_after(crowd, api, group, [host])
-        return found
+            return victims.seen_after(crowd, api, group, hosts, BETWEEN)
 
     def victim_options(self, guard: bool) -> dict[str, dict[str, Any]]:
         """Return the options that the driver needs for that, by section."""
         return {}
 
-    def crash_note(self, guard: bool, down_time: float | None) -> str:
-        looks = f"the observer looks every {LOOK:g} s"
-        if down_time is None:
+    def crash_note(self, how: base.Crash) -> str:
+        looks = f"the observer looks every {how.look:g} s"
+        if how.down_time is None:
             return looks
-        return f"{looks}; service_down_time is {down_time:g} s"
+        return f"{looks}; service_down_time is {how.down_time:g} s"
 
     def ask(self, group: str, hosts: Sequence[str]) -> Callable[[], int]:
         def ask() -> int:
@@ -167,9 +168,18 @@ class Db(_NovaSg):
 
 class Mc(_NovaSg):
     driver = "mc"
+    hears = True
 
     def configure(self, where: str) -> None:
         CONF.set_override("memcached_servers", [where])
+
+    def crash_note(self, how: base.Crash) -> str:
+        if how.guard:
+            return (
+                "the observer asks every "
+                f"{CONF.memcache.crash_poll_interval:g} s whether to look"
+            )
+        return super().crash_note(how)
 
     def seed(self, group: str, count: int) -> list[str]:
         hosts = base.names(group, count)
@@ -184,6 +194,7 @@ class Mc(_NovaSg):
 
 class Zk(_NovaSg):
     driver = "zk"
+    hears = True
 
     notes = {
         "report": (
@@ -228,8 +239,8 @@ class Zk(_NovaSg):
         timeout = client.SESSION * 1000 if guard else CRASH_SESSION
         return {"zookeeper": {"recv_timeout": timeout}}
 
-    def crash_note(self, guard: bool, down_time: float | None) -> str:
-        if guard:
+    def crash_note(self, how: base.Crash) -> str:
+        if how.guard:
             return "the observer is told"
         return f"the observer is told; recv_timeout is {CRASH_SESSION} ms"
 
