@@ -70,7 +70,7 @@ bash_syntax() {
 }
 
 check_style() {
-    local scripts=(tools/*.sh .ci/run)
+    local scripts=(tools/*.sh .ci/run etc/events/fence-and-evacuate)
     say 'Style checks'
     style_check ruff "$ENVIRONMENT/bin/ruff" check .
     style_check 'bash syntax' bash_syntax "${scripts[@]}"
