@@ -18,6 +18,7 @@ import argparse
 
 from cliff import command
 
+from nova_sg.cmd import progress
 from nova_sg.conf import CONF
 from nova_sg.db import engine, schema
 
@@ -31,9 +32,16 @@ class Sync(command.Command):
     def take_action(self, parsed_args: argparse.Namespace) -> None:
         database = engine.Database(engine.url())
         try:
-            if not CONF.database.connection:
-                schema.create_embedded(database)
-            revision = schema.sync(database)
+            with progress.Progress() as shown:
+                shown.step(f"Looking at {database.name}")
+                if not CONF.database.connection:
+                    schema.create_embedded(database)
+                revision = schema.sync(
+                    database,
+                    lambda name: shown.step(
+                        f"{database.name} is at revision {name} now"
+                    ),
+                )
         finally:
             database.close()
         print(

@@ -21,6 +21,7 @@ from __future__ import annotations
 import fcntl
 import os
 import time
+from collections.abc import Callable
 
 import sqlalchemy as sa
 
@@ -52,9 +53,12 @@ def owner(database: engine.Database) -> str:
     return database.run(look)
 
 
-def sync(database: engine.Database) -> str:
+def sync(
+    database: engine.Database, tell: Callable[[str], None] = lambda name: None
+) -> str:
     """Create the table, or bring it up to date.
 
+    :param tell: called with each revision once the database is at it
     :returns: the revision that the database is at now
     :raises ConfigError: the table belongs to Nova, or to somebody else
     :raises BackendError: the database cannot be asked
@@ -77,7 +81,7 @@ def sync(database: engine.Database) -> str:
     )
 
     def upgrade(connection: sa.Connection) -> str:
-        settings.attributes["connection"] = connection
+        settings.attributes.update(connection=connection, tell=tell)
         command.upgrade(settings, "head")
         context = migration.MigrationContext.configure(
             connection, opts={"version_table": VERSION_TABLE}

@@ -19,6 +19,7 @@ import re
 import sys
 import time
 
+from nova_sg.cmd import progress
 from tests.faults import catalogue, runner, table
 from tests.fixtures import nova
 
@@ -52,30 +53,46 @@ def main():
     nova.python()
     load = os.getloadavg()[0]
     begun = time.monotonic()
+    shown = progress.Progress()
+    tell = _Tell(shown, len(faults))
     playing = runner.Runner(
-        given.long, given.jobs or (10 if given.long else 6), _tell
+        given.long, given.jobs or (10 if given.long else 6), tell
     )
     try:
-        playing.start(faults)
-        outcomes = playing.outcomes()
+        with shown:
+            tell.count()
+            playing.start(faults)
+            outcomes = playing.outcomes()
     finally:
         playing.close()
     conditions = _conditions(given.long, load, time.monotonic() - begun)
-    shown = [outcomes[fault.name] for fault in faults]
-    print("\n".join([*conditions, "", *table.lines(shown)]))
+    found = [outcomes[fault.name] for fault in faults]
+    print("\n".join([*conditions, "", *table.lines(found)]))
     if given.write:
-        lines = [*conditions, "", *table.lines(shown, logs=False), ""]
+        lines = [*conditions, "", *table.lines(found, logs=False), ""]
         with open(given.write, "w") as file:
             file.write("\n".join(lines))
     return int(any(outcome.complaints for outcome in outcomes.values()))
 
 
-def _tell(outcome):
-    # Each as it comes; the whole table at the end.
-    text = "\n".join(table.lines([outcome]))
-    print(
-        f"{text}\n    {outcome.seconds:.0f} s\n", file=sys.stderr, flush=True
-    )
+class _Tell:
+    """Says how far it is, on a terminal; the table comes at the end."""
+
+    def __init__(self, shown, total):
+        self._shown = shown
+        self._total = total
+        self._done = self._bad = 0
+
+    def __call__(self, outcome):
+        self._done += 1
+        self._bad += bool(outcome.complaints)
+        self.count()
+        if outcome.complaints:
+            self._shown.note("\n".join(table.lines([outcome])))
+
+    def count(self):
+        words = f"faults; something did not hold in {self._bad}"
+        self._shown.step(words, self._done, self._total)
 
 
 def _conditions(long, load, seconds):

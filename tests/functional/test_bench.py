@@ -129,6 +129,9 @@ class BenchTest(unittest.TestCase):
         with open(path) as file:
             cls.figures = json.load(file)
 
+    def test_progress_is_for_terminals_alone(self):
+        self.assertEqual("", self.bench.stderr)
+
     def test_every_contender_has_its_rows(self):
         found = {}
         for row in self.figures["rows"]:

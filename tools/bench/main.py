@@ -25,6 +25,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 
 from bench import contenders, machine, operations, rows
+from nova_sg.cmd import progress
 from tests.fixtures import mariadb, memcached, process, zookeeper
 
 _TOOLS = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -71,19 +72,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     wanted = _wanted(options.contender)
     measured: list[rows.Row] = []
     failures = 0
-    with _Servers() as servers:
-        for number in range(options.rounds):
-            for entry in list(wanted):
-                for mode in options.mode:
-                    _say(
-                        f"round {number + 1} of {options.rounds}: "
-                        f"{entry.key}, {mode}"
-                    )
-                    try:
-                        measured += _measure(entry, mode, servers, options)
-                    except _Failed as failure:
-                        failures += 1
-                        _say(f"{entry.key}, {mode}: {failure}")
+    steps = [
+        (number + 1, entry, mode)
+        for number in range(options.rounds)
+        for entry in wanted
+        for mode in options.mode
+    ]
+    with progress.Progress() as shown, _Servers(shown) as servers:
+        for done, (number, entry, mode) in enumerate(steps):
+            shown.step(
+                f"round {number} of {options.rounds}: {entry.key}, {mode}",
+                done,
+                len(steps),
+            )
+            try:
+                measured += _measure(entry, mode, servers, options)
+            except _Failed as failure:
+                failures += 1
+                shown.say(f"{entry.key}, {mode}: {failure}")
     merged = rows.merge(_in_order(measured, options.mode))
     if options.json:
         _write(options, facts, merged)
@@ -217,7 +223,8 @@ def _run(command: Sequence[str], **how) -> str:
 class _Servers:
     """The servers, started when they are needed and empty for each asker."""
 
-    def __init__(self) -> None:
+    def __init__(self, shown: progress.Progress) -> None:
+        self._shown = shown
         self._stack = contextlib.ExitStack()
         self._running: dict[type, process.Daemon] = {}
         self._folder = ""
@@ -267,7 +274,7 @@ class _Servers:
     def _nova_database(self, server: mariadb.MariaDB) -> str:
         """Return a database that Nova itself has made, without services."""
         if not self._nova_url:
-            _say("Nova makes its database")
+            self._shown.step("Nova makes its database")
             url = server.create_database("nova")
             path = os.path.join(self._folder, "nova.conf")
             with open(path, "w") as file:
@@ -310,8 +317,3 @@ def _write(
             indent=2,
         )
         file.write("\n")
-
-
-def _say(text: str) -> None:
-    """Progress goes to stderr: the output is the result."""
-    print(text, file=sys.stderr, flush=True)

@@ -27,6 +27,7 @@ import time
 
 from bench import machine, rows
 
+from nova_sg.cmd import progress
 from tests.fixtures import novarig, process
 from tests.fixtures.novarig import site as novarig_site
 from tests.nova import base
@@ -69,12 +70,20 @@ def main():
     for name, value in machine.facts().items():
         print(f"{name}: {value}")
     measured = []
-    with novarig.Site(sys.executable) as site:
-        for number in range(options.rounds):
-            for driver in options.driver:
-                _say(f"round {number + 1} of {options.rounds}: {driver}")
-                figures = _measure_driver(site, driver, options)
-                measured += _rows(driver, figures, options.count)
+    steps = [
+        (number + 1, driver)
+        for number in range(options.rounds)
+        for driver in options.driver
+    ]
+    with progress.Progress() as shown, novarig.Site(sys.executable) as site:
+        for done, (number, driver) in enumerate(steps):
+            shown.step(
+                f"round {number} of {options.rounds}: {driver}",
+                done,
+                len(steps),
+            )
+            figures = _measure_driver(site, driver, options)
+            measured += _rows(driver, figures, options.count)
     print(f"\n{rows.tables(rows.merge(measured))}")
 
 
@@ -253,11 +262,6 @@ def _rows(driver, figures, count):
         if driver in drivers
         for name, figure in figures.items()
     ]
-
-
-def _say(text):
-    """Progress goes to stderr: the output is the result."""
-    print(f"==> {text}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

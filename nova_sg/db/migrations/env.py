@@ -20,5 +20,8 @@ context.configure(
     connection=context.config.attributes["connection"],
     target_metadata=models.metadata,
     version_table=schema.VERSION_TABLE,
+    on_version_apply=lambda step, **rest: context.config.attributes["tell"](
+        step.up_revision_id
+    ),
 )
 context.run_migrations()

@@ -1,0 +1,63 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+
+"""What takes long shows what it does on a terminal, and nowhere else."""
+
+import os
+import pty
+
+from tests.processes import base
+
+
+class DbSyncTest(base.TestCase):
+    def setUp(self):
+        super().setUp()
+        self.path_of_database = self.path("services.sqlite")
+        self.configure(
+            f"[database]\nconnection = sqlite:///{self.path_of_database}"
+        )
+
+    def test_on_a_terminal(self):
+        ours, its = pty.openpty()
+        self.addCleanup(os.close, ours)
+        process = self.start(
+            "nova-sg",
+            *("db", "sync"),
+            stderr=its,
+            env=self.environment | {"TERM": "xterm"},
+        )
+        os.close(its)
+        shown = b""
+        try:
+            # Until nobody has the terminal any more.
+            while piece := os.read(ours, 65536):
+                shown += piece
+        except OSError:
+            pass
+        out, _ = process.communicate(timeout=base.PATIENCE)
+        self.assertEqual(0, process.returncode)
+        looking, *steps = shown.decode().split("\r")[1:]
+        self.assertIn(f"Looking at sqlite:///{self.path_of_database}", looking)
+        for revision in "0001", "0002":
+            self.assertTrue(
+                any(f"is at revision {revision} now" in one for one in steps),
+                shown,
+            )
+        # It is wiped, and the result is not mixed with it.
+        self.assertEqual("\x1b[K", steps[-1])
+        self.assertRegex(out, "^sqlite:.* is at revision 0002\n$")
+
+    def test_in_a_pipe(self):
+        result = self.nova_sg("db", "sync")
+        self.assertEqual((0, ""), (result.status, result.err))
+        self.assertRegex(result.out, "^sqlite:.* is at revision 0002\n$")

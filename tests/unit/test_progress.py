@@ -1,0 +1,74 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+
+"""The line that says how far something is."""
+
+import io
+import unittest
+from unittest import mock
+
+from nova_sg.cmd import progress
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+class LineTest(unittest.TestCase):
+    def test_what_it_says(self):
+        for words, step, seconds in (
+            ("0:00 one", ("one",), 0.4),
+            ("[0/4] 1:05 one", ("one", 0, 4), 65.0),
+            ("[1/4] 1:05 (3:15 left) one", ("one", 1, 4), 65.0),
+            ("[3/4] 2:00:00 (40:00 left) one", ("one", 3, 4), 7200.0),
+            ("[4/4] 0:09 (0:00 left) one", ("one", 4, 4), 9.0),
+        ):
+            with self.subTest(words):
+                shown = progress.Progress(io.StringIO())
+                shown.step(*step)
+                self.assertEqual(words, shown.line(seconds))
+
+    def test_a_terminal(self):
+        stream = Terminal()
+        with (
+            mock.patch.dict("os.environ", TERM="xterm", COLUMNS="30"),
+            progress.Progress(stream) as shown,
+        ):
+            shown.step("one", 0, 2)
+            self.assertRegex(stream.getvalue(), r"\r\[0/2\] \S+ one")
+            shown.say("what stays")
+            shown.note("and this")
+            shown.step("x" * 100)
+        text = stream.getvalue()
+        # No picture is left in a line that stays.
+        self.assertIn("\r\x1b[Kwhat stays\n\r[0/2] ", text)
+        self.assertIn("\r\x1b[Kand this\n", text)
+        self.assertTrue(text.endswith("\r\x1b[K"), text)
+        for picture in text.replace("\n", "\r").split("\r"):
+            self.assertLess(len(picture.removesuffix("\x1b[K")), 30)
+
+    def test_elsewhere_there_is_none(self):
+        for stream, terminal in (
+            (io.StringIO(), "xterm"),
+            (Terminal(), "dumb"),
+        ):
+            with (
+                mock.patch.dict("os.environ", TERM=terminal),
+                progress.Progress(stream) as shown,
+            ):
+                shown.step("one", 1, 2)
+                shown.note("nobody asked")
+                self.assertEqual("", stream.getvalue())
+                shown.say("what has to be said")
+            self.assertEqual("what has to be said\n", stream.getvalue())
