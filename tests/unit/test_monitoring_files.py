@@ -43,6 +43,10 @@ def expressions():
             yield variable["name"], variable["query"]
 
 
+def rule_tests():
+    """Return what promtool checks the alert rules by."""
+    path = ROOT / "tests/prometheus/rules.test.yaml"
+    return yaml.safe_load(path.read_text())["tests"]
 
 
 class NamesTest(unittest.TestCase):
@@ -86,6 +90,21 @@ class NamesTest(unittest.TestCase):
             if name.startswith("nova_sg")
         }
         self.assertEqual(plain, documented)
+
+    def test_promtool_has_a_test_of_every_rule(self):
+        fires = {True: set(), False: set()}
+        for test in rule_tests():
+            for series in test["input_series"]:
+                (name,) = NAME.findall(series["series"].partition("{")[0])
+                self.assertIn(name, self.names)
+            for rule in test["alert_rule_test"]:
+                fires[bool(rule["exp_alerts"])].add(rule["alertname"])
+        rules = yaml.safe_load(
+            (ROOT / "etc/prometheus/nova-sg.rules.yaml").read_text()
+        )
+        for group in rules["groups"]:
+            alerts = {rule["alert"] for rule in group["rules"]}
+            self.assertEqual({True: alerts, False: alerts}, fires)
 
     def test_brackets_match(self):
         for where, expression in expressions():
