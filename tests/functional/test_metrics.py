@@ -19,8 +19,9 @@ from prometheus_client import parser
 from nova_sg import metrics, servicegroup
 from nova_sg.servicegroup import process
 from tests.base import TestCase, wait_for
+from tests.evzookeeper.base import end_session
 from tests.fixtures import memcached
-from tests.functional import mc
+from tests.functional import mc, zk
 
 PATIENCE = 60
 
@@ -154,3 +155,41 @@ class MetricsTest(TestCase):
         self.assertEqual(b"new", os.read(reader, 10))
         os.close(reader)
         os.close(writer)
+
+
+class SessionTest(zk.ZkTestCase):
+    # How long a session may be silent: until it is suspended, and beyond.
+    RECV_TIMEOUT = 6000
+
+    def setUp(self):
+        super().setUp()
+        process.reset()
+        metrics.start_afresh()
+
+    def count(self, event):
+        return value("nova_sg_session_events_total", event=event) or 0
+
+    def test_what_happens_to_the_session_is_counted(self):
+        self.join("one")
+        self.wait_until_up("one")
+        self.assertGreaterEqual(self.count("connected"), 1)
+        self.assertEqual((0, 0), (self.count("expired"), self.count("closed")))
+        session = process.shared().driver._link.session
+
+        def expired():
+            # The session's own client may be quicker, and keep it.
+            end_session(self.ensemble.servers[0].port, session.client_id())
+            return self.count("expired")
+
+        wait_for(expired, PATIENCE)
+        wait_for(lambda: self.count("connected") >= 2, PATIENCE)
+        self.wait_until_up("one")
+        before = self.count("suspended"), self.count("connected")
+        for server in self.ensemble.servers:
+            server.freeze()
+        wait_for(lambda: self.count("suspended") > before[0], PATIENCE)
+        for server in self.ensemble.servers:
+            server.thaw()
+        wait_for(lambda: self.count("connected") > before[1], PATIENCE)
+        process.reset()
+        self.assertEqual(1, self.count("closed"))

@@ -196,6 +196,37 @@ class ApiTest(monitor.TestCase):
         described.check_schema("Transition", stream.wait("transition"))
         described.check_schema("Changes", stream.wait("members"))
 
+    def test_schemathesis_finds_nothing(self):
+        # It brings much that no other test needs.
+        import schemathesis
+
+        self.insert("one", ago=1)
+        self.monitor()
+        self.wait_until_ready()
+        wait_for(lambda: self.status("/v1/groups/compute") == 200)
+        schema = schemathesis.openapi.from_dict(self.get("/openapi.json"))
+        asked = set()
+        for found in schema.get_all_operations():
+            operation = found.ok()
+            if operation.path == description.ENDLESS:
+                continue
+
+            @hypothesis.settings(
+                max_examples=30, deadline=None, database=None
+            )
+            @hypothesis.given(case=operation.as_strategy())
+            def check(case):
+                case.call_and_validate(
+                    base_url=f"http://127.0.0.1:{self.port}"
+                )
+
+            with self.subTest(operation.label):
+                check()
+            asked.add(operation.path)
+        self.assertEqual(
+            set(description.Description(schema.raw_schema).paths()), asked
+        )
+
     def test_metrics(self):
         self.insert("one", ago=1)
         self.insert("dead", ago=7200)
