@@ -157,6 +157,9 @@ class Reader:
                 except ValueError as error:
                     ignored[key] = str(error)
                     continue
+                if not report.is_credible:
+                    ignored[key] = "a time without reports that cannot be"
+                    report = report._replace(away=None)
                 at = server.clock.to_monotonic(report.at)
                 host = keys[key]
                 if host not in best or at > best[host][0]:
@@ -192,6 +195,10 @@ class Reader:
             seen = datetime.datetime.fromtimestamp(report.at, datetime.UTC)
         except (OverflowError, ValueError, OSError):
             seen = None
+        away = None
+        if report.away is not None:
+            since, until = report.away
+            away = at - (report.at - since), at - (report.at - until)
         return detector.Fact(
             host=host,
             asked=asked,
@@ -201,6 +208,7 @@ class Reader:
             left=report.kind == values.LEFT,
             crashed=report.kind == values.CRASHED,
             forced_down=forced,
+            away=away,
         )
 
     def _warn(self, ignored: Mapping[str, str]) -> None:

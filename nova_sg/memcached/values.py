@@ -20,7 +20,9 @@ authentication code over its key and its text.
 ==================  =====================================================
 key                 value
 ==================  =====================================================
-TOPIC:HOST          the last report; expires. The legacy driver's key.
+TOPIC:HOST          the last report; expires. The legacy driver's key. With
+                    it, after a bad time, since and until when the member
+                    could not report
 nova_sg:r:HASH      the record: the report once more, now and then; stays
                     when the member falls silent
 nova_sg:i:HASH:N    a part of the group's index: a line a member
@@ -61,7 +63,14 @@ LIST_LENGTH = 256 * 1024
 NAME_LENGTH = 64 * 1024
 
 _PLAIN_KEY = re.compile(r"[!-~]+")
-_REPORT = re.compile(rb"1 (up|left|crashed|gone) (0|[1-9]\d{0,14}) ([!-~]+)")
+_MOMENT = rb"0|[1-9]\d{0,14}"
+_REPORT = re.compile(
+    rb"1 (up|left|crashed|gone) (%b) ([!-~]+)(?: away=([!-~]*))?" % _MOMENT
+)
+_AWAY = re.compile(rb"(%b)-(%b)" % (_MOMENT, _MOMENT))
+# A member that says it could not report for longer is not believed: nothing
+# of it would be left. A record stays for so many seconds, a week.
+LONGEST_AWAY = 7 * 24 * 3600.0
 # What _quote() leaves as it is.
 _UNQUOTED = re.compile(r"[A-Za-z0-9_.~-]+")
 _MAC_LENGTH = 32
@@ -75,6 +84,18 @@ class Report(NamedTuple):
     #: When, by the server's clock: seconds since 1970.
     at: float
     binary: str
+    #: Since and until when it could not report, by the same clock.
+    away: tuple[float, float] | None = None
+
+    @property
+    def is_credible(self) -> bool:
+        """Whether what it says of a time without reports may be true."""
+        if self.away is None:
+            return True
+        since, until = self.away
+        return (
+            since < until <= self.at and until - since <= LONGEST_AWAY
+        )
 
 
 def member_key(group: str, host: str) -> str:
@@ -136,19 +157,29 @@ class Codec:
 
         :raises ValueError: the name in it is too long
         """
-        text = f"1 {report.kind} {report.at * 1000:.0f} "
-        return self._seal(key, text.encode("ascii") + _name(report.binary))
+        text = f"1 {report.kind} {report.at * 1000:.0f} ".encode("ascii")
+        text += _name(report.binary)
+        if report.away is not None:
+            since, until = report.away
+            span = f" away={since * 1000:.0f}-{until * 1000:.0f}"
+            text += span.encode("ascii")
+        return self._seal(key, text)
 
     def read_report(self, key: str, value: bytes) -> Report:
         """Read a report.
+
+        What it says of a time without reports is not worth losing it: see
+        is_credible.
 
         :raises ValueError: it is none, or not by anybody with the secret
         """
         match = _REPORT.fullmatch(self._open(key, value))
         if match is None:
             raise ValueError("not a report")
-        kind, at, binary = match.groups()
-        return Report(kind.decode(), int(at) / 1000, _unquote(binary))
+        kind, at, binary, away = match.groups()
+        return Report(
+            kind.decode(), int(at) / 1000, _unquote(binary), _read_away(away)
+        )
 
     def line(self, key: str, name: str) -> bytes:
         """Write a name as a line of a list, with the line's end.
@@ -192,6 +223,15 @@ class Codec:
             self._secret, key.encode() + b"\0" + text, hashlib.sha256
         )
         return mac.hexdigest()[:_MAC_LENGTH].encode("ascii")
+
+
+def _read_away(text: bytes | None) -> tuple[float, float] | None:
+    if text is None:
+        return None
+    match = _AWAY.fullmatch(text)
+    if match is None:
+        return 0.0, 0.0
+    return int(match[1]) / 1000, int(match[2]) / 1000
 
 
 def _quote(name: str) -> str:

@@ -29,7 +29,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable
 
 from nova_sg.servicegroup import facts as _facts
-from nova_sg.servicegroup import silence, stalls, words
+from nova_sg.servicegroup import silence, stalls, testimony, words
 from nova_sg.servicegroup.facts import (
     CRASHED,
     FORCED_DOWN,
@@ -96,6 +96,8 @@ class Detector:
         # When those were lost that the backend itself found dead.
         self._fell: dict[str, float] = {}
         self._holding = silence.Keeper()
+        #: What members say themselves.
+        self.testimony = testimony.Testimony()
 
     # -- observations
 
@@ -125,7 +127,10 @@ class Detector:
         facts = list(facts)
         first = self.last_look is None
         if (self.failing or interrupted) and not first:
-            self._stalls.add(self._stall_began(facts), asked)
+            # What was asked in vain; the last look, where nothing was.
+            asked_first = self._failed if self.failing else self.last_look
+            began = stalls.began(facts, self.last_look, asked_first)
+            self._stalls.add(began, asked)
             if not self.rejoining():
                 self._away = self.last_look
             self._back = asked
@@ -133,6 +138,9 @@ class Detector:
         self._rejoin = rejoin
         if first or asked > self.last_look:
             self.last_look = asked
+        speaking = [fact for fact in facts if fact.away is not None]
+        silent = (h for h, v in self._special.items() if v is SILENT)
+        self.testimony.hear(speaking, self._known, silent, self.due())
         new, doubtful = self._take(facts)
         gone = []
         if not complete:
@@ -142,6 +150,7 @@ class Detector:
             gone = [host for host in self._known if host not in names]
         changes = [self._forget(host) for host in gone]
         self._heed_reports()
+        self._heed_testimony()
         self._stalls.forget(self.last_look, self.service_down_time)
         self._past = self._stalls.until(self.last_look)
         changes += self._settle(doubtful, new, first)
@@ -154,24 +163,6 @@ class Detector:
         if not self.failing:
             self._failed = asked
         self.failing = True
-
-    def _stall_began(self, facts: Iterable[Fact]) -> float:
-        """Return since when nobody is known to have been heard.
-
-        Who looks rarely only knows of the time since it asked in vain; but
-        a report that was taken later than its last look tells it more.
-        """
-        if not self.failing:
-            return self.last_look
-        return max(
-            (
-                fact.last_report
-                for fact in facts
-                if fact.last_report is not None
-                and self.last_look < fact.last_report <= self._failed
-            ),
-            default=self.last_look,
-        )
 
     def _take(self, facts: Iterable[Fact]) -> tuple[set[str], list[str]]:
         """Take in facts.
@@ -255,6 +246,7 @@ class Detector:
         self._special.pop(host, None)
         self._forced.discard(host)
         self._fell.pop(host, None)
+        self.testimony.forget(host)
         return Change(host, was, None, known)
 
     # -- what else speaks against the backend
@@ -300,6 +292,17 @@ class Detector:
             2 * self.service_down_time,
             self.mass.min_members,
         )
+
+    def _heed_testimony(self) -> None:
+        """Take in what most members say of the backend."""
+        if not self.testimony:
+            return
+        late = self.last_look - self.due()
+        agreed = self.testimony.agree(self._known.values(), late)
+        for begin, end, _, _ in agreed:
+            if self._stalls.healthy(begin, end) > 0:
+                self.testimony.came_too_late()
+                self._stalls.add(begin, end, missed=True)
 
     # -- verdicts
 
@@ -421,7 +424,7 @@ class Detector:
             if fact.registered is None or self._too_long(fact.registered):
                 return NEVER_REPORTED
             return REGISTERED
-        if not self._too_long(since):
+        if not (self._too_long(since) or self.testimony.is_too_late(known)):
             return REPORTED
         if (
             known.vanished is not None
@@ -480,10 +483,11 @@ class Detector:
         """
         if self._special.get(host) is LOST:
             return self._fell.get(host, float("-inf"))
-        since = self._known[host].last_report
+        known = self._known[host]
+        since = known.last_report
         if since is None:
             return float("-inf")
-        if not self._past:
+        if not self._past or self.testimony.is_too_late(known):
             return since + self.service_down_time
         how = self.silence_of(since)
         return self.last_look + how.allowed - how.healthy

@@ -52,6 +52,8 @@ class Fact(NamedTuple):
     vanished: bool = False
     #: Its process ended without leaving, says the guard that saw it end.
     crashed: bool = False
+    #: Since and until when it could not report, as it says itself.
+    away: tuple[float, float] | None = None
 
 
 class Reference(NamedTuple):

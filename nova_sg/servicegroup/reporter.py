@@ -116,6 +116,8 @@ class _Joined:
         # Up to when that is certain: nothing is known of the time from the
         # end of a report that failed to the next one.
         self.certain = float("-inf")
+        # Until when others are told of the last such time.
+        self.tells = float("-inf")
 
     def stop(self) -> None:
         """Send no more reports."""
@@ -250,6 +252,10 @@ class Reporter:
         service = membership.service
         trouble = None
         joined.begun = begun = time.monotonic()
+        if joined.stalled is not None:
+            membership.away = joined.stalled, joined.certain
+        elif begun > joined.tells:
+            membership.away = None
         try:
             self._driver.report(membership)
         except exception.BackendError as error:
@@ -323,6 +329,9 @@ class Reporter:
     def _stall_ends(self, joined: _Joined) -> None:
         if joined.stalled is not None:
             self._tell(joined, over=True)
+            # Observers that begin late, or look rarely, hear it, too.
+            joined.membership.away = joined.stalled, joined.certain
+            joined.tells = time.monotonic() + CONF.service_down_time
             joined.stalled = None
 
     def _tell(self, joined: _Joined, over: bool) -> None:

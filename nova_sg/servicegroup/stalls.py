@@ -22,8 +22,10 @@ and weighed. No I/O, no clock, no thread, as in the detector.
 from __future__ import annotations
 
 import bisect
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from typing import NamedTuple
+
+from nova_sg.servicegroup import facts
 
 # A report is later than a stall's beginning if it is later by so many
 # seconds: clocks are compared with some error.
@@ -49,6 +51,29 @@ class Span(NamedTuple):
     #: Whether a report is known not to have got through in it: then others
     #: have missed one, too, however short it was for all that is known.
     missed: bool = False
+
+
+def began(
+    observed: Iterable[facts.Fact], last: float, failed: float
+) -> float:
+    """Return since when nobody was heard, while looks failed.
+
+    Who looks rarely only knows of the time since it asked in vain; but a
+    report that was taken later than its last look tells it more.
+
+    :param observed: what the first look says that is answered again
+    :param last: the last look that was answered before
+    :param failed: the first that was not
+    """
+    return max(
+        (
+            fact.last_report
+            for fact in observed
+            if fact.last_report is not None
+            and last < fact.last_report <= failed
+        ),
+        default=last,
+    )
 
 
 class Stalls:

@@ -76,15 +76,37 @@ def _silence(
             f"is due {max(0.0, known.vanished + judge.due() - now):.1f} s "
             "from now at the latest"
         )
-    if how.excused > 0:
+    if verdict is facts.SILENT and judge.testimony.is_too_late(known):
+        text += f", allowed are {judge.service_down_time:g} s"
+        if how.healthy <= how.allowed:
+            text += "; was down before others said that they could not report"
+    elif how.excused > 0:
         text += (
-            f", {how.excused:.1f} s of them without the backend; silent for "
+            f", {how.excused:.1f} s of them without the backend"
+            f"{_said(judge, since)}; silent for "
             f"{max(0.0, how.healthy):.1f} s with it, allowed are "
             f"{how.allowed:.4g} s"
         )
     elif how.healthy > how.allowed:
         text += f", allowed are {judge.service_down_time:g} s"
+    away = judge.testimony.of(host)
+    if away is not None:
+        text += (
+            f"; could not report for {away[1] - away[0]:.1f} s until "
+            f"{max(0.0, now - away[1]):.1f} s ago, it says"
+        )
     return text
+
+
+def _said(judge: detector.Detector, since: float) -> str:
+    """Say whose word it is that the backend was away."""
+    for agreed in judge.testimony.agreed:
+        if agreed.end > since:
+            return (
+                f" (so say {agreed.witnesses} of {agreed.members} members "
+                "that report again)"
+            )
+    return ""
 
 
 def _held(judge: detector.Detector, verdict: facts.Verdict) -> str:

@@ -124,11 +124,22 @@ class KeysTest(unittest.TestCase):
 
 
 class ReportTest(unittest.TestCase):
-    @hypothesis.given(SECRETS, NAMES, KINDS, MOMENTS, NAMES)
-    def test_what_is_written_is_read(self, secret, key, kind, at, binary):
+    @hypothesis.given(
+        SECRETS,
+        NAMES,
+        KINDS,
+        MOMENTS,
+        NAMES,
+        st.none() | st.tuples(MOMENTS, MOMENTS),
+    )
+    def test_what_is_written_is_read(
+        self, secret, key, kind, at, binary, away
+    ):
         codec = values.Codec(secret)
         key = values.member_key("compute", key)
-        report = values.Report(kind, at / 1000, binary)
+        if away is not None:
+            away = away[0] / 1000, away[1] / 1000
+        report = values.Report(kind, at / 1000, binary, away)
         value = codec.report(key, report)
         self.assertRegex(value, rb"\A[ -~]+\Z")
         self.assertEqual(report, codec.read_report(key, value))
@@ -137,6 +148,49 @@ class ReportTest(unittest.TestCase):
         report = values.Report(values.UP, 1790000000.123, "nova-compute")
         value = OPEN.report("compute:node1", report)
         self.assertEqual(b"1 up 1790000000123 nova-compute", value)
+
+    def test_a_time_without_reports(self):
+        report = values.Report(
+            values.UP, 1790000000.123, "nova-compute", (1789999000.0, 1.5e9)
+        )
+        value = OPEN.report("compute:node1", report)
+        self.assertEqual(
+            b"1 up 1790000000123 nova-compute away=1789999000000-"
+            b"1500000000000",
+            value,
+        )
+        self.assertFalse(report.is_credible)
+
+    def test_which_times_without_reports_are_credible(self):
+        for away, credible in (
+            (b"", True),
+            (b" away=1789999000000-1789999900000", True),
+            (b" away=1789999000000-1790000000123", True),
+            # As long as a record stays, and longer.
+            (b" away=1789395200123-1790000000123", True),
+            (b" away=1789395200122-1790000000123", False),
+            (b" away=0-1790000000000", False),
+            # From the future, backwards, of no length.
+            (b" away=1789999000000-1790000000124", False),
+            (b" away=1790000000001-1790000000000", False),
+            (b" away=1790000000000-1790000000000", False),
+            (b" away=", False),
+            (b" away=1789999000000", False),
+            (b" away=nan-nan", False),
+            (b" away=1789999000000-nan", False),
+            (b" away=-5-5", False),
+            (b" away=1e3-1e4", False),
+            (b" away=01789999000000-1790000000000", False),
+            (b" away=1789999000000-inf", False),
+            (b" away=" + b"9" * 5000 + b"-" + b"9" * 5001, False),
+        ):
+            with self.subTest(away=away[:40]):
+                value = b"1 up 1790000000123 nova-compute" + away
+                report = OPEN.read_report("compute:node1", value)
+                # It is a report, whatever it says besides.
+                self.assertEqual(1790000000.123, report.at)
+                self.assertEqual("nova-compute", report.binary)
+                self.assertEqual(credible, report.is_credible)
 
     def test_what_is_no_report_is_refused(self):
         for value in (
@@ -160,6 +214,11 @@ class ReportTest(unittest.TestCase):
             b" 1 up 5 nova-compute",
             b"1 up 5 nova-compute ",
             b"1 up 5 nova compute",
+            b"1 up 5 nova-compute away",
+            b"1 up 5 nova-compute away=1-2 ",
+            b"1 up 5 nova-compute away=1-2 away=1-2",
+            b"1 up 5 nova-compute  away=1-2",
+            b"1 up 5 nova-compute away=1-2\n",
             b"1 up 5 nova-compute\n",
             b"1 up 5 nova-compute\r\n",
             b"1\tup\t5\tnova-compute",
@@ -183,6 +242,10 @@ class ReportTest(unittest.TestCase):
     @hypothesis.given(
         st.binary(max_size=200)
         | st.from_regex(rb"1 (up|left) [0-9]{1,16} [ -~]{1,20}")
+        | st.from_regex(
+            rb"\A1 up [1-9][0-9]{12} a away=[0-9]{1,16}-[0-9]{1,16}\Z"
+        )
+        | st.from_regex(rb"\A1 up [1-9][0-9]{12} a away=[ -~]{,20}\Z")
     )
     def test_only_what_it_writes_is_read(self, value):
         key = "compute:node1"
@@ -190,6 +253,9 @@ class ReportTest(unittest.TestCase):
             report = OPEN.read_report(key, value)
         except ValueError:
             return
+        if not report.is_credible:
+            report = report._replace(away=None)
+            value = value.partition(b" away=")[0]
         self.assertEqual(value, OPEN.report(key, report))
 
 

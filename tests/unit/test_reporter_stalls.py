@@ -35,8 +35,11 @@ class Driver:
         self.free = threading.Event()
         self.free.set()
         self.facts = []
+        # What members had to say of the time in which they could not report.
+        self.said = []
 
     def report(self, membership):
+        self.said.append(membership.away)
         self.entered.set()
         self.free.wait(60)
         if self.error is not None:
@@ -110,6 +113,33 @@ class TellingTest(base.TestCase):
         # What was between the last failure and the next report nobody knows.
         self.assertLess(begin, end)
         self.assertLessEqual(end, failed)
+
+    def test_others_are_told_with_the_next_reports(self):
+        self.driver.said.clear()
+        self.driver.error = exception.BackendError("away")
+        self.report()
+        self.report()
+        self.driver.error = None
+        self.report()
+        self.report()
+        _, _, begin, end, _ = self.told[-1]
+        first = begin, self.told[0][3]
+        self.assertEqual(
+            [None, first, (begin, end), (begin, end)], self.driver.said
+        )
+        # Nobody needs to know for ever.
+        self.flags(service_down_time=0.1)
+        self.driver.error = exception.BackendError("away")
+        self.report()
+        self.driver.error = None
+        self.report()
+        self.assertNotIn(self.driver.said[-1], (None, first, (begin, end)))
+
+        def dropped():
+            self.report()
+            return self.driver.said[-1] is None
+
+        base.wait_for(dropped, base.PATIENCE, "it is no longer told")
 
     def test_who_joined_elsewhere_is_told_of_report_by_report(self):
         self.reporter.close()

@@ -42,6 +42,9 @@ class Membership:
     interval: float
     #: What the driver keeps of this membership between two reports.
     state: dict = dataclasses.field(default_factory=dict)
+    #: Monotonic: since and until when its reports did not get through, while
+    #: that is worth telling observers.
+    away: tuple[float, float] | None = None
 
 
 class Characteristics(NamedTuple):

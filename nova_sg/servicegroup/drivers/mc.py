@@ -116,10 +116,7 @@ class McDriver(base.Driver):
         replicas = self._replicas.of(group)
         self._replicas.read_clocks(replicas)
         reports = {
-            server: values.Report(
-                kind, mc_replicas.now(server), membership.binary
-            )
-            for server in replicas
+            server: _report(kind, membership, server) for server in replicas
         }
         written = {s: self._codec.report(key, reports[s]) for s in replicas}
         if kind == values.UP and self._wills.wanted():
@@ -148,7 +145,9 @@ class McDriver(base.Driver):
             return
         # Later than the report, and not as late as anybody's next one.
         crashed = {
-            server: report._replace(kind=values.CRASHED, at=report.at + 0.001)
+            server: report._replace(
+                kind=values.CRASHED, at=report.at + 0.001, away=None
+            )
             for server, report in reports.items()
         }
         changed, news = self._changes.new(membership.group)
@@ -212,7 +211,10 @@ class McDriver(base.Driver):
                     )
             writes[server, record] = server.set(
                 record,
-                self._codec.report(record, reports[server]),
+                # It may stay for a week, and be read by who is older.
+                self._codec.report(
+                    record, reports[server]._replace(away=None)
+                ),
                 RECORD_LIFE,
             )
             if self._wills.wanted() and not self._local:
@@ -344,3 +346,15 @@ class McDriver(base.Driver):
         self._changes.close()
         for server in self._servers:
             server.close()
+
+
+def _report(
+    kind: str, membership: base.Membership, server: Server
+) -> values.Report:
+    """Return a report as a server's clock has it."""
+    at, away = mc_replicas.now(server), None
+    if kind == values.UP and membership.away is not None:
+        now = time.monotonic()
+        since, until = (max(0.0, at - (now - t)) for t in membership.away)
+        away = since, until
+    return values.Report(kind, at, membership.binary, away)

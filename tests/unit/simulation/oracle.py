@@ -28,12 +28,14 @@ class Wrong(AssertionError):
 class Oracle:
     """Checks a world after every look.
 
+    :param says: whether members say when they could not report
     :param rested: whether there is time between two outages for everybody
         to report; without it a member may be unlucky at each attempt, and
         only the bound for deaths holds
     """
 
-    def __init__(self, script, members, step, rested=True):
+    def __init__(self, script, members, step, rested=True, says=False):
+        self.says = says
         self.script = script
         self.members = members
         self.step = step
@@ -145,8 +147,11 @@ class Oracle:
     def _bound(self, begin):
         """Return when a death has to be known at the latest."""
         spans = [o.span for o in self.script.outages]
-        # While the observer is away itself it knows nothing.
-        spans += [s for s, cut in self.script.cuts if ME in cut]
+        # While the observer is away itself it knows nothing. What those say
+        # who are cut off may be taken for the truth, and is, for them.
+        spans += [
+            s for s, cut in self.script.cuts if ME in cut or self.says
+        ]
         spans += [s for n, s in self.script.dead.items() if n == ME]
         # So much time with a backend that works, for the observer:
         need = LIMIT + self.step
@@ -189,9 +194,21 @@ class Oracle:
         return len(fallen) >= 0.3 * self.members or self.members < 8
 
 
-def run(script, members, until, step, seed=0, rested=True, rule=worlds.RULE):
-    """Run a world to its end under the eyes of an oracle; return both."""
-    world = worlds.World(members, script, step, seed, rule)
-    oracle = Oracle(script, members, step, rested)
+def run(
+    script,
+    members,
+    until,
+    step,
+    seed=0,
+    rested=True,
+    rule=worlds.RULE,
+    **word,
+):
+    """Run a world to its end under the eyes of an oracle; return both.
+
+    :param word: what members say: arguments of World
+    """
+    world = worlds.World(members, script, step, seed, rule, **word)
+    oracle = Oracle(script, members, step, rested, world.says)
     world.run(until, oracle.check)
     return world, oracle

@@ -38,6 +38,16 @@ UNTIL = 1200.0
 # NOVA_SG_LONG: look for longer.
 TIMES = 20 if os.environ.get("NOVA_SG_LONG") else 1
 steps = st.sampled_from([2.0, 5.0, 15.0])
+# What a broken node says, at a moment and with its last report.
+LIES = (
+    lambda now, last: (0.0, last),
+    lambda now, last: (last - 1.5 * INTERVAL, last - 1.0),
+    lambda now, last: (last - 500.0, last - 100.0),
+    lambda now, last: (300.0, 600.0),
+    lambda now, last: (now, now + 500.0),
+    lambda now, last: (last, last - 500.0),
+    lambda now, last: (float("nan"), last),
+)
 
 
 @st.composite
@@ -94,12 +104,76 @@ class PromisesTest(unittest.TestCase):
             self.assertEqual({1} if length > 180 else set(), world.downs)
 
     @settings(deadline=None, max_examples=50 * TIMES)
-    @given(st.data(), st.integers(2, 20), steps, st.integers(0, 10**6))
+    @given(
+        st.data(),
+        st.integers(2, 20),
+        steps,
+        st.integers(0, 10**6),
+        st.booleans(),
+    )
     def test_nobody_alive_is_down_and_the_dead_are_found(
-        self, data, members, step, seed
+        self, data, members, step, seed, says
     ):
         script = data.draw(scripts(members))
-        oracle.run(script, members, UNTIL, step, seed)
+        oracle.run(script, members, UNTIL, step, seed, says=says)
+
+    @settings(deadline=None, max_examples=40 * TIMES)
+    @given(st.data(), st.integers(5, 20), steps, st.integers(0, 10**6))
+    def test_what_broken_nodes_say_changes_nothing(
+        self, data, members, step, seed
+    ):
+        """All say when they could not report; some say what is not true."""
+        script = data.draw(scripts(members))._replace(cuts=())
+        dead = len(script.dead)
+        # Fewer than half of those who are there to say something.
+        few = max(0, (members - dead - 1) // 2)
+        lying = data.draw(
+            st.dictionaries(
+                st.integers(1, members - 1),
+                st.sampled_from(LIES),
+                max_size=few,
+            )
+        )
+        oracle.run(
+            script, members, UNTIL, step, seed, says=True, liars=lying
+        )
+
+    @settings(deadline=None, max_examples=30 * TIMES)
+    @given(
+        st.integers(6, 30),
+        st.integers(int(3 * LONGEST), 600),
+        st.integers(0, 4),
+        st.floats(0.0, 10.0),
+        steps,
+        st.integers(0, 10**6),
+    )
+    def test_who_begins_to_look_after_an_outage_is_told_of_it(
+        self, members, length, dying, late, step, seed
+    ):
+        end = 300.0 + length
+        dying = min(dying, members // 3)
+        dead = {n: Span(305.0 + n, 10_000.0) for n in range(1, dying + 1)}
+        script = Script((Outage(Span(300.0, end)),), (), dead)
+        world = World(
+            members, script, step, seed, silence.OFF, begin=end + late,
+            says=True,
+        )
+        downs = []
+
+        def check(world, changes):
+            downs.extend(
+                (world.number[change.host], world.now)
+                for change in changes
+                if change.now.state == "down"
+            )
+
+        world.run(world.now + step, check)
+        back = sum(last >= end for last in world.last)
+        if back < 2:
+            # There is nobody who could say so.
+            return
+        world.run(end + LIMIT + 2 * step + late, check)
+        self.assertEqual(set(dead), {number for number, _ in downs})
 
     @settings(deadline=None, max_examples=40 * TIMES)
     @given(st.data(), st.integers(2, 20), steps, st.integers(0, 10**6))

@@ -73,9 +73,24 @@ class World:
     """What is true, and what the observer makes of it.
 
     :param step: seconds between two looks
+    :param begin: when the observer begins
+    :param says: whether members say since and until when they could not
+        report
+    :param liars: what some say instead: by member, a function of the moment
+        and of its last report
     """
 
-    def __init__(self, members, script, step, seed=0, rule=RULE):
+    def __init__(
+        self,
+        members,
+        script,
+        step,
+        seed=0,
+        rule=RULE,
+        begin=0.0,
+        says=False,
+        liars=None,
+    ):
         rng = random.Random(seed)
         self.names = [f"host{number:06}" for number in range(members)]
         self.number = {name: n for n, name in enumerate(self.names)}
@@ -85,7 +100,9 @@ class World:
         ]
         self.script = script
         self.step = step
-        self.now = 0.0
+        self.now = begin
+        self.says = says
+        self.liars = liars or {}
         self.judge = detector.Detector(LIMIT, INTERVAL, rule)
         #: By member: the last attempt that was taken.
         self.last = [
@@ -93,7 +110,7 @@ class World:
             for phase, period in zip(self.phases, self.periods, strict=True)
         ]
         self.downs: set[int] = set()
-        self._mine = 0.0
+        self._mine = begin
         # When the last own attempt was known to have failed.
         self._failed = 0.0
         # Up to when each member's attempts are in `last`.
@@ -116,6 +133,32 @@ class World:
         return not any(
             o.span.begin <= at < o.span.end for o in self.script.outages
         ) and not any(s.begin <= at < s.end for s in self.away(number))
+
+    def _word(self, number):
+        """Return what a member says with its last report; None: nothing."""
+        last, period = self.last[number], self.periods[number]
+        if number in self.liars:
+            return self.liars[number](self.now, last)
+        at = last - period
+        while at > max(0.0, last - LIMIT - period):
+            if self._is_dead(number, at):
+                # A new process knows nothing of it.
+                return None
+            if not self._taken(number, at):
+                until = at + FAILS
+                while not (
+                    at - period < 0
+                    or self._is_dead(number, at - period)
+                    or self._taken(number, at - period)
+                ):
+                    at -= period
+                return at, until
+            at -= period
+        return None
+
+    def _is_dead(self, number, at):
+        span = self.script.dead.get(number)
+        return span is not None and span.begin <= at < span.end
 
     def _answers(self, at):
         return not any(
@@ -171,7 +214,7 @@ class World:
 
     def _facts(self):
         now, begin = self.now, self.now - self.step - 2 * LONGEST
-        if any(
+        if self.says or any(
             o.span.begin <= now and o.span.end > begin
             for o in self.script.outages
         ):
@@ -197,7 +240,13 @@ class World:
             self._report(number)
         new, fact = tuple.__new__, facts.Fact
         rest = fact("", 0.0)[3:]
-        return [
+        found = [
             new(fact, (name, now, last, *rest))
             for name, last in zip(self.names, self.last, strict=True)
         ]
+        if self.says:
+            found = [
+                one._replace(away=self._word(number))
+                for number, one in enumerate(found)
+            ]
+        return found
