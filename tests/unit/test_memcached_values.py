@@ -71,6 +71,7 @@ class KeysTest(unittest.TestCase):
             values.record_key(group, host),
             values.index_key(group, host),
             values.forced_key(group),
+            values.changes_key(group),
             *values.index_keys(group),
             values.GROUPS_KEY,
         ):
@@ -94,6 +95,7 @@ class KeysTest(unittest.TestCase):
         taken = {
             values.GROUPS_KEY,
             values.forced_key(group),
+            values.changes_key(group),
             values.record_key(group, host),
             *values.index_keys(group),
         }
@@ -115,9 +117,8 @@ class KeysTest(unittest.TestCase):
 
     def test_groups_do_not_share_their_lists(self):
         one, other = "compute", "network"
-        self.assertNotEqual(
-            values.forced_key(one), values.forced_key(other)
-        )
+        for key in values.forced_key, values.changes_key:
+            self.assertNotEqual(key(one), key(other))
         self.assertFalse(
             set(values.index_keys(one)) & set(values.index_keys(other))
         )

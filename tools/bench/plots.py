@@ -195,13 +195,16 @@ def _bars(plot: Plot, chosen: Sequence[rows.Row]) -> Any:
                 textcoords="offset points",
                 verticalalignment="center",
             )
-        figures = [row.figure for row in here if row.figure]
+        # Of all panels: they are compared with each other.
+        figures = [row.figure for row in chosen if row.figure]
         if plot.logarithmic and figures:
             # A bar that is the shortest is to be seen, too.
             axis.set_xscale("log")
             axis.set_xlim(min(figures) / 3, max(figures) * 8)
+            axis.xaxis.set_minor_formatter("")
         else:
-            axis.set_xlim(0, max(figures, default=1) * 1.2)
+            most = max(row.figure for row in here)
+            axis.set_xlim(0, (most or 1) * 1.2)
     return made
 
 
