@@ -150,6 +150,8 @@ if [[ -z $selection ]]; then
     fi
 fi
 
+# Without its repository it can list nothing.
+[[ -e .stestr/next-stream ]] || stestr init
 export NOVA_SG_TEST_DEADLINE=$RUN_DEADLINE
 ran=0
 run_mode threads "$WORKERS" --exclude-regex '^tests\.(nova|faults)\.' "$@"
