@@ -164,8 +164,8 @@ fi
 # The faults choose a mode each, and are played side by side by one worker.
 run_mode threads 1 --exclude-regex '^tests\.(?!faults\.)' "$@"
 # Those on a real Nova see to Nova's modes by themselves. Each worker has one
-# of its own, with a database and a message queue: two are enough.
-run_mode threads 2 --exclude-regex '^tests\.(?!nova\.)' "$@"
+# of its own, with a database and a message queue: three are enough.
+run_mode threads 3 --exclude-regex '^tests\.(?!nova\.)' "$@"
 if ((!ran)); then
     fail "no test matches: $selection"
 fi
