@@ -140,7 +140,8 @@ int usleep(unsigned int microseconds);
 int pthread_create(
     unsigned long *thread, void *attributes, void *(*start)(uintptr_t),
     uintptr_t argument);
-int pthread_detach(unsigned long thread);
+int pthread_attr_init(void *attributes);
+int pthread_attr_setdetachstate(void *attributes, int state);
 """
 
 # The C client writes a dozen lines about the machine for each session

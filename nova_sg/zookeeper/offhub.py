@@ -25,11 +25,33 @@ as long as it runs. Such a thread is as foreign as the C client's own: the
 function that it runs may call C and return a value, no more.
 """
 
+import functools
 import os
 from collections.abc import Callable
 from typing import Any
 
 from nova_sg.zookeeper import callbacks, clib, dispatch
+
+# From <pthread.h>, the same in glibc and musl.
+_PTHREAD_CREATE_DETACHED = 1
+# More than any pthread_attr_t takes.
+_ATTRIBUTES_SIZE = 256
+
+
+@functools.cache
+def _detached() -> Any:
+    """Return the attributes of a thread that nobody joins.
+
+    It has to begin like that. Up to glibc 2.36 at least, pthread_detach()
+    looks at a thread once more after it may have ended and been freed, which
+    ends the process now and then where threads are short.
+    """
+    library = clib.load()
+    attributes = library.ffi.new("char[]", _ATTRIBUTES_SIZE)
+    library.libc.pthread_attr_init(attributes)
+    library.libc.pthread_attr_setdetachstate(
+        attributes, _PTHREAD_CREATE_DETACHED)
+    return attributes
 
 
 class Job:
@@ -65,9 +87,8 @@ def run(func: Callable[[], Any], then: Callable[[Any], object]) -> Job:
     dispatch.contexts[ident] = job
     thread = library.ffi.new("unsigned long *")
     error = library.libc.pthread_create(
-        thread, library.ffi.NULL, callbacks.load().job, ident)
+        thread, _detached(), callbacks.load().job, ident)
     if error:
         del dispatch.contexts[ident]
         raise OSError(error, os.strerror(error))
-    library.libc.pthread_detach(thread[0])
     return job
