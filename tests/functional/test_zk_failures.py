@@ -45,6 +45,16 @@ class FailureTestCase(zk.ZkTestCase):
     def assert_only_joined(self, events):
         self.assertEqual({"joined"}, {event.type for event in events}, events)
 
+    def wait_until_ended(self, session_id):
+        """Wait until no server has a session any more."""
+        wait_for(
+            lambda: not any(
+                f"0x{session_id:x}" in server.four_letters("dump")
+                for server in self.ensemble.servers
+            ),
+            message="the session has ended",
+        )
+
 
 class MemberFailureTest(FailureTestCase):
     KILLS = 20 if zk.LONG else 3
@@ -215,6 +225,7 @@ class WatchdogTest(FailureTestCase):
         self.addCleanup(service.tg.moving.set)
         wait_for(lambda: not self.znodes(), message="it is withdrawn")
         session = self.api._driver.shared().driver._link.session
+        session_id = session.session_id
         way.cut()
         wait_for(
             lambda: self.logs.matching("session expired")
@@ -222,7 +233,7 @@ class WatchdogTest(FailureTestCase):
             message="the cut is noticed",
         )
         # On the server's side, too.
-        time.sleep(self.RECV_TIMEOUT / 1000 + 1)
+        self.wait_until_ended(session_id)
         way.restore()
         wait_for(session.is_connected, message="there is a new session")
         wait_for(
@@ -311,11 +322,11 @@ class EnsembleFailureTest(FailureTestCase):
         wait_for(lambda: cut_off.is_up("leaves"), message="it sees them")
         events = []
         cut_off.watch(events.append)
+        session_id = cut_off._driver._link.session.session_id
         way.cut()
         self.api.leave("leaves", "compute")
         self.join("comes")
-        # Until its session has ended for certain.
-        time.sleep(self.RECV_TIMEOUT / 1000 * 1.5)
+        self.wait_until_ended(session_id)
         self.assertTrue(cut_off.is_up("stays"))
         self.assertTrue(cut_off.is_up("leaves"))
         way.restore()
