@@ -22,6 +22,8 @@ eventlet
     of the tests is imported.
 
 NOVA_SG_TEST_DEADLINE, in seconds, is how long a test process may take.
+
+NOVA_SG_LONG, where set, adds the long form: see long_form below.
 """
 
 import faulthandler
@@ -29,6 +31,27 @@ import os
 import sys
 
 MODE = os.environ.get("NOVA_SG_TEST_MODE", "threads")
+
+#: Whether the long form runs: tools/run-tests.sh --long.
+LONG = bool(os.environ.get("NOVA_SG_LONG"))
+
+
+def long_form(test):
+    """Decorate a test, or a class of tests, that only the long form has.
+
+    For what takes long and seldom changes. In the short form it is not there
+    at all, so that nothing is counted as skipped.
+    """
+    return test if LONG else None
+
+
+def single_mode(test):
+    """Decorate a test, or a class, that the mode makes no difference to.
+
+    It runs on native threads only. A test of a driver always runs in both
+    modes, and so does whatever waits, locks or talks to a server by itself.
+    """
+    return test if MODE == "threads" else None
 
 
 class _EventletForbidden:
