@@ -22,6 +22,8 @@ eventlet
     of the tests is imported.
 
 NOVA_SG_TEST_DEADLINE, in seconds, is how long a test process may take.
+NOVA_SG_TEST_TRACES is a folder for the traces of test processes that crash
+or hang; without it they go to standard error.
 
 NOVA_SG_LONG, where set, adds the long form: see long_form below.
 """
@@ -77,11 +79,18 @@ def _refuse_eventlet():
         os._exit(1)
 
 
-# A process that hangs ends, and says where it hung. No test framework could:
-# the thread that would be asked may be the one that hangs.
+# A process that crashes or hangs says where. No test framework could: the
+# thread that would be asked may be the one that hangs.
+_traces = os.environ.get("NOVA_SG_TEST_TRACES")
+_trace = (
+    open(os.path.join(_traces, str(os.getpid())), "w")
+    if _traces
+    else sys.stderr
+)
+faulthandler.enable(_trace)
 _deadline = float(os.environ.get("NOVA_SG_TEST_DEADLINE", "0"))
 if _deadline:
-    faulthandler.dump_traceback_later(_deadline, exit=True)
+    faulthandler.dump_traceback_later(_deadline, exit=True, file=_trace)
 
 if MODE == "threads":
     import atexit

@@ -13,18 +13,22 @@
 
 # Style checks and every test, in native threads and in eventlet.
 #
-# Usage: tools/run-tests.sh [SELECTION...]
+# Usage: tools/run-tests.sh [--long] [SELECTION...]
+#
+# --long adds the long form: every driver in every mode on a real Nova, each
+# fault at default settings, whole migrations, soak and scale. It takes about
+# an hour and a half; a selection takes less.
 #
 # A selection is a regular expression; tests whose names match any of them
 # run, and the style checks do not. Environment: PYTHON, the Python to use;
-# NOVA_SG_LONG=1, to run the tests on a real Nova for every driver in every
-# mode, which takes half an hour (tools/run-tests.sh tests.nova: only them),
-# and the faults at default settings, which takes a quarter of an hour
-# (tools/run-tests.sh tests.faults); RUN_DEADLINE, in seconds, for a machine
-# with much else to do.
+# RUN_DEADLINE, the seconds after which a run that hangs is ended.
 #
 # The last line says "N passed, N failed": tests over all runs, each style
-# check counted as one. Exit status 0 only if nothing failed.
+# check counted as one. Before it stands what failed: the test, the end of its
+# traceback, the last lines of its servers, and the trace of a test process
+# that crashed. Exit status 0 only if nothing failed.
+#
+# Ctrl-C or SIGTERM ends it, with all that it started.
 set -euo pipefail
 
 # shellcheck source=tools/lib.sh
@@ -32,7 +36,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 ENVIRONMENT=$ROOT/.venv-test
 # Seconds until a run that hangs is ended, with a traceback of every thread:
-# twice what the longest of them takes on two cores.
+# several times what the longest of them takes on two cores.
 RUN_DEADLINE=${RUN_DEADLINE:-1200}
 # Test processes side by side. Most of the time each of them waits: for a
 # session to end, a member to fall silent, a server to start.
@@ -82,6 +86,50 @@ stestr() {
     env -u PYTHON "$ENVIRONMENT/bin/stestr" "$@"
 }
 
+# What runs the tests has a process group of its own, so that all of it can
+# be ended. A test process that dies so runs no cleanup: the watchdog in
+# tests/fixtures ends its servers.
+tests=
+run_tests() {
+    set -m
+    stestr run "$@" </dev/null &
+    set +m
+    tests=$!
+    local status=0
+    wait "$tests" || status=$?
+    tests=
+    return "$status"
+}
+
+end_tests() {
+    trap '' INT TERM
+    if [[ -n $tests ]]; then
+        kill -TERM -- "-$tests" 2>/dev/null || true
+        wait "$tests" || true
+    fi
+    say 'Interrupted'
+    exit "$1"
+}
+trap 'end_tests 130' INT
+trap 'end_tests 143' TERM
+
+# The traces of test processes that crashed or hung.
+NOVA_SG_TEST_TRACES=$(mktemp -d -t nova-sg-traces-XXXXXX)
+export NOVA_SG_TEST_TRACES
+trap 'rm -rf "$NOVA_SG_TEST_TRACES"' EXIT
+
+# tell_traces MODE: name what the processes of a run left behind.
+tell_traces() {
+    local trace
+    for trace in "$NOVA_SG_TEST_TRACES"/*; do
+        if [[ -s $trace ]]; then
+            fail "mode $1: a test process crashed or hung:"
+            failures+=("$(head -n 60 "$trace" | sed 's/^/    /')")
+        fi
+        rm -f "$trace"
+    done
+}
+
 # run_mode MODE WORKERS STESTR_ARGUMENT...
 run_mode() {
     local mode=$1 workers=$2 status=0 listed before after said p f s
@@ -96,10 +144,11 @@ run_mode() {
     say "Tests, mode $mode"
     ran=1
     before=$(cat .stestr/next-stream 2>/dev/null || true)
-    stestr run --concurrency "$workers" "$@" || status=$?
+    run_tests --concurrency "$workers" "$@" || status=$?
     after=$(cat .stestr/next-stream 2>/dev/null || true)
     if [[ $before == "$after" ]]; then
         fail "mode $mode: the tests cannot be loaded, see above"
+        tell_traces "$mode"
         return
     fi
     said=$(stestr last --subunit |
@@ -113,6 +162,7 @@ run_mode() {
     passed=$((passed + p))
     failed=$((failed + f))
     skipped=$((skipped + s))
+    tell_traces "$mode"
 }
 
 finish() {
@@ -124,6 +174,12 @@ finish() {
     ((failed == 0 && passed > 0)) || exit 1
 }
 
+unset NOVA_SG_LONG
+if [[ ${1:-} == --long ]]; then
+    export NOVA_SG_LONG=1
+    RUN_DEADLINE=$((RUN_DEADLINE * 5))
+    shift
+fi
 case ${1:-} in
 -*)
     sed -n '/^# Style checks/,/^set/{/^set/d;s/^# \{0,1\}//;p}' \
@@ -150,22 +206,23 @@ if [[ -z $selection ]]; then
     fi
 fi
 
-# Without its repository it can list nothing.
-[[ -e .stestr/next-stream ]] || stestr init
+# Without its repository it can list nothing. What each class takes decides
+# which worker gets it: chance would have some wait for one of them.
+if [[ ! -e .stestr/next-stream ]]; then
+    stestr init
+    "$ENVIRONMENT/bin/python" tools/durations.py stream <tests/durations.txt |
+        stestr load >/dev/null
+fi
 export NOVA_SG_TEST_DEADLINE=$RUN_DEADLINE
 ran=0
 run_mode threads "$WORKERS" --exclude-regex '^tests\.(nova|faults)\.' "$@"
 # Pure logic and the programs do not depend on the mode and ran already.
 run_mode eventlet "$WORKERS" \
-    --exclude-regex '^tests\.(nova|faults|unit|processes)\.' "$@"
-if [[ -n ${NOVA_SG_LONG:-} ]]; then
-    NOVA_SG_TEST_DEADLINE=$((RUN_DEADLINE * 5))
-fi
-# The faults choose a mode each, and are played side by side by one worker.
-run_mode threads 1 --exclude-regex '^tests\.(?!faults\.)' "$@"
-# Those on a real Nova see to Nova's modes by themselves. Each worker has one
-# of its own, with a database and a message queue: three are enough.
-run_mode threads 3 --exclude-regex '^tests\.(?!nova\.)' "$@"
+    --exclude-regex '^tests\.(nova|faults|unit|cli|processes)\.' "$@"
+# The tests on a real Nova see to Nova's modes by themselves, and each fault
+# chooses one. One worker plays all faults, side by side; each of the others
+# has a Nova with a database and a message queue of its own.
+run_mode threads 3 --exclude-regex '^tests\.(?!(faults|nova)\.)' "$@"
 if ((!ran)); then
     fail "no test matches: $selection"
 fi
