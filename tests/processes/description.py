@@ -41,6 +41,12 @@ class Description:
         """Return the paths that can be asked."""
         return [path for path in self._spec["paths"] if path != ENDLESS]
 
+    def existing(self, template):
+        """Return (Path, query) of what there is at a path."""
+        names = re.findall(r"\{(\w+)\}", template)
+        filled = template.format(**{name: NAMES[name] for name in names})
+        return Path(template, filled), ""
+
     def requests(self):
         """Return a strategy for (Path, query), right ones and wrong ones."""
         return st.sampled_from(self.paths()).flatmap(self._request)

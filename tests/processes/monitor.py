@@ -15,40 +15,21 @@
 import contextlib
 import http.client
 import json
-import signal
 import socket
 import ssl
 import time
+import unittest
 
 from tests.fixtures import process as servers
 from tests.fixtures.process import wait_for
 from tests.processes import base
 
 
-class TestCase(base.TestCase):
-    """A test with a monitor of its own."""
+class Client:
+    """Asks a monitor: for a test case that has one.
 
-    SERVICE_DOWN_TIME = 3600
-
-    def monitor(self, more="", options=""):
-        """Start a monitor and wait until it knows who is up.
-
-        :param more: lines for [DEFAULT]
-        :param options: lines for [monitor]
-        """
-        self.set_up(more, options)
-        self.started = self.start(
-            "nova-sg-monitor", "--log-file", self.path("monitor.log")
-        )
-        self.addCleanup(self.check_log)
-        return self.started
-
-    def set_up(self, more="", options=""):
-        self.port = servers.free_port()
-        self.configure(
-            f"{more}\n[monitor]\nport = {self.port}\n{options}",
-            service_down_time=self.SERVICE_DOWN_TIME,
-        )
+    The test case has its port, its process, called started, and log().
+    """
 
     def wait_until_ready(self, **kwargs):
         wait_for(
@@ -56,15 +37,6 @@ class TestCase(base.TestCase):
             base.PATIENCE,
             lambda: f"the monitor is ready\n{self.log()}",
         )
-
-    def log(self):
-        with contextlib.suppress(FileNotFoundError):
-            with open(self.path("monitor.log")) as file:
-                return file.read()
-        return ""
-
-    def check_log(self):
-        self.check_words(self.log())
 
     def connect(self, tls=None):
         if tls is None:
@@ -118,6 +90,74 @@ class TestCase(base.TestCase):
     def watch(self, **kwargs):
         """Return a stream of events, connected."""
         return Stream(self, **kwargs)
+
+
+class TestCase(Client, base.TestCase):
+    """A test with a monitor of its own."""
+
+    SERVICE_DOWN_TIME = 3600
+
+    def monitor(self, more="", options=""):
+        """Start a monitor and wait until it knows who is up.
+
+        :param more: lines for [DEFAULT]
+        :param options: lines for [monitor]
+        """
+        self.set_up(more, options)
+        self.started = self.start(
+            "nova-sg-monitor", "--log-file", self.path("monitor.log")
+        )
+        self.addCleanup(self.check_log)
+        return self.started
+
+    def set_up(self, more="", options=""):
+        self.port = servers.free_port()
+        self.configure(
+            f"{more}\n[monitor]\nport = {self.port}\n{options}",
+            service_down_time=self.SERVICE_DOWN_TIME,
+        )
+
+    def log(self):
+        with contextlib.suppress(FileNotFoundError):
+            with open(self.path("monitor.log")) as file:
+                return file.read()
+        return ""
+
+    def check_log(self):
+        self.check_words(self.log())
+
+
+class SharedTestCase(Client, unittest.TestCase):
+    """Tests that share a monitor, as they do no more than ask.
+
+    A subclass puts what the monitor is to show into the database.
+    """
+
+    @classmethod
+    def set_up_members(cls, keeper):
+        """Put members into the embedded database, by keeper.insert()."""
+        raise NotImplementedError
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        # Where one test has a folder and a monitor, all have these.
+        cls.keeper = TestCase()
+        cls.addClassCleanup(cls.keeper.doCleanups)
+        cls.keeper.setUp()
+        cls.keeper.configure()
+        cls.keeper.do("db", "sync")
+        cls.set_up_members(cls.keeper)
+        cls.keeper.monitor()
+        # What a cleanup of the keeper raises is not told.
+        cls.addClassCleanup(cls.keeper.check_log)
+        cls.keeper.wait_until_ready()
+
+    def setUp(self):
+        super().setUp()
+        self.port = self.keeper.port
+        self.started = self.keeper.started
+        self.log = self.keeper.log
 
 
 class Stream:
@@ -182,6 +222,3 @@ def deaf_client(port, request):
 def trusting(certificate):
     """Return a TLS context that believes one certificate alone."""
     return ssl.create_default_context(cafile=certificate)
-
-
-STOP = (signal.SIGTERM, signal.SIGINT)

@@ -22,6 +22,10 @@ import subprocess
 import hypothesis
 from prometheus_client import parser
 
+import tests
+from nova_sg import exception
+from nova_sg.conf import CONF
+from nova_sg.monitor import service
 from tests.fixtures import memcached
 from tests.fixtures.process import free_port, wait_for
 from tests.processes import base, description, monitor
@@ -98,13 +102,15 @@ class ApiTest(monitor.TestCase):
 
     def test_a_member_that_dies(self):
         self.SERVICE_DOWN_TIME = 6
-        self.monitor()
+        shown_by_agent = free_port()
+        self.monitor(options=f"agent_port = {shown_by_agent}")
         agent = self.agent("one")
         wait_for(
             lambda: self.status("/v1/groups/compute/members/one") == 200
             and self.kinds() == {"one": "up"},
             base.PATIENCE,
         )
+        self.assert_shows_itself(shown_by_agent)
         stream = self.watch()
         agent.kill()
         event = stream.wait("transition", lambda data: data["type"] == "down")
@@ -112,154 +118,20 @@ class ApiTest(monitor.TestCase):
         stream.wait("members", lambda data: data["changed"] == {"one": "down"})
         self.assertEqual({"one": "down"}, self.kinds())
 
-    def test_pages(self):
-        hosts = [f"node{number:03}" for number in range(25)]
-        self.insert_many(hosts)
-        self.insert("dead", ago=7200)
-        self.monitor()
-        self.wait_until_ready()
-        wait_for(lambda: self.status("/v1/groups/compute") == 200)
-        path, found, pages = "/v1/groups/compute/members?limit=10", [], 0
-        while path:
-            page = self.get(path)
-            found += [member["host"] for member in page["members"]]
-            path = page["next"]
-            pages += 1
-        self.assertEqual(["dead", *hosts], found)
-        self.assertEqual(3, pages)
-        page = self.get("/v1/groups/compute/members?kind=down")
-        self.assertEqual(["dead"], [one["host"] for one in page["members"]])
-        answer = self.request(
-            "/v1/groups/compute/members", Accept_Encoding="gzip"
-        )
-        self.assertEqual("gzip", answer.headers["Content-Encoding"])
-        members = json.loads(gzip.decompress(answer.body))["members"]
-        self.assertEqual(26, len(members))
-
-    def test_what_cannot_be_answered(self):
-        self.insert("one", ago=1)
-        self.monitor()
-        self.wait_until_ready()
-        wait_for(lambda: self.status("/v1/groups/compute") == 200)
-        for status, path in (
-            (404, "/nowhere"),
-            (404, "/v1/groups/none"),
-            (404, "/v1/groups/none/members"),
-            (404, "/v1/groups/compute/members/two"),
-            (400, "/v1/groups/compute/members?limit=0"),
-            (400, "/v1/groups/compute/members?kind=odd"),
-            (400, "/v1/groups/%ff"),
-        ):
-            with self.subTest(path):
-                answer = self.request(path)
-                self.assertEqual(status, answer.status)
-                error = json.loads(answer.body)["error"]
-                self.assertEqual(status, error["code"])
-        for method in "POST", "DELETE", "OPTIONS":
-            answer = self.request("/v1/groups", method)
-            self.assertEqual(405, answer.status)
-            self.assertEqual("GET, HEAD", answer.headers["Allow"])
-        for path in "/v1/groups", "/v1/events", "/":
-            answer = self.request(path, "HEAD")
-            self.assertEqual((200, b""), (answer.status, answer.body))
-        answer = self.request("/page.js")
-        again = self.request("/page.js", If_None_Match=answer.headers["ETag"])
-        self.assertEqual((304, b""), (again.status, again.body))
-
-    def test_it_answers_as_its_description_says(self):
-        self.insert("one", ago=1)
-        self.insert("two", ago=7200, disabled=1, disabled_reason="why not")
-        self.monitor()
-        self.wait_until_ready()
-        wait_for(lambda: self.status("/v1/groups/compute") == 200)
-        described = description.Description(self.get("/openapi.json"))
-        seen = set()
-
-        @hypothesis.settings(max_examples=150, deadline=None, database=None)
-        @hypothesis.given(described.requests())
-        def check(request):
-            path, query = request
-            answer = self.request(path.filled + query)
-            seen.add((path.template, answer.status))
-            described.check(path.template, answer)
-
-        check()
-        for path in described.paths():
-            self.assertIn((path, 200), seen)
-        self.assertIn(("/v1/groups/{group}/members", 400), seen)
-        self.assertIn(("/v1/groups/{group}/members/{host}", 404), seen)
-        # Events are described by the schemas that they name.
-        stream = self.watch()
-        described.check_schema("State", stream.wait("state"))
-        described.check_schema("Backends", stream.wait("backends"))
-        self.do("force-down", "one")
-        described.check_schema("Transition", stream.wait("transition"))
-        described.check_schema("Changes", stream.wait("members"))
-
-    def test_schemathesis_finds_nothing(self):
-        # It brings much that no other test needs.
-        import schemathesis
-
-        self.insert("one", ago=1)
-        self.monitor()
-        self.wait_until_ready()
-        wait_for(lambda: self.status("/v1/groups/compute") == 200)
-        schema = schemathesis.openapi.from_dict(self.get("/openapi.json"))
-        asked = set()
-        for found in schema.get_all_operations():
-            operation = found.ok()
-            if operation.path == description.ENDLESS:
-                continue
-
-            @hypothesis.settings(
-                max_examples=30, deadline=None, database=None
-            )
-            @hypothesis.given(case=operation.as_strategy())
-            def check(case):
-                case.call_and_validate(
-                    base_url=f"http://127.0.0.1:{self.port}"
-                )
-
-            with self.subTest(operation.label):
-                check()
-            asked.add(operation.path)
-        self.assertEqual(
-            set(description.Description(schema.raw_schema).paths()), asked
-        )
-
-    def test_metrics(self):
-        self.insert("one", ago=1)
-        self.insert("dead", ago=7200)
-        self.monitor()
-        self.wait_until_ready()
-        wait_for(lambda: self.status("/v1/groups/compute") == 200)
-        text = self.request("/metrics").body.decode()
-        found = {
-            (sample.name, sample.labels.get("cause")): sample.value
-            for family in parser.text_string_to_metric_families(text)
-            for sample in family.samples
-        }
-        self.assertEqual(1, found["nova_sg_members", "reported"])
-        self.assertEqual(1, found["nova_sg_members", "silent"])
-        self.assertGreaterEqual(found["nova_sg_look_seconds_count", None], 1)
-        answer = self.request(
-            "/metrics", Accept="application/openmetrics-text; version=1.0.0"
-        )
-        self.assertTrue(answer.body.endswith(b"# EOF\n"))
-
-    def test_metrics_of_an_agent(self):
-        self.port = free_port()
-        self.configure(f"[monitor]\nagent_port = {self.port}")
-        agent = self.agent("one")
-        self.started = agent.process
+    def assert_shows_itself(self, port):
+        """An agent shows its own metrics, and no groups."""
+        monitors, self.port = self.port, port
         wait_for(
-            lambda: self.status("/healthz") == 200
-            and self.metric("nova_sg_reports_total{")
-            and self.metric("nova_sg_looks_total{"),
+            lambda: (
+                self.status("/healthz") == 200
+                and self.metric("nova_sg_reports_total{")
+                and self.metric("nova_sg_looks_total{")
+            ),
             base.PATIENCE,
+            "the agent shows its reports and its looks",
         )
         self.assertEqual(404, self.status("/v1/groups"))
-        agent.stop()
+        self.port = monitors
 
     def test_a_client_that_does_not_read(self):
         hosts = [f"node{number:03}-{'x' * 60}" for number in range(200)]
@@ -303,15 +175,179 @@ class ApiTest(monitor.TestCase):
             base.PATIENCE,
         )
 
+
+class AskingTest(monitor.SharedTestCase):
+    """What the API says of members that nothing happens to."""
+
+    MARKUP = "<script>alert(1)</script>"
+    NODES = [f"node{number:03}" for number in range(25)]
+
+    @classmethod
+    def set_up_members(cls, keeper):
+        for host, fields in (
+            ("one", {}),
+            ("two", {"disabled": 1, "disabled_reason": "why not"}),
+            (cls.MARKUP, {"topic": "markup"}),
+            ("told-of", {"topic": "told"}),
+            *((host, {"topic": "paged"}) for host in cls.NODES),
+        ):
+            keeper.insert(host, ago=7200 if host == "two" else 1, **fields)
+        keeper.insert("dead", ago=7200, topic="paged")
+
+    def setUp(self):
+        super().setUp()
+        for group in "compute", "markup", "told", "paged":
+            wait_for(
+                lambda path=f"/v1/groups/{group}": self.status(path) == 200,
+                base.PATIENCE,
+                f"{group} is shown",
+            )
+
+    def test_pages(self):
+        path, found, pages = "/v1/groups/paged/members?limit=10", [], 0
+        while path:
+            page = self.get(path)
+            found += [member["host"] for member in page["members"]]
+            path = page["next"]
+            pages += 1
+        self.assertEqual(["dead", *self.NODES], found)
+        self.assertEqual(3, pages)
+        page = self.get("/v1/groups/paged/members?kind=down")
+        self.assertEqual(["dead"], [one["host"] for one in page["members"]])
+        answer = self.request(
+            "/v1/groups/paged/members", Accept_Encoding="gzip"
+        )
+        self.assertEqual("gzip", answer.headers["Content-Encoding"])
+        members = json.loads(gzip.decompress(answer.body))["members"]
+        self.assertEqual(26, len(members))
+
+    def test_what_cannot_be_answered(self):
+        for status, path in (
+            (404, "/nowhere"),
+            (404, "/v1/groups/none"),
+            (404, "/v1/groups/none/members"),
+            (404, "/v1/groups/compute/members/three"),
+            (400, "/v1/groups/compute/members?limit=0"),
+            (400, "/v1/groups/compute/members?kind=odd"),
+            (400, "/v1/groups/%ff"),
+        ):
+            with self.subTest(path):
+                answer = self.request(path)
+                self.assertEqual(status, answer.status)
+                error = json.loads(answer.body)["error"]
+                self.assertEqual(status, error["code"])
+        for method in "POST", "DELETE", "OPTIONS":
+            answer = self.request("/v1/groups", method)
+            self.assertEqual(405, answer.status)
+            self.assertEqual("GET, HEAD", answer.headers["Allow"])
+        for path in "/v1/groups", "/v1/events", "/":
+            answer = self.request(path, "HEAD")
+            self.assertEqual((200, b""), (answer.status, answer.body))
+        answer = self.request("/page.js")
+        again = self.request("/page.js", If_None_Match=answer.headers["ETag"])
+        self.assertEqual((304, b""), (again.status, again.body))
+
+    def test_it_answers_as_its_description_says(self):
+        described = description.Description(self.get("/openapi.json"))
+        # What there is, and what there is not, of every kind.
+        expected = {(path, 200) for path in described.paths()} | {
+            ("/v1/groups/{group}/members", 400),
+            ("/v1/groups/{group}/members/{host}", 404),
+        }
+        asked = [described.existing(path) for path in described.paths()]
+        asked += [
+            (asked[0][0]._replace(template=template, filled=filled), "")
+            for template, filled in (
+                (
+                    "/v1/groups/{group}/members",
+                    "/v1/groups/compute/members?limit=0",
+                ),
+                (
+                    "/v1/groups/{group}/members/{host}",
+                    "/v1/groups/compute/members/three",
+                ),
+            )
+        ]
+        seen = set()
+
+        def ask(path, query):
+            answer = self.request(path.filled + query)
+            seen.add((path.template, answer.status))
+            described.check(path.template, answer)
+
+        for request in asked:
+            ask(*request)
+        self.assertEqual(set(), expected - seen)
+
+        @hypothesis.settings(
+            max_examples=150 if tests.LONG else 40,
+            deadline=None,
+            database=None,
+        )
+        @hypothesis.given(described.requests())
+        def check(request):
+            ask(*request)
+
+        check()
+        # Events are described by the schemas that they name.
+        stream = self.watch()
+        described.check_schema("State", stream.wait("state"))
+        described.check_schema("Backends", stream.wait("backends"))
+        self.keeper.execute(
+            "UPDATE services SET forced_down = 1 WHERE topic = 'told'"
+        )
+        described.check_schema("Transition", stream.wait("transition"))
+        described.check_schema("Changes", stream.wait("members"))
+
+    def test_schemathesis_finds_nothing(self):
+        # It brings much that no other test needs.
+        import schemathesis
+
+        schema = schemathesis.openapi.from_dict(self.get("/openapi.json"))
+        asked = set()
+        for found in schema.get_all_operations():
+            operation = found.ok()
+            if operation.path == description.ENDLESS:
+                continue
+
+            @hypothesis.settings(
+                max_examples=30 if tests.LONG else 8,
+                deadline=None,
+                database=None,
+            )
+            @hypothesis.given(case=operation.as_strategy())
+            def check(case):
+                case.call_and_validate(
+                    base_url=f"http://127.0.0.1:{self.port}"
+                )
+
+            with self.subTest(operation.label):
+                check()
+            asked.add(operation.path)
+        self.assertEqual(
+            set(description.Description(schema.raw_schema).paths()), asked
+        )
+
+    def test_metrics(self):
+        text = self.request("/metrics").body.decode()
+        found = {
+            (sample.name, sample.labels.get("cause")): sample.value
+            for family in parser.text_string_to_metric_families(text)
+            for sample in family.samples
+            if sample.labels.get("group") in (None, "compute")
+        }
+        self.assertEqual(1, found["nova_sg_members", "reported"])
+        self.assertEqual(1, found["nova_sg_members", "silent"])
+        self.assertGreaterEqual(found["nova_sg_look_seconds_count", None], 1)
+        answer = self.request(
+            "/metrics", Accept="application/openmetrics-text; version=1.0.0"
+        )
+        self.assertTrue(answer.body.endswith(b"# EOF\n"))
+
     def test_names_that_are_markup(self):
-        name = "<script>alert(1)</script>"
-        self.insert(name, ago=1)
-        self.monitor()
-        self.wait_until_ready()
-        wait_for(lambda: self.status("/v1/groups/compute") == 200)
-        answer = self.request("/v1/groups/compute/members")
+        answer = self.request("/v1/groups/markup/members")
         self.assertNotIn(b"<", answer.body)
-        self.assertEqual({name: "up"}, self.kinds())
+        self.assertEqual({self.MARKUP: "up"}, self.kinds("markup"))
         self.assertEqual("nosniff", answer.headers["X-Content-Type-Options"])
         policy = answer.headers["Content-Security-Policy"]
         self.assertIn("default-src 'none'", policy)
@@ -365,6 +401,8 @@ class AccessTest(monitor.TestCase):
             base.PATIENCE,
         )
         self.assertEqual(401, self.status("/metrics", **right))
+        self.watch(Authorization="Bearer another").wait("state")
+        self.assert_ends_in_order(signal.SIGINT)
 
     def set_token(self, token):
         with open(self.config) as file:
@@ -419,10 +457,7 @@ class AccessTest(monitor.TestCase):
     def test_options_that_are_wrong(self):
         crt, key = self.certificate()
         _, other = self.certificate("other")
-        taken = self.enterContext(socket.create_server(("127.0.0.1", 0)))
-        port = taken.getsockname()[1]
         for options, words in (
-            (f"port = {port}", "[monitor] listen, port"),
             ("port = 70000", "port"),
             ("listen = 192.0.2.1", "[monitor] listen, port"),
             ("token = two words", "[monitor] token"),
@@ -432,32 +467,39 @@ class AccessTest(monitor.TestCase):
         ):
             with self.subTest(options):
                 self.configure(f"[monitor]\n{options}")
-                result = self.run_program("nova-sg-monitor")
+                with self.assertRaises(exception.ConfigError) as refused:
+                    # What the program does first, and prints it.
+                    self.observe()
+                    service.open_server(CONF.monitor.port, "port", [])
+                self.assertIn(words, str(refused.exception))
+                self.assertNotIn("\n", str(refused.exception))
+
+    def test_a_port_that_is_taken(self):
+        taken = self.enterContext(socket.create_server(("127.0.0.1", 0)))
+        port = taken.getsockname()[1]
+        for program, option in (
+            ("nova-sg-monitor", "port"),
+            ("nova-sg-agent", "agent_port"),
+        ):
+            with self.subTest(program):
+                self.configure(f"[monitor]\n{option} = {port}")
+                result = self.run_program(program)
                 self.assertEqual((2, ""), (result.status, result.out))
-                self.assertIn(words, result.err)
+                self.assertIn(f"[monitor] listen, {option}", result.err)
                 self.assertEqual(1, result.err.count("\n"), result.err)
-        self.configure(f"[monitor]\nagent_port = {port}")
-        result = self.run_program("nova-sg-agent")
-        self.assertEqual(2, result.status)
-        self.assertIn("[monitor] listen, agent_port", result.err)
 
     def test_who_may_reach_it_is_warned_of(self):
         self.monitor(options="listen = 0.0.0.0")
         self.wait_until_ready()
         self.assertIn("[monitor] token is not set", self.log())
+        self.watch().wait("state")
+        self.assert_ends_in_order(signal.SIGTERM)
 
-    def test_its_end(self):
-        for signo in monitor.STOP:
-            with self.subTest(signo):
-                self.monitor()
-                self.wait_until_ready()
-                stream = self.watch()
-                stream.wait("state")
-                with monitor.deaf_client(self.port, b"GET / HT"):
-                    result = self.finish(self.started, signo)
-                self.assertEqual(
-                    (0, "", ""), (result.status, result.out, result.err)
-                )
+    def assert_ends_in_order(self, signo):
+        """End the monitor, whatever its clients are doing."""
+        with monitor.deaf_client(self.port, b"GET / HT"):
+            result = self.finish(self.started, signo)
+        self.assertEqual((0, "", ""), (result.status, result.out, result.err))
 
 
 class BackendTest(monitor.TestCase):

@@ -13,6 +13,7 @@
 """The status page in a browser, with agents that live and die."""
 
 import os
+import signal
 
 from tests.fixtures import browser
 from tests.fixtures import process as servers
@@ -101,7 +102,7 @@ class PageTest(monitor.TestCase):
         self.picture("phone")
         agents[0].stop()
         self.wait_for_text("#timeline", "compute1 left")
-        self.finish(self.started, monitor.STOP[0])
+        self.finish(self.started, signal.SIGTERM)
         self.wait_for_text("#stale", "No connection to the monitor")
         # That there is no monitor is what it complains of, and no more.
         for line in self.browser.complaints():
