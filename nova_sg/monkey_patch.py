@@ -56,10 +56,21 @@ def wsgi(
     """
     import eventlet.wsgi
 
+    class Protocol(eventlet.wsgi.HttpProtocol):
+        def finish(self) -> None:
+            try:
+                super().finish()
+            finally:
+                # Where the client has gone, what is left to write cannot be
+                # written, and eventlet closes no more. The descriptor would
+                # be kept until the garbage collector comes by.
+                self.rfile.close()
+
     server = eventlet.wsgi.Server(
         listener,
         listener.getsockname(),
         application,
+        protocol=Protocol,
         environ={"wsgi.url_scheme": scheme},
         # What is written goes out at once.
         minimum_chunk_size=1,

@@ -164,9 +164,9 @@ class Stream:
     """Server-sent events as they come."""
 
     def __init__(self, case, **headers):
-        link = case.connect()
-        link.request("GET", "/v1/events", headers=headers)
-        self._answer = link.getresponse()
+        self._link = case.connect()
+        self._link.request("GET", "/v1/events", headers=headers)
+        self._answer = self._link.getresponse()
         case.assertEqual(200, self._answer.status)
         case.assertEqual(
             "text/event-stream", self._answer.headers["Content-Type"]
@@ -204,6 +204,11 @@ class Stream:
             if time.monotonic() > deadline:
                 raise AssertionError(f"no {kind} among {self.seen[-20:]}")
             self.next()
+
+    def close(self):
+        """Have the connection ended."""
+        self._answer.close()
+        self._link.close()
 
     def forget(self):
         """Have wait() look at what comes from now on alone."""

@@ -141,14 +141,13 @@ class HeldTest(monitor.TestCase):
         )
 
 
-class LimitsTest(monitor.TestCase):
+class LimitsTest(monitor.SharedTestCase):
+    @classmethod
+    def set_up_members(cls, keeper):
+        keeper.insert("one", ago=1)
+
     def setUp(self):
         super().setUp()
-        self.configure()
-        self.do("db", "sync")
-        self.insert("one", ago=1)
-        self.monitor()
-        self.wait_until_ready()
         wait_for(lambda: self.status("/v1/groups/compute") == 200)
 
     def open(self):
@@ -181,27 +180,39 @@ class LimitsTest(monitor.TestCase):
         self.assertIn(b"100 clients are watching", answer.body)
         # All else is answered, and all of them are told.
         self.assertEqual({"one": "up"}, self.kinds())
-        self.do("force-down", "one")
+        self.keeper.do("force-down", "one")
         for link in links:
             text = b""
             while b"event: transition\n" not in text:
                 piece = link.recv(65536)
                 self.assertTrue(piece, "the connection was ended")
                 text += piece
+
+        def are_left(count):
+            # That one has gone is seen when it is written to.
+            for forced in 1, 0:
+                self.keeper.execute(
+                    "UPDATE services SET forced_down = ?", forced
+                )
+            return self.metric("nova_sg_monitor_clients") == count
+
         links.pop().close()
+        wait_for(lambda: are_left(feed.CLIENTS - 1), base.PATIENCE)
+        watch = self.watch()
+        watch.wait("state")
+        watch.close()
+        # The other tests have no room beside them.
+        for link in links:
+            link.close()
+        wait_for(lambda: are_left(0), base.PATIENCE)
+        wait_for(self.has_room, base.PATIENCE, "all descriptors are closed")
 
-        def has_gone():
-            # It is seen when it is written to.
-            for forced in 0, 1:
-                self.execute("UPDATE services SET forced_down = ?", forced)
-            return self.metric("nova_sg_monitor_clients") < feed.CLIENTS
-
-        wait_for(has_gone, base.PATIENCE)
-        self.watch().wait("state")
+    def has_room(self):
+        return self.metric("process_open_fds") < 30
 
     def test_connections(self):
         # The ones before may not have been given up yet.
-        wait_for(lambda: self.metric("process_open_fds") < 30, base.PATIENCE)
+        wait_for(self.has_room, base.PATIENCE)
         links = [self.open() for _ in range(server.CONNECTIONS)]
         with contextlib.suppress(ConnectionResetError):
             self.assertEqual(b"", self.open().recv(1))
