@@ -31,6 +31,7 @@ from nova_sg.conf import CONF
 from nova_sg.servicegroup import process as shared_by_process
 from tests.fixtures import watchdog
 from tests.fixtures.process import wait_for
+from tests.processes import inprocess
 
 #: Seconds for what should take one: this machine may be busy.
 PATIENCE = 120
@@ -171,7 +172,12 @@ class TestCase(unittest.TestCase):
             process.kill()
             out, err = process.communicate()
             self.fail(f"{process.args} does not end\n{out}\n{err}")
-        result = Result(process.returncode, out or "", err or "")
+        return self.check_result(
+            Result(process.returncode, out or "", err or "")
+        )
+
+    def check_result(self, result):
+        """See to it that the output is fit for operators; return result."""
         self.check_words(result.out)
         self.check_words(result.err)
         return result
@@ -186,13 +192,31 @@ class TestCase(unittest.TestCase):
         """Run a program to its end."""
         return self.finish(self.start(program, *arguments, **kwargs))
 
+    def run_here(self, program, *arguments, config=True):
+        """Run a program in this process; see tests.processes.inprocess."""
+        if config:
+            arguments = ("--config-file", self.config, *arguments)
+        return self.check_result(
+            Result(
+                *inprocess.run(
+                    os.path.join(SCRIPTS, program),
+                    arguments,
+                    self.environment,
+                    self.folder,
+                )
+            )
+        )
+
     def nova_sg(self, *arguments, **kwargs):
         """Run nova-sg to its end."""
         return self.run_program("nova-sg", *arguments, **kwargs)
 
     def do(self, *arguments):
-        """Run nova-sg, which has to succeed, and return what it prints."""
-        result = self.nova_sg(*arguments)
+        """Run nova-sg, which has to succeed, and return what it prints.
+
+        It runs in this process: what a test does first needs no other.
+        """
+        result = self.run_here("nova-sg", *arguments)
         self.assertEqual((0, ""), (result.status, result.err))
         return result.out
 
@@ -211,11 +235,8 @@ class TestCase(unittest.TestCase):
 
     def wait_for_state(self, host, state, *arguments):
         """Wait, by nova-sg, until a member is up or down."""
-        result = self.nova_sg(
-            *("wait", host, "--for", state, "--timeout", str(PATIENCE)),
-            *arguments,
-        )
-        self.assertEqual((0, ""), (result.status, result.out), result.err)
+        waiting = ("wait", host, "--for", state, "--timeout", str(PATIENCE))
+        self.assertEqual("", self.do(*waiting, *arguments))
 
     def observe(self):
         """Return the API, in this process, configured as the programs are."""
@@ -260,6 +281,22 @@ class TestCase(unittest.TestCase):
             f"VALUES ({', '.join('?' * len(fields))})",
             *fields.values(),
         )
+
+
+class ByProcess:
+    """For a TestCase: the programs are processes, whatever they run for."""
+
+    def run_program(self, program, *arguments, **kwargs):
+        return TestCase.run_program(self, program, *arguments, **kwargs)
+
+    run_here = run_program
+
+    def run_agent_until(self, words, host="node"):
+        """Run an agent until its log holds words; return the log."""
+        agent = self.agent(host, "--debug")
+        agent.wait_for_log(words)
+        agent.stop()
+        return agent.log
 
 
 class Agent:

@@ -14,10 +14,12 @@
 
 import os
 
+from tests import single_mode
+from tests.cli import base
 from tests.fixtures import mariadb, memcached, process
-from tests.processes import base
 
 
+@single_mode
 class DoctorTest(base.TestCase):
     def check(self, *findings):
         """Run it: all is well but for what is told here.
@@ -162,12 +164,3 @@ class DoctorTest(base.TestCase):
     def test_missing_file(self):
         os.unlink(self.config)
         self.check([f"{self.config}: no such file"])
-
-    def test_folder_that_cannot_be_written_to(self):
-        os.mkdir(self.state, 0o500)
-        result = self.nova_sg("doctor", prefix=base.AS_NORMAL_USER)
-        self.assertEqual(1, result.status)
-        self.assertIn("BAD database sqlite:///", result.out)
-        self.assertIn("[DEFAULT] state_path: cannot keep", result.out)
-        self.assertIn("Make the folder writable", result.out)
-        self.assertEqual([], os.listdir(self.state))

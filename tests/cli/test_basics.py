@@ -1,0 +1,67 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Help, the version, and arguments that are wrong."""
+
+from tests import single_mode
+from tests.cli import base
+
+COMMANDS = (
+    "db sync",
+    "doctor",
+    "force-down",
+    "forget",
+    "is-up",
+    "list",
+    "show",
+    "wait",
+    "watch",
+)
+
+
+@single_mode
+class BasicsTest(base.TestCase):
+    def test_no_command(self):
+        result = self.nova_sg(config=False)
+        self.assertEqual((2, ""), (result.status, result.err))
+        for command in COMMANDS:
+            self.assertRegex(result.out, rf"(?m)^  {command}  +\w")
+
+    def test_help_whatever_the_configuration(self):
+        self.write("nova-sg.conf", "nonsense\n")
+        for arguments in (["help"], ["--help"]):
+            result = self.nova_sg(*arguments)
+            self.assertEqual((0, ""), (result.status, result.err))
+            self.assertIn("Who is alive", result.out)
+
+    def test_help_on_every_command(self):
+        for command in COMMANDS:
+            with self.subTest(command):
+                result = self.nova_sg(*command.split(), "--help", config=False)
+                self.assertEqual((0, ""), (result.status, result.err))
+                self.assertRegex(result.out, rf"^usage: nova-sg {command} ")
+
+    def test_unknown_command(self):
+        result = self.nova_sg("lits")
+        self.assertEqual(2, result.status)
+        self.assertIn("'lits' is not a nova-sg command", result.out)
+        self.assertIn("  list\n", result.out)
+
+    def test_unknown_option(self):
+        for arguments in (["--no-such"], ["list", "--no-such"], ["list", "x"]):
+            with self.subTest(arguments):
+                result = self.nova_sg(*arguments)
+                self.assertEqual(2, result.status)
+                self.assertRegex(
+                    result.out + result.err,
+                    f"{arguments[-1]}('? is not a|$)",
+                )

@@ -1,0 +1,67 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""force-down and forget: what operators say of a member."""
+
+from tests import single_mode
+from tests.cli import base
+
+
+@single_mode
+class ChangeTest(base.TestCase):
+    def setUp(self):
+        super().setUp()
+        self.do("db", "sync")
+        self.insert("one", 10)
+        self.insert("two", 7200)
+
+    def record(self, host):
+        return self.execute(
+            "SELECT forced_down, deleted, last_seen_up FROM services "
+            "WHERE host = ?",
+            host,
+        )[0]
+
+    def test_force_down_and_back(self):
+        seen = self.record("one")[2]
+        self.assertEqual("", self.do("force-down", "one"))
+        self.assertEqual((1, 0, seen), self.record("one"))
+        self.assertEqual(1, self.nova_sg("is-up", "one").status)
+        self.assertEqual("", self.do("force-down", "one", "--unset"))
+        self.assertEqual((0, 0, seen), self.record("one"))
+        self.assertEqual(0, self.nova_sg("is-up", "one").status)
+
+    def test_nobody_of_that_name(self):
+        for command in ("force-down", "forget"):
+            for arguments in (["nobody"], ["one", "--group", "cell"]):
+                with self.subTest(command, arguments=arguments):
+                    result = self.nova_sg(command, *arguments)
+                    self.assertEqual((1, ""), (result.status, result.out))
+                    self.assertRegex(result.err, "^The group .* has no member")
+
+    def test_forget(self):
+        self.assertEqual("", self.do("forget", "two"))
+        self.assertEqual(2, self.nova_sg("is-up", "two").status)
+        self.assertEqual("one\n", self.do("list", "-f", "value", "-c", "Host"))
+        # As Nova does it: the record stays, marked.
+        self.assertNotEqual(0, self.record("two")[1])
+
+    def test_forget_refuses_a_member_that_is_up(self):
+        for forced in (False, True):
+            if forced:
+                self.do("force-down", "one")
+            before = self.record("one")
+            result = self.nova_sg("forget", "one")
+            self.assertEqual((1, ""), (result.status, result.out))
+            self.assertIn("one still reports to the group", result.err)
+            self.assertEqual(before, self.record("one"))
+

@@ -1,0 +1,205 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Running a program in the process of the tests.
+
+A start of nova-sg takes half a second of CPU time, nearly all of it to import
+modules. What is printed and the exit status do not depend on that.
+
+The function that the installed script calls runs here, with the arguments,
+environment, working directory and streams that a process would have, and
+afterwards everything is put back: configuration, logging, signal handlers.
+nova-sg-agent needs a process of green threads: NOVA_SG_TEST_MODE=eventlet.
+"""
+
+import contextlib
+import functools
+import importlib.metadata
+import io
+import logging
+import os
+import signal
+import sys
+import threading
+import warnings
+
+from nova_sg.conf import CONF
+from nova_sg.servicegroup import process as shared_by_process
+
+#: What the programs handle.
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM)
+
+
+def run(path, arguments, environment, folder):
+    """Run a program's main function.
+
+    :param path: the script, as it is installed; its name says what runs
+    :param environment: all of os.environ, for as long as it runs
+    :param folder: the working directory, for as long as it runs
+    :returns: (exit status, standard output, standard error)
+    """
+    if CONF._namespace is not None:
+        raise RuntimeError("this process uses CONF for something else")
+    out, err = _stream(), _stream()
+    with contextlib.ExitStack() as stack:
+        # What is entered last is put back first.
+        for surroundings in (
+            _signals(),
+            _warnings(),
+            _logging(),
+            _streams(out, err),
+            _environment(environment),
+            contextlib.chdir(folder),
+            _arguments([path, *arguments]),
+            _configuration(),
+        ):
+            stack.enter_context(surroundings)
+        try:
+            # As the script does it.
+            sys.exit(_main(os.path.basename(path))())
+        except SystemExit as error:
+            status = _status(error.code)
+    return status, _text(out), _text(err)
+
+
+@functools.cache
+def _entry_points():
+    return importlib.metadata.entry_points(group="console_scripts")
+
+
+def _main(name):
+    # The programs whose names begin alike are one distribution's.
+    return _entry_points()[name].load()
+
+
+def _status(code):
+    """Return the exit status that Python makes of an argument of exit()."""
+    if code is None:
+        return 0
+    if isinstance(code, int):
+        return code & 0xFF
+    sys.stderr.write(f"{code}\n")
+    return 1
+
+
+def _stream():
+    # As Python opens the standard streams where the locale is C.UTF-8.
+    return io.TextIOWrapper(io.BytesIO(), "utf-8", "surrogateescape")
+
+
+def _text(stream):
+    """Return what was written to a stream, its lines ended by newlines."""
+    stream.flush()
+    stream.seek(0)
+    return stream.read()
+
+
+@contextlib.contextmanager
+def _streams(out, err):
+    hooks = sys.excepthook, threading.excepthook
+    # Another hook may be waiting for what a test's thread raises; a process
+    # prints it.
+    sys.excepthook, threading.excepthook = (
+        sys.__excepthook__,
+        threading.__excepthook__,
+    )
+    stdin = sys.stdin
+    try:
+        with (
+            open(os.devnull) as sys.stdin,
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(err),
+        ):
+            yield
+    finally:
+        sys.stdin = stdin
+        sys.excepthook, threading.excepthook = hooks
+
+
+@contextlib.contextmanager
+def _signals():
+    handlers = {signo: signal.getsignal(signo) for signo in SIGNALS}
+    try:
+        yield
+    finally:
+        for signo, handler in handlers.items():
+            signal.signal(signo, handler)
+
+
+@contextlib.contextmanager
+def _warnings():
+    # unittest shows more than Python does by default.
+    with warnings.catch_warnings():
+        for kind in (
+            DeprecationWarning,
+            PendingDeprecationWarning,
+            ImportWarning,
+            ResourceWarning,
+        ):
+            warnings.simplefilter("ignore", kind)
+        yield
+
+
+@contextlib.contextmanager
+def _logging():
+    """Begin with no handlers, and put handlers and levels back."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    levels = {one: one.level for one in _loggers()}
+    root.handlers[:] = []
+    root.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        for handler in root.handlers:
+            handler.close()
+        root.handlers[:] = handlers
+        root.setLevel(level)
+        for one in _loggers():
+            one.setLevel(levels.get(one, logging.NOTSET))
+
+
+def _loggers():
+    known = logging.getLogger().manager.loggerDict.values()
+    return [one for one in known if isinstance(one, logging.Logger)]
+
+
+@contextlib.contextmanager
+def _environment(variables):
+    before = dict(os.environ)
+    os.environ.clear()
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+@contextlib.contextmanager
+def _arguments(argv):
+    before = sys.argv
+    sys.argv = argv
+    try:
+        yield
+    finally:
+        sys.argv = before
+
+
+@contextlib.contextmanager
+def _configuration():
+    try:
+        yield
+    finally:
+        # First what has threads that read CONF.
+        shared_by_process.reset()
+        CONF.reset()
