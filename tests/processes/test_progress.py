@@ -11,7 +11,10 @@
 # under the License.
 
 
-"""What takes long shows what it does on a terminal, and nowhere else."""
+"""What takes long shows what it does on a terminal.
+
+That it does so nowhere else is in test_cli.py, by the same command.
+"""
 
 import os
 import pty
@@ -56,8 +59,3 @@ class DbSyncTest(base.TestCase):
         # It is wiped, and the result is not mixed with it.
         self.assertEqual("\x1b[K", steps[-1])
         self.assertRegex(out, "^sqlite:.* is at revision 0002\n$")
-
-    def test_in_a_pipe(self):
-        result = self.nova_sg("db", "sync")
-        self.assertEqual((0, ""), (result.status, result.err))
-        self.assertRegex(result.out, "^sqlite:.* is at revision 0002\n$")

@@ -101,6 +101,6 @@ class TopTest(base.TestCase):
         return process.returncode
 
     def test_without_a_terminal(self):
-        result = self.nova_sg("top")
+        result = self.run_here("nova-sg", "top")
         self.assertEqual((2, ""), (result.status, result.out))
         self.assertIn("needs a terminal", result.err)
