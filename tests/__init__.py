@@ -110,3 +110,14 @@ else:
     raise ValueError(
         f"NOVA_SG_TEST_MODE is {MODE!r}; it must be threads or eventlet"
     )
+
+
+def _begin():
+    # All that the tests write goes to one folder of each test process.
+    # Imported here: under eventlet, it must come after the patching.
+    from tests.fixtures import watchdog
+
+    watchdog.begin()
+
+
+_begin()

@@ -14,8 +14,8 @@
 
 The first line that is printed has the numbers of tests that passed, failed
 and were skipped. What follows names each that failed, with the last lines of
-its traceback: it is for the end of a long output, of which the middle may
-not have been kept.
+its traceback and of the servers that it used: it is for the end of a long
+output, of which the middle may not have been kept.
 """
 
 import collections
@@ -24,8 +24,10 @@ import sys
 import subunit
 import testtools
 
-#: Lines that are kept of what a failed test has said.
-LINES = 25
+#: Lines that are kept of what a failed test has said, and its servers.
+LINES, SERVERS_LINES = 25, 40
+#: What the servers' lines begin with: see tests/fixtures/logs.py.
+MARK = "| "
 
 
 class Run(testtools.StreamResult):
@@ -49,9 +51,12 @@ class Run(testtools.StreamResult):
             self._said[test_id] += bytes(file_bytes)
 
     def said(self, test_id):
-        """Return the last lines of the tracebacks of a test."""
+        """Return the last lines of a test's tracebacks, and its servers'."""
         text = self._said[test_id].decode(errors="replace")
-        return text.strip().splitlines()[-LINES:]
+        lines = text.strip().splitlines()
+        own = [line for line in lines if not line.startswith(MARK)]
+        servers = [line for line in lines if line.startswith(MARK)]
+        return own[-LINES:] + servers[-SERVERS_LINES:]
 
 
 def main():

@@ -67,11 +67,12 @@ def report_figures(what, seconds):
 class Process:
     """A Python program in a process of the same mode.
 
-    What it prints goes to a file, which no green thread has to wait for.
+    What it prints goes to a file, which no green thread has to wait for. It
+    has a name, by which the watchdog finds what the program has started.
     """
 
     def __init__(self, *arguments, environment=None):
-        self._output = tempfile.TemporaryFile("w+")
+        self._output = tempfile.NamedTemporaryFile("w+")
         self._process = subprocess.Popen(
             [sys.executable, *arguments],
             stdin=subprocess.PIPE,
