@@ -43,6 +43,9 @@ _PROGRAM = os.path.join(os.path.dirname(__file__), "main.py")
 _ENVIRONMENT = ("LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "TZ")
 # A guard that lived for so many seconds is missed once more, in the log.
 LONG = 60.0
+# How often, and how many seconds apart, the file of a member is tried that
+# the guard of the process before holds while it withdraws that one.
+_ATTEMPTS, _PAUSE = 5, 0.02
 
 _numbers = itertools.count()
 
@@ -58,7 +61,7 @@ class Wills:
     def __init__(self, backend: str) -> None:
         self._backend = backend
         self._keys: dict[tuple, int] = {}
-        self._locks: dict[tuple, int | None] = {}
+        self._locks: dict[tuple, _Lock] = {}
         self._told = False
 
     @staticmethod
@@ -112,8 +115,7 @@ class Wills:
             _keeper().tell(key, None)
         lock = self._locks.pop(members, None)
         if lock is not None:
-            _keeper().locks.discard(lock)
-            os.close(lock)
+            lock.release()
 
     def revoke_all(self) -> None:
         """Have the guard do nothing for this driver any more."""
@@ -127,26 +129,72 @@ class Wills:
         digest = hashlib.sha256(name.encode(errors="replace")).hexdigest()
         path = os.path.join(CONF.state_path, f"nova-sg-guard-{digest[:16]}")
         if members not in self._locks:
-            self._locks[members] = _shared_lock(path)
+            self._locks[members] = _Lock(path)
         return path
 
 
-def _shared_lock(path: str) -> int | None:
-    try:
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        descriptor = os.open(
-            path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o660
-        )
-    except OSError as error:
-        LOG.debug("Other processes of this member are not known: %s", error)
-        return None
-    _keeper().locks.add(descriptor)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
-        # The guard of the one before us has it for a moment.
-        LOG.debug("%s is locked", path)
-    return descriptor
+class _Lock:
+    """The file that says that this process is the member, held shared.
+
+    Who holds it last removes it: this process where the member leaves, and
+    its guard where it crashes. Without it, what the backend has tells enough.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._descriptor: int | None = None
+        try:
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            for _ in range(_ATTEMPTS):
+                self._descriptor = os.open(
+                    path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o660
+                )
+                if self._take() and self._is_there():
+                    break
+                # Another process is about to remove it, or just has.
+                os.close(self._descriptor)
+                self._descriptor = None
+                time.sleep(_PAUSE)
+        except OSError as error:
+            LOG.debug(
+                "Other processes of this member are not known: %s", error
+            )
+        if self._descriptor is None:
+            LOG.debug("%s is not held", path)
+        else:
+            _keeper().locks.add(self._descriptor)
+
+    def _take(self) -> bool:
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    def _is_there(self) -> bool:
+        """Say whether the file that is held is the one at its path."""
+        try:
+            return os.path.samestat(
+                os.stat(self._path), os.fstat(self._descriptor)
+            )
+        except FileNotFoundError:
+            return False
+
+    def release(self) -> None:
+        """Hold it no more; remove it unless another process holds it."""
+        if self._descriptor is None:
+            return
+        _keeper().locks.discard(self._descriptor)
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # It stays ours until it is closed: whoever holds it by then sees
+            # that it is gone, and makes another.
+            if self._is_there():
+                os.unlink(self._path)
+        except OSError as error:
+            LOG.debug("%s stays: %s", self._path, error)
+        os.close(self._descriptor)
+        self._descriptor = None
 
 
 class Keeper:

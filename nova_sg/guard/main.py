@@ -49,6 +49,7 @@ class Guard:
         self._link: socket.socket | None = link
         self._service = service
         self._wills: dict[int, dict] = {}
+        self._locks: list[_Lock] = []
         # When the service ended, and when somebody last asked us to end.
         self._died = float("inf")
         self._asked = float("-inf")
@@ -121,6 +122,8 @@ class Guard:
             # In pieces: a signal is heard between two.
             while thread.is_alive() and time.monotonic() < self._limit():
                 thread.join(0.1)
+        for lock in self._locks:
+            lock.remove()
 
     def _withdraw(self, will: dict) -> None:
         will["died"] = self._died
@@ -129,6 +132,7 @@ class Guard:
         if not lock.take(min(give_up, self._died + TURN)):
             _say(f"{will['who']} lives on in another process of this host")
             return
+        self._locks.append(lock)
         pause = PAUSE
         while True:
             will["patience"] = max(0.1, give_up - time.monotonic())
@@ -164,10 +168,17 @@ class _Lock:
     """The file that says whether another process is the same member."""
 
     def __init__(self, path: str | None) -> None:
+        self._path = path
+        self._descriptor: int | None = None
+        self._open()
+
+    def _open(self) -> None:
         self._descriptor = None
-        if path is not None:
+        if self._path is not None:
             try:
-                self._descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+                self._descriptor = os.open(
+                    self._path, os.O_RDWR | os.O_CLOEXEC
+                )
             except OSError:
                 pass
 
@@ -179,12 +190,41 @@ class _Lock:
         while self._descriptor is not None:
             try:
                 fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
             except BlockingIOError:
                 if time.monotonic() > give_up:
                     return False
                 time.sleep(0.02)
+                continue
+            if self._is_there():
+                break
+            # It was removed by another guard; a service that has been
+            # started since then has made another.
+            self.close()
+            self._open()
         return True
+
+    def remove(self) -> None:
+        """Remove the file, once it was taken: nobody else needs it."""
+        if self._descriptor is not None and self._is_there():
+            try:
+                os.unlink(self._path)
+            except OSError:
+                pass
+
+    def close(self) -> None:
+        """Let others take it."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def _is_there(self) -> bool:
+        """Say whether the file that is open is the one at its path."""
+        try:
+            return os.path.samestat(
+                os.stat(self._path), os.fstat(self._descriptor)
+            )
+        except OSError:
+            return False
 
 
 def _module(will: dict):

@@ -29,12 +29,15 @@ import sys
 import tests  # noqa: F401
 from nova_sg import servicegroup
 from nova_sg.conf import CONF
+from nova_sg.servicegroup import reporter
 from tests import base
 
 
 def main(settings):
     CONF([], project="nova-sg", default_config_files=[])
     CONF.set_override("report_interval", 0.1)
+    # The second report would come five seconds after the first.
+    reporter.INITIAL_REPORTING_DELAY = 0.1
     CONF.set_override("crash_guard", True, "servicegroup")
     for section, options in settings.items():
         for name, value in options.items():

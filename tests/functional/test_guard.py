@@ -22,9 +22,9 @@ import sqlite3
 from unittest import mock
 
 from nova_sg import servicegroup
-from nova_sg.guard import keeper
+from nova_sg.guard import keeper, main
 from nova_sg.memcached import values as mc_values
-from tests import base
+from tests import base, single_mode
 from tests.base import wait_for
 from tests.functional import db, mc, zk
 
@@ -65,12 +65,16 @@ class _Tests:
 
     options()  what a process needs to join, by section
     away()     have the backend not answer; returns what has it answer again
+
+    The guard is a process of its own, of one mode. What the mode can change
+    is how its service starts it, and what it tells it.
     """
 
     def setUp(self):
         super().setUp()
         self.flags(service_down_time=LONG)
         self.api = servicegroup.API()
+        self.started = False
 
     def start(self, *hosts, **options):
         """Start a process with members."""
@@ -80,11 +84,30 @@ class _Tests:
         process = zk.Process(
             "-m", "tests.functional.guarded", json.dumps(settings)
         )
-        self.addCleanup(process.close)
+        if not self.started:
+            # After all of them have ended.
+            self.addCleanup(self.assert_no_file_is_left)
+        self.started = True
+        self.addCleanup(self.end, process)
         process.expect("ready", 120)
         for host in hosts:
             self.join(process, host)
         return process
+
+    def end(self, process):
+        """End a process, and its guard before its server ends."""
+        guards = _guards_of(process.pid)
+        process.close()
+        for guard in guards:
+            self.wait_for_end(guard)
+
+    def assert_no_file_is_left(self):
+        found = [
+            name
+            for name in os.listdir(self.folder)
+            if name.startswith("nova-sg-guard")
+        ]
+        self.assertEqual([], found)
 
     def join(self, process, host):
         process.tell(f"join {host}")
@@ -141,6 +164,7 @@ class _Tests:
         again.tell("leave one")
         self.wait_for_reason("one", "left the group")
 
+    @single_mode
     def test_who_joined_again_is_let_alone(self):
         first, second = self.start("one"), self.start()
         guard = self.guard_of(first)
@@ -155,6 +179,7 @@ class _Tests:
         self.wait_for_reason("one", CRASHED)
         self.wait_for_end(guard)
 
+    @single_mode
     def test_the_backend_is_away(self):
         process = self.start("one")
         hasty = self.start("two", DEFAULT={"service_down_time": 2.0})
@@ -170,6 +195,7 @@ class _Tests:
         self.wait_for_reason("one", CRASHED)
         self.wait_for_end(guards[0])
 
+    @single_mode
     def test_one_of_two_processes(self):
         first, second = self.start("one"), self.start("one")
         guard = self.guard_of(first)
@@ -195,6 +221,7 @@ class _Tests:
 class _ProcessTests(_Tests):
     """What one driver is enough to see."""
 
+    @single_mode
     def test_who_has_left_is_let_alone(self):
         process = self.start("one", "two")
         guard = self.guard_of(process)
@@ -239,6 +266,7 @@ class McTest(_ProcessTests, mc.McTestCase):
         self.flags("servicegroup", view_refresh_interval=3600)
         events = self.collect(self.api)
         process = self.start("one", "two")
+        guard = self.guard_of(process)
         raw = self.raw(self.servers[0])
         key = mc_values.changes_key("compute")
         wait_for(lambda: raw.get(key), 60, "there is what tells of it")
@@ -258,6 +286,10 @@ class McTest(_ProcessTests, mc.McTestCase):
         self.assertEqual(
             {"crashed"}, {e.cause for e in events if e.type == "down"}
         )
+        # It goes on until each server has been told.
+        self.assertTrue(_status(guard))
+        self.servers[1].start()
+        self.wait_for_end(guard)
 
     def away(self):
         for server in self.servers:
@@ -345,6 +377,85 @@ class ZkTest(_ProcessTests, zk.ZkTestCase):
                 server.thaw()
 
         return back
+
+
+@single_mode
+class LockTest(base.TestCase):
+    """The file that tells the processes of one member from each other."""
+
+    def setUp(self):
+        super().setUp()
+        self.path = os.path.join(self.folder, "not", "yet", "there")
+
+    def hold(self):
+        lock = keeper._Lock(self.path)
+        self.addCleanup(lock.release)
+        return lock
+
+    def take(self):
+        """Return whether a guard may act, without waiting for its turn."""
+        lock = main._Lock(self.path)
+        try:
+            return lock.take(0)
+        finally:
+            lock.close()
+
+    def test_who_holds_it_last_removes_it(self):
+        first, second = self.hold(), self.hold()
+        first.release()
+        first.release()
+        self.assertFalse(self.take())
+        self.assertTrue(os.path.exists(self.path))
+        second.release()
+        self.assertFalse(os.path.exists(self.path))
+
+    def test_the_guard_removes_it(self):
+        crashed = self.hold()
+        guard = main._Lock(self.path)
+        self.addCleanup(guard.close)
+        # All that the kernel does when a process ends.
+        os.close(crashed._descriptor)
+        keeper._keeper().locks.discard(crashed._descriptor)
+        crashed._descriptor = None
+        self.assertTrue(guard.take(0))
+        # Another process tries it in that moment, and does without.
+        self.hold().release()
+        self.assertTrue(os.path.exists(self.path))
+        guard.remove()
+        self.assertFalse(os.path.exists(self.path))
+
+    def test_it_is_removed_and_made_anew_while_a_guard_waits(self):
+        first = self.hold()
+        guard = main._Lock(self.path)
+        self.addCleanup(guard.close)
+        first.release()
+        second = self.hold()
+        self.assertFalse(guard.take(0))
+        second.release()
+        self.assertTrue(guard.take(0))
+        guard.remove()
+
+    def test_it_is_removed_while_a_process_opens_it(self):
+        opened = os.open
+        removed = []
+
+        def open_late(path, *arguments):
+            descriptor = opened(path, *arguments)
+            if not removed:
+                removed.append(path)
+                os.unlink(path)
+            return descriptor
+
+        with mock.patch.object(os, "open", open_late):
+            self.hold()
+        self.assertEqual([self.path], removed)
+        self.assertFalse(self.take())
+
+    def test_there_is_no_place_for_it(self):
+        with open(os.path.join(self.folder, "not"), "w"):
+            pass
+        self.hold().release()
+        self.assertTrue(self.take())
 
 
 class ImpossibleTest(db.TestCase):
