@@ -17,7 +17,7 @@ import struct
 import threading
 import time
 
-from nova_sg import evzookeeper
+from nova_sg import evzookeeper, zookeeper
 from tests.fixtures import process
 from tests.zookeeper import base
 
@@ -40,25 +40,43 @@ class TestCase(base.TestCase):
         return session
 
     def expire(self, session):
-        """Have a session expire, and wait for the next one.
+        """Have a session expire, and wait for the next one."""
+        expire(self.server.port, session)
 
-        Another client takes the session over, and ends it.
-        """
-        before = session.session_id
-        client_id = session.client_id()
-        for _ in range(100):
-            # The session's own client takes it back at once, and where it
-            # is fast enough, the server does not listen to us any more.
-            end_session(self.server.port, client_id)
-            deadline = time.monotonic() + 0.2
-            while (session.session_id == before
-                    and time.monotonic() < deadline):
-                time.sleep(0.01)
-            if session.session_id != before:
-                break
-        process.wait_for(
-            lambda: session.session_id not in (None, before),
-            message="the session is replaced")
+
+def expire(port, session):
+    """Have a session expire, and wait for the next one.
+
+    Another client takes the session over, and ends it.
+
+    :param port: of the server, or of one of the ensemble
+    """
+    before, client_id = process.wait_for(
+        lambda: _identity(session), message="there is a session")
+    for _ in range(100):
+        # The session's own client takes it back at once, and where it
+        # is fast enough, the server does not listen to us any more.
+        end_session(port, client_id)
+        deadline = time.monotonic() + 0.2
+        while (session.session_id == before
+                and time.monotonic() < deadline):
+            time.sleep(0.01)
+        if session.session_id != before:
+            break
+    process.wait_for(
+        lambda: session.session_id not in (None, before),
+        message="the session is replaced")
+
+
+def _identity(session):
+    """Return the id of a session and its client's; None between two."""
+    try:
+        before, client_id = session.session_id, session.client_id()
+    except zookeeper.ZooKeeperException:
+        return None
+    # Of one and the same session.
+    same = before is not None and before == session.session_id
+    return (before, client_id) if same else None
 
 
 class Events:

@@ -27,6 +27,7 @@ from unittest import mock
 from nova_sg import exception, servicegroup
 from nova_sg.db import engine, schema
 from nova_sg.servicegroup import process
+from tests import LONG, single_mode
 from tests.base import wait_for
 from tests.functional import db
 
@@ -95,7 +96,7 @@ class EmbeddedTest(db.TestCase):
         )
 
     def test_three_processes_make_it_at_once(self):
-        for number in range(2):
+        for number in range(4 if LONG else 1):
             with self.subTest(round=number):
                 folder = os.path.join(self.folder, f"state{number}")
                 hosts = ["one", "three", "two"]
@@ -152,6 +153,7 @@ class EmbeddedTest(db.TestCase):
         os.remove(a_file)
         self.wait_for_state("up", "one")
 
+    @single_mode
     def test_a_folder_that_may_not_be_written(self):
         closed = os.path.join(self.folder, "closed")
         os.mkdir(closed, mode=0o555)
@@ -272,6 +274,7 @@ class EmbeddedTest(db.TestCase):
             timeout=60,
         )
 
+    @single_mode
     def test_sync(self):
         folder = os.path.join(self.folder, "state")
         config = os.path.join(self.folder, "nova-sg.conf")
@@ -285,6 +288,7 @@ class EmbeddedTest(db.TestCase):
         self.assertEqual([], self.api.members("compute"))
 
 
+@single_mode
 class SyncMariaDBTest(db.MariaDBTestCase):
     def test_sync(self):
         self.sql("DROP TABLE services, nova_sg_alembic_version")

@@ -14,12 +14,14 @@
 
 import datetime
 
+from tests import single_mode
 from tests.base import wait_for
 from tests.fixtures import mariadb
 from tests.fixtures import process as servers
 from tests.functional import db
 
 
+@single_mode
 class AwayTest(db.MariaDBTestCase):
     DOWN_TIME = 5.0
 

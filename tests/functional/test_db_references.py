@@ -23,7 +23,7 @@ from oslo_utils import timeutils
 
 from nova_sg import exception, servicegroup
 from nova_sg.servicegroup import process
-from tests import base
+from tests import base, single_mode
 from tests.fixtures.process import free_port
 
 NOW = datetime.datetime(2026, 3, 1, 12, 0, 0, 123456)
@@ -74,6 +74,7 @@ class RecordTestCase(base.TestCase):
         )
 
 
+@single_mode
 class ReferenceTest(RecordTestCase):
     def setUp(self):
         super().setUp()
@@ -184,6 +185,7 @@ class ReferenceTest(RecordTestCase):
         self.assertEqual([], self.logs.matching("", 30), "a query failed")
 
 
+@single_mode
 class WallClockTest(RecordTestCase):
     """Records judged by the host's clock, where there is no other."""
 

@@ -20,10 +20,12 @@ import time
 
 from nova_sg.db import queries
 from nova_sg.servicegroup import process
+from tests import single_mode
 from tests.base import PATIENCE, wait_for
 from tests.functional import db
 
 
+@single_mode
 class SteadyMemberTest(db.MariaDBTestCase):
     def test_a_report_is_one_update_and_nothing_else(self):
         interval = 0.1
@@ -134,6 +136,7 @@ class SteadyMemberTest(db.MariaDBTestCase):
         return int(rows[0][1])
 
 
+@single_mode
 class ManyMembersTest(db.MariaDBTestCase):
     MEMBERS = 10_000
 

@@ -18,7 +18,7 @@ import textwrap
 from nova_sg import config, exception, servicegroup
 from nova_sg.conf import CONF
 from nova_sg.servicegroup import process
-from tests import base
+from tests import base, single_mode
 from tests.fixtures.memcached import Memcached
 
 # From OpenStack's guide "Configure Compute service groups", as it stands.
@@ -37,6 +37,7 @@ service_down_time = 60
 """
 
 
+@single_mode
 class McOptionsTest(base.TestCase):
     def read(self, text):
         """Read a file as the agent does; what was read before is gone."""

@@ -13,12 +13,14 @@
 
 from nova_sg.memcached import marks, values
 from nova_sg.servicegroup import process
+from tests import single_mode
 from tests.functional import mc
 
 MEMBERS = 10000
 
 
 class ScaleTest(mc.McTestCase):
+    @single_mode
     def test_ten_thousand_are_judged_with_multi_gets(self):
         server = self.start(kind=mc.Verbose)
         hosts = [f"node{number:05}" for number in range(MEMBERS)]

@@ -21,7 +21,7 @@ import time
 from nova_sg import servicegroup
 from nova_sg.memcached import values
 from nova_sg.servicegroup import process
-from tests import base
+from tests import LONG, base, single_mode
 from tests.functional import mc
 
 HOSTS = [f"node{number}" for number in range(5)]
@@ -225,6 +225,7 @@ class ManyServersTest(mc.McTestCase):
             if self.reported_at(raw, host, group)
         ]
 
+    @single_mode
     def test_every_process_uses_the_same_three(self):
         used = {}
         for group in self.GROUPS:
@@ -260,11 +261,14 @@ class ManyServersTest(mc.McTestCase):
 
 
 class ManyProcessesTest(mc.McTestCase):
+    # Of each process.
+    MEMBERS = 100 if LONG else 40
+
     def test_all_who_join_at_once_are_known(self):
         self.start(3)
         addresses = [server.address for server in self.servers]
         names = [
-            [f"p{process}-node{number:03}" for number in range(100)]
+            [f"p{process}-node{number:03}" for number in range(self.MEMBERS)]
             for process in range(4)
         ]
         joining = [

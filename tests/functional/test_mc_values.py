@@ -20,6 +20,7 @@ import memcache
 from nova_sg import servicegroup
 from nova_sg.memcached import values
 from nova_sg.servicegroup import process
+from tests import single_mode
 from tests.functional import mc
 
 WARNING = "Ignored what memcached has"
@@ -37,6 +38,7 @@ class _Attack:
         return open, (self._path, "w")
 
 
+@single_mode
 class UntrustedValuesTest(mc.McTestCase):
     def setUp(self):
         super().setUp()
@@ -206,6 +208,7 @@ class UntrustedValuesTest(mc.McTestCase):
         self.assertEqual(generation, server.generation)
 
 
+@single_mode
 class SecretTest(mc.McTestCase):
     def setUp(self):
         super().setUp()

@@ -18,8 +18,9 @@ from prometheus_client import parser
 
 from nova_sg import metrics, servicegroup
 from nova_sg.servicegroup import process
+from tests import single_mode
 from tests.base import TestCase, wait_for
-from tests.evzookeeper.base import end_session
+from tests.evzookeeper.base import expire
 from tests.fixtures import memcached
 from tests.functional import mc, zk
 
@@ -37,6 +38,7 @@ def value(name, **labels):
     return sum(found) if found else None
 
 
+@single_mode
 class MetricsTest(TestCase):
     def setUp(self):
         super().setUp()
@@ -157,6 +159,7 @@ class MetricsTest(TestCase):
         os.close(writer)
 
 
+@single_mode
 class SessionTest(zk.ZkTestCase):
     # How long a session may be silent: until it is suspended, and beyond.
     RECV_TIMEOUT = 6000
@@ -175,13 +178,8 @@ class SessionTest(zk.ZkTestCase):
         self.assertGreaterEqual(self.count("connected"), 1)
         self.assertEqual((0, 0), (self.count("expired"), self.count("closed")))
         session = process.shared().driver._link.session
-
-        def expired():
-            # The session's own client may be quicker, and keep it.
-            end_session(self.ensemble.servers[0].port, session.client_id())
-            return self.count("expired")
-
-        wait_for(expired, PATIENCE)
+        expire(self.ensemble.servers[0].port, session)
+        wait_for(lambda: self.count("expired"), PATIENCE)
         wait_for(lambda: self.count("connected") >= 2, PATIENCE)
         self.wait_until_up("one")
         before = self.count("suspended"), self.count("connected")

@@ -19,6 +19,7 @@ import time
 from nova_sg import exception, zookeeper
 from nova_sg.servicegroup import process
 from nova_sg.servicegroup.drivers import zk as zk_driver
+from tests import LONG
 from tests.base import wait_for
 from tests.fixtures import proxy
 from tests.functional import zk
@@ -57,7 +58,7 @@ class FailureTestCase(zk.ZkTestCase):
 
 
 class MemberFailureTest(FailureTestCase):
-    KILLS = 20 if zk.LONG else 3
+    KILLS = 20 if LONG else 3
     AT_ONCE = 5
 
     def test_killed(self):
@@ -246,15 +247,16 @@ class WatchdogTest(FailureTestCase):
 
 
 class EnsembleFailureTest(FailureTestCase):
+    SERVERS = 3
     # Longer than a session lives.
-    AWAY = 60 if zk.LONG else 6
+    AWAY = 60 if LONG else 6
     # Longer than any of this takes.
     DOWN_TIME = 120.0
 
     def setUp(self):
         super().setUp()
         # Whatever happens, the next test finds all servers running.
-        self.addCleanup(zk.ensemble)
+        self.addCleanup(zk.ensemble, self.SERVERS)
 
     def observer(self):
         """Return the view of another observer, with its own session."""
@@ -348,7 +350,7 @@ class BackendAwayTest(FailureTestCase):
         service = self.join("one")
         self.wait_until_up("one")
         late = self.start_member("late", wait=True)
-        self.addCleanup(zk.ensemble)
+        self.addCleanup(zk.ensemble, self.SERVERS)
         with zk.Poller(self.api, "one") as poller:
             for server in self.ensemble.servers:
                 server.freeze()

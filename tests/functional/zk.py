@@ -25,20 +25,30 @@ import uuid
 from nova_sg import evzookeeper, servicegroup, zookeeper
 from tests import base
 from tests.base import wait_for
+from tests.fixtures import process as servers
 from tests.fixtures import watchdog
 from tests.fixtures import zookeeper as fixture
-
-#: Whether to run at the length that the figures in doc/ are measured with.
-LONG = bool(os.environ.get("NOVA_SG_LONG"))
 
 _ROOT = os.path.dirname(os.path.dirname(os.path.dirname(__file__)))
 _shared = []
 
 
-def ensemble():
-    """Return this process's one ensemble, all of its servers running."""
+class _Alone(fixture.ZooKeeperEnsemble):
+    """One server as an ensemble: the one that this process shares."""
+
+    def __init__(self):
+        self.servers = [servers.shared(fixture.ZooKeeperServer)]
+
+
+def ensemble(size=3):
+    """Return this process's one ensemble, all of its servers running.
+
+    :param size: 3, or 1, which costs a third
+    """
+    if size == 1:
+        return _Alone()
     if not _shared:
-        _shared.append(fixture.ZooKeeperEnsemble())
+        _shared.append(fixture.ZooKeeperEnsemble(size))
         atexit.register(_shared[0].close)
     for server in _shared[0].servers:
         server.thaw()
@@ -170,17 +180,20 @@ class Poller:
 
 
 class ZkTestCase(base.TestCase):
-    """A test on the ensemble, below a prefix of its own.
+    """A test below a prefix of its own.
 
+    :cvar SERVERS: how many servers: 3 where a test is about there being
+        several, or sessions of different servers could see different things
     :ivar zk: a session that belongs to nobody else
     """
 
+    SERVERS = 1
     RECV_TIMEOUT = 10000
     DOWN_TIME = 20.0
 
     def setUp(self):
         super().setUp()
-        self.ensemble = ensemble()
+        self.ensemble = ensemble(self.SERVERS)
         self.prefix = f"/test-{uuid.uuid4().hex}"
         self.flags(
             servicegroup_driver="zk",

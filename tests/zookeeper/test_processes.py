@@ -16,6 +16,7 @@ import unittest
 
 from nova_sg import zookeeper
 from nova_sg.zookeeper import sessions
+from tests import LONG
 from tests.fixtures import zookeeper as fixture
 from tests.zookeeper import base
 
@@ -51,7 +52,7 @@ for i in range(30):
 """, self.host)
 
     def test_while_requests_are_under_way(self):
-        for _ in range(10):
+        for _ in range(10 if LONG else 3):
             self._check(_BEGIN + """
 def again(*args):
     try:
