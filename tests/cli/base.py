@@ -49,43 +49,66 @@ class TestCase(base.TestCase):
     def run_program(self, program, *arguments, **kwargs):
         return self.run_here(program, *arguments, **kwargs)
 
-    def run_agent_until(self, words, host="node"):
-        """Run nova-sg-agent until its log holds words, and end it by SIGTERM.
+    def run_agent_until(self, words, *arguments, host="node"):
+        """Run nova-sg-agent until its log holds words, and end it.
 
         :returns: the log
         """
         path = self.path(f"{host}.log")
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)
-        ended = threading.Event()
 
         def read():
-            if not os.path.exists(path):
-                return ""
             with open(path) as file:
                 return file.read()
 
+        self.run_agent_while(
+            lambda: words not in read(),
+            *("--debug", "--host", host, "--log-file", path),
+            *arguments,
+            message=lambda: f"{host} logs {words!r}:\n{read()}",
+        )
+        self.check_words(read())
+        return read()
+
+    def run_agent_while(self, condition, *arguments, message="", **kwargs):
+        """Run nova-sg-agent while a condition holds, then end it by SIGTERM.
+
+        :param condition: a callable, called on another thread once the agent
+            has begun
+        :param message: what has to come so that it does not, as in wait_for
+        """
+        ended = threading.Event()
+        raised = []
+
         def end():
+            wait_for(lambda: ended.is_set() or _is_launched(), PATIENCE)
             try:
-                wait_for(lambda: words in read() or ended.is_set(), PATIENCE)
-            finally:
-                # Without the agent it would end the tests.
-                if not ended.is_set():
-                    signal.raise_signal(signal.SIGTERM)
+                wait_for(
+                    lambda: ended.is_set() or not condition(),
+                    PATIENCE,
+                    message or "the condition does not hold any more",
+                )
+            except BaseException as error:
+                raised.append(error)
+            # Without the agent it would end the tests.
+            if not ended.is_set():
+                signal.raise_signal(signal.SIGTERM)
 
         ending = threading.Thread(target=end)
         ending.start()
         try:
-            result = self.run_program(
-                *("nova-sg-agent", "--debug"),
-                *("--host", host, "--log-file", path),
-            )
+            result = self.run_program("nova-sg-agent", *arguments, **kwargs)
         finally:
             ended.set()
             ending.join()
-        self.assertEqual(
-            (0, "", ""), (result.status, result.out, result.err)
-        )
-        self.check_words(read())
-        self.assertIn(words, read())
-        return read()
+        for error in raised:
+            raise error
+        self.assertEqual((0, ""), (result.status, result.err), result.out)
+        return result
+
+
+def _is_launched():
+    """Whether oslo.service handles SIGTERM: there is a service then."""
+    handler = signal.getsignal(signal.SIGTERM)
+    return getattr(handler, "__name__", None) == "_handle_signal"

@@ -291,9 +291,9 @@ class ByProcess:
 
     run_here = run_program
 
-    def run_agent_until(self, words, host="node"):
+    def run_agent_until(self, words, *arguments, host="node"):
         """Run an agent until its log holds words; return the log."""
-        agent = self.agent(host, "--debug")
+        agent = self.agent(host, "--debug", *arguments)
         agent.wait_for_log(words)
         agent.stop()
         return agent.log

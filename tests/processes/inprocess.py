@@ -23,6 +23,7 @@ nova-sg-agent needs a process of green threads: NOVA_SG_TEST_MODE=eventlet.
 
 import contextlib
 import functools
+import gc
 import importlib.metadata
 import io
 import logging
@@ -34,6 +35,8 @@ import warnings
 
 from nova_sg.conf import CONF
 from nova_sg.servicegroup import process as shared_by_process
+from tests import MODE
+from tests.fixtures.process import wait_for
 
 #: What the programs handle.
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM)
@@ -61,6 +64,7 @@ def run(path, arguments, environment, folder):
             contextlib.chdir(folder),
             _arguments([path, *arguments]),
             _configuration(),
+            _green_threads(),
         ):
             stack.enter_context(surroundings)
         try:
@@ -131,6 +135,8 @@ def _signals():
     try:
         yield
     finally:
+        # An agent that stops gives itself a minute.
+        signal.alarm(0)
         for signo, handler in handlers.items():
             signal.signal(signo, handler)
 
@@ -203,3 +209,39 @@ def _configuration():
         # First what has threads that read CONF.
         shared_by_process.reset()
         CONF.reset()
+
+
+@contextlib.contextmanager
+def _green_threads():
+    """Wait for the green threads that are left.
+
+    An agent that stops does not wait for its periodic tasks: they end with
+    the process. Here they would go on with the configuration of the next
+    program, or with none.
+    """
+    before = _greenlets()
+    try:
+        yield
+    finally:
+        while left := _greenlets() - before:
+            # A task that is late may have made a driver once more.
+            shared_by_process.reset()
+            wait_for(
+                lambda left=left: all(one.dead for one in left),
+                message=lambda left=left: f"these have ended: {left}",
+            )
+
+
+def _greenlets():
+    if MODE != "eventlet":
+        return set()
+    import greenlet
+    from eventlet import hubs
+
+    return {
+        one
+        for one in gc.get_objects()
+        if isinstance(one, greenlet.greenlet)
+        and one is not hubs.get_hub().greenlet
+        and not one.dead
+    }

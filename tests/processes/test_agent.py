@@ -111,47 +111,56 @@ class StopTest(base.TestCase):
     def member(self, host):
         return self.api.member("compute", host)
 
-    def is_member(self, host):
-        """Whether a member is there, and has reported."""
+    def is_up(self):
+        """Whether the member node is there, and has reported."""
         try:
-            return self.member(host).last_seen is not None
+            node = self.member("node")
         except exception.MemberNotFound:
             return False
+        return node.state == "up" and node.last_seen is not None
 
-    def test_a_signal_to_leave(self):
+    def test_it_leaves_and_comes_back(self):
         for signo in (signal.SIGTERM, signal.SIGINT):
             with self.subTest(signo):
-                host = signo.name.lower()
-                agent = self.agent(host)
-                wait_for(lambda h=host: self.is_member(h), base.PATIENCE)
-                up = self.member(host)
-                self.assertEqual(("up", "nova-compute"), (up.state, up.binary))
+                place = self.path("cwd")
+                os.mkdir(place)
+                agent = self.agent("node", cwd=place, start_new_session=True)
+                wait_for(self.is_up, base.PATIENCE)
+                up = self.member("node")
+                self.assertEqual("nova-compute", up.binary)
+                session = agent.process.pid
+                self.assertIn(session, sessions())
                 agent.stop(signo)
                 # One look is enough.
                 self.api.refresh("compute")
-                left = self.member(host)
+                left = self.member("node")
                 self.assertEqual(
                     ("down", "left the group"), (left.state, left.reason)
                 )
                 self.assertGreaterEqual(left.last_seen, up.last_seen)
-                self.assertIn(f"{host} left the group compute", agent.log)
-
-    def test_it_comes_back(self):
-        self.agent("node").wait_for_log("node joins the group compute by")
-        wait_for(lambda: self.is_member("node"), base.PATIENCE)
-        agent = self.agent("other")
-        wait_for(lambda: self.is_member("other"), base.PATIENCE)
-        agent.stop()
-        self.agent("other")
-        wait_for(lambda: self.member("other").state == "up", base.PATIENCE)
-        ((count,),) = self.execute(
-            "SELECT count(*) FROM services WHERE host = 'other'"
+                self.assertIn("node left the group compute", agent.log)
+                self.check_nothing_stayed(session, place)
+                os.rmdir(place)
+        self.assertEqual(
+            [(1,)], self.execute("SELECT count(*) FROM services")
         )
-        self.assertEqual(1, count)
+
+    def check_nothing_stayed(self, session, place):
+        """See to it that neither processes nor files are left behind."""
+        self.assertNotIn(session, sessions())
+        self.assertEqual([], os.listdir(place))
+        self.assertEqual([], os.listdir(self.temporary))
+        self.assertLessEqual(
+            set(os.listdir(self.folder)),
+            # stevedore keeps a list of the installed plugins there.
+            {"cache"} | {"cwd", "nova-sg.conf", "node.log", "state", "tmp"},
+        )
+        for name in os.listdir(self.state):
+            self.assertRegex(name, r"^nova-sg\.sqlite")
 
     def test_a_hurried_operator(self):
         agent = self.agent("node")
-        wait_for(lambda: self.is_member("node"), base.PATIENCE)
+        wait_for(self.is_up, base.PATIENCE)
         # The second signal may end it on the spot, but not with a traceback.
         agent.process.send_signal(signal.SIGTERM)
         result = self.finish(agent.process, signal.SIGTERM)
@@ -173,25 +182,6 @@ class StopTest(base.TestCase):
                     time.sleep(pause)
                     agent.stop(signo)
 
-    def test_nothing_stays_behind(self):
-        place = self.path("cwd")
-        os.mkdir(place)
-        agent = self.agent("node", cwd=place, start_new_session=True)
-        wait_for(lambda: self.is_member("node"), base.PATIENCE)
-        session = agent.process.pid
-        self.assertIn(session, sessions())
-        agent.stop()
-        self.assertNotIn(session, sessions())
-        self.assertEqual([], os.listdir(place))
-        self.assertEqual([], os.listdir(self.temporary))
-        self.assertLessEqual(
-            set(os.listdir(self.folder)),
-            # stevedore keeps a list of the installed plugins there.
-            {"cache"} | {"cwd", "nova-sg.conf", "node.log", "state", "tmp"},
-        )
-        for name in os.listdir(self.state):
-            self.assertRegex(name, r"^nova-sg\.sqlite")
-
 
 def maps(pid, name):
     """Whether a process has a file with such a name in its memory."""
@@ -210,40 +200,33 @@ def sessions():
     return found
 
 
-class KillTest(base.TestCase):
-    def test_down_after_service_down_time_and_not_before(self):
+class TransitionsTest(base.TestCase):
+    def test_what_happens_to_others(self):
+        """A member is down after service_down_time, and not before."""
         self.configure(service_down_time=8)
         api = self.observe()
-        agents = [self.agent("one"), self.agent("two")]
-        for agent in agents:
-            self.wait_for_state(agent.host, "up")
-        agents[0].kill()
-        killed = time.monotonic()
-
-        def look():
-            api.refresh("compute")
-            return api.member("compute", "one")
-
-        while (one := look()).state == "up":
-            self.assertLess(time.monotonic() - killed, base.PATIENCE)
-            time.sleep(0.05)
-        self.assertGreater(one.age, 8)
-        self.assertRegex(one.reason, r"last report [\d.]+ s ago, allowed .* 8")
-        self.assertEqual("up", api.member("compute", "two").state)
-        # The other agent has noticed, too, and says so.
-        agents[1].wait_for_log("one in the group compute: down (last report")
-
-
-class TransitionsTest(base.TestCase):
-    def test_what_happens_to_others_is_logged(self):
-        self.configure(service_down_time=8)
         observer = self.agent("observer")
-        self.wait_for_state("observer", "up")
+        observer.wait_for_log("observer joins the group")
         other = self.agent("other")
         said = "nova_sg.manager [-] other in the group compute:"
         # The first look may come before the first report.
         observer.wait_for_log(f"INFO {said} joined (")
         other.kill()
+        killed = time.monotonic()
+
+        def look():
+            api.refresh("compute")
+            return api.member("compute", "other")
+
+        while (seen := look()).state == "up":
+            self.assertLess(time.monotonic() - killed, base.PATIENCE)
+            time.sleep(0.05)
+        self.assertGreater(seen.age, 8)
+        self.assertRegex(
+            seen.reason, r"last report [\d.]+ s ago, allowed .* 8"
+        )
+        self.assertEqual("up", api.member("compute", "observer").state)
+        # The other agent has noticed, too, and says so.
         observer.wait_for_log(f"WARNING {said} down (last report")
         other = self.agent("other")
         observer.wait_for_log(f"INFO {said} up (last report")
@@ -315,16 +298,11 @@ class ReloadTest(base.TestCase):
         self.assertGreater(self.polled, 10)
         self.node.stop()
 
-    def test_new_interval(self):
+    def test_new_files(self):
         self.assertLessEqual(self.reports(), 2)
         self.configure(report_interval=0.2)
         self.hang_up("The configuration is reloaded")
         self.check_reports()
-        self.end()
-
-    def test_a_broken_file(self):
-        self.configure(report_interval=0.2)
-        self.hang_up("The configuration is reloaded")
         for text, words in (
             (f"connection {base.PASSWORD}", "line 1: No ':' or '=' found"),
             (b"\x7fELF\xff\xff", f"{self.config}: not a text file"),
@@ -341,21 +319,19 @@ class ReloadTest(base.TestCase):
         ):
             with self.subTest(text):
                 self.write("nova-sg.conf", text)
-                self.hang_up("Going on with the old one")
-                last = self.node.log.split("ERROR")[-1]
-                self.assertIn(words, last)
-                self.check_reports()
+                self.check_refused(words)
         os.unlink(self.config)
-        self.hang_up("Going on with the old one")
-        self.assertIn("no such file", self.node.log.split("ERROR")[-1])
-        self.check_reports()
-        self.end()
-
-    def test_debug(self):
+        self.check_refused("no such file")
         self.configure("debug = true", report_interval=0.2)
         self.hang_up("The configuration is reloaded")
         self.check_reports()
         self.end()
+
+    def check_refused(self, words):
+        """See to it that the agent goes on with what it has, and says why."""
+        self.hang_up("Going on with the old one")
+        self.assertIn(words, self.node.log.split("ERROR")[-1])
+        self.check_reports()
 
     def test_many_signals_at_once(self):
         for _ in range(20):
@@ -416,7 +392,6 @@ class DatabaseTest(base.TestCase):
         for line in agent.log.splitlines():
             self.assertLessEqual(line.count("Can't connect"), 1, line)
 
-
     def test_stopped_while_its_database_hangs(self):
         # A quarter of this is how long it waits for an answer.
         with open(self.config, "a") as file:
@@ -430,103 +405,8 @@ class DatabaseTest(base.TestCase):
         self.assertIn("Could not leave the group compute, node", agent.log)
 
 
-class ConfigurationTest(base.TestCase):
-    def listed(self, *arguments):
-        rows = json.loads(self.do("list", "-f", "json", *arguments))
-        return {
-            (r["Host"], r["Topic"], r["Binary"]) for r in rows
-            if r["State"] == "up"
-        }
-
-    def wait_until_listed(self, *member):
-        wait_for(
-            lambda: member in self.listed(),
-            base.PATIENCE,
-            lambda: f"{member} is among {self.listed()}",
-        )
-
-    def start_agent(self, *arguments, **kwargs):
-        return self.start("nova-sg-agent", *arguments, **kwargs)
-
-    def stop_agent(self, agent):
-        self.assertEqual(0, self.finish(agent, signal.SIGTERM).status)
-
-    def test_host_topic_binary(self):
-        self.configure("host = filed\ntopic = volume\nbinary = cinder-volume")
-        agents = [
-            self.start_agent(),
-            self.start_agent(
-                *("--host", "given"),
-                *("--topic", "network"),
-                *("--binary", "agent-x"),
-            ),
-            self.start_agent("--host", "third", "--topic", "cell"),
-        ]
-        self.wait_until_listed("filed", "volume", "cinder-volume")
-        self.wait_until_listed("given", "network", "agent-x")
-        self.wait_until_listed("third", "cell", "cinder-volume")
-        for agent in agents:
-            self.stop_agent(agent)
-
-    def test_default_binary_and_host(self):
-        agent = self.start_agent("--topic", "scheduler")
-        name = os.uname().nodename
-        self.wait_until_listed(name, "scheduler", "nova-scheduler")
-        self.stop_agent(agent)
-
-    def test_config_dir(self):
-        folder = self.path("conf.d")
-        os.mkdir(folder)
-        for name, text in (
-            ("10-one.conf", "[DEFAULT]\nhost = ten\ntopic = first\n"),
-            ("20-two.conf", "[DEFAULT]\nhost = twenty\n"),
-            ("30-three.off", "[DEFAULT]\nhost = thirty\n"),
-        ):
-            self.write(f"conf.d/{name}", text)
-        agent = self.start_agent("--config-dir", folder)
-        self.wait_until_listed("twenty", "first", "nova-first")
-        self.assertEqual(
-            0, self.nova_sg("--config-dir", folder, "is-up", "twenty").status
-        )
-        self.stop_agent(agent)
-
-    def test_a_file_where_openstack_looks(self):
-        # ~/.nova-sg/nova-sg.conf
-        os.mkdir(self.path(".nova-sg"))
-        os.rename(self.config, self.path(".nova-sg/nova-sg.conf"))
-        agent = self.start_agent("--host", "found", config=False)
-        result = self.nova_sg(
-            *("wait", "found", "--for", "up", "--timeout", str(base.PATIENCE)),
-            config=False,
-        )
-        self.assertEqual(0, result.status, result.err)
-        self.stop_agent(agent)
-
-    def test_a_full_nova_conf(self):
-        url = process.shared(mariadb.MariaDB).create_database()
-        os.mkdir(self.path("logs"))
-        self.config = self.write(
-            "nova.conf",
-            NOVA_CONF.format(
-                secret=base.PASSWORD,
-                state=self.state,
-                logs=self.path("logs"),
-                url=url,
-            ),
-        )
-        self.do("db", "sync")
-        agent = self.start_agent("--host", "compute-11")
-        self.wait_until_listed("compute-11", "compute", "nova-compute")
-        self.stop_agent(agent)
-        self.assertEqual(["nova-sg-agent.log"], os.listdir(self.path("logs")))
-        with open(self.path("logs/nova-sg-agent.log")) as log:
-            text = log.read()
-        self.check_words(text)
-        # debug is on, and shows every option but secrets.
-        self.assertRegex(text, r" database.connection += \*\*\*\*")
-        self.assertRegex(text, r" host += compute-11")
-        self.assertNotIn(":secret@", text)
-        self.assertFalse(os.path.exists(self.state))
+class MemcachedTest(base.TestCase):
+    """What the guide "Configure Compute service groups" has for the agent."""
 
     def test_memcache_snippet_of_the_guide(self):
         self.write(
@@ -535,9 +415,9 @@ class ConfigurationTest(base.TestCase):
         )
         agent = self.agent("node")
         agent.wait_for_log("node joins the group compute by the driver mc")
-        # Nobody else can see it, which is said.
+        # No other process can see it, which is said.
         agent.wait_for_log("memcached_servers names no server")
-        listed = self.nova_sg("list", "-f", "json")
+        listed = self.run_here("nova-sg", "list", "-f", "json")
         self.assertEqual((0, []), (listed.status, json.loads(listed.out)))
         self.assertIn("memcached_servers names no server", listed.err)
         agent.stop()
@@ -554,25 +434,37 @@ class ConfigurationTest(base.TestCase):
         agent = self.agent("node")
         self.wait_for_state("node", "up")
         agent.stop()
-        self.assertEqual(1, self.nova_sg("is-up", "node").status)
+        self.assertEqual(1, self.run_here("nova-sg", "is-up", "node").status)
 
-    def test_modern_spelling_of_the_memcached_servers(self):
-        server = process.shared(memcached.Memcached)
-        self.configure(
-            "servicegroup_driver = mc\n"
-            f"topic = {os.path.basename(self.folder)}\n"
-            f"[cache]\nmemcache_servers = {server.address}"
-        )
-        agent = self.agent("node")
-        self.wait_for_state("node", "up")
-        agent.stop()
 
-    def test_an_interval_that_is_too_long(self):
-        self.configure(report_interval=1, service_down_time=1)
-        agent = self.agent("node")
-        agent.wait_for_log(
-            "Report interval must be less than service down time. Current "
-            "config: service_down_time = 1, report_interval = 1. Using a "
-            "service_down_time of 2.5"
+class NovaConfTest(base.TestCase):
+    def test_a_full_nova_conf(self):
+        url = process.shared(mariadb.MariaDB).create_database()
+        os.mkdir(self.path("logs"))
+        self.config = self.write(
+            "nova.conf",
+            NOVA_CONF.format(
+                secret=base.PASSWORD,
+                state=self.state,
+                logs=self.path("logs"),
+                url=url,
+            ),
         )
-        agent.stop()
+        self.do("db", "sync")
+        agent = self.start("nova-sg-agent", "--host", "compute-11")
+        self.wait_for_state("compute-11", "up")
+        (row,) = json.loads(self.do("list", "-f", "json"))
+        self.assertEqual(
+            ("compute", "nova-compute"), (row["Topic"], row["Binary"])
+        )
+        result = self.finish(agent, signal.SIGTERM)
+        self.assertEqual(0, result.status)
+        self.assertEqual(["nova-sg-agent.log"], os.listdir(self.path("logs")))
+        with open(self.path("logs/nova-sg-agent.log")) as log:
+            text = log.read()
+        self.check_words(text)
+        # debug is on, and shows every option but secrets.
+        self.assertRegex(text, r" database.connection += \*\*\*\*")
+        self.assertRegex(text, r" host += compute-11")
+        self.assertNotIn(":secret@", text)
+        self.assertFalse(os.path.exists(self.state))
