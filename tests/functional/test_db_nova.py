@@ -21,30 +21,40 @@ import logging
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 
 from nova_sg import exception
+from nova_sg.conf import CONF
 from nova_sg.db import engine, schema
+from nova_sg.servicegroup import process
+from tests import single_mode
 from tests.base import wait_for
-from tests.fixtures import mariadb, nova
+from tests.fixtures import mariadb, nova, watchdog
 from tests.fixtures import process as servers
 from tests.functional import db
+from tests.processes import inprocess
 
 # What a command that reads may say.
 HARMLESS = re.compile(r"(SELECT|SHOW|DESCRIBE|SET NAMES|SET AUTOCOMMIT)\b")
 
-# Runs on Nova's side: writes services by Nova's database code, or judges
-# them by Nova's servicegroup API.
+# Runs on Nova's side: makes the tables, writes services by Nova's database
+# code, or judges them by Nova's servicegroup API. It does what the lines on
+# its standard input say, and answers each by a line with the result.
 NOVA_PROGRAM = """
 import datetime
 import json
 import sys
+import traceback
+
+answers, sys.stdout = sys.stdout, sys.stderr
 
 from nova import monkey_patch
 monkey_patch.patch(backend="threading")
 from nova import config, context, objects, servicegroup
+from nova.db import migration
 from nova.db.main import api
 from oslo_utils import timeutils
 
@@ -99,64 +109,89 @@ def fill():
 def judge():
     asked = servicegroup.API()
     services = objects.ServiceList.get_all(admin)
-    print(json.dumps({s.host: asked.service_is_up(s) for s in services}))
+    return {s.host: asked.service_is_up(s) for s in services}
 
 
-for order in sys.argv[2:]:
-    eval(order)
+for line in sys.stdin:
+    try:
+        answer = {"result": eval(line)}
+    except Exception:
+        answer = {"error": traceback.format_exc()}
+    print(json.dumps(answer), file=answers, flush=True)
 """
+
+
+class Nova:
+    """A process with Nova's code, on a database of Nova's."""
+
+    def __init__(self, python, config, log):
+        # Sockets, as on green threads a pipe would stop them all.
+        self._link, theirs = socket.socketpair()
+        # eventlet has made it non-blocking.
+        os.set_blocking(theirs.fileno(), True)
+        surroundings = {"OS_NOVA_DISABLE_EVENTLET_PATCHING": "True"}
+        with theirs, open(log, "w") as stderr:
+            self._process = subprocess.Popen(
+                [python, "-c", NOVA_PROGRAM, config],
+                stdin=theirs,
+                stdout=theirs,
+                stderr=stderr,
+                cwd=os.path.dirname(config),
+                env=os.environ | surroundings,
+            )
+        watchdog.guard_process(self._process.pid)
+        self._log = log
+        self._answers = self._link.makefile("r")
+
+    def do(self, order):
+        """Have it evaluate an expression, and return the value."""
+        self._link.sendall(f"{order}\n".encode())
+        line = self._answers.readline()
+        if not line:
+            with open(self._log) as log:
+                raise AssertionError(f"Nova has ended\n{log.read()}")
+        answer = json.loads(line)
+        if "error" in answer:
+            raise AssertionError(f"{order}: {answer['error']}")
+        return answer["result"]
+
+    def close(self):
+        self._answers.close()
+        self._link.close()
+        self._process.kill()
+        self._process.wait()
+        watchdog.release_process(self._process.pid)
 
 
 class NovaDatabaseTest(db.MariaDBTestCase):
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
-        cls.python = nova.python()
-        cls.folder_of_nova = cls.enterClassContext(
+        folder = cls.enterClassContext(
             tempfile.TemporaryDirectory(prefix="nova-sg-test-")
         )
-        server = servers.shared(mariadb.MariaDB)
-        cls.nova_url = server.create_database()
+        cls.nova_url = servers.shared(mariadb.MariaDB).create_database()
         cls.nova_name = cls.nova_url.rpartition("/")[2]
-        api_url = server.create_database()
-        for url in (cls.nova_url, api_url):
-            name = url.rpartition("/")[2]
-            cls.addClassCleanup(cls._drop_class_database, name)
-        cls.nova_conf = os.path.join(cls.folder_of_nova, "nova.conf")
-        with open(cls.nova_conf, "w") as config:
-            config.write(
+        cls.addClassCleanup(cls._drop_class_database, cls.nova_name)
+        config = os.path.join(folder, "nova.conf")
+        with open(config, "w") as file:
+            file.write(
                 "[DEFAULT]\n"
-                f"state_path = {cls.folder_of_nova}\n"
+                f"state_path = {folder}\n"
                 "report_interval = 10\n"
                 "service_down_time = 600\n"
                 "[database]\n"
                 f"connection = {cls.nova_url}\n"
-                "[api_database]\n"
-                f"connection = {api_url}\n"
             )
-        for order in ("api_db", "db"):
-            cls._run_in_nova(
-                os.path.join(os.path.dirname(cls.python), "nova-manage"),
-                *("--config-file", cls.nova_conf),
-                *(order, "sync"),
-            )
+        log = os.path.join(folder, "nova.log")
+        cls.nova_process = Nova(nova.python(), config, log)
+        cls.addClassCleanup(cls.nova_process.close)
+        # What nova-manage db sync does.
+        cls.nova_process.do("migration.db_sync()")
 
     @staticmethod
     def _drop_class_database(name):
         servers.shared(mariadb.MariaDB).execute(f"DROP DATABASE `{name}`")
-
-    @classmethod
-    def _run_in_nova(cls, *arguments):
-        done = subprocess.run(
-            [cls.python, *arguments],
-            capture_output=True,
-            text=True,
-            cwd=cls.folder_of_nova,
-            env={**os.environ, "OS_NOVA_DISABLE_EVENTLET_PATCHING": "True"},
-        )
-        if done.returncode:
-            raise AssertionError(f"{arguments}: {done.stdout}{done.stderr}")
-        return done.stdout
 
     def make_database(self):
         self.sql_of(self.nova_name, "DELETE FROM services")
@@ -170,37 +205,34 @@ class NovaDatabaseTest(db.MariaDBTestCase):
         self.flags(service_down_time=600.0, report_interval=0.1)
         self.nova("fill()")
 
-    def nova(self, *orders):
+    def nova(self, order):
         """Have Nova's own code do something with its database."""
-        return self._run_in_nova("-c", NOVA_PROGRAM, self.nova_conf, *orders)
+        return self.nova_process.do(order)
 
-    def config(self, url, **options):
+    def config(self, url):
         path = os.path.join(self.folder, "nova-sg.conf")
         with open(path, "w") as config:
             config.write(
-                "[DEFAULT]\nservice_down_time = 600\n"
+                f"[DEFAULT]\nstate_path = {self.folder}\n"
+                "service_down_time = 600\n"
                 "[servicegroup]\nview_refresh_interval = 0.1\n"
                 f"[database]\nconnection = {url}\n"
             )
         return path
 
-    def command(self, url, *arguments):
-        """Return what starts nova-sg."""
-        return [
-            *(sys.executable, "-m", "nova_sg.cmd.shell"),
-            *("--config-file", self.config(url)),
-            *arguments,
-        ]
-
     def run_command(self, url, *arguments):
-        """Run nova-sg; return the exit status, stdout and stderr."""
-        done = subprocess.run(
-            self.command(url, *arguments),
-            capture_output=True,
-            text=True,
-            timeout=60,
+        """Run nova-sg in this process, which then has no configuration.
+
+        :returns: the exit status, stdout and stderr
+        """
+        process.reset()
+        CONF.reset()
+        return inprocess.run(
+            "nova-sg",
+            ["--config-file", self.config(url), *arguments],
+            os.environ,
+            self.folder,
         )
-        return done.returncode, done.stdout, done.stderr
 
     def contents(self):
         """Return what there is in Nova's database: tables and records."""
@@ -235,6 +267,7 @@ class NovaDatabaseTest(db.MariaDBTestCase):
         "stillborn": "down",
     }
 
+    @single_mode
     def test_read_only_commands_change_nothing(self):
         reader = self.make_user(f"{self.name}_reader", "SELECT")
         before = self.contents()
@@ -255,7 +288,7 @@ class NovaDatabaseTest(db.MariaDBTestCase):
         # Nova itself says the same.
         self.assertEqual(
             {host: state == "up" for host, state in self.EXPECTED.items()},
-            json.loads(self.nova("judge()")),
+            self.nova("judge()"),
         )
         # It was Nova's database.
         self.assertGreater(len(before["checksums"]), 50)
@@ -293,11 +326,16 @@ class NovaDatabaseTest(db.MariaDBTestCase):
             status, output, _ = self.run_command(url, "is-up", host)
             self.assertEqual((expected, f"{state}\n"), (status, output))
 
+    @single_mode
     def test_watch_sees_what_nova_does(self):
         reader = self.make_user(f"{self.name}_reader", "SELECT")
         with self.general_log(f"{self.name}_reader") as log:
             watching = subprocess.Popen(
-                self.command(reader, "watch", "-f", "json"),
+                [
+                    *(sys.executable, "-m", "nova_sg.cmd.shell"),
+                    *("--config-file", self.config(reader)),
+                    *("watch", "-f", "json"),
+                ],
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,
@@ -311,7 +349,8 @@ class NovaDatabaseTest(db.MariaDBTestCase):
                 seen = len(log.texts())
                 wait_for(lambda: len(log.texts()) > seen + 3)
                 self.assertEqual(before, self.contents())
-                self.nova("report('silent')", "create('newer')")
+                self.nova("report('silent')")
+                self.nova("create('newer') and None")
                 events = [json.loads(watching.stdout.readline())]
                 events.append(json.loads(watching.stdout.readline()))
                 watching.send_signal(signal.SIGINT)
@@ -357,7 +396,7 @@ class NovaDatabaseTest(db.MariaDBTestCase):
             [("up", "silent")], [(e.type, e.host) for e in events]
         )
         self.assertGreater(self.value("last_seen_up", "silent"), silent)
-        self.assertTrue(json.loads(self.nova("judge()"))["silent"])
+        self.assertTrue(self.nova("judge()")["silent"])
         self.assertEqual([], self.logs.matching("", logging.WARNING))
 
         # Leaving is a word that Nova's tables have no place for; stock Nova
@@ -379,6 +418,7 @@ class NovaDatabaseTest(db.MariaDBTestCase):
         )
         self.assertIsNone(self.value("id", "alive"))
 
+    @single_mode
     def test_its_tables_are_never_migrated(self):
         before = self.contents()
         database = engine.Database(engine.url())

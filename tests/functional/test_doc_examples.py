@@ -19,7 +19,7 @@ import subprocess
 import sys
 
 from nova_sg import servicegroup
-from tests import base
+from tests import base, single_mode
 
 ROOT = pathlib.Path(__file__).parents[2]
 EXAMPLES = ROOT / "doc" / "source" / "examples"
@@ -59,8 +59,9 @@ class DocExamplesTest(base.TestCase):
     def test_watch(self):
         self.assertEqual(self.expected("watch"), self.run_example("watch"))
 
+    # It chooses its concurrency itself.
+    @single_mode
     def test_service(self):
-        # It chooses its concurrency itself.
         process = self.start(EXAMPLES / "service.py")
         api = servicegroup.API()
         base.wait_for(
