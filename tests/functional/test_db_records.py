@@ -27,7 +27,9 @@ class AwayTest(db.MariaDBTestCase):
 
     def setUp(self):
         super().setUp()
-        self.join("us")
+        # In an outage each attempt is a new connection, which costs much.
+        self.flags("servicegroup", view_refresh_interval=0.25)
+        self.join("us", interval=0.5)
         self.wait_for_report("us")
 
     def ask(self, host, seen):

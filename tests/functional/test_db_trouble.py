@@ -279,8 +279,13 @@ class ServerTest(TroubleTestCase):
 class AwayForLongTest(TroubleTestCase):
     DOWN_TIME = 5.0
 
+    def setUp(self):
+        super().setUp()
+        # In an outage each attempt is a new connection, which costs much.
+        self.flags("servicegroup", view_refresh_interval=0.25)
+
     def test_verdicts_stand_for_service_down_time(self):
-        member = self.join("one")
+        member = self.join("one", interval=0.5)
         events = self.collect(self.api)
         self.assertTrue(self.is_up("one"))
         record = {"host": "one", "topic": "compute"}
@@ -320,8 +325,8 @@ class AwayForLongTest(TroubleTestCase):
         self.assertEqual([], events)
 
     def test_the_dead_are_found_after_it(self):
-        self.join("one")
-        dead = self.join("dead")
+        self.join("one", interval=0.5)
+        dead = self.join("dead", interval=0.5)
         events = self.collect(self.api)
         self.wait_for_report("dead")
         self.server.kill()
@@ -392,7 +397,6 @@ class ReadOnlyTest(TroubleTestCase):
         self.assert_logged_once(REPORT_TROUBLE, REPORT_AGAIN)
         self.assertEqual([], self.logs.matching(LOOK_TROUBLE))
         self.assertEqual([], events)
-
 
     def test_each_attempt_connects_anew(self):
         """Behind the address another server may be in charge by now."""

@@ -24,14 +24,16 @@ from tests.functional import db, mc
 
 class OwnReportsTest(db.MariaDBTestCase):
     DOWN_TIME = 3.0
+    # In trouble each report is a new connection, which costs much.
+    INTERVAL = 0.5
 
     def tearDown(self):
         self.server.execute("SET GLOBAL read_only = 0")
         super().tearDown()
 
     def test_a_database_that_takes_no_reports_kills_nobody(self):
-        self.join("one")
-        self.join("two")
+        self.join("one", interval=self.INTERVAL)
+        self.join("two", interval=self.INTERVAL)
         seen = self.collect(self.api)
         # It can still be read: only our own reports tell.
         self.server.execute("SET GLOBAL read_only = 1")
@@ -51,7 +53,7 @@ class OwnReportsTest(db.MariaDBTestCase):
         self.assertEqual([], seen)
 
     def test_a_view_made_later_knows_of_it(self):
-        self.join("one")
+        self.join("one", interval=self.INTERVAL)
         self.server.execute("SET GLOBAL read_only = 1")
         self.wait_for_log("Cannot report the state of one")
         time.sleep(2 * self.DOWN_TIME)
