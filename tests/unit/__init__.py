@@ -13,10 +13,16 @@
 """Pure logic. It does not depend on the concurrency mode and runs once."""
 
 import os
+import tempfile
 
 # They import whatever is installed, which may not bear being patched by
 # eventlet; and every test is loaded in both modes.
 os.environ.setdefault("HYPOTHESIS_NO_PLUGINS", "1")
+# What it found is printed, see below; nothing is written here.
+os.environ.setdefault(
+    "HYPOTHESIS_STORAGE_DIRECTORY",
+    os.path.join(tempfile.gettempdir(), "hypothesis"),
+)
 
 import hypothesis
 
@@ -25,5 +31,7 @@ hypothesis.settings.register_profile(
     "nova_sg",
     deadline=None,
     suppress_health_check=[hypothesis.HealthCheck.too_slow],
+    # How to have it again.
+    print_blob=True,
 )
 hypothesis.settings.load_profile("nova_sg")
