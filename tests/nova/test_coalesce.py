@@ -15,13 +15,11 @@
 
 import os
 import subprocess
-import time
 import unittest
 
-from tests.fixtures import mariadb, nova, novarig, process
+import tests
+from tests.fixtures import nova
 from tests.nova import base
-
-OPTIONS = base.QUIET + "[servicegroup]\ncoalesce_reports = true\n"
 
 
 class Saving:
@@ -30,8 +28,8 @@ class Saving:
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
-        server = process.shared(mariadb.MariaDB)
-        done = subprocess.run(
+        server = base.site().mariadb
+        done = nova.run(
             [
                 *(nova.python(), "-P", "-W", "ignore"),
                 os.path.join(base.SCRIPTS, "heartbeats.py"),
@@ -39,13 +37,11 @@ class Saving:
                 server.create_database(),
                 str(server.pid),
             ],
-            capture_output=True,
-            text=True,
-            timeout=300,
-            env={**os.environ, **base.mode_variable(cls.MODE)},
+            {**os.environ, **base.mode_variable(cls.MODE)},
+            errors=subprocess.PIPE,
         )
         if done.returncode:
-            raise AssertionError(done.stderr)
+            raise AssertionError(f"{done.stderr}\n{server.log_tail()}")
         cls.found = base.read_json(done.stdout)
 
     def test_it_is_what_nova_does(self):
@@ -128,80 +124,6 @@ class SavingOnThreadsTest(Saving, unittest.TestCase):
     MODE = "threads"
 
 
+@tests.long_form
 class SavingOnEventletTest(Saving, unittest.TestCase):
     MODE = "eventlet"
-
-
-class Computes:
-    """A Nova whose conductor has two workers, and many computes."""
-
-    SETTINGS = {"workers": 2, "options": OPTIONS, "service_down_time": 10}
-    COUNT = 30
-
-    def _up(self):
-        return {
-            host
-            for host, state in self.cloud.states("nova-compute").items()
-            if state == "up" and host.startswith("many")
-        }
-
-    def test_many_computes(self):
-        mariadb = self.cloud.site.mariadb
-        many = novarig.Many(self.cloud, self.COUNT)
-        self.addCleanup(many.forget)
-        try:
-            process.wait_for(
-                lambda: len(self._up()) == self.COUNT,
-                120,
-                self.cloud.log_tails,
-            )
-            before = self._reports()
-            mariadb.execute("SET GLOBAL log_output = 'TABLE'")
-            mariadb.execute("TRUNCATE mysql.general_log")
-            mariadb.execute("SET GLOBAL general_log = 1")
-            try:
-                # Everybody has reported, some of them more than once.
-                process.wait_for(
-                    lambda: all(
-                        count > before[host] + 3
-                        for host, count in self._reports().items()
-                    ),
-                    120,
-                )
-                after = self._reports()
-            finally:
-                mariadb.execute("SET GLOBAL general_log = 0")
-            heartbeats = sum(after.values()) - sum(before.values())
-            [[updates]] = mariadb.execute(
-                "SELECT COUNT(*) FROM mysql.general_log "
-                "WHERE argument LIKE 'UPDATE services %%'"
-            )
-            self.assertLess(updates, heartbeats * 0.7)
-            self.assertEqual(self.COUNT, len(self._up()))
-        finally:
-            many.kill()
-        begun = time.monotonic()
-        process.wait_for(lambda: not self._up(), 60, self.cloud.log_tails)
-        took = time.monotonic() - begun
-        self.assertLess(took, self.cloud.service_down_time + 1 + base.SLACK)
-        self.assertEqual(
-            {"up"}, set(self.cloud.states("nova-conductor").values())
-        )
-        print(
-            f"{self.MODE}: {updates} UPDATEs for {heartbeats} heartbeats; "
-            f"killed, listed down after {took:.1f} s"
-        )
-
-    def _reports(self):
-        return dict(
-            self.cloud.site.mariadb.execute(
-                "SELECT host, report_count FROM services "
-                "WHERE host LIKE 'many%%' AND deleted = 0",
-                database="nova",
-            )
-        )
-
-
-base.make_variants(
-    globals(), Computes, [("db", "threads", True), ("db", "eventlet", False)]
-)

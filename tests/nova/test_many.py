@@ -17,8 +17,8 @@ import os
 import subprocess
 import unittest
 
+import tests
 from tests.fixtures import nova
-from tests.nova import base
 
 _ROOT = os.path.join(os.path.dirname(__file__), "..", "..")
 _ROWS = (
@@ -35,15 +35,15 @@ class Many:
     """tools/nova-rig.sh many, without the making of the environment."""
 
     def _tables(self, *options):
-        done = subprocess.run(
+        done = nova.run(
             [
                 *(nova.python(), "tools/nova-rig/many.py", "--rounds", "1"),
                 *("--count", "2", "--seconds", "5", *options),
             ],
-            capture_output=True,
-            text=True,
-            cwd=_ROOT,
-            env={**os.environ, "PYTHONPATH": f".{os.pathsep}tools"},
+            {**os.environ, "PYTHONPATH": f".{os.pathsep}tools"},
+            _ROOT,
+            timeout=600,
+            errors=subprocess.PIPE,
         )
         self.assertEqual(0, done.returncode, done.stderr)
         _, *tables = done.stdout.strip().split("\n\n")
@@ -64,7 +64,6 @@ class Many:
                 )
 
 
-if base.LONG:
-
-    class ManyTest(Many, unittest.TestCase):
-        """Every driver takes half a minute."""
+@tests.long_form
+class ManyTest(Many, unittest.TestCase):
+    """Every driver takes half a minute."""

@@ -14,7 +14,6 @@
 """Nova's own unit tests, unchanged, with the drop-in."""
 
 import os
-import subprocess
 import unittest
 
 from tests.fixtures import nova
@@ -32,12 +31,9 @@ class NovaTestsTest(unittest.TestCase):
     """Each mode is a process of its own."""
 
     def _run(self, mode):
-        done = subprocess.run(
+        done = nova.run(
             [nova.python(), "-P", os.path.abspath(RUNNER), *MODULES],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env={**os.environ, **base.mode_variable(mode)},
+            {**os.environ, **base.mode_variable(mode)},
         )
         last = done.stdout.splitlines()[-1]
         self.assertRegex(last, r"^\d+ run, 0 failed, 0 skipped$", done.stdout)

@@ -18,6 +18,7 @@ import threading
 import time
 import unittest
 
+import tests
 from tests.fixtures import novarig
 from tests.nova import base
 
@@ -194,10 +195,11 @@ class ElsewhereTest(unittest.TestCase):
         self._ask("zk")
 
 
-if base.LONG:
+@tests.long_form
+class UpgradeOnThreadsTest(Upgrade, unittest.TestCase):
+    MODE = "threads"
 
-    class UpgradeOnThreadsTest(Upgrade, unittest.TestCase):
-        MODE = "threads"
 
-    class UpgradeOnEventletTest(Upgrade, unittest.TestCase):
-        MODE = "eventlet"
+@tests.long_form
+class UpgradeOnEventletTest(Upgrade, unittest.TestCase):
+    MODE = "eventlet"

@@ -11,7 +11,7 @@
 # under the License.
 
 
-"""Nova's services come and go: what the API and the scheduler say of it."""
+"""Tests of services that come and go: what the API and the scheduler say."""
 
 import datetime
 import time
@@ -110,7 +110,8 @@ class Services(Killed):
         took = cloud.wait_for_state("nova-compute", "down")
         # By its silence it would be more than service_down_time less the
         # interval of one report.
-        self.assertLess(took, cloud.service_down_time - 1 - 0.5)
+        silence = cloud.service_down_time - cloud.report_interval
+        self.assertLess(took, silence - 0.5)
         [service] = cloud.get("/os-services?binary=nova-compute")["services"]
         self.assertIsNotNone(service["updated_at"])
         print(
@@ -159,24 +160,21 @@ class Services(Killed):
     def test_connections(self):
         """The processes that report and ask, with few connections."""
         cloud = self.cloud
-        database = {cloud.site.mariadb.port}
         # The computes of a Nova have no database.
-        self.assertEqual(0, base.connections(cloud.compute.pid, database))
-        for _ in range(20):
-            cloud.states("nova-compute")
-        servers = {
-            "mc": [server.port for server in cloud.site.memcached],
-            "zk": [server.port for server in cloud.site.zookeeper.servers],
-        }.get(self.DRIVER)
-        if servers is None:
+        self.assertEqual(
+            0, base.connections(cloud.compute.pid, {cloud.site.mariadb.port})
+        )
+        if self.DRIVER == "db":
             return
+        if self.DRIVER == "mc":
+            servers = cloud.site.memcached
+        else:
+            servers = cloud.site.zookeeper.servers
+        ports = {server.port for server in servers}
         expected = len(servers) if self.DRIVER == "mc" else 1
-        for service in (cloud.compute, cloud.api):
-            found = sum(
-                base.connections(pid, servers)
-                for pid in base.family(service.pid)
-            )
-            self.assertEqual(expected, found, service)
+        self.assert_every_worker_lists("up")
+        for pid in (cloud.compute.pid, *base.api_workers(cloud)):
+            self.assertEqual(expected, base.connections(pid, ports))
 
     def test_nothing_came_before_the_patching(self):
         cloud = self.cloud
@@ -240,38 +238,3 @@ class WaitingHeartbeat:
             f"{self.DRIVER} {self.MODE}: dead, listed up {begun:.1f} s after "
             f"conductor's start, for {took:.1f} s"
         )
-
-
-class KilledAndWaitingHeartbeat(WaitingHeartbeat, Killed):
-    """The tests that stock Nova passes, too."""
-
-
-class ServicesAndWithoutControl(WithoutControl, Services):
-    """All tests of a driver that needs no conductor."""
-
-
-class ServicesAndWaitingHeartbeat(WaitingHeartbeat, Services):
-    """All tests of a driver that goes by conductor."""
-
-
-base.make_variants(
-    globals(),
-    ServicesAndWithoutControl,
-    [
-        ("mc", "threads", False),
-        ("mc", "eventlet", True),
-        ("zk", "threads", True),
-        ("zk", "eventlet", False),
-    ],
-)
-base.make_variants(
-    globals(),
-    ServicesAndWaitingHeartbeat,
-    [("db", "threads", True), ("db", "eventlet", False)],
-)
-# Nova without us, to know what it does.
-base.make_variants(
-    globals(),
-    KilledAndWaitingHeartbeat,
-    [("stock", "threads", False), ("stock", "eventlet", False)],
-)

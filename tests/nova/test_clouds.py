@@ -1,0 +1,102 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+
+"""A real Nova, with each driver.
+
+Which tests a Nova is made for is said here; the tests themselves stand in
+services, processes, several and computes. As a Nova takes long to start, the
+short form has few of them: each driver once, each of Nova's concurrency modes
+twice. The long form adds what is missing, and stock Nova.
+"""
+
+import tests
+from tests.nova import base, computes, processes, services, several
+
+
+class DbTest(
+    services.Services,
+    services.WaitingHeartbeat,
+    computes.Computes,
+    base.CloudTestCase,
+):
+    DRIVER, MODE = "db", "threads"
+
+
+class McTest(processes.Processes, services.Services, base.CloudTestCase):
+    DRIVER, MODE = "mc", "threads"
+
+
+class ZkTest(
+    services.Services,
+    services.WithoutControl,
+    processes.Forks,
+    base.CloudTestCase,
+):
+    DRIVER = "zk"
+    # Where forks are hard: nothing runs green threads between two requests.
+    MODE = "eventlet"
+    SETTINGS = {"server": "uwsgi"}
+
+
+class SeveralTest(several.Several, base.CloudTestCase):
+    DRIVER, MODE = "zk", "threads"
+
+
+@tests.long_form
+class LazyTest(processes.Forks, base.CloudTestCase):
+    """Each worker loads the API by itself."""
+
+    DRIVER, MODE = "zk", "threads"
+    SETTINGS = {"server": "uwsgi-lazy"}
+
+
+class KilledAndWaitingHeartbeat(services.WaitingHeartbeat, services.Killed):
+    """The tests that stock Nova passes, too."""
+
+
+class ServicesAndWithoutControl(services.WithoutControl, services.Services):
+    """All tests of a driver that needs no conductor."""
+
+
+class ServicesAndWaitingHeartbeat(
+    services.WaitingHeartbeat, services.Services, computes.Computes
+):
+    """All tests of a driver that goes by conductor."""
+
+
+base.make_variants(
+    globals(),
+    ServicesAndWithoutControl,
+    [("mc", "threads"), ("mc", "eventlet"), ("zk", "threads")],
+)
+base.make_variants(
+    globals(), ServicesAndWaitingHeartbeat, [("db", "eventlet")]
+)
+base.make_variants(
+    globals(),
+    processes.Processes,
+    [
+        ("db", "threads"),
+        ("db", "eventlet"),
+        ("mc", "eventlet"),
+        ("zk", "threads"),
+        ("zk", "eventlet"),
+    ],
+)
+base.make_variants(globals(), several.Several, [("zk", "eventlet")])
+# Nova without us, to know what it does.
+base.make_variants(
+    globals(),
+    KilledAndWaitingHeartbeat,
+    [("stock", "threads"), ("stock", "eventlet")],
+)

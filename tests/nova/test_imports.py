@@ -1,0 +1,115 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+
+"""What of nova_sg a process of Nova's imports, and when."""
+
+import resource
+import subprocess
+import unittest
+
+import tests
+from tests.fixtures import novarig
+from tests.fixtures.novarig import site as novarig_site
+from tests.nova import base
+
+
+class ImportTest(unittest.TestCase):
+    """When what is imported."""
+
+    def setUp(self):
+        super().setUp()
+        self.cloud = novarig.Cloud(base.site(), "stock")
+
+    def _first_parse(self, driver, mode):
+        self.cloud.mode = mode
+        path = self.cloud.configure(f"first-{driver}", driver)
+        return base.run_script("first_parse.py", "--config-file", path)
+
+    def test_before_novas_decision(self):
+        for mode, name in (("threads", "threading"), ("eventlet", "eventlet")):
+            stock = self._first_parse("stock", mode)
+            ours = self._first_parse("mc", mode)
+            self.assertEqual([name, name], [stock["mode"], ours["mode"]])
+            more = {
+                module.partition(".")[0]
+                for module in set(ours["modules"]) - set(stock["modules"])
+            }
+            self.assertIn("nova_sg", more)
+            self.assertFalse(
+                more & {"nova", "eventlet", "urllib3", "oslo_context"}, more
+            )
+            # Whoever patches warns of them.
+            self.assertNotIn("oslo_config.sources._uri", ours["modules"])
+            self.assertIn("nova_sg.nova.hook", ours["modules"])
+            self.assertNotIn("nova_sg.nova.api", ours["modules"])
+
+    def test_switched_off_it_is_not_there(self):
+        self.cloud.configure("api", "stock")
+        self.cloud.make_api("api")
+        found = base.run_script(
+            "api_objects.py",
+            OS_NOVA_CONFIG_DIR=base.site().folder,
+            OS_NOVA_CONFIG_FILES="api-paste.ini;api.conf",
+            **base.mode_variable("threads"),
+        )
+        self.assertEqual("nova.servicegroup.api", found["module"])
+        self.assertFalse(found["imported"])
+
+    @tests.long_form
+    def test_other_processes_start_as_fast(self):
+        """With the .pth file, the least of many starts."""
+        python = base.site().python
+        tool = base.site().program("nova-sg")
+        program = [
+            python,
+            "-c",
+            "import sys; assert 'nova' not in sys.modules",
+        ]
+        without = with_it = float("inf")
+        # By turns: a busy machine is slower for all of one's CPU time, too.
+        for _ in range(4):
+            self._run(tool, "nova", "disable")
+            without = min(without, self._starts(program))
+            self._run(tool, "nova", "enable")
+            try:
+                with_it = min(with_it, self._starts(program))
+            finally:
+                self._run(tool, "nova", "disable")
+        print(
+            f"start of a process: {without * 1e3:.1f} ms, with the .pth file "
+            f"{with_it * 1e3:.1f} ms"
+        )
+        self.assertLess(with_it - without, 0.005)
+
+    @staticmethod
+    def _run(*command):
+        subprocess.run(
+            command,
+            check=True,
+            stdout=subprocess.DEVNULL,
+            env=novarig_site.clean_environment(),
+        )
+
+    @classmethod
+    def _starts(cls, program):
+        # CPU time: what else the machine does is not counted.
+        def used():
+            usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+            return usage.ru_utime + usage.ru_stime
+
+        least = float("inf")
+        for _ in range(10):
+            before = used()
+            cls._run(*program)
+            least = min(least, used() - before)
+        return least
