@@ -160,7 +160,11 @@ class CloudTestCase(unittest.TestCase):
         return time.time() - at.timestamp()
 
     def assert_stays(self, state, binaries, seconds):
-        """Look at the API again and again."""
+        """Look at the API again and again.
+
+        A wrong word stands for as long as who gives it does not look again,
+        which is about a second.
+        """
         end = time.monotonic() + seconds
         looks = 0
         while time.monotonic() < end:
@@ -168,7 +172,7 @@ class CloudTestCase(unittest.TestCase):
             for binary in binaries:
                 self.assertEqual({state}, states[binary], binary)
             looks += 1
-            time.sleep(0.1)
+            time.sleep(0.2)
         self.assertGreater(looks, 2)
 
     def assert_every_worker_lists(self, state):

@@ -41,7 +41,7 @@ class Computes:
     def test_many_computes(self):
         self._coalesce()
         mariadb = self.cloud.site.mariadb
-        many = novarig.Many(self.cloud, self.COUNT)
+        many = novarig.Many(self.cloud, self.COUNT, idle=True)
         self.addCleanup(many.forget)
         try:
             process.wait_for(

@@ -238,3 +238,27 @@ class WaitingHeartbeat:
             f"{self.DRIVER} {self.MODE}: dead, listed up {begun:.1f} s after "
             f"conductor's start, for {took:.1f} s"
         )
+
+
+class Elsewhere:
+    """What is said of members that report by the db driver."""
+
+    def test_members_that_report_elsewhere(self):
+        path = self.cloud.configure(
+            "elsewhere", self.DRIVER, "[DEFAULT]\nservice_down_time = 60\n"
+        )
+        found = base.run_script("elsewhere.py", "--config-file", path)
+        self.assertEqual(
+            {
+                "never here, reports": True,
+                "never here, comes over": True,
+                "never here, silent": False,
+                "never here, never reported": False,
+                "here": True,
+                "left, reported before": False,
+                "left, reports since": True,
+                "left, comes over again": True,
+                "forced down, reports since": False,
+            },
+            found,
+        )

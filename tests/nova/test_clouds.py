@@ -32,13 +32,19 @@ class DbTest(
     DRIVER, MODE = "db", "threads"
 
 
-class McTest(processes.Processes, services.Services, base.CloudTestCase):
+class McTest(
+    processes.Processes,
+    services.Services,
+    services.Elsewhere,
+    base.CloudTestCase,
+):
     DRIVER, MODE = "mc", "threads"
 
 
 class ZkTest(
     services.Services,
     services.WithoutControl,
+    services.Elsewhere,
     processes.Forks,
     base.CloudTestCase,
 ):

@@ -166,35 +166,6 @@ class Upgrade:
         self._assert_nobody_is_down()
 
 
-class ElsewhereTest(unittest.TestCase):
-    """Who asks mc or zk, of members that report by the db driver."""
-
-    def _ask(self, driver):
-        cloud = novarig.Cloud(base.site(), "stock", service_down_time=60)
-        path = cloud.configure(f"elsewhere-{driver}", driver)
-        found = base.run_script("elsewhere.py", "--config-file", path)
-        self.assertEqual(
-            {
-                "never here, reports": True,
-                "never here, comes over": True,
-                "never here, silent": False,
-                "never here, never reported": False,
-                "here": True,
-                "left, reported before": False,
-                "left, reports since": True,
-                "left, comes over again": True,
-                "forced down, reports since": False,
-            },
-            found,
-        )
-
-    def test_mc(self):
-        self._ask("mc")
-
-    def test_zk(self):
-        self._ask("zk")
-
-
 @tests.long_form
 class UpgradeOnThreadsTest(Upgrade, unittest.TestCase):
     MODE = "threads"
