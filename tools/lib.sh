@@ -26,6 +26,11 @@ die() {
     exit 1
 }
 
+# The name of this system, such as: Debian GNU/Linux 13 (trixie).
+system_name() {
+    sed -n 's/^PRETTY_NAME="\{0,1\}\([^"]*\).*/\1/p' /etc/os-release
+}
+
 # Install Debian packages where this user may, otherwise say how and end.
 apt_install() {
     local as_root=() command="apt-get install --yes --no-install-recommends $*"
@@ -33,15 +38,46 @@ apt_install() {
         die "this system has no apt-get; install what corresponds to: $*"
     if ((EUID != 0)); then
         if ! sudo -n true 2>/dev/null; then
+            need_available "$@"
             die "packages are missing; run this as root and start again:" \
                 "apt-get update && $command"
         fi
         as_root=(sudo -n)
     fi
+    # Where the lists cannot be fetched, the old ones may still do.
+    "${as_root[@]}" apt-get -q update </dev/null >&2 ||
+        say 'apt-get update failed, see above; going on with the old lists'
+    need_available "$@"
     say "Installing Debian packages: $*"
     # The script comes on a descriptor of its own: apt-get may read stdin.
     "${as_root[@]}" sh -c "$(apt_script)" sh "$@" </dev/null >&2 ||
         die "the packages could not be installed; as root, try: $command"
+}
+
+# need_available PACKAGE...: name every package that apt cannot install, and
+# end where there is one.
+need_available() {
+    local package unavailable=0
+    # Before the first "apt-get update" apt knows none at all.
+    is_available dpkg || return 0
+    for package in "$@"; do
+        if ! is_available "$package"; then
+            printf 'Debian package %s is not available on this system (%s)\n' \
+                "$package" "$(system_name)" >&2
+            unavailable=1
+        fi
+    done
+    ((!unavailable)) ||
+        die "no source of apt has what is named above. Where a source is" \
+            "missing (Debian's component main has it all), add it, see" \
+            "sources.list(5), run \"apt-get update\" as root, and start" \
+            "again. Where this release has another name for a package," \
+            "write it into bindep.txt."
+}
+
+is_available() {
+    LC_ALL=C apt-cache policy "$1" 2>/dev/null |
+        grep '^  Candidate: ' | grep -qvF '(none)'
 }
 
 # The part of apt_install that runs as root.
@@ -60,8 +96,6 @@ if [ ! -e "$policy" ]; then
     printf '#!/bin/sh\nexit 101\n' > "$policy"
     chmod 755 "$policy"
 fi
-# Where the lists cannot be fetched, the old ones may still do.
-apt-get -q update || true
 apt-get -q -o DPkg::Lock::Timeout=300 install \
     --yes --no-install-recommends "$@"
 EOF
@@ -69,18 +103,101 @@ EOF
 
 # Install what bindep.txt names and this machine has not.
 install_packages() {
-    local missing=() package
+    local unmet packages
     if ! command -v dpkg-query >/dev/null; then
         say 'Not a Debian system: make sure of what bindep.txt names yourself'
         return
     fi
-    while read -r package; do
-        dpkg-query --show --showformat='${db:Status-Status}' "$package" \
-            2>/dev/null | grep -qx installed || missing+=("$package")
-    done < <(sed -n 's/^\([a-z0-9][^ ]*\) *\[.*platform:dpkg.*/\1/p' "$ROOT/bindep.txt")
-    if ((${#missing[@]})); then
-        apt_install "${missing[@]}"
-    fi
+    unmet=$(unmet_packages)
+    [[ -n $unmet ]] || return 0
+    mapfile -t packages < <(cut -d ' ' -f 1 <<<"$unmet")
+    apt_install "${packages[@]}"
+    unmet=$(unmet_packages)
+    [[ -z $unmet ]] ||
+        die "what this system ($(system_name)) has of these packages is not" \
+            "what bindep.txt asks for: ${unmet//$'\n'/, }"
+}
+
+# Print what of bindep.txt is not installed, or in a version that will not do:
+# a package a line and, after a space, the versions that will.
+unmet_packages() {
+    local wanted package versions version
+    wanted=$(wanted_packages)
+    while read -r package versions; do
+        version=$(installed_version "$package")
+        if [[ -z $version ]] || ! version_suits "$version" "$versions"; then
+            printf '%s\n' "$package${versions:+ $versions}"
+        fi
+    done <<<"$wanted"
+}
+
+# Print the version of an installed package, otherwise nothing.
+installed_version() {
+    dpkg-query --show --showformat='${db:Status-Status} ${Version}\n' "$1" \
+        2>/dev/null | sed -n 's/^installed //p' || true
+}
+
+# version_suits VERSION CONDITION,...: a condition is as in ">=3.8".
+version_suits() {
+    local version=$1 condition operator conditions
+    IFS=, read -ra conditions <<<"$2"
+    for condition in "${conditions[@]}"; do
+        [[ $condition =~ ^([\<\>=!]+)(.+)$ ]] ||
+            die "bindep.txt: \"$condition\" is no condition on a version"
+        operator=${BASH_REMATCH[1]}
+        case $operator in
+        '<') operator='<<' ;;
+        '>') operator='>>' ;;
+        '==') operator='=' ;;
+        '!=') operator=ne ;;
+        esac
+        dpkg --compare-versions "$version" "$operator" "${BASH_REMATCH[2]}" ||
+            return
+    done
+}
+
+# Print what bindep.txt names for this system, the packages for tests
+# included, in lines as those of unmet_packages.
+wanted_packages() {
+    local line package selectors versions id release codename
+    # In a shell of its own: the file sets many names.
+    read -r id release codename < <(
+        # shellcheck source=/dev/null
+        . /etc/os-release
+        printf '%s %s %s\n' "${ID:-}" "${VERSION_ID:--}" \
+            "${VERSION_CODENAME:--}"
+    )
+    while read -r line; do
+        line=${line%%#*}
+        [[ $line =~ ^([a-z0-9][^ ]*)\ *(\[(.*)\])?\ *([^ ]*) ]] || continue
+        package=${BASH_REMATCH[1]}
+        selectors=${BASH_REMATCH[3]}
+        versions=${BASH_REMATCH[4]}
+        # shellcheck disable=SC2086 # Each word is a selector.
+        if is_selected "$id" "$release" "$codename" $selectors; then
+            printf '%s\n' "$package${versions:+ $versions}"
+        fi
+    done <"$ROOT/bindep.txt"
+}
+
+# is_selected ID RELEASE CODENAME SELECTOR...: say whether bindep would take a
+# line with these selectors on this Debian. Those of platforms decide alone:
+# one of them must be this system, and none with a "!".
+is_selected() {
+    local here=" dpkg $1 $1-$2 $1-$3 " selector positive=0 found=0
+    shift 3
+    for selector in "$@"; do
+        case $selector in
+        platform:*)
+            positive=1
+            [[ $here != *" ${selector#platform:} "* ]] || found=1
+            ;;
+        '!platform:'*)
+            [[ $here != *" ${selector#!platform:} "* ]] || return 1
+            ;;
+        esac
+    done
+    ((found || !positive))
 }
 
 # Print the path of a Python >= 3.11, if possible one that can make virtual
