@@ -142,7 +142,7 @@ make_system() {
     find "$folder" -mindepth 1 -xdev ! -path "$mark" -delete
     # What debootstrap mounts while it works ends with it, too.
     isolated debootstrap --variant=minbase --include="$PACKAGES" \
-        "$suite" "$folder" "$mirror" </dev/null >&2 ||
+        "$suite" "$folder" "$mirror" </dev/null >/dev/null ||
         die "debootstrap failed, see above and $folder/debootstrap/"
     write_sources "$mirror"
     printf '%s made\n' "$suite" >"$mark"
@@ -166,7 +166,7 @@ write_sources() {
 # Give the system what this machine knows of the network: names, proxies,
 # certificate authorities.
 copy_settings() {
-    local name authorities=/usr/local/share/ca-certificates
+    local name said authorities=/usr/local/share/ca-certificates
     for name in hosts resolv.conf hostname; do
         rm -f "$folder/etc/$name"
         [[ ! -e /etc/$name ]] || cp -L "/etc/$name" "$folder/etc/$name"
@@ -179,25 +179,31 @@ copy_settings() {
     if [[ -d $authorities ]]; then
         cp -RL "$authorities/." "$folder$authorities"
     fi
-    chroot "$folder" update-ca-certificates >/dev/null
+    said=$(chroot "$folder" update-ca-certificates 2>&1) ||
+        die "update-ca-certificates failed: $said"
 }
 
-# Print the files and folders that pip's settings are in and speak of, but for
-# the system's certificates, which copy_settings saw to.
+# Print the files and folders that pip's settings are in and speak of. Not the
+# system's certificates, which copy_settings saw to.
 pip_files() {
     local files=(
         /etc/pip.conf /etc/xdg/pip/pip.conf
         "$HOME/.pip/pip.conf" "$HOME/.config/pip/pip.conf"
         ${PIP_CONFIG_FILE:+"$PIP_CONFIG_FILE"}
     )
-    local file
+    local file settings
     for file in "${files[@]}"; do
         [[ ! -f $file ]] || printf '%s\n' "$file"
     done
-    {
+    settings=$(
         cat "${files[@]}" 2>/dev/null || true
         env | grep '^PIP_' | grep -v '^PIP_CACHE_DIR=' || true
-    } | sed 's,file://,,g' | grep -oE '(^|[= ])/[^ ]+' | tr -d '= ' |
+    )
+    # The pages of an index in files point to what lies beside it.
+    grep -oE 'file:///[^ ]+' <<<"$settings" |
+        sed 's,^file://,,; s,/*$,,' | xargs --no-run-if-empty dirname |
+        grep -vx / | sort -u || true
+    grep -oE '(^|[= ])/[^ ]+' <<<"$settings" | tr -d '= ' |
         grep -v '^/etc/ssl/' | sort -u || true
 }
 
