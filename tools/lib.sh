@@ -142,7 +142,7 @@ version_suits() {
     local version=$1 condition operator conditions
     IFS=, read -ra conditions <<<"$2"
     for condition in "${conditions[@]}"; do
-        [[ $condition =~ ^([\<\>=!]+)(.+)$ ]] ||
+        [[ $condition =~ ^([\<\>=!]=|[\<\>])([0-9].*)$ ]] ||
             die "bindep.txt: \"$condition\" is no condition on a version"
         operator=${BASH_REMATCH[1]}
         case $operator in

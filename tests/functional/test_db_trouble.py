@@ -437,12 +437,17 @@ class LockTest(TroubleTestCase):
             "handle_error",
             lambda context: errors.append(context.original_exception),
         )
-        # InnoDB chooses the one that has changed less: the report.
+        # What a report locks second, the locker locks first.
+        self.locker.execute("CREATE TABLE counter (n INT)")
         self.locker.execute("CREATE TABLE ballast (n INT)")
-        self.locker.execute("INSERT INTO ballast SELECT seq FROM seq_1_to_99")
+        self.locker.execute("INSERT INTO counter VALUES (0)")
         self.locker.execute(
-            "SELECT * FROM services WHERE host = 'one' LOCK IN SHARE MODE"
+            "CREATE TRIGGER count_reports AFTER UPDATE ON services "
+            "FOR EACH ROW UPDATE counter SET n = n + 1"
         )
+        # InnoDB chooses the one that has changed less: the report.
+        self.locker.execute("INSERT INTO ballast SELECT seq FROM seq_1_to_99")
+        self.locker.execute("UPDATE counter SET n = 0")
         self._wait_for_waiting_update()
         self.locker.execute("UPDATE services SET disabled = 1")
         wait_for(lambda: errors, message="the report was the victim")
