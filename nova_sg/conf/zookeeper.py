@@ -78,7 +78,7 @@ Who may do what with the znodes that are created.
         help="""
 Files for TLS to the servers: the authority's certificate, the client's
 certificate, its key and the key's password, with commas between them. Needs
-a ZooKeeper client library with TLS, which Debian 12's is not.
+a ZooKeeper client library with TLS, which Debian's is not.
 """,
     ),
 ]

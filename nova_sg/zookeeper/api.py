@@ -218,7 +218,7 @@ def init_ssl() -> Callable[..., int]:
     password, with commas between them.
 
     :raises TLSNotSupported: when the C library was built without TLS, as
-        Debian 12's.
+        Debian's.
     """
     library = clib.load()
     try:
