@@ -37,6 +37,9 @@ def main():
         action="store_true",
         help="at default settings and real durations: about 15 minutes",
     )
+    parser.add_argument(
+        "--no-stock", action="store_true", help="without stock Nova"
+    )
     parser.add_argument("--jobs", type=int, default=0, help="side by side")
     parser.add_argument("--list", action="store_true", help="only the names")
     parser.add_argument("--write", help="a file for the table")
@@ -50,13 +53,17 @@ def main():
     if given.list:
         print("\n".join(fault.name for fault in faults))
         return 0
-    nova.python()
+    if not given.no_stock:
+        nova.python()
     load = os.getloadavg()[0]
     begun = time.monotonic()
     shown = progress.Progress()
     tell = _Tell(shown, len(faults))
     playing = runner.Runner(
-        given.long, given.jobs or (10 if given.long else 6), tell
+        given.long,
+        given.jobs or (10 if given.long else 6),
+        tell,
+        stock=not given.no_stock,
     )
     try:
         with shown:

@@ -16,6 +16,17 @@ A fault is an entry of FAULTS; tests and table follow by themselves. What
 always has to hold for nova_sg is checked for every fault: nobody who lives is
 called down, who died is found within the driver's stated bound, and at the
 end everybody who lives is up again without anybody's doing.
+
+The tests play all of them in the long form, at default settings. In the short
+form they play those that are marked by short: of every kind of fault one, with
+every driver in both modes. The kinds are a server that hangs (MariaDB frozen),
+that refuses (MariaDB read-only), that has forgotten everything (memcached
+restarted), one of several that dies (memcached: one of three killed), a
+majority of them (ZooKeeper: quorum lost); a member that dies (agent killed);
+a network that is cut (host cut off); Python that stands still, and with it
+an observer (observer blocked with the GIL held); a clock that is wrong
+(observer's clock off by an hour); many that do the same at once (all start,
+all stop); and what others have written (hostile values).
 """
 
 import contextlib
@@ -70,16 +81,21 @@ class Fault:
     starts_empty: bool = False
     #: Short times are so many times as long.
     scale: int = 1
+    #: Whether the short form of the tests plays it: one of a kind.
+    short: bool = False
     #: What has to hold besides: returns complaints, given the stage and the
     #: Contender.
     check: Callable = lambda stage, contender: ()
 
-    def kinds(self):
-        """Return the kinds of contenders."""
+    def kinds(self, stock):
+        """Return the kinds of contenders.
+
+        :param stock: whether stock Nova takes part
+        """
         kinds = []
         for driver in self.on:
             kinds.append(contenders.OURS[driver])
-            if driver in contenders.STOCK:
+            if stock and driver in contenders.STOCK:
                 kinds.append(contenders.STOCK[driver])
         return kinds
 
@@ -89,8 +105,8 @@ class Fault:
         return numbers[times.long]
 
     def seconds(self, times):
-        """Return how long it lasts."""
-        return self.lasts[times.long]
+        """Return how long it lasts: longer where all times are longer."""
+        return self.lasts[times.long] * times.scale
 
 
 def each(driver, action):
@@ -253,6 +269,7 @@ FAULTS = [
         own_servers=True,
         victim="members",
         dies=True,
+        short=True,
     ),
     Fault(
         "MariaDB killed and restarted",
@@ -281,6 +298,7 @@ FAULTS = [
         lasts=(4, 90),
         own_servers=True,
         mode="eventlet",
+        short=True,
     ),
     Fault(
         "MariaDB: disk full",
@@ -295,6 +313,7 @@ FAULTS = [
         on=("mc",),
         inject=one("mc", "restart"),
         own_servers=True,
+        short=True,
     ),
     Fault(
         "memcached: one of three killed",
@@ -305,6 +324,7 @@ FAULTS = [
         own_servers=True,
         memcacheds=3,
         mode="eventlet",
+        short=True,
     ),
     Fault(
         "memcached frozen",
@@ -334,6 +354,7 @@ FAULTS = [
         mode="eventlet",
         victim="members",
         dies=True,
+        short=True,
     ),
     Fault(
         "ZooKeeper: all restarted",
@@ -354,6 +375,7 @@ FAULTS = [
         on=ALL,
         inject=lambda stage: stage.kill_victims(),
         victim="agent",
+        short=True,
     ),
     Fault(
         "agent suspended for long, resumed",
@@ -378,6 +400,7 @@ FAULTS = [
         lasts=(6, 90),
         victim="agent",
         proxied="victim",
+        short=True,
     ),
     Fault(
         "agent stopped",
@@ -404,6 +427,7 @@ FAULTS = [
         on=ALL,
         inject=block_observers,
         mode="eventlet",
+        short=True,
     ),
     Fault(
         "agent's clock off by an hour",
@@ -420,6 +444,7 @@ FAULTS = [
         heal=lambda stage: stage.set_clock(0),
         faked="observer",
         mode="eventlet",
+        short=True,
     ),
     *(
         Fault(
@@ -432,6 +457,7 @@ FAULTS = [
             starts_empty=what == "start",
             scale=2,
             check=load.is_bounded,
+            short=(what, driver) in (("start", "zk"), ("stop", "db")),
         )
         for driver in ALL
         for what, action in (
@@ -445,5 +471,6 @@ FAULTS = [
         inject=hostile.write,
         lasts=(6, 90),
         check=hostile.are_warned_of,
+        short=True,
     ),
 ]

@@ -50,6 +50,7 @@ class Times:
 
     def __init__(self, long, scale=1):
         self.long = long
+        self.scale = 1 if long else scale
         if long:
             # What every option has by default.
             self.service_down_time = 60

@@ -113,6 +113,19 @@ class _Process:
     def has_ended(self):
         return bool(select.select([self._handle], [], [], 0)[0])
 
+    def waited_for_core(self):
+        """Return how long its threads have been ready to run, and did not.
+
+        :returns: seconds, of all threads that it has now together
+        """
+        nanoseconds = 0
+        with contextlib.suppress(OSError):
+            for thread in os.listdir(f"/proc/{self.pid}/task"):
+                path = f"/proc/{self.pid}/task/{thread}/schedstat"
+                with contextlib.suppress(OSError), open(path) as schedule:
+                    nanoseconds += int(schedule.read().split()[1])
+        return nanoseconds / 1e9
+
     def end(self, number=signal.SIGKILL):
         """End it; return the moment at which it was told to."""
         at = time.monotonic()

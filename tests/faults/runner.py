@@ -22,6 +22,12 @@ from tests.faults import contenders, stage, truth
 
 #: How much longer times may become where the machine is too busy.
 SCALES = (1, 2, 4)
+#: The parts of service_down_time from which on it is too busy: for which a
+#: thread with nothing to do stood still at one time, and for which a member
+#: or an observer waited for a core, all in all. A report may take hundreds of
+#: turns of two threads, and each of these may have to wait.
+STOOD_STILL = 1 / 15
+WAITED_FOR_CORE = 1 / 3
 #: Seconds by which figures may be late with nobody to blame.
 SLACK = 1.0
 
@@ -91,10 +97,13 @@ class Runner:
     :param long: at default settings, and for as long as in real life
     :param jobs: how many faults at the same time
     :param tell: called with each Outcome
+    :param stock: whether stock Nova takes part; nothing is asked of it, it is
+        there to compare with
     """
 
-    def __init__(self, long, jobs, tell=lambda outcome: None):
+    def __init__(self, long, jobs, tell=lambda outcome: None, stock=True):
         self._long = long
+        self._stock = stock
         self._tell = tell
         self._canary = Canary()
         self._canary.start()
@@ -135,8 +144,9 @@ class Runner:
             attempts += 1
             times = contenders.Times(self._long, scale * fault.scale)
             since = time.monotonic()
+            waited = [0.0]
             try:
-                rows = self._attempt(fault, times)
+                rows = self._attempt(fault, times, waited)
                 broken = []
             except Exception:
                 rows = []
@@ -147,8 +157,11 @@ class Runner:
                 for words in row.complaints
             ]
             lag = self._canary.worst(since, time.monotonic())
-            # Whoever does not run cannot report, and nobody can tell.
-            if not complaints or lag < times.service_down_time / 15:
+            # What does not run cannot report, and nothing can tell.
+            if not complaints or not (
+                lag >= times.service_down_time * STOOD_STILL
+                or max(waited) >= times.service_down_time * WAITED_FOR_CORE
+            ):
                 break
         outcome = Outcome(
             fault.name, rows, complaints, attempts, time.monotonic() - begun
@@ -156,11 +169,16 @@ class Runner:
         self._tell(outcome)
         return outcome
 
-    def _attempt(self, fault, times):
-        played = stage.Stage(fault, times)
+    def _attempt(self, fault, times, waited):
+        """Play a fault once.
+
+        :param waited: a list, for how long its processes waited for a core
+        """
+        played = stage.Stage(fault, times, self._stock)
         try:
             played.open()
             begin = time.monotonic()
+            before = played.waited_for_core()
             fault.inject(played)
             half = fault.seconds(times) / 2
             played.wait(half)
@@ -175,6 +193,8 @@ class Runner:
                     one.truth.backend_back(healed, within)
             self._settle(played, healed)
             end = time.monotonic()
+            after = played.waited_for_core()
+            waited += (after[one] - before[one] for one in before)
             return [
                 self._row(played, one, begin, healed, end)
                 for one in played.contenders

@@ -72,9 +72,12 @@ class Contender:
 
 
 class Stage:
-    """What a fault is played on; its methods are what a fault can do."""
+    """What a fault is played on; its methods are what a fault can do.
 
-    def __init__(self, fault, times):
+    :param stock: whether stock Nova takes part
+    """
+
+    def __init__(self, fault, times, stock):
         self.fault = fault
         self.times = times
         self.name = "".join(
@@ -89,9 +92,11 @@ class Stage:
         self.proxies = {}
         self.contenders = [
             Contender(self, kind, fault.count(kind, times))
-            for kind in fault.kinds()
+            for kind in fault.kinds(stock)
         ]
         self._clock = os.path.join(self.folder, "clock")
+        # Nurseries with that clock.
+        self._faked = {}
         self.begun = self.healed = None
 
     # -- setting up
@@ -140,13 +145,13 @@ class Stage:
         return folder
 
     def _nursery(self, contender, part):
+        key = contender.kind.stack, contender.mode
         if self.fault.faked != part:
-            return contenders.nursery(contender.kind.stack, contender.mode)
-        nursery = processes.Nursery(
-            contender.kind.stack, contender.mode, self._clock
-        )
-        self._closing.callback(nursery.close)
-        return nursery
+            return contenders.nursery(*key)
+        if key not in self._faked:
+            self._faked[key] = processes.Nursery(*key, self._clock)
+            self._closing.callback(self._faked[key].close)
+        return self._faked[key]
 
     def _start(self, contender, part, program, hosts):
         child = processes.Child(
@@ -215,6 +220,15 @@ class Stage:
 
     def close(self):
         self._closing.close()
+
+    def waited_for_core(self):
+        """Return how long each process could have run and did not: seconds."""
+        return {
+            process: process.waited_for_core()
+            for contender in self.contenders
+            for process in contender.processes
+            if process is not None
+        }
 
     # -- what a fault may do
 
