@@ -30,6 +30,7 @@ __all__ = [
     "green_mode",
 ]
 
+
 def green_mode(test):
     """Decorate a test of nova-sg-agent: it needs green threads."""
     return test if MODE == "eventlet" else None

@@ -64,7 +64,7 @@ def run(path, arguments, environment, folder):
             contextlib.chdir(folder),
             _arguments([path, *arguments]),
             _configuration(),
-            _green_threads(),
+            _threads(),
         ):
             stack.enter_context(surroundings)
         try:
@@ -212,29 +212,28 @@ def _configuration():
 
 
 @contextlib.contextmanager
-def _green_threads():
-    """Wait for the green threads that are left.
+def _threads():
+    """Wait for the threads that are left: there is no process to end them.
 
-    An agent that stops does not wait for its periodic tasks: they end with
-    the process. Here they would go on with the configuration of the next
-    program, or with none.
+    An agent that stops does not wait for its periodic tasks. Here they would
+    go on with the configuration of the next program, or with none.
     """
-    before = _greenlets()
+    before = _running()
     try:
         yield
     finally:
-        while left := _greenlets() - before:
+        while left := _running() - before:
             # A task that is late may have made a driver once more.
             shared_by_process.reset()
             wait_for(
-                lambda left=left: all(one.dead for one in left),
-                message=lambda left=left: f"these have ended: {left}",
+                lambda left=left: all(map(_has_ended, left)),
+                message=lambda left=left: f"these threads end: {left}",
             )
 
 
-def _greenlets():
+def _running():
     if MODE != "eventlet":
-        return set()
+        return set(threading.enumerate())
     import greenlet
     from eventlet import hubs
 
@@ -245,3 +244,7 @@ def _greenlets():
         and one is not hubs.get_hub().greenlet
         and not one.dead
     }
+
+
+def _has_ended(one):
+    return one.dead if MODE == "eventlet" else not one.is_alive()
