@@ -65,3 +65,20 @@ class BasicsTest(base.TestCase):
                     result.out + result.err,
                     f"{arguments[-1]}('? is not a|$)",
                 )
+
+    def test_exec_without_a_command(self):
+        result = self.run_program("nova-sg-exec", config=False)
+        self.assertEqual((2, ""), (result.status, result.out))
+        self.assertRegex(result.err, "^usage: nova-sg-exec COMMAND ")
+        result = self.run_program("nova-sg-exec", "--help", config=False)
+        self.assertEqual((0, ""), (result.status, result.err))
+        self.assertRegex(result.out, "^usage: nova-sg-exec COMMAND ")
+
+    def test_exec_of_a_command_that_is_not_there(self):
+        missing = self.path("missing")
+        result = self.run_program("nova-sg-exec", missing, config=False)
+        self.assertEqual((127, ""), (result.status, result.out))
+        self.assertEqual(
+            f"nova-sg-exec: {missing}: No such file or directory\n",
+            result.err,
+        )

@@ -49,6 +49,14 @@ class WaitTest(base.TestCase):
                     rf"^{host} is not {state} after 0.5 s: {words}\n$",
                 )
 
+    def test_a_backend_that_is_away(self):
+        self.configure(
+            "servicegroup_driver = mc\nmemcached_servers = 127.0.0.1:1"
+        )
+        result = self.nova_sg("wait", "one", "--for", "up", "--timeout", "0")
+        self.assertEqual((1, ""), (result.status, result.out))
+        self.assertIn("cannot connect", result.err)
+
     def test_wrong_arguments(self):
         for arguments, words in (
             (["one"], "required: --for"),

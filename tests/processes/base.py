@@ -41,6 +41,8 @@ PASSWORD = "Tr0ub4dor-s3cret"
 
 SCRIPTS = sysconfig.get_path("scripts")
 
+ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", ".."))
+
 # Root may read and write everything, unless it cannot override modes.
 AS_NORMAL_USER = (
     [

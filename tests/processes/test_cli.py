@@ -16,13 +16,19 @@ What the commands print, and with which exit status, is in tests/cli.
 """
 
 import datetime
+import glob
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
+import sys
+import sysconfig
 import time
+import venv
 
+from nova_sg.nova import site
 from tests import long_form
 from tests.fixtures import memcached
 from tests.fixtures.process import wait_for
@@ -67,13 +73,67 @@ class EveryCommandTest(base.TestCase):
         )
 
 
-class StreamsTest(base.TestCase):
-    def test_version(self):
-        for program in ("nova-sg", "nova-sg-agent"):
-            result = self.run_program(program, "--version", config=False)
-            self.assertEqual((0, ""), (result.status, result.err))
-            self.assertRegex(result.out, r"\d+\.\d+")
+class EnvironmentTest(base.TestCase):
+    """What is about the environment that Nova is installed in."""
 
+    def test_nova_enable_and_disable(self):
+        python, library = self.make_environment()
+        written = os.path.join(library, "nova_sg_nova.pth")
+        for command, words, expected in (
+            ("enable", "written", [written]),
+            ("disable", "not there any more", []),
+            # As often as one likes.
+            ("disable", "not there any more", []),
+        ):
+            result = self.run_in(python, "nova", command)
+            self.assertEqual((0, ""), (result.status, result.err))
+            self.assertIn(f"{written}: {words}.", result.out)
+            self.assertEqual(
+                expected, glob.glob(os.path.join(library, "*.pth"))
+            )
+        with self.subTest("an environment that is not ours to change"):
+            shutil.rmtree(library)
+            result = self.run_in(python, "nova", "enable")
+            self.assertEqual((2, ""), (result.status, result.out))
+            self.assertIn(f"{written}: No such file", result.err)
+
+    def make_environment(self):
+        """Return the Python of an empty environment, and its library."""
+        home = self.path("environment")
+        venv.create(home, symlinks=True)
+        version = f"python{sys.version_info[0]}.{sys.version_info[1]}"
+        return (
+            os.path.join(home, "bin", "python"),
+            os.path.join(home, "lib", version, "site-packages"),
+        )
+
+    def run_in(self, python, *arguments):
+        """Run nova-sg by the Python of another environment."""
+        ours = [sysconfig.get_path("purelib"), base.ROOT]
+        done = subprocess.run(
+            [python, "-m", "nova_sg.cmd.shell", *arguments],
+            env=self.environment | {"PYTHONPATH": os.pathsep.join(ours)},
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+        )
+        return self.check_result(
+            base.Result(done.returncode, done.stdout, done.stderr)
+        )
+
+    def test_exec_becomes_the_command(self):
+        program = self.start(
+            *("nova-sg-exec", "sh", "-c", "echo $$ $PYTHONPATH; exit 7"),
+            config=False,
+        )
+        result = self.finish(program)
+        self.assertEqual(
+            (7, f"{program.pid} {os.path.dirname(site.__file__)}\n", ""),
+            (result.status, result.out, result.err),
+        )
+
+
+class StreamsTest(base.TestCase):
     def test_a_reader_that_is_gone(self):
         for arguments in (["list", "-f", "json"], ["doctor"], []):
             with self.subTest(arguments):
@@ -322,7 +382,13 @@ def open_files(pid):
     return "\n".join(names)
 
 
-class WithoutConsoleScriptsTest(base.TestCase):
+class VersionTest(base.TestCase):
+    def test_as_a_script(self):
+        for program in ("nova-sg", "nova-sg-agent"):
+            result = self.run_program(program, "--version", config=False)
+            self.assertEqual((0, ""), (result.status, result.err))
+            self.assertRegex(result.out, r"\d+\.\d+")
+
     def test_as_a_module(self):
         for module in ("shell", "agent"):
             done = subprocess.run(
