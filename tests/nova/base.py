@@ -101,10 +101,11 @@ class CloudTestCase(unittest.TestCase):
             )
         )
 
-    def __init__(self, name):
-        super().__init__(name)
+    def run(self, result=None):
         # unittest takes the test by its name.
+        name = self._testMethodName
         setattr(self, name, self._telling(getattr(self, name)))
+        return super().run(result)
 
     def _telling(self, test):
         """Return the test, with every log's end in what it raises."""

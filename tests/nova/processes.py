@@ -149,7 +149,7 @@ class Processes:
     def _tool(self, *command):
         done = nova.run(
             [self.cloud.site.program(command[0]), *command[1:]],
-            novarig_site.clean_environment(),
+            novarig_site.clean_environment(self.cloud.site.folder),
             errors=subprocess.DEVNULL,
         )
         return done.returncode, done.stdout

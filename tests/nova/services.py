@@ -208,7 +208,7 @@ class WithoutControl:
         cloud.conductor.kill()
         self.assert_stays("up", ("nova-scheduler", "nova-compute"), silence)
         # Nobody reports by it, so nobody waits for an answer.
-        self.assertEqual(0, cloud.site.rabbitmq.messages("conductor"))
+        self.assertEqual(0, cloud.messages("conductor"))
         # What is killed now is down nevertheless, and does not rise when
         # conductor works off what has been waiting for it.
         cloud.compute.kill()
@@ -225,7 +225,7 @@ class WaitingHeartbeat:
         cloud = self.cloud
         cloud.conductor.kill()
         process.wait_for(
-            lambda: cloud.site.rabbitmq.messages("conductor"),
+            lambda: cloud.messages("conductor"),
             message="a heartbeat waits for conductor",
         )
         cloud.compute.kill()

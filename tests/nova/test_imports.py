@@ -97,7 +97,7 @@ class ImportTest(unittest.TestCase):
             command,
             check=True,
             stdout=subprocess.DEVNULL,
-            env=novarig_site.clean_environment(),
+            env=novarig_site.clean_environment(base.site().folder),
         )
 
     @classmethod
