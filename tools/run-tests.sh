@@ -218,7 +218,7 @@ ran=0
 run_mode threads "$WORKERS" --exclude-regex '^tests\.(nova|faults)\.' "$@"
 # Pure logic and the programs do not depend on the mode and ran already.
 run_mode eventlet "$WORKERS" \
-    --exclude-regex '^tests\.(nova|faults|unit|cli|processes)\.' "$@"
+    --exclude-regex '^tests\.(nova|faults|unit|processes)\.' "$@"
 # The tests on a real Nova see to Nova's modes by themselves, and each fault
 # chooses one. One worker plays all faults, side by side; each of the others
 # has a Nova with a database and a message queue of its own.

@@ -36,6 +36,9 @@ class Shell(app.App):
     member, not all well), 2 for whatever kept the question from an answer.
     """
 
+    # However it was started: cliff would take the file's name.
+    NAME = PROG
+
     NO = (exception.MemberNotFound, exception.MemberIsUp)
 
     # Warnings and errors; -v shows more.
