@@ -15,6 +15,7 @@
 import datetime
 import sys
 
+import tests
 from nova_sg.actions import engine, notifications, schedule
 from nova_sg.servicegroup import events
 from tests import base
@@ -36,13 +37,15 @@ class Other(engine.Outlet):
         self.seen.append(job.event)
 
 
+# nova-sg watch alone notifies, and it always runs on native threads.
+@tests.single_mode
 class NotificationsTest(base.TestCase):
     def setUp(self):
         super().setUp()
         self.broker = self.enterContext(rabbitmq.RabbitMQ())
         self.config = f"{self.folder}/nova-sg.conf"
         with open(self.config, "w") as file:
-            file.write(consumer.options(self.broker))
+            file.write(consumer.options(self.broker.url))
         self.other = Other()
         self.queue = notifications.Notifications(
             ["--config-file", self.config],

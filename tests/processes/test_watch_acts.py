@@ -168,7 +168,7 @@ class WatchTest(watching.TestCase):
             (["--exec", "'"], "exec"),
             (["--webhook", "ftp://192.0.2.1/"], "webhook"),
         ):
-            result = self.nova_sg("watch", *arguments)
+            result = self.run_here("nova-sg", "watch", *arguments)
             self.assertEqual(2, result.status)
             self.assertIn(f"[events] {words}: ", result.err)
 

@@ -14,7 +14,8 @@
 
 import os
 
-from tests.fixtures import consumer, rabbitmq
+import tests
+from tests.fixtures import consumer, proxy, rabbitmq
 from tests.fixtures.process import free_port, wait_for
 from tests.processes import base, watching
 
@@ -30,9 +31,25 @@ class WatchNotifiesTest(watching.TestCase):
         except FileNotFoundError:
             return []
 
+    def test_a_broker_that_cannot_be_reached(self):
+        broker = self.enterContext(rabbitmq.RabbitMQ())
+        way = self.enterContext(proxy.TcpProxy(broker.port))
+        url = broker.url.replace(f":{broker.port}/", f":{way.port}/")
+        self.assertNotEqual(broker.url, url)
+        self.check_outage(url, way)
+
+    @tests.long_form
     def test_a_broker_that_restarts(self):
         broker = self.enterContext(rabbitmq.RabbitMQ())
-        self.configure(consumer.options(broker))
+        self.check_outage(broker.url, broker)
+
+    def check_outage(self, url, server):
+        """See to it that nothing is lost while a server is away.
+
+        :param url: of the broker
+        :param server: the broker, or the way to it
+        """
+        self.configure(consumer.options(url))
         with open(self.config, "a") as file:
             file.write("[events]\nnotifications = true\nonly = down, up\n")
         listener = consumer.Consumer(self.folder, self.config)
@@ -40,7 +57,7 @@ class WatchNotifiesTest(watching.TestCase):
         process = self.watch("--exec", NOTE.format(self.path("noted")))
         self.force("one", 1)
         wait_for(listener.lines, base.PATIENCE, "one is notified of")
-        broker.stop()
+        server.stop()
         self.force("one", 0)
         self.force("two", 1)
         wait_for(
@@ -48,7 +65,7 @@ class WatchNotifiesTest(watching.TestCase):
             base.PATIENCE,
             "the command does not wait for the broker",
         )
-        broker.start()
+        server.start()
         wait_for(
             lambda: len(listener.lines()) == 3, base.PATIENCE, "all came"
         )
@@ -105,7 +122,7 @@ class WatchNotifiesTest(watching.TestCase):
         ):
             with self.subTest(options):
                 self.configure(f"[oslo_messaging_notifications]\n{options}")
-                result = self.nova_sg("watch", "--notify")
+                result = self.run_here("nova-sg", "watch", "--notify")
                 self.assertEqual(2, result.status)
                 self.assertIn("[events] notifications: ", result.err)
                 self.assertIn(words, result.err)
