@@ -142,8 +142,8 @@ make_system() {
     find "$folder" -mindepth 1 -xdev ! -path "$mark" -delete
     # What debootstrap mounts while it works ends with it, too.
     isolated debootstrap --variant=minbase --include="$PACKAGES" \
-        "$suite" "$folder" "$mirror" </dev/null >/dev/null ||
-        die "debootstrap failed, see above and $folder/debootstrap/"
+        "$suite" "$folder" "$mirror" </dev/null > >(sed '/^I: /d' >&2) ||
+        die "debootstrap could not make the system ($suite)"
     write_sources "$mirror"
     printf '%s made\n' "$suite" >"$mark"
 }
@@ -240,6 +240,8 @@ copy_checkout() {
 enter() {
     local system=$1 place=$2 shown=$3 file status=0
     shift 3
+    # A root that is a mount itself lets a command make such spaces, too.
+    mount --bind "$system" "$system"
     mount -t proc proc "$system/proc"
     mount -t sysfs -o ro,nosuid,nodev,noexec sys "$system/sys"
     mount -t tmpfs -o nosuid,nodev,mode=1777 shm "$system/dev/shm"

@@ -247,7 +247,9 @@ ensure_venv_module() {
 # pbr asks git for the version and the files of the package, and git refuses
 # a checkout of another user unless told to trust it.
 trust_checkout() {
-    if [[ -e $ROOT/.git ]] && ! git -C "$ROOT" rev-parse 2>/dev/null; then
+    [[ -e $ROOT/.git ]] || return 0
+    command -v git >/dev/null || apt_install git
+    if ! git -C "$ROOT" rev-parse 2>/dev/null; then
         export GIT_CONFIG_COUNT=1
         export GIT_CONFIG_KEY_0=safe.directory
         export GIT_CONFIG_VALUE_0=$ROOT
