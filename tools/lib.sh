@@ -44,8 +44,9 @@ apt_install() {
         fi
         as_root=(sudo -n)
     fi
-    # Where the lists cannot be fetched, the old ones may still do.
-    "${as_root[@]}" apt-get -q update </dev/null >&2 ||
+    # apt checks signatures as another user, who must be able to write to its
+    # temporary folder. Where lists cannot be fetched, the old ones may do.
+    "${as_root[@]}" env --unset=TMPDIR apt-get -q update </dev/null >&2 ||
         say 'apt-get update failed, see above; going on with the old lists'
     need_available "$@"
     say "Installing Debian packages: $*"
@@ -85,7 +86,7 @@ apt_script() {
     cat <<'EOF'
 set -eu
 export DEBIAN_FRONTEND=noninteractive
-# apt checks signatures as another user, who must be able to write there.
+# Of the calling user, who may be another.
 unset TMPDIR
 # Debian starts a daemon when it installs one. The tests start their own.
 policy=/usr/sbin/policy-rc.d
