@@ -280,9 +280,7 @@ def step(
 class _Step:
     """One step: what its parts share."""
 
-    def __init__(
-        self, group: Group, refresh: Refresh, limits: Limits
-    ) -> None:
+    def __init__(self, group: Group, refresh: Refresh, limits: Limits) -> None:
         self.before = group
         self.refresh = refresh
         self.limits = limits
@@ -410,7 +408,9 @@ class _Step:
             for member in self.members.values()
             for seen in [member.seen[self.index]]
             if seen is not None
-            and not (seen.observation.facts.left or seen.observation.facts.crashed)
+            and not (
+                seen.observation.facts.left or seen.observation.facts.crashed
+            )
         )
         late = self.refresh.asked - self.limits.due
         agreed = reported_outages.agree(backend.claims, reports, late)
@@ -466,7 +466,6 @@ class _Step:
             or before.mark is None
             or mark < before.mark
             or self.backend.excused
-            or (reported is not None and reported > asked + limit)
         ):
             self._take(observation, member, before)
             return
@@ -542,11 +541,6 @@ class _Step:
         host, asked = observation.host, self.refresh.asked
         limit = self.limits.service_down_time
         reported, registered = observation.reported, observation.registered
-        # A stamp from the future is not believed. Nova takes such a member
-        # to be down, too.
-        if reported is not None and reported > asked + limit:
-            reported = None
-            observation = observation._replace(mark=None)
         if registered is None or registered > asked + limit:
             registered = NEVER
         if before is None:
@@ -557,7 +551,7 @@ class _Step:
         else:
             report, last_seen = before.report, before.last_seen
             mark = before.mark
-            if _is_newer(observation.mark, before.mark):
+            if observation.mark not in (None, before.mark):
                 self.reported.add(host)
                 mark, last_seen = observation.mark, observation.last_seen
                 report = asked
@@ -600,11 +594,15 @@ class _Step:
         registered: float,
     ) -> Seen:
         report = NEVER
-        if observation.mark is not None:
-            report = self.refresh.asked
+        asked, limit = self.refresh.asked, self.limits.service_down_time
+        # A stamp from the future is not believed. Nova takes such a member
+        # to be down, too.
+        believable = reported is None or reported <= asked + limit
+        if observation.mark is not None and believable:
+            report = asked
             if reported is not None:
                 # One that was not there at the last refresh is newer.
-                report = min(max(reported, self.since), report)
+                report = min(max(reported, self.since), asked)
         mark, last_seen = observation.mark, observation.last_seen
         return Seen(observation, mark, report, registered, last_seen)
 
@@ -778,9 +776,9 @@ class _Step:
             and not member.forced_down
             and member.life not in (LEFT, CRASHED)
         ]
-        if not self.refresh.stamped or not reports:
+        if not self.refresh.stamped:
             return
-        if len(reports) < limits.mass.min_members:
+        if len(reports) < max(2, limits.mass.min_members):
             return
         newest = max(reports)
         if newest >= asked - limits.due:
@@ -837,10 +835,6 @@ class _Step:
         return Change(member.host, member.verdict, None, member)
 
 
-def _is_newer(mark: Any, than: Any) -> bool:
-    return mark is not None and (than is None or mark > than)
-
-
 def _is_older(observation: Observation, before: Seen) -> bool:
     """Whether an observation comes from a server that is behind.
 
@@ -858,4 +852,3 @@ def _with_backend(group: Group, index: int, backend: Backend) -> Group:
     backends = list(group.backends)
     backends[index] = backend
     return group._replace(backends=tuple(backends))
-

@@ -88,7 +88,6 @@ def believable(
     return Claim(observation.facts.outage, begin, end)
 
 
-
 def agree(
     claims: Mapping[str, Claim],
     reports: Iterable[float | None],

@@ -1,0 +1,87 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""An observer for the tests of the rules: refreshes in, verdicts out."""
+
+from nova_sg.liveness import detector, model
+from nova_sg.liveness.model import Facts, Observation
+
+#: service_down_time and report_interval, in seconds.
+LIMIT = 60.0
+INTERVAL = 10.0
+
+
+class Observer:
+    """Steps through the refreshes of one group.
+
+    :ivar changes: what the last refresh has changed
+    """
+
+    def __init__(self, *backends, mass=model.NO_MASS_RULE):
+        self.backends = backends or ("db",)
+        self.group = detector.new_group(*self.backends)
+        self.limits = model.Limits(LIMIT, INTERVAL, mass)
+        self.changes = []
+
+    def refresh(self, asked, observations, backend=None, **fields):
+        """Take in one refresh.
+
+        :param observations: Observations; or, by host, the moment of the
+            last report, which is the mark, too
+        :returns: the verdicts' causes, by host
+        """
+        if isinstance(observations, dict):
+            observations = [
+                Observation(host, at, at) for host, at in observations.items()
+            ]
+        refresh = model.Refresh(
+            backend or self.backends[0], asked, observations, **fields
+        )
+        self.group, self.changes = detector.step(
+            self.group, refresh, self.limits
+        )
+        return {
+            host: member.verdict.cause
+            for host, member in self.group.members.items()
+        }
+
+    def fails(self, asked, backend=None):
+        """Take in a refresh that failed."""
+        self.group = detector.refresh_failed(
+            self.group, backend or self.backends[0], asked
+        )
+
+    def reports_fail(self, begin, certain, backend=None):
+        """Take in that this process's own reports fail."""
+        self.group = detector.reports_fail(
+            self.group, backend or self.backends[0], "own", begin, certain
+        )
+
+    def reports_work(self, certain, backend=None):
+        """Take in that they get through again."""
+        self.group = detector.reports_work(
+            self.group, backend or self.backends[0], "own", certain
+        )
+
+    def cause(self, host, now=None):
+        """Return the cause of a verdict, for a question asked now."""
+        if now is None:
+            now = self.group.refreshed
+        return self.group.verdict(host, now, LIMIT).cause
+
+
+def seen(host, mark, stamp=None, **facts):
+    """Return an observation of a member.
+
+    :param stamp: the moment that the backend wrote down with the report
+    """
+    return Observation(host, mark, stamp, facts=Facts(**facts))
