@@ -1,0 +1,173 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""A verdict as a sentence for operators: what was seen, and what follows."""
+
+from __future__ import annotations
+
+from nova_sg.liveness import outages
+from nova_sg.liveness.detector import Backend, Group
+from nova_sg.liveness.model import (
+    CRASHED,
+    FORCED_DOWN,
+    HELD,
+    LEFT,
+    LOST,
+    NEVER,
+    NOT_A_MEMBER,
+    UNAVAILABLE,
+    UNWATCHED,
+    UP,
+    VANISHED,
+    Limits,
+    Member,
+    Verdict,
+)
+
+_PLAIN = {
+    NOT_A_MEMBER: "not a member of the group",
+    FORCED_DOWN: "forced down by an operator",
+    LEFT: "left the group",
+    CRASHED: "its process ended without leaving the group",
+    LOST: "its session with the backend ended",
+}
+
+
+def explain(
+    group: Group, host: str, verdict: Verdict, now: float, limits: Limits
+) -> str:
+    """Return a verdict over a member in a sentence.
+
+    :param verdict: what group.verdict() said of it at that moment
+    """
+    if verdict is UNAVAILABLE:
+        return _unavailable(group, now, limits)
+    if verdict in _PLAIN:
+        return _PLAIN[verdict]
+    member = group.members[host]
+    sentence = _silence(group, member, verdict, now, limits)
+    if verdict is HELD:
+        sentence += _held(group, limits)
+    return sentence + _failing(group, member, now)
+
+
+def _unavailable(group: Group, now: float, limits: Limits) -> str:
+    refreshed = group.refreshed
+    if refreshed is None:
+        return "the backend has never answered"
+    return (
+        f"the backend has not answered for {now - refreshed:.1f} s, longer "
+        f"than {limits.service_down_time:g} s"
+    )
+
+
+def _silence(
+    group: Group,
+    member: Member,
+    verdict: Verdict,
+    now: float,
+    limits: Limits,
+) -> str:
+    if verdict is HELD and all(
+        seen is None or seen.observation.facts.lost for seen in member.seen
+    ):
+        return _PLAIN[LOST]
+    since = member.report
+    if since > NEVER:
+        sentence = f"last report {max(0.0, now - since):.1f} s ago"
+    else:
+        since = max(
+            seen.registered for seen in member.seen if seen is not None
+        )
+        if since == NEVER:
+            return "never reported"
+        sentence = f"registered {now - since:.1f} s ago, no report yet"
+    if verdict is UNWATCHED:
+        left = member.watched + limits.service_down_time - now
+        return (
+            f"{sentence}, and no other member reported later than "
+            f"{limits.due:g} s before this observer began: the backend may "
+            f"be behind; known in {max(0.0, left):.1f} s at the latest"
+        )
+    if verdict is VANISHED:
+        until = max(seen.vanished for seen in member.seen if seen is not None)
+        return (
+            f"{sentence}; the backend has lost its later reports, the next "
+            f"one is due in {max(0.0, until - now):.1f} s at the latest"
+        )
+    basis = group.basis(member.seen)
+    out = basis.now - since - outages.without(basis.outages, since, basis.now)
+    if verdict.state == UP:
+        if out > 0 and verdict is not HELD:
+            sentence += (
+                f"; {out:.1f} s of that without the backend, so it may be "
+                f"silent for {max(0.0, member.deadline - now):.1f} s more"
+            )
+        return sentence + _claim(group, member, now)
+    sentence += f", allowed are {limits.service_down_time:g} s"
+    if basis.now <= member.deadline:
+        sentence += "; it was down before the outage of the backend was known"
+    elif out > 0:
+        sentence += f", and {out:.1f} s without the backend do not count"
+    return sentence + _agreed(group, since) + _claim(group, member, now)
+
+
+def _agreed(group: Group, since: float) -> str:
+    """Say whose word it is that the backend was out."""
+    for backend in group.backends:
+        for agreed in backend.agreed:
+            if agreed.end > since:
+                return (
+                    f" ({agreed.witnesses} of {agreed.members} members that "
+                    "report again say so)"
+                )
+    return ""
+
+
+def _claim(group: Group, member: Member, now: float) -> str:
+    for backend in group.backends:
+        claim = backend.claims.get(member.host)
+        if claim is not None and claim.begin < claim.end:
+            return (
+                f"; it says that it could not report for "
+                f"{claim.end - claim.begin:.1f} s until "
+                f"{max(0.0, now - claim.end):.1f} s ago"
+            )
+    return ""
+
+
+def _held(group: Group, limits: Limits) -> str:
+    hold = group.mass.hold
+    if hold is None:
+        return ""
+    held = max(0.0, group.refreshed - hold.since)
+    return (
+        f"; held as up for {held:.1f} s so far, and for "
+        f"{max(0.0, limits.mass.hold - held):.1f} s more at most: "
+        f"{hold.silent} of {hold.members} members fell silent within "
+        f"{limits.service_down_time:g} s"
+    )
+
+
+def _failing(group: Group, member: Member, now: float) -> str:
+    knowing: list[Backend] = [
+        backend
+        for backend, seen in zip(group.backends, member.seen, strict=True)
+        if seen is not None
+    ]
+    if not all(backend.failed is not None for backend in knowing):
+        return ""
+    refreshed = max(backend.refreshed for backend in knowing)
+    return (
+        f"; the backend has not answered for {now - refreshed:.1f} s, the "
+        "last verdict stands"
+    )
