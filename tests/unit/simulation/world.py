@@ -22,7 +22,8 @@ and its reports came to. Nothing here knows the detector's rules.
 import random
 from typing import NamedTuple
 
-from nova_sg.servicegroup import detector, facts, silence
+from nova_sg.servicegroup import facts, silence
+from tests.unit.simulation import judges
 
 LIMIT = 60.0
 INTERVAL = 10.0
@@ -78,6 +79,7 @@ class World:
         report
     :param liars: what some say instead: by member, a function of the moment
         and of its last report
+    :param judge: what judges the members, a class
     """
 
     def __init__(
@@ -90,6 +92,7 @@ class World:
         begin=0.0,
         says=False,
         liars=None,
+        judge=judges.Detector,
     ):
         rng = random.Random(seed)
         self.names = [f"host{number:06}" for number in range(members)]
@@ -103,7 +106,7 @@ class World:
         self.now = begin
         self.says = says
         self.liars = liars or {}
-        self.judge = detector.Detector(LIMIT, INTERVAL, rule)
+        self.judge = judge(LIMIT, INTERVAL, rule)
         #: By member: the last attempt that was taken.
         self.last = [
             phase - period
@@ -192,13 +195,16 @@ class World:
             else:
                 self.judge.look_failed(self.now)
                 changes = []
-            for change in changes:
-                number = self.number[change.host]
-                if change.now.state == "down":
-                    self.downs.add(number)
-                else:
-                    self.downs.discard(number)
+            self._note(changes)
             check(self, changes)
+
+    def _note(self, changes):
+        for change in changes:
+            number = self.number[change.host]
+            if change.now.state == "down":
+                self.downs.add(number)
+            else:
+                self.downs.discard(number)
 
     def _report_mine(self):
         phase, period = self.phases[ME], self.periods[ME]
