@@ -573,9 +573,9 @@ class _Step:
             seen = seen._replace(gone=self._gone(observation, before, seen))
         if observation.facts.vanished:
             if before is not None and before.observation.facts.vanished:
-                seen = seen._replace(vanished=before.vanished)
+                seen = seen._replace(grace=before.grace)
             elif member is not None and member.life.state == UP:
-                seen = seen._replace(vanished=asked + self.limits.due)
+                seen = seen._replace(grace=asked + self.limits.due)
         self._hear(observation, seen, before)
         everywhere = [None] * len(self.before.backends)
         if member is not None:
@@ -603,8 +603,13 @@ class _Step:
             if reported is not None:
                 # One that was not there at the last refresh is newer.
                 report = min(max(reported, self.since), asked)
+        grace = NEVER
+        if asked <= report + limit:
+            grace = asked + self.limits.due
         mark, last_seen = observation.mark, observation.last_seen
-        return Seen(observation, mark, report, registered, last_seen)
+        return Seen(
+            observation, mark, report, registered, last_seen, grace=grace
+        )
 
     def _gone(
         self, observation: Observation, before: Seen | None, seen: Seen
@@ -702,8 +707,8 @@ class _Step:
         """Apply the rules, but for mass silence, to one member."""
         limit, long = self.limits.service_down_time, self.limits.long
         now = basis.now
-        report = registered = gone = vanished = until = NEVER
-        forced = present = False
+        report = registered = gone = grace = until = NEVER
+        forced = present = vanished = False
         lost = True
         cause = LEFT
         for seen in member.seen:
@@ -715,7 +720,8 @@ class _Step:
             lost = lost and observation.facts.lost
             report = max(report, seen.report)
             registered = max(registered, seen.registered)
-            vanished = max(vanished, seen.vanished)
+            vanished = vanished or observation.facts.vanished
+            grace = max(grace, seen.grace)
             if seen.gone > gone:
                 gone = seen.gone
                 cause = CRASHED if observation.facts.crashed else LEFT
@@ -727,6 +733,8 @@ class _Step:
             report, until = now, ALWAYS
         elif report == NEVER and registered > NEVER:
             until = deadline(basis.outages, registered, limit, long)
+        if not vanished:
+            until = max(until, grace)
         before = self.before.members.get(member.host)
         fell = NEVER if before is None else before.fell
         if gone > NEVER and gone >= report:
@@ -743,7 +751,7 @@ class _Step:
             basis.outages, member.watched, limit, long
         ):
             life, fell = UNWATCHED, NEVER
-        elif now <= vanished:
+        elif now <= grace:
             life, fell = VANISHED, NEVER
         else:
             fell = now

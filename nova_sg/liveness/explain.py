@@ -99,7 +99,7 @@ def _silence(
             f"be behind; known in {max(0.0, left):.1f} s at the latest"
         )
     if verdict is VANISHED:
-        until = max(seen.vanished for seen in member.seen if seen is not None)
+        until = max(seen.grace for seen in member.seen if seen is not None)
         return (
             f"{sentence}; the backend has lost its later reports, the next "
             f"one is due in {max(0.0, until - now):.1f} s at the latest"

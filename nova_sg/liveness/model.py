@@ -203,8 +203,10 @@ class Seen(NamedTuple):
     last_seen: datetime.datetime | None = None
     #: Since when it counts as left or crashed; NEVER: it does not.
     gone: float = NEVER
-    #: Until when it is up though the backend has lost its report, or NEVER.
-    vanished: float = NEVER
+    #: Until when it is up, however old its report is, or NEVER: its next
+    #: report is due. Where the backend lost its report; and after the first
+    #: refresh, as its stamp may come from a clock that is behind.
+    grace: float = NEVER
 
 
 class Member(NamedTuple):

@@ -266,4 +266,3 @@ class CallersTest(Callers.TestCase):
     settings = hypothesis.settings(
         max_examples=100, stateful_step_count=25, deadline=None
     )
-

@@ -193,6 +193,17 @@ class ChangeNotTimeTest(unittest.TestCase):
             elif now > last + LIMIT + pace:
                 self.assertEqual("silent", verdict)
 
+    def test_a_new_observer_waits_for_a_report_that_is_due(self):
+        """Its stamp may come from a clock that is behind."""
+        observer = Observer()
+        observer.refresh(100.0, {"h": 45.0})
+        for at, verdict in ((115.0, "reported"), (115.1, "silent")):
+            self.assertEqual({"h": verdict}, observer.refresh(at, {"h": 45.0}))
+        # Too old for one that may be off by less than that.
+        self.assertEqual(
+            {"h": "silent"}, Observer().refresh(100.0, {"h": 39.0})
+        )
+
     def test_a_stamp_refines_between_two_refreshes(self):
         for stamp, report in ((150.0, 150.0), (90.0, 100.0), (220.0, 200.0)):
             observer = Observer()

@@ -1,0 +1,162 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Several backends, servers, clocks: what is promised, holds."""
+
+import unittest
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests import LONG
+from tests.unit.simulation import cluster as clusters
+from tests.unit.simulation.cluster import Backend, Cluster, Oracle, Server
+from tests.unit.simulation.world import Span
+
+UNTIL = 900.0
+TIMES = 20 if LONG else 1
+steps = st.sampled_from([1.0, 2.0, 5.0])
+# The first refresh has only stamps to go by: clocks that differ by more than
+# service_down_time and an interval less could mislead it.
+skews = st.integers(-20, 20)
+no_lag = st.just(0)
+
+
+@st.composite
+def spans(draw, longest, most):
+    """Make spans with time enough between them for all to report."""
+    found, at = [], 100
+    for _ in range(draw(st.integers(0, most))):
+        begin = at + draw(st.integers(100, 250))
+        at = begin + draw(st.integers(1, longest))
+        found.append(Span(begin, at))
+    return tuple(found)
+
+
+@st.composite
+def deaths(draw, members):
+    dead = {}
+    for number in draw(st.frozensets(st.integers(1, members - 1), max_size=3)):
+        begin = draw(st.integers(100, 700))
+        dead[number] = Span(begin, begin + draw(st.integers(1, 900)))
+    return dead
+
+
+@st.composite
+def servers(draw, skew=skews, lag=no_lag):
+    """Make one to three servers, some with clocks that are set."""
+    return tuple(
+        Server(
+            draw(skew),
+            tuple(
+                (draw(st.integers(50, 800)), draw(st.integers(-600, 600)))
+                for _ in range(draw(st.integers(0, 2)))
+            ),
+            draw(lag),
+        )
+        for _ in range(draw(st.integers(1, 3)))
+    )
+
+
+def watch(cluster, until=UNTIL, lag=0.0, watches=0.0):
+    """Run a cluster to its end under the eyes of an oracle."""
+    oracle = Oracle(cluster, lag, watches)
+    while cluster.now < until:
+        cluster.run(cluster.now + cluster.step, oracle.check)
+        oracle.check_dead()
+
+
+class PromisesTest(unittest.TestCase):
+    @settings(deadline=None, max_examples=40 * TIMES)
+    @given(st.data(), st.integers(2, 8), steps, st.integers(0, 10**6))
+    def test_clocks_of_servers(self, data, members, step, seed):
+        """They differ, and are set: no verdict depends on it."""
+        backend = Backend(data.draw(servers()))
+        watch(
+            Cluster(members, [backend], data.draw(deaths(members)), step, seed)
+        )
+
+    @settings(deadline=None, max_examples=25 * TIMES)
+    @given(st.data(), st.integers(2, 8), steps, st.integers(0, 10**6))
+    def test_servers_that_are_behind(self, data, members, step, seed):
+        """A dead member lives no longer than they are behind."""
+        behind = st.integers(0, 25)
+        backend = Backend(data.draw(servers(no_lag, behind)))
+        lag = max(server.lag for server in backend.servers)
+        dead = data.draw(deaths(members))
+        cluster = Cluster(members, [backend], dead, step, seed)
+        watch(cluster, lag=lag)
+
+    @settings(deadline=None, max_examples=40 * TIMES)
+    @given(st.data(), st.integers(2, 8), steps, st.integers(0, 10**6))
+    def test_outages(self, data, members, step, seed):
+        backend = Backend(
+            data.draw(servers()),
+            data.draw(spans(300, 2)),
+            data.draw(spans(100, 2)),
+        )
+        watch(
+            Cluster(members, [backend], data.draw(deaths(members)), step, seed)
+        )
+
+    @settings(deadline=None, max_examples=40 * TIMES)
+    @given(
+        st.data(),
+        st.integers(2, 8),
+        st.integers(2, 3),
+        steps,
+        st.integers(0, 10**6),
+    )
+    def test_several_backends(self, data, members, number, step, seed):
+        """Only the time in which all are out excuses a member."""
+        backends = [
+            Backend(
+                data.draw(servers()),
+                data.draw(spans(300, 2)),
+                data.draw(spans(100, 1)),
+            )
+            for _ in range(number)
+        ]
+        watch(
+            Cluster(members, backends, data.draw(deaths(members)), step, seed)
+        )
+
+
+class OracleTest(unittest.TestCase):
+    """An oracle that finds nothing proves nothing."""
+
+    def cluster(self, *servers, dead=None):
+        return Cluster(5, [Backend(servers)], dead or {}, 2.0, 1)
+
+    def test_it_sees_a_false_death(self):
+        cluster = self.cluster(Server())
+        cluster.judge.service_down_time = 20.0
+        cluster.reports[0, 3] = [
+            report
+            for report in cluster.reports[0, 3]
+            if not 300 <= report.at < 330
+        ]
+        with self.assertRaisesRegex(clusters.Wrong, "3 down at"):
+            watch(cluster)
+
+    def test_it_sees_a_missed_death(self):
+        cluster = self.cluster(Server(), dead={3: Span(300, 9000)})
+        cluster.judge.service_down_time = 200.0
+        with self.assertRaisesRegex(clusters.Wrong, "3, dead .* is up"):
+            watch(cluster)
+
+    def test_it_sees_the_dead_rise(self):
+        cluster = self.cluster(Server(), dead={3: Span(300, 9000)})
+        oracle = Oracle(cluster)
+        cluster.run(400.0, oracle.check)
+        with self.assertRaisesRegex(clusters.Wrong, "3 rises at"):
+            oracle.check(3, "down", "up")
