@@ -123,4 +123,6 @@ class NotificationTest(unittest.TestCase):
         ):
             # A new member may be down.
             data = made(events.JOINED, verdict.cause)["payload"]
-            self.assertEqual(verdict.state, data["nova_object.data"]["state"])
+            self.assertEqual(
+                verdict.state, data["nova_object.data"]["state"]
+            )

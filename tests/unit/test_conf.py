@@ -131,7 +131,9 @@ class SampleTest(unittest.TestCase):
             finally:
                 base.HOST.default = before
 
-        self.assertEqual(self.generate("nova_sg", "oslo.log"), differently())
+        self.assertEqual(
+            self.generate("nova_sg", "oslo.log"), differently()
+        )
         self.assertIn("#host = <current_hostname>", differently())
 
     def test_sample_can_be_used_as_it_is(self):
@@ -286,7 +288,8 @@ class ReadTest(FilesTestCase):
             [server.address for server in configured.make()],
         )
         self.parse(
-            '[DEFAULT]\nmemcached_servers = "10.0.0.1:11211, 10.0.0.2:11211"\n'
+            "[DEFAULT]\n"
+            'memcached_servers = "10.0.0.1:11211, 10.0.0.2:11211"\n'
         )
         self.assertEqual(
             ["10.0.0.1:11211", "10.0.0.2:11211"],

@@ -266,3 +266,4 @@ class CallersTest(Callers.TestCase):
     settings = hypothesis.settings(
         max_examples=100, stateful_step_count=25, deadline=None
     )
+

@@ -43,7 +43,9 @@ NAMES = st.text(ANY_CHARACTER, min_size=1, max_size=40) | st.sampled_from(
         "主" * 5000,
     ]
 )
-KINDS = st.sampled_from([values.UP, values.LEFT, values.CRASHED, values.GONE])
+KINDS = st.sampled_from(
+    [values.UP, values.LEFT, values.CRASHED, values.GONE]
+)
 # Milliseconds since 1970, over all that the grammar has room for.
 MOMENTS = st.integers(0, 10**15 - 1)
 SECRETS = st.none() | st.text(
@@ -101,7 +103,9 @@ class KeysTest(unittest.TestCase):
 
     @hypothesis.given(NAMES, NAMES)
     def test_a_member_is_listed_in_a_part_of_the_index(self, group, host):
-        self.assertIn(values.index_key(group, host), values.index_keys(group))
+        self.assertIn(
+            values.index_key(group, host), values.index_keys(group)
+        )
 
     def test_the_parts_of_the_index_are_of_one_size(self):
         hosts = 10000
@@ -385,7 +389,9 @@ class SecretTest(unittest.TestCase):
 
     def test_the_value_of_another_key_is_refused(self):
         self.refuse(SEALED, "compute:node2", self.value)
-        self.refuse(SEALED, values.record_key("compute", "node1"), self.value)
+        self.refuse(
+            SEALED, values.record_key("compute", "node1"), self.value
+        )
 
     def test_the_value_of_another_secret_is_refused(self):
         self.refuse(values.Codec("a secreT"), self.KEY, self.value)
@@ -424,7 +430,9 @@ class SecretTest(unittest.TestCase):
         moved = SEALED.line("nova_sg:f:0", "moved")
         self.assertEqual(
             ({"mine"}, 3),
-            SEALED.read_lines("nova_sg:g", others + mine + unsigned + moved),
+            SEALED.read_lines(
+                "nova_sg:g", others + mine + unsigned + moved
+            ),
         )
 
     @hypothesis.given(st.binary(max_size=200))

@@ -58,7 +58,9 @@ class RecordsTest(unittest.TestCase):
         ]
         for reference, verdict in cases:
             with self.subTest(reference=reference):
-                self.assertIs(verdict, records.judge_alone(reference, D))
+                self.assertIs(
+                    verdict, records.judge_alone(reference, D)
+                )
 
     def test_without_trouble_the_record_stands(self):
         for verdict in (

@@ -62,7 +62,8 @@ class JudgementTest(unittest.TestCase):
         for *views, name, verdict in cases:
             with self.subTest(views):
                 primary, *others = (
-                    View(str(place), *args) for place, args in enumerate(views)
+                    View(str(place), *args)
+                    for place, args in enumerate(views)
                 )
                 judge, _ = make(primary, *others)
                 view, found = judge.judge("it")

@@ -37,7 +37,9 @@ class WordTest(unittest.TestCase):
     def look(self, at, silent=(), saying=(), others=(), away=(100.0, 395.0)):
         """Look: some are silent since second 95, the others report."""
         facts = [Fact(h, at, last_report=95.0) for h in silent]
-        facts += [Fact(h, at, last_report=at - 1.0, away=away) for h in saying]
+        facts += [
+            Fact(h, at, last_report=at - 1.0, away=away) for h in saying
+        ]
         facts += [Fact(h, at, last_report=at - 1.0) for h in others]
         return self.judge.look(at, facts, complete=True)
 
@@ -233,4 +235,6 @@ class WordTest(unittest.TestCase):
             ),
         ):
             verdict = self.judge.judge(host, 407.0)
-            self.assertEqual(words, self.judge.explain(host, verdict, 407.0))
+            self.assertEqual(
+                words, self.judge.explain(host, verdict, 407.0)
+            )

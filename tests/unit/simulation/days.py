@@ -13,7 +13,7 @@
 
 """Days of large groups, as fast as the detector can judge them.
 
-python -m tests.unit.simulation.days [MEMBERS [HOURS]]
+    python -m tests.unit.simulation.days [MEMBERS [HOURS]]
 """
 
 import gc

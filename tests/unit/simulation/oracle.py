@@ -149,7 +149,9 @@ class Oracle:
         spans = [o.span for o in self.script.outages]
         # While the observer is away itself it knows nothing. What those say
         # who are cut off may be taken for the truth, and is, for them.
-        spans += [s for s, cut in self.script.cuts if ME in cut or self.says]
+        spans += [
+            s for s, cut in self.script.cuts if ME in cut or self.says
+        ]
         spans += [s for n, s in self.script.dead.items() if n == ME]
         # So much time with a backend that works, for the observer:
         need = LIMIT + self.step
