@@ -18,16 +18,24 @@ comes in as an argument. Read in this order:
 
 model
     the values: observation, outage, verdict, member
+seen
+    what a backend says of one member, over all refreshes
 deadline
     when a silence becomes too long
 outages
     when a backend, and not its members, was at fault
 reported_outages
     what members themselves say of that
+backend
+    what is known of one backend
 mass_silence
     most of a group falls silent at once
+group
+    a group as it is known, and what it answers
+rules
+    the rules for one member: the only place that makes a verdict
 detector
-    step(): the rules, and the only place that makes a verdict
+    step(): a refresh in, verdicts out
 explain
     a verdict as a sentence
 """

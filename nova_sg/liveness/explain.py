@@ -15,7 +15,7 @@
 from __future__ import annotations
 
 from nova_sg.liveness import outages
-from nova_sg.liveness.detector import Backend, Group
+from nova_sg.liveness.group import Group
 from nova_sg.liveness.model import (
     CRASHED,
     FORCED_DOWN,
@@ -159,14 +159,10 @@ def _held(group: Group, limits: Limits) -> str:
 
 
 def _failing(group: Group, member: Member, now: float) -> str:
-    knowing: list[Backend] = [
-        backend
-        for backend, seen in zip(group.backends, member.seen, strict=True)
-        if seen is not None
-    ]
+    knowing = group.knowing(member.seen)
     if not all(backend.failed is not None for backend in knowing):
         return ""
-    refreshed = max(backend.refreshed for backend in knowing)
+    refreshed = group.basis_moment(member.seen)
     return (
         f"; the backend has not answered for {now - refreshed:.1f} s, the "
         "last verdict stands"

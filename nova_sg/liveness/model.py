@@ -35,7 +35,7 @@ class Verdict(NamedTuple):
     cause: str
 
 
-# Every verdict there is. The rules are in detector.py.
+# Every verdict there is. The rules are in rules.py.
 
 #: Reported within the time allowed.
 REPORTED = Verdict(UP, "reported")
@@ -126,6 +126,11 @@ class Facts(NamedTuple):
     #: From when to when the member could not report, as it says itself.
     outage: tuple[float, float] | None = None
 
+    @property
+    def gone(self) -> bool:
+        """Whether the member left, or its process ended without leaving."""
+        return self.left or self.crashed
+
 
 class Observation(NamedTuple):
     """What one backend said of one member at one refresh."""
@@ -135,7 +140,7 @@ class Observation(NamedTuple):
     #: compared. None: the backend knows no report.
     mark: Any = None
     #: When the last report was written, by the backend's stamp; None: the
-    #: backend keeps none. Trusted at the first refresh only, see detector.
+    #: backend keeps none. Trusted at the first refresh only, see seen.py.
     reported: float | None = None
     #: The last report as the backend wrote it down, UTC; shown to people.
     last_seen: datetime.datetime | None = None

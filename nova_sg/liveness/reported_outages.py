@@ -26,7 +26,7 @@ import bisect
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from nova_sg.liveness.model import NEVER, Observation
+from nova_sg.liveness.model import NEVER
 from nova_sg.liveness.outages import MARGIN
 
 # So many members have to say the same; in a group of two the other one.
@@ -60,49 +60,49 @@ class Agreement(NamedTuple):
 
 
 def believable(
-    observation: Observation,
+    said: tuple[float, float],
     asked: float,
-    report: float | None,
-    before: float | None,
+    report: float,
+    before: float,
     due: float,
 ) -> Claim | None:
     """Return what may be true of a member's new claim; None: nothing.
 
     :param asked: when the backend was asked
-    :param report: the member's last report
-    :param before: its last report at the refresh before; None: not known
+    :param report: the member's last report, or NEVER
+    :param before: its last report at the refresh before, or NEVER
     :param due: seconds within which a member that is alive reports
     """
-    begin, end = observation.facts.outage
+    begin, end = said
     # In this order: a value that is no number passes no comparison.
-    if report is None or not NEVER < begin < end <= report + MARGIN:
+    if not NEVER < begin < end <= report + MARGIN:
         return None
     if end > asked + MARGIN:
         return None
-    if before is not None:
+    if before > NEVER:
         # It could report then; and where its next report was not late, it
         # could report all the time.
         begin = max(begin, before)
         if report - before <= due:
             begin = end
-    return Claim(observation.facts.outage, begin, end)
+    return Claim(said, begin, end)
 
 
 def agree(
     claims: Mapping[str, Claim],
-    reports: Iterable[float | None],
+    reports: Iterable[float],
     late: float,
 ) -> list[Agreement]:
     """Return what most members say, sorted and disjoint.
 
     :param claims: by member
-    :param reports: the last report of each member that has not left; None:
+    :param reports: the last report of each member that has not left; NEVER:
         it has not reported
     :param late: a member whose last report is later than that is not late
         with its next one: it had no time to say anything
     """
     members = list(reports)
-    known = sorted(at for at in members if at is not None)
+    known = sorted(at for at in members if at > NEVER)
     enough = max(1, min(WITNESSES, len(members) - 1))
     edges: dict[float, int] = {}
     for _, begin, end in claims.values():

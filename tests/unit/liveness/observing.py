@@ -12,7 +12,7 @@
 
 """An observer for the tests of the rules: refreshes in, verdicts out."""
 
-from nova_sg.liveness import detector, model
+from nova_sg.liveness import detector, group, model
 from nova_sg.liveness.model import Facts, Observation
 
 #: service_down_time and report_interval, in seconds.
@@ -28,7 +28,7 @@ class Observer:
 
     def __init__(self, *backends, mass=model.NO_MASS_RULE):
         self.backends = backends or ("db",)
-        self.group = detector.new_group(*self.backends)
+        self.group = group.new(*self.backends)
         self.limits = model.Limits(LIMIT, INTERVAL, mass)
         self.changes = []
 
@@ -56,21 +56,23 @@ class Observer:
 
     def fails(self, asked, backend=None):
         """Take in a refresh that failed."""
-        self.group = detector.refresh_failed(
-            self.group, backend or self.backends[0], asked
-        )
+        name = backend or self.backends[0]
+        self.group = self.group.refresh_failed(name, asked)
 
     def reports_fail(self, begin, certain, backend=None):
         """Take in that this process's own reports fail."""
-        self.group = detector.reports_fail(
-            self.group, backend or self.backends[0], "own", begin, certain
-        )
+        name = backend or self.backends[0]
+        self.group = self.group.reports_fail(name, "own", begin, certain)
 
     def reports_work(self, certain, backend=None):
         """Take in that they get through again."""
-        self.group = detector.reports_work(
-            self.group, backend or self.backends[0], "own", certain
-        )
+        name = backend or self.backends[0]
+        self.group = self.group.reports_work(name, "own", certain)
+
+    def backend_out(self, begin, end):
+        """Take in an outage that the server tells of."""
+        outage = model.Outage(begin, end)
+        self.group = self.group.backend_out(self.backends[0], outage)
 
     def cause(self, host, now=None):
         """Return the cause of a verdict, for a question asked now."""

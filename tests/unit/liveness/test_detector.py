@@ -17,7 +17,7 @@ import unittest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nova_sg.liveness import detector, model
+from nova_sg.liveness import model
 from nova_sg.liveness.model import Observation
 from tests.unit.liveness.observing import INTERVAL, LIMIT, Observer, seen
 
@@ -280,9 +280,7 @@ class DownStaysDownTest(unittest.TestCase):
 
     def test_what_the_server_tells_late(self):
         self.observer.refresh(161.0, {"h": 100.0, "own": 155.0})
-        self.observer.group = detector.backend_out(
-            self.observer.group, "db", model.Outage(101.0, 161.0)
-        )
+        self.observer.backend_out(101.0, 161.0)
         self.assertEqual(
             "silent",
             self.observer.refresh(162.0, {"h": 100.0, "own": 155.0})["h"],
@@ -325,9 +323,7 @@ class DownStaysDownTest(unittest.TestCase):
             elif what == "own works":
                 observer.reports_work(now)
             else:
-                observer.group = detector.backend_out(
-                    observer.group, "db", model.Outage(now - seconds, now)
-                )
+                observer.backend_out(now - seconds, now)
 
 
 class SessionTest(unittest.TestCase):

@@ -13,7 +13,7 @@
 """What judges the members of a simulated group."""
 
 from nova_sg.liveness import detector as rules
-from nova_sg.liveness import model
+from nova_sg.liveness import group, model
 from nova_sg.liveness.model import Observation, Refresh
 from nova_sg.servicegroup import detector
 
@@ -31,7 +31,7 @@ class Liveness:
         self.service_down_time = limit
         self.report_interval = interval
         self.mass = rule
-        self.group = rules.new_group(*backends)
+        self.group = group.new(*backends)
 
     @property
     def failing(self):
@@ -59,12 +59,10 @@ class Liveness:
         return changes
 
     def look_failed(self, asked, backend=BACKEND):
-        self.group = rules.refresh_failed(self.group, backend, asked)
+        self.group = self.group.refresh_failed(backend, asked)
 
     def reports_fail(self, source, begin, certain, backend=BACKEND):
-        self.group = rules.reports_fail(
-            self.group, backend, source, begin, certain
-        )
+        self.group = self.group.reports_fail(backend, source, begin, certain)
 
     def reports_work(self, source, certain, backend=BACKEND):
-        self.group = rules.reports_work(self.group, backend, source, certain)
+        self.group = self.group.reports_work(backend, source, certain)

@@ -1,0 +1,200 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Who is alive: the rules for one member.
+
+A verdict is the first of these that fits:
+
+==============  ======================================================
+FORCED_DOWN     an operator says so, in any backend
+LEFT, CRASHED   it left, or its guard saw it end, and it has not
+                reported since
+NEVER_REPORTED  it is known to have neither reported nor registered
+as before       it was down by silence, and has not reported since
+REPORTED        it has a session, or its deadline has not passed
+REGISTERED      the same, by its registration: it has not reported yet
+UNWATCHED       its reports were old at the first refresh, those of all
+                others, too, and this observer has not watched for
+                service_down_time yet
+VANISHED        the backend lost its report; the next one is not due
+HELD            it is silent together with most of the group
+LOST            the backend ended its session
+SILENT          (NEVER_REPORTED for one that has only registered)
+==============  ======================================================
+
+Mass silence, which holds verdicts of silence for a while, takes the whole
+group: see mass_silence.py. And a question adds one rule, as it depends on the
+moment: a member is UNAVAILABLE where no backend that knows it has answered
+for service_down_time (group.py). What counts as a report is in seen.py, what
+excuses a silence in outages.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import NamedTuple
+
+from nova_sg.liveness.deadline import deadline
+from nova_sg.liveness.group import Basis
+from nova_sg.liveness.model import (
+    CRASHED,
+    LEFT,
+    LOST,
+    NEVER,
+    NEVER_REPORTED,
+    REGISTERED,
+    REPORTED,
+    SILENT,
+    UNWATCHED,
+    VANISHED,
+    Limits,
+    Member,
+    Verdict,
+)
+
+ALWAYS = float("inf")
+
+
+class Evidence(NamedTuple):
+    """What speaks for a member, over all backends."""
+
+    #: The newest report; NEVER: none is known.
+    report: float
+    #: The last moment at which its silence is not too long.
+    deadline: float
+    #: Since when it counts as left or crashed, or NEVER; and as which.
+    gone: float
+    cause: Verdict
+    #: Whether each backend has ended its session.
+    lost: bool
+    #: Until when a report may come though the backend lost the last one.
+    grace: float
+    forced_down: bool
+
+
+def gather(member: Member, basis: Basis, limits: Limits) -> Evidence:
+    """Return what speaks for a member."""
+    limit, long = limits.service_down_time, limits.long
+    report = registered = gone = grace = until = NEVER
+    forced = present = vanished = False
+    lost, cause = True, LEFT
+    for known in member.seen:
+        if known is None:
+            continue
+        facts = known.observation.facts
+        forced = forced or facts.forced_down
+        present = present or facts.present
+        vanished = vanished or facts.vanished
+        lost = lost and facts.lost
+        report = max(report, known.report)
+        registered = max(registered, known.registered)
+        grace = max(grace, known.grace)
+        if known.gone > gone:
+            gone, cause = known.gone, CRASHED if facts.crashed else LEFT
+        if known.report > NEVER:
+            allowed = 0.0 if facts.lost else limit
+            last = deadline(basis.outages, known.report, allowed, long)
+            until = max(until, last)
+    if present:
+        report, until = basis.now, ALWAYS
+    elif report == NEVER and registered > NEVER:
+        until = deadline(basis.outages, registered, limit, long)
+    if not vanished:
+        until = max(until, grace)
+    return Evidence(report, until, gone, cause, lost, grace, forced)
+
+
+def judge(
+    member: Member,
+    before: Member | None,
+    reported: bool,
+    basis: Basis,
+    limits: Limits,
+) -> Member:
+    """Apply the rules, but for mass silence, to one member.
+
+    :param before: the same before this step; None: it was not a member
+    :param reported: whether it has reported since then
+    """
+    now = basis.now
+    evidence = gather(member, basis, limits)
+    report = evidence.report
+    fell = NEVER if before is None else before.fell
+    was_down, fell_at = fell > NEVER, NEVER
+    if evidence.gone > NEVER and evidence.gone >= report:
+        life = evidence.cause
+    elif was_down and report <= fell and not reported:
+        life, fell_at = before.life, fell
+    elif now <= evidence.deadline:
+        life = REGISTERED if report == NEVER else REPORTED
+    elif _is_watched(member, basis, limits):
+        life = UNWATCHED
+    elif now <= evidence.grace:
+        life = VANISHED
+    else:
+        life, fell_at = SILENT, now
+        if evidence.lost:
+            life = LOST
+        elif report == NEVER:
+            life = NEVER_REPORTED
+    return Member(
+        member.host,
+        member.seen,
+        report,
+        evidence.deadline,
+        life,
+        evidence.forced_down,
+        fell_at,
+        member.watched,
+    )
+
+
+def _is_watched(member: Member, basis: Basis, limits: Limits) -> bool:
+    """Whether too little time has passed to tell a frozen backend."""
+    return member.watched > NEVER and basis.now <= deadline(
+        basis.outages, member.watched, limits.service_down_time, limits.long
+    )
+
+
+def doubt(
+    members: Collection[Member], asked: float, limits: Limits
+) -> list[Member]:
+    """Return those whose verdict a frozen backend explains, in doubt.
+
+    At the first refresh there are only the stamps. Where the newest of all is
+    old, the backend may be frozen, or a replica that lags. Smaller groups are
+    judged as ever: a single dead member would never be found by a command.
+
+    :param members: all of the group
+    :param asked: when the backend was asked for the first time
+    """
+    limit = limits.service_down_time
+    reports = [
+        member.report
+        for member in members
+        if member.report > NEVER
+        and not member.forced_down
+        and member.life not in (LEFT, CRASHED)
+    ]
+    if len(reports) < max(2, limits.mass.min_members):
+        return []
+    newest = max(reports)
+    if newest >= asked - limits.due:
+        return []
+    # Where at least one has reported in time, those are down that were silent
+    # for too long when it did.
+    oldest = newest - limit if newest >= asked - limit else NEVER
+    return [
+        member._replace(life=UNWATCHED, fell=NEVER, watched=asked)
+        for member in members
+        if member.life is SILENT and member.report >= oldest
+    ]

@@ -1,0 +1,138 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""How what a backend says of one member adds up, over all refreshes.
+
+A report is seen by its mark, which is another than at the refresh before,
+and is as old as this observer's clock says. The stamp that the backend keeps
+of it is used at the first refresh, where there is nothing else; later it
+says when the report was taken between two refreshes, and no more than that.
+"""
+
+from __future__ import annotations
+
+from nova_sg.liveness.model import NEVER, Limits, Observation, Seen
+from nova_sg.liveness.outages import MARGIN
+
+
+def first(
+    observation: Observation, since: float, asked: float, limits: Limits
+) -> Seen:
+    """Return what is known of a member that was not there before.
+
+    :param since: when the backend was refreshed before; NEVER: it was not
+    :param asked: when it was asked
+    """
+    limit = limits.service_down_time
+    mark, stamp = observation.mark, observation.reported
+    report = grace = NEVER
+    # A stamp from the future is not believed. Nova takes such a member to be
+    # down, too.
+    if mark is not None and (stamp is None or stamp <= asked + limit):
+        report = _between(stamp, since, asked)
+    if observation.facts.present:
+        report = asked
+    if asked <= report + limit:
+        # The stamp may come from a clock that is behind: there is time for
+        # the next report.
+        grace = asked + limits.due
+    gone = NEVER
+    if observation.facts.gone:
+        # It may be long ago. Where it reports to another backend later than
+        # it would have reported here, it is there again.
+        gone = min(report + limits.due, asked)
+    return Seen(
+        observation,
+        mark,
+        report,
+        _registered(observation, asked, limit),
+        observation.last_seen,
+        gone,
+        grace,
+    )
+
+
+def again(
+    before: Seen,
+    observation: Observation,
+    since: float,
+    asked: float,
+    limits: Limits,
+    up: bool,
+) -> Seen:
+    """Return what is known of a member that was there before.
+
+    :param up: whether it was up
+    """
+    report, mark = before.report, before.mark
+    last_seen = before.last_seen
+    if before.observation.facts.present:
+        report = max(report, since)
+    if observation.mark not in (None, mark):
+        report = _between(observation.reported, since, asked)
+        mark, last_seen = observation.mark, observation.last_seen
+    if observation.facts.present:
+        report = asked
+    gone = grace = NEVER
+    if observation.facts.gone:
+        gone = asked
+        if before.gone > NEVER and before.mark == mark:
+            gone = before.gone
+    if observation.facts.vanished:
+        if before.observation.facts.vanished:
+            grace = before.grace
+        elif up:
+            grace = asked + limits.due
+    registered = _registered(observation, asked, limits.service_down_time)
+    return Seen(
+        observation,
+        mark,
+        report,
+        max(registered, before.registered),
+        last_seen,
+        gone,
+        grace,
+    )
+
+
+def is_older(observation: Observation, before: Seen) -> bool:
+    """Whether an observation comes from a server that is behind.
+
+    A smaller mark with a newer stamp is no older one: the numbers began
+    anew, as after a backup was restored.
+    """
+    mark, than = observation.mark, before.mark
+    if than is None or mark is None or mark >= than:
+        return False
+    reported = observation.reported
+    return reported is None or reported <= before.report + MARGIN
+
+
+def has_reported(before: Seen, observation: Observation) -> bool:
+    """Whether an observation shows that the member is alive since before."""
+    return observation.facts.present or observation.mark not in (
+        None,
+        before.mark,
+    )
+
+
+def _between(stamp: float | None, since: float, asked: float) -> float:
+    if stamp is None:
+        return asked
+    return min(max(stamp, since), asked)
+
+
+def _registered(observation: Observation, asked: float, limit: float) -> float:
+    registered = observation.registered
+    if registered is None or registered > asked + limit:
+        return NEVER
+    return registered
