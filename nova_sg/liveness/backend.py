@@ -19,15 +19,15 @@ from typing import NamedTuple
 
 from nova_sg.liveness import outages as _outages
 from nova_sg.liveness import reported_outages
-from nova_sg.liveness.model import Limits, Observation, Outage, Refresh
+from nova_sg.liveness.model import NEVER, Limits, Observation, Outage, Refresh
 
 
 class Backend(NamedTuple):
     """One backend. Whatever is taken in makes another."""
 
     name: str
-    #: When it was asked last with an answer; None: it has never answered.
-    refreshed: float | None = None
+    #: When it was asked last with an answer; NEVER: it has never answered.
+    refreshed: float = NEVER
     #: When it was asked first without an answer since then; None: it answers.
     failed: float | None = None
     #: The newest observation of each member.
@@ -67,7 +67,7 @@ class Backend(NamedTuple):
     def answered(self, refresh: Refresh) -> Backend:
         """Take in that it answers; this ends an outage, if there was one."""
         before = self.refreshed
-        if before is None:
+        if before == NEVER:
             return self._replace(refreshed=refresh.asked, failed=None)
         outage = None
         if self.failed is not None or refresh.interrupted:

@@ -59,13 +59,11 @@ class _Step:
         self.before = group
         self.refresh = refresh
         self.limits = limits
-        self.index = group.index(refresh.backend)
+        self.index = group.place(refresh.backend)
         self.backend = group.backends[self.index]
         #: When the backend was refreshed before.
         self.since = self.backend.refreshed
-        self.first = self.since is None
-        if self.first:
-            self.since = NEVER
+        self.first = self.since == NEVER
         self.members = dict(group.members)
         self.observed = dict(self.backend.observed)
         #: Members that have reported since they fell.
@@ -121,10 +119,12 @@ class _Step:
                 # Nearly always: nothing is new.
                 continue
             member = members[host]
+            seen_before = member.seen[index]
             if not (
                 same
+                and seen_before is not None
                 and member.life is REPORTED
-                and self._take_report(observation, member, member.seen[index])
+                and self._take_report(observation, member, seen_before)
             ):
                 self._take(observation, member)
         if not self.refresh.complete:
@@ -192,7 +192,7 @@ class _Step:
             Seen,
             (observation, mark, report, registered, last_seen, NEVER, NEVER),
         )
-        everywhere = (known,)
+        everywhere: tuple[Seen | None, ...] = (known,)
         if len(member.seen) > 1:
             everywhere = self._with(member.seen, known)
         until = report + self.limits.service_down_time

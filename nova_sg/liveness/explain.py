@@ -62,7 +62,7 @@ def explain(
 
 def _unavailable(group: Group, now: float, limits: Limits) -> str:
     refreshed = group.refreshed
-    if refreshed is None:
+    if refreshed == NEVER:
         return "the backend has never answered"
     return (
         f"the backend has not answered for {now - refreshed:.1f} s, longer "

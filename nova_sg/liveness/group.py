@@ -73,18 +73,12 @@ class Group(NamedTuple):
 
     def unavailable(self, now: float, service_down_time: float) -> bool:
         """Whether no backend has answered for service_down_time."""
-        refreshed = self.refreshed
-        return refreshed is None or now - refreshed > service_down_time
+        return now - self.refreshed > service_down_time
 
     @property
-    def refreshed(self) -> float | None:
-        """When a backend answered last; None: none ever did."""
-        answered = [
-            backend.refreshed
-            for backend in self.backends
-            if backend.refreshed is not None
-        ]
-        return max(answered, default=None)
+    def refreshed(self) -> float:
+        """When a backend answered last; NEVER: none ever did."""
+        return max(backend.refreshed for backend in self.backends)
 
     # -- what members are judged by
 
@@ -119,7 +113,7 @@ class Group(NamedTuple):
 
     # -- what else is known of a backend
 
-    def index(self, name: str) -> int:
+    def place(self, name: str) -> int:
         """Return the place of a backend.
 
         :raises ValueError: there is none of that name
@@ -128,13 +122,13 @@ class Group(NamedTuple):
 
     def with_backend(self, backend: Backend) -> Group:
         """Put a backend in the place of the one of its name."""
-        index = self.index(backend.name)
+        index = self.place(backend.name)
         before, after = self.backends[:index], self.backends[index + 1 :]
         return self._replace(backends=(*before, backend, *after))
 
     def refresh_failed(self, name: str, asked: float) -> Group:
         """Take in that a backend gave no answer, whatever the reason."""
-        backend = self.backends[self.index(name)]
+        backend = self.backends[self.place(name)]
         return self.with_backend(backend.failed_at(asked))
 
     def reports_fail(
@@ -144,19 +138,19 @@ class Group(NamedTuple):
 
         The arguments are those of Backend.reports_fail().
         """
-        backend = self.backends[self.index(name)]
+        backend = self.backends[self.place(name)]
         return self.with_backend(backend.reports_fail(source, begin, certain))
 
     def reports_work(
         self, name: str, source: Hashable, certain: float
     ) -> Group:
         """Take in that they get through again, or that there are no more."""
-        backend = self.backends[self.index(name)]
+        backend = self.backends[self.place(name)]
         return self.with_backend(backend.reports_work(source, certain))
 
     def backend_out(self, name: str, outage: Outage) -> Group:
         """Take in an outage that the backend's server itself tells of."""
-        backend = self.backends[self.index(name)]
+        backend = self.backends[self.place(name)]
         return self.with_backend(backend.with_outage(outage))
 
 

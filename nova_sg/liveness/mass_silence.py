@@ -103,7 +103,8 @@ def hold(
     # A member that has just missed a report or two is not silent yet.
     silent_for = min(limit, max(limit / 2, 1.5 * limits.report_interval))
     ahead = limit - silent_for
-    held, moments = mass.hold, {}
+    held = mass.hold
+    moments: Mapping[str, float] = {}
     if held is None and rule.fraction and now >= mass.resting:
         moments = falls()
         held = find(

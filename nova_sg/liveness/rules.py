@@ -128,12 +128,16 @@ def judge(
     now = basis.now
     evidence = gather(member, basis, limits)
     report = evidence.report
-    fell = NEVER if before is None else before.fell
-    was_down, fell_at = fell > NEVER, NEVER
+    fell_at = NEVER
     if evidence.gone > NEVER and evidence.gone >= report:
         life = evidence.cause
-    elif was_down and report <= fell and not reported:
-        life, fell_at = before.life, fell
+    elif (
+        before is not None
+        and before.fell > NEVER
+        and report <= before.fell
+        and not reported
+    ):
+        life, fell_at = before.life, before.fell
     elif now <= evidence.deadline:
         life = REGISTERED if report == NEVER else REPORTED
     elif _is_watched(member, basis, limits):
