@@ -16,14 +16,20 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import unittest
 
-import pymysql
-
 import tests
-from tests.fixtures import mariadb, memcached, process, proxy, zookeeper
+from tests.fixtures import (
+    mariadb,
+    memcached,
+    process,
+    proxy,
+    watchdog,
+    zookeeper,
+)
 
 
 class ModeTest(unittest.TestCase):
@@ -38,27 +44,28 @@ class ModeTest(unittest.TestCase):
                 self.assertTrue(patcher.is_monkey_patched(module), module)
 
 
-class ProcessTest(unittest.TestCase):
-    def test_ports_are_distinct_and_not_ephemeral(self):
-        ports = [process.free_port() for _ in range(20)]
-        self.assertEqual(20, len(set(ports)))
-        with open("/proc/sys/net/ipv4/ip_local_port_range") as limits:
-            self.assertLess(max(ports), int(limits.read().split()[0]))
-
-    def test_wait_for_returns_the_result(self):
-        results = iter([None, 0, "there"])
-        self.assertEqual("there", process.wait_for(lambda: next(results)))
-
-    def test_wait_for_says_what_it_waited_for(self):
-        with self.assertRaisesRegex(AssertionError, "pigs fly"):
-            process.wait_for(lambda: False, 0.01, "pigs fly")
-
+class WaitingTest(unittest.TestCase):
     def test_waiting_lets_other_threads_work(self):
         done = threading.Event()
         worker = threading.Thread(target=done.set)
         worker.start()
         process.wait_for(done.is_set)
         worker.join()
+
+    def test_it_returns_the_result_or_says_what_it_waited_for(self):
+        results = iter([None, 0, "there"])
+        self.assertEqual("there", process.wait_for(lambda: next(results)))
+        with self.assertRaisesRegex(AssertionError, "pigs fly"):
+            process.wait_for(lambda: False, 0.01, "pigs fly")
+
+
+@tests.single_mode
+class ProcessTest(unittest.TestCase):
+    def test_ports_are_distinct_and_not_ephemeral(self):
+        ports = [process.free_port() for _ in range(20)]
+        self.assertEqual(20, len(set(ports)))
+        with open("/proc/sys/net/ipv4/ip_local_port_range") as limits:
+            self.assertLess(max(ports), int(limits.read().split()[0]))
 
     def test_a_server_that_does_not_start_shows_its_log(self):
         class Broken(memcached.Memcached):
@@ -69,30 +76,10 @@ class ProcessTest(unittest.TestCase):
             with Broken():
                 pass
 
-    def test_everything_ends_with_the_test_process(self):
-        program = (
-            "import os, signal\n"
-            "from tests.fixtures import memcached\n"
-            "server = memcached.Memcached()\n"
-            "server.start()\n"
-            "server.freeze()\n"
-            "print(server.pid, server.directory, flush=True)\n"
-            "os.kill(os.getpid(), signal.SIGKILL)\n"
-        )
-        child = subprocess.Popen(
-            [sys.executable, "-c", program],
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        with child:
-            pid, directory = child.stdout.read().split()
-        process.wait_for(lambda: not os.path.exists(f"/proc/{pid}"))
-        process.wait_for(lambda: not os.path.exists(directory))
-
-
-class MemcachedTest(unittest.TestCase):
     def test_life(self):
-        server = self.enterContext(memcached.Memcached())
+        server = memcached.Memcached()
+        self.addCleanup(server.close)
+        server.start()
         first = server.pid
         self.assertTrue(server.is_ready())
 
@@ -113,52 +100,123 @@ class MemcachedTest(unittest.TestCase):
         self.assertEqual(port, server.port)
         self.assertTrue(server.is_ready())
 
+        server.freeze()
         server.restart()
         self.assertTrue(server.is_ready())
 
-        server.freeze()
-        server.stop()
-        self.assertFalse(server.is_running)
-
-    def test_close_leaves_nothing(self):
-        server = memcached.Memcached()
-        server.start()
         pid, directory = server.pid, server.directory
         server.close()
+        self.assertFalse(server.is_running)
         self.assertFalse(os.path.exists(f"/proc/{pid}"))
         self.assertFalse(os.path.exists(directory))
 
 
+@tests.single_mode
+class EndTest(unittest.TestCase):
+    """A test process that is killed leaves nothing behind."""
+
+    PROGRAM = """\
+import os, sys, tests
+from tests.fixtures import {module}
+server = {module}.{kind}()
+server.start()
+{more}
+print(server.pid, os.environ["TMPDIR"], flush=True)
+sys.stdin.read()
+"""
+
+    def check(self, module, kind, more=""):
+        """Kill a test process that has a server, with all that it started."""
+        folder = self.enterContext(tempfile.TemporaryDirectory())
+        environment = os.environ | {"TMPDIR": folder}
+        # As if nothing ran around it.
+        del environment[watchdog.VARIABLE]
+        child = subprocess.Popen(
+            [
+                sys.executable,
+                "-c",
+                self.PROGRAM.format(module=module, kind=kind, more=more),
+            ],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=environment,
+            text=True,
+        )
+        with child:
+            self.addCleanup(child.kill)
+            pid, own = child.stdout.readline().split()
+            self.assertEqual(folder, os.path.dirname(own))
+            started = family(int(pid))
+            child.kill()
+        for one in started:
+            process.wait_for(
+                lambda one=one: not runs(one),
+                message=lambda: f"{started} have ended",
+            )
+        process.wait_for(
+            lambda: not os.listdir(folder),
+            message=lambda: f"{os.listdir(folder)} are removed",
+        )
+        return started
+
+    def test_a_frozen_server(self):
+        self.check("memcached", "Memcached", "server.freeze()")
+
+    def test_a_browser(self):
+        started = self.check(
+            "browser", "Browser", "server.open('about:blank')"
+        )
+        # The driver alone would prove little.
+        self.assertGreater(len(started), 3)
+
+    @tests.long_form
+    def test_a_broker(self):
+        self.check("rabbitmq", "RabbitMQ")
+
+
+def family(pid):
+    """Return a process and all that it has started, by their ids."""
+    found = []
+    to_do = [pid]
+    while to_do:
+        found.append(to_do.pop())
+        for thread in os.listdir(f"/proc/{found[-1]}/task"):
+            path = f"/proc/{found[-1]}/task/{thread}/children"
+            with open(path) as children:
+                to_do += map(int, children.read().split())
+    return found
+
+
+def runs(pid):
+    """Say whether there is such a process, and it is no zombie."""
+    try:
+        with open(f"/proc/{pid}/stat") as stat:
+            return stat.read().rpartition(")")[2].split()[0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+@tests.single_mode
 class MariaDBTest(unittest.TestCase):
-    def test_data_survive_a_kill(self):
-        server = process.shared(mariadb.MariaDB)
-        server.create_database("survivor")
-        self.addCleanup(server.execute, "DROP DATABASE survivor")
-        server.execute("CREATE TABLE t (n INT)", database="survivor")
-        server.execute("INSERT INTO t VALUES (42)", database="survivor")
-
-        server.kill()
-        with self.assertRaises(pymysql.OperationalError):
-            server.execute("SELECT 1")
-
-        self.assertIs(server, process.shared(mariadb.MariaDB))
-        rows = server.execute("SELECT n FROM t", database="survivor")
-        self.assertEqual(((42,),), rows)
-
-    def test_databases_are_new(self):
+    def test_shared(self):
         server = process.shared(mariadb.MariaDB)
         urls = {server.create_database(), server.create_database()}
         self.assertEqual(2, len(urls))
         for url in urls:
             self.assertRegex(url, rf"@127\.0\.0\.1:{server.port}/test_\d+$")
+        name = url.rpartition("/")[2]
+        server.execute("CREATE TABLE t (n INT)", database=name)
+        server.execute("INSERT INTO t VALUES (42)", database=name)
 
-    def test_frozen_is_brought_back(self):
-        server = process.shared(mariadb.MariaDB)
-        server.freeze()
-        self.assertIs(server, process.shared(mariadb.MariaDB))
-        self.assertEqual(((1,),), server.execute("SELECT 1"))
+        # It is brought back, with what it had.
+        for fail in (server.kill, server.freeze):
+            fail()
+            self.assertIs(server, process.shared(mariadb.MariaDB))
+            rows = server.execute("SELECT n FROM t", database=name)
+            self.assertEqual(((42,),), rows)
 
 
+@tests.long_form
 class ZooKeeperTest(unittest.TestCase):
     def test_one_server(self):
         server = self.enterContext(zookeeper.ZooKeeperServer())
@@ -176,6 +234,7 @@ class ZooKeeperTest(unittest.TestCase):
         self.assertEqual("follower", first.mode)
 
 
+@tests.single_mode
 class TcpProxyTest(unittest.TestCase):
     def setUp(self):
         super().setUp()
