@@ -128,6 +128,8 @@ sys.stdin.read()
     def check(self, module, kind, more=""):
         """Kill a test process that has a server, with all that it started."""
         folder = self.enterContext(tempfile.TemporaryDirectory())
+        # Within reach of the accounts that servers run as.
+        os.chmod(folder, 0o711)
         environment = os.environ | {"TMPDIR": folder}
         # As if nothing ran around it.
         del environment[watchdog.VARIABLE]
