@@ -35,7 +35,7 @@ def main():
     parser.add_argument(
         "--long",
         action="store_true",
-        help="at default settings and real durations: about 15 minutes",
+        help="at default settings and real durations: about 20 minutes",
     )
     parser.add_argument(
         "--no-stock", action="store_true", help="without stock Nova"
