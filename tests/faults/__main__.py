@@ -103,7 +103,7 @@ class _Tell:
 
 
 def _conditions(long, load, seconds):
-    form = "long form: default settings" if long else "short form"
+    form = "long form: default settings" if long else "short times"
     after = os.getloadavg()
     return (
         f"{form}; {seconds / 60:.1f} minutes",
