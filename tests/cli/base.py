@@ -80,6 +80,7 @@ class TestCase(base.TestCase):
         :param message: what has to come so that it does not, as in wait_for
         """
         ended = threading.Event()
+        told = []
         raised = []
 
         def end():
@@ -94,6 +95,7 @@ class TestCase(base.TestCase):
                 raised.append(error)
             # Without the agent it would end the tests.
             if not ended.is_set():
+                told.append(signal.SIGTERM)
                 signal.raise_signal(signal.SIGTERM)
 
         ending = threading.Thread(target=end)
@@ -106,6 +108,9 @@ class TestCase(base.TestCase):
         for error in raised:
             raise error
         self.assertEqual((0, ""), (result.status, result.err), result.out)
+        if not told:
+            # Only a signal ends it in order: this one was for the tests.
+            raise KeyboardInterrupt
         return result
 
 
