@@ -18,6 +18,7 @@ becomes a BackendError.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import importlib.util
 import os
@@ -36,6 +37,7 @@ from sqlalchemy.sql import functions
 
 from nova_sg import exception
 from nova_sg.conf import CONF
+from nova_sg.db import forking
 
 T = TypeVar("T")
 
@@ -189,7 +191,7 @@ class Database:
         while True:
             begun = time.monotonic()
             try:
-                with self._connect() as connection:
+                with self._library(), self._connect() as connection:
                     try:
                         return work(connection)
                     except sa_exception.SQLAlchemyError as error:
@@ -239,6 +241,10 @@ class Database:
             "keywords": dict(keywords),
         }
 
+    def _library(self) -> contextlib.AbstractContextManager:
+        """Be inside the database's library."""
+        return forking.inside() if self.is_sqlite else contextlib.nullcontext()
+
     def _connect(self) -> sa.Connection:
         try:
             return self.engine.connect()
@@ -276,7 +282,8 @@ class Database:
             self._closed = True
             engine, self._engine = self._engine, None
         if engine is not None:
-            engine.dispose()
+            with self._library():
+                engine.dispose()
 
 
 def _pymysql_conversions() -> dict:

@@ -16,10 +16,17 @@ As in Nova's API and oslo.service's workers. The programs are processes of
 their own: a test process does not fork well.
 """
 
+import os
 import subprocess
 import sys
+import threading
+import time
 
+import tests
 from nova_sg.conf import CONF
+from nova_sg.db import forking
+from tests import base
+from tests.base import PATIENCE, wait_for
 from tests.functional import db
 
 PROGRAM = """
@@ -38,8 +45,8 @@ CONF.set_override("state_path", folder)
 if connection:
     CONF.set_override("connection", connection, "database")
 CONF.set_override("report_interval", 0.1)
-# A child stays until its second report: long enough to be seen.
-reporter.INITIAL_REPORTING_DELAY = 2
+# The second report would come five seconds after the first.
+reporter.INITIAL_REPORTING_DELAY = 0.1
 reporter.JOIN_WAIT = 60
 CONF.set_override("service_down_time", 20)
 CONF.set_override("view_refresh_interval", 0.05, "servicegroup")
@@ -58,6 +65,8 @@ def last_seen(host):
     return api.member("compute", host).last_seen
 
 
+# There once all children have been seen: then they go.
+go = os.path.join(folder, "go")
 api = servicegroup.API()
 api.join("parent", "compute")
 events = []
@@ -81,6 +90,7 @@ for number in range(3):
         api.join(host, "compute")
         seen = last_seen(host)
         wait_for(lambda: last_seen(host) > seen)
+        wait_for(lambda: os.path.exists(go))
         api.leave(host, "compute")
         assert not api.service_is_up({"host": host, "topic": "compute"})
         process.reset()
@@ -91,6 +101,10 @@ for number in range(3):
     finally:
         os._exit(status)
 
+try:
+    wait_for(lambda: len(events) >= 3)
+finally:
+    open(go, "w").close()
 for pid in children:
     print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 # Nobody has taken the parent's connections from it.
@@ -102,22 +116,77 @@ process.reset()
 """
 
 
+# Forks while threads open and close databases all the time.
+BUSY = """
+import faulthandler
+import os
+import sys
+import threading
+
+import sqlalchemy as sa
+
+import tests
+from nova_sg.conf import CONF
+from nova_sg.db import engine
+
+folder, patience = sys.argv[1:]
+CONF([], project="nova-sg", default_config_files=[])
+
+
+def use(name):
+    database = engine.Database(sa.make_url(f"sqlite:///{folder}/{name}"))
+    try:
+        database.run(lambda connection: connection.execute(sa.select(1)))
+    finally:
+        database.close()
+
+
+def keep_busy(name):
+    while not ended.wait(0.001):
+        use(name)
+
+
+ended = threading.Event()
+threads = [threading.Thread(target=keep_busy, args=[n]) for n in range(2)]
+for thread in threads:
+    thread.start()
+for number in range(15):
+    pid = os.fork()
+    if not pid:
+        # One that hangs says where.
+        faulthandler.dump_traceback_later(float(patience), exit=True)
+        use(f"child{number}")
+        os._exit(0)
+    if os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]):
+        sys.stderr.write(f"child {number} hung\\n")
+        break
+ended.set()
+for thread in threads:
+    thread.join()
+"""
+
+
+def run(program, *arguments):
+    """Run a program; return what it printed."""
+    done = subprocess.run(
+        # Python 3.12 warns of forks of processes with threads.
+        [sys.executable, "-W", "ignore::DeprecationWarning"]
+        + ["-c", program, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=5 * PATIENCE,
+    )
+    if done.stderr or done.returncode:
+        raise AssertionError(f"status {done.returncode}: {done.stderr}")
+    return done.stdout
+
+
 class ForkTest(db.TestCase):
     def test_fork(self):
-        done = subprocess.run(
-            [
-                # Python 3.12 warns of forks of processes with threads.
-                *(sys.executable, "-W", "ignore::DeprecationWarning"),
-                *("-c", PROGRAM),
-                *(self.folder, CONF.database.connection or ""),
-            ],
-            capture_output=True,
-            text=True,
-            timeout=120,
+        printed = run(
+            PROGRAM, self.folder, CONF.database.connection or ""
         )
-        self.assertEqual("", done.stderr)
-        self.assertEqual(0, done.returncode)
-        *statuses, events = done.stdout.splitlines()
+        *statuses, events = printed.splitlines()
         self.assertEqual(["0", "0", "0"], statuses)
         hosts = ("child0", "child1", "child2")
         self.assertEqual(
@@ -128,3 +197,44 @@ class ForkTest(db.TestCase):
 
 class MariaDBForkTest(ForkTest, db.MariaDBTestCase):
     """The same with connections that are sockets."""
+
+
+class SQLiteTest(base.TestCase):
+    """A child can open databases, whatever other threads did at the fork."""
+
+    @tests.single_mode
+    def test_threads_are_inside_the_library(self):
+        # Green threads are not: none goes on while another is in C.
+        run(BUSY, self.folder, str(PATIENCE))
+
+    def test_a_fork_waits_until_they_have_come_out(self):
+        leave, inside, left = (threading.Event() for _ in range(3))
+
+        def stay():
+            with forking.inside(), forking.inside():
+                inside.set()
+                leave.wait()
+                left.set()
+
+        def come_out():
+            # Long enough for the fork, were it not to wait.
+            time.sleep(0.2)
+            leave.set()
+
+        staying = threading.Thread(target=stay)
+        staying.start()
+        wait_for(inside.is_set)
+        threading.Thread(target=come_out).start()
+        # It need not wait for itself.
+        with forking.inside():
+            child = os.fork()
+            if not child:
+                os._exit(0 if left.is_set() else 1)
+        self.addCleanup(staying.join)
+        self.addCleanup(leave.set)
+        _, status = os.waitpid(child, 0)
+        self.assertEqual(0, status)
+        # And lets them in again.
+        again = threading.Thread(target=stay)
+        again.start()
+        again.join()
