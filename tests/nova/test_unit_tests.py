@@ -16,6 +16,7 @@
 import os
 import unittest
 
+import tests
 from tests.fixtures import nova
 from tests.nova import base
 
@@ -43,5 +44,6 @@ class NovaTestsTest(unittest.TestCase):
     def test_on_native_threads(self):
         self._run("threads")
 
+    @tests.long_form
     def test_on_eventlet(self):
         self._run("eventlet")
