@@ -145,12 +145,12 @@ class Soak:
             self.assertEqual([], self.logs.matching("Unexpected"))
             self.assertEqual([], self._failures())
         with self.subTest("connections do not pile up"):
-            # One that has just been replaced may not have ended yet.
+            # The server may not have seen yet that the last look has gone.
             base.wait_for(
                 lambda: self.count_connections() <= self.most_connections,
                 message=lambda: (
-                    f"there are no more than {self.most_connections} "
-                    f"connections; there are {self.count_connections()}"
+                    f"connections: {self.count_connections()}, allowed are "
+                    f"{self.most_connections}"
                 ),
             )
         process.reset()
