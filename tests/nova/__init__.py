@@ -14,6 +14,6 @@
 """The drop-in, on a real Nova.
 
 These tests run once: which concurrency mode Nova is in, each says by itself.
-They take minutes, so that usually a part of them runs, which covers every
-driver and every mode; all of them run where NOVA_SG_LONG is set.
+The short form covers every driver and every mode; all combinations run in the
+long form.
 """

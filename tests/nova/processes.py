@@ -127,6 +127,15 @@ class Processes:
                 _shape(cloud.get(path, stock)), _shape(cloud.get(path)), path
             )
 
+    def test_a_tool_is_not_disturbed(self):
+        status, output = self._tool(
+            "nova-manage",
+            *("--config-file", self.cloud.config("conductor")),
+            *("cell_v2", "list_hosts"),
+        )
+        self.assertEqual(0, status, output)
+        self.assertIn(f" {novarig_cloud.COMPUTE_HOST} ", output)
+
     @tests.long_form
     def test_tools_are_not_disturbed(self):
         cloud = self.cloud

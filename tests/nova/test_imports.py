@@ -13,12 +13,12 @@
 
 """What of nova_sg a process of Nova's imports, and when."""
 
+import os
 import resource
-import subprocess
 import unittest
 
 import tests
-from tests.fixtures import novarig
+from tests.fixtures import nova, novarig
 from tests.fixtures.novarig import site as novarig_site
 from tests.nova import base
 
@@ -65,11 +65,28 @@ class ImportTest(unittest.TestCase):
         self.assertEqual("nova.servicegroup.api", found["module"])
         self.assertFalse(found["imported"])
 
+    def test_a_file_switches_it_on(self):
+        python = self._environment()
+        look = "import sys; print({'nova', 'nova_sg'} & set(sys.modules))"
+        self._switch(python, "enable")
+        # It waits for Nova.
+        self.assertEqual("{'nova_sg'}", self._run(python, "-c", look))
+        self.assertEqual(
+            "nova_sg.nova.api",
+            self._run(
+                python,
+                "-c",
+                "from nova import servicegroup; "
+                "print(servicegroup.API.__module__)",
+            ),
+        )
+        self._switch(python, "disable")
+        self.assertEqual("set()", self._run(python, "-c", look))
+
     @tests.long_form
     def test_other_processes_start_as_fast(self):
         """With the .pth file, the least of many starts."""
-        python = base.site().python
-        tool = base.site().program("nova-sg")
+        python = self._environment()
         program = [
             python,
             "-c",
@@ -78,27 +95,48 @@ class ImportTest(unittest.TestCase):
         without = with_it = float("inf")
         # By turns: a busy machine is slower for all of one's CPU time, too.
         for _ in range(4):
-            self._run(tool, "nova", "disable")
+            self._switch(python, "disable")
             without = min(without, self._starts(program))
-            self._run(tool, "nova", "enable")
-            try:
-                with_it = min(with_it, self._starts(program))
-            finally:
-                self._run(tool, "nova", "disable")
+            self._switch(python, "enable")
+            with_it = min(with_it, self._starts(program))
         print(
             f"start of a process: {without * 1e3:.1f} ms, with the .pth file "
             f"{with_it * 1e3:.1f} ms"
         )
         self.assertLess(with_it - without, 0.005)
 
+    def _environment(self):
+        """Make an environment with all that Nova's has, and no .pth file.
+
+        :returns: its Python
+        """
+        folder = base.site().path(self._testMethodName)
+        self._run(base.site().python, "-m", "venv", "--without-pip", folder)
+        python = os.path.join(folder, "bin", "python")
+        packages, ours = (
+            self._run(
+                one,
+                "-c",
+                "import sysconfig; print(sysconfig.get_path('purelib'))",
+            )
+            for one in (base.site().python, python)
+        )
+        with open(os.path.join(ours, "nova.pth"), "w") as file:
+            # With the .pth files that are there.
+            file.write(f"import site; site.addsitedir({packages!r})\n")
+        return python
+
+    def _switch(self, python, word):
+        self._run(python, "-m", "nova_sg.cmd.shell", "nova", word)
+
     @staticmethod
     def _run(*command):
-        subprocess.run(
-            command,
-            check=True,
-            stdout=subprocess.DEVNULL,
-            env=novarig_site.clean_environment(base.site().folder),
+        done = nova.run(
+            command, novarig_site.clean_environment(base.site().folder)
         )
+        if done.returncode:
+            raise AssertionError(done.stdout)
+        return done.stdout.strip()
 
     @classmethod
     def _starts(cls, program):
