@@ -127,8 +127,11 @@ class CloudTestCase(unittest.TestCase):
         try:
             yield
         except Exception as error:
-            if novarig_cloud.LOG_MARK not in str(error):
+            text = str(error)
+            if novarig_cloud.LOG_MARK not in text:
                 error.add_note(self.cloud.log_tails())
+                # Again, where the end of a long output is read first.
+                error.add_note(f"{type(error).__name__}: {text}")
             raise
 
     def setUp(self):

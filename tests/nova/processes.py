@@ -131,10 +131,10 @@ class Processes:
         status, output = self._tool(
             "nova-manage",
             *("--config-file", self.cloud.config("conductor")),
-            *("cell_v2", "list_hosts"),
+            *("cell_v2", "list_cells"),
         )
         self.assertEqual(0, status, output)
-        self.assertIn(f" {novarig_cloud.COMPUTE_HOST} ", output)
+        self.assertIn(" cell1 ", output)
 
     @tests.long_form
     def test_tools_are_not_disturbed(self):

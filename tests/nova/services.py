@@ -84,7 +84,12 @@ class Killed:
                 ),
                 message="conductor refuses to migrate from the compute",
             )
-            self.assertEqual((200, ""), self._evacuate(instance))
+            # And so does each worker of the API.
+            process.wait_for(
+                lambda: self._evacuate(instance) == (200, ""),
+                REFRESH + base.SLACK,
+                "the API evacuates the instance",
+            )
         came = self.restart_compute()
         if not self.DRIVER.startswith("stock"):
             # Nova's first report comes five seconds after it has joined.
