@@ -98,7 +98,12 @@ class Metrics:
             ["event"],
             registry=self.registry,
         )
-        self._looking: weakref.WeakSet[Looking] = weakref.WeakSet()
+        # By driver and group, which are the labels: no series is there twice,
+        # also while a reload has both the old and the new.
+        self._looking: weakref.WeakValueDictionary[
+            tuple[str, str], Looking
+        ] = weakref.WeakValueDictionary()
+        self._lock = threading.Lock()
         self.registry.register(_Members(self._looking))
         prometheus_client.ProcessCollector(registry=self.registry)
         prometheus_client.Info(
@@ -114,8 +119,16 @@ class Metrics:
         self.sessions.labels(event).inc()
 
     def follow(self, looking: Looking) -> None:
-        """Show the members of a group until its Looking is gone."""
-        self._looking.add(looking)
+        """Show the members of a group, until unfollow() or a newer one."""
+        with self._lock:
+            self._looking[looking.driver, looking.group] = looking
+
+    def unfollow(self, looking: Looking) -> None:
+        """Do not show the members of a group any longer."""
+        key = looking.driver, looking.group
+        with self._lock:
+            if self._looking.get(key) is looking:
+                del self._looking[key]
 
 
 class Reporting:
@@ -190,6 +203,14 @@ class Looking:
         self.census = census
         self._metrics.follow(self)
 
+    def hide(self) -> None:
+        """End what show() began: whoever counts the members is closed.
+
+        The garbage collector may be late: the view and its census refer to
+        each other.
+        """
+        self._metrics.unfollow(self)
+
     def answered(
         self, begun: float, ended: float, interrupted: bool = False
     ) -> None:
@@ -240,7 +261,9 @@ class Looking:
 class _Members(registry.Collector):
     """What is counted when somebody asks, and not before."""
 
-    def __init__(self, looking: Iterable[Looking]) -> None:
+    def __init__(
+        self, looking: Mapping[tuple[str, str], Looking]
+    ) -> None:
         self._looking = looking
 
     def describe(self) -> list[core.Metric]:
@@ -249,7 +272,7 @@ class _Members(registry.Collector):
     def collect(self) -> Iterator[core.Metric]:
         members, oldest, answering, silence = families = self._families()
         now = time.monotonic()
-        for one in list(self._looking):
+        for one in list(self._looking.values()):
             census = one.census()
             labels = [one.driver, one.group]
             for verdict, number in census.numbers.items():
@@ -275,8 +298,12 @@ class _Members(registry.Collector):
             "Members that a secondary driver disagrees about",
             labels=names,
         )
-        for one in _disagreements():
-            labels = [getattr(one, name) for name in names]
+        # By labels: a reload may have two that compare the same drivers.
+        found = {
+            tuple(getattr(one, name) for name in names): one
+            for one in _disagreements()
+        }
+        for labels, one in found.items():
             total.add_metric(labels, one.total)
             now.add_metric(labels, one.members)
         return total, now

@@ -453,6 +453,7 @@ class GroupView(memory.Memory):
     def close(self) -> None:
         """Stop looking, and end all subscriptions."""
         self._closed = True
+        self.looking.hide()
         self._wake.set()
         self._watches.cancel()
         thread = self._thread

@@ -12,6 +12,8 @@
 
 """The metrics of a process that reports and looks, on a real memcached."""
 
+import collections
+import gc
 import os
 
 from prometheus_client import parser
@@ -36,6 +38,17 @@ def value(name, **labels):
             if sample.name == name and labels.items() <= sample.labels.items():
                 found.append(sample.value)
     return sum(found) if found else None
+
+
+def repeated():
+    """Return the series that a page has more than once, and how often."""
+    text, _ = metrics.render()
+    found = collections.Counter(
+        line.rpartition(" ")[0]
+        for line in text.decode().splitlines()
+        if not line.startswith("#")
+    )
+    return {series: times for series, times in found.items() if times > 1}
 
 
 @single_mode
@@ -141,6 +154,27 @@ class MetricsTest(TestCase):
             for text in (before, after)
         ]
         self.assertEqual(*steady)
+
+    def test_no_series_is_there_twice(self):
+        """Also while what a reload replaces is still to be closed."""
+        # Or a collection that happens to come hides it.
+        gc.disable()
+        self.addCleanup(gc.enable)
+        self.api.refresh("compute")
+        (old,) = process.detach()
+        self.addCleanup(old.close)
+        servicegroup.API().refresh("compute")
+        self.assertEqual({}, repeated())
+        old.close()
+        self.assertEqual({}, repeated())
+        self.assertIsNotNone(self.counted("nova_sg_members"))
+
+    def test_a_group_that_is_closed_is_not_shown(self):
+        gc.disable()
+        self.addCleanup(gc.enable)
+        self.api.refresh("compute")
+        process.reset()
+        self.assertIsNone(self.counted("nova_sg_members"))
 
     def test_a_child_begins_anew(self):
         self.api.refresh("compute")
