@@ -261,9 +261,7 @@ class Looking:
 class _Members(registry.Collector):
     """What is counted when somebody asks, and not before."""
 
-    def __init__(
-        self, looking: Mapping[tuple[str, str], Looking]
-    ) -> None:
+    def __init__(self, looking: Mapping[tuple[str, str], Looking]) -> None:
         self._looking = looking
 
     def describe(self) -> list[core.Metric]:

@@ -19,8 +19,10 @@ nova_sg.monkey_patch chooses eventlet's.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import threading
+from collections.abc import Callable
 
 from oslo_config import cfg
 from oslo_log import log as logging
@@ -143,10 +145,17 @@ class Launcher(service.ServiceLauncher):
     """Runs a service until a signal ends it.
 
     SIGTERM and SIGINT stop it cleanly, SIGHUP reloads the configuration.
+
+    :param hung_up: whether a SIGHUP came before this launcher could take it
     """
 
-    def __init__(self, conf: cfg.ConfigOpts) -> None:
+    def __init__(
+        self,
+        conf: cfg.ConfigOpts,
+        hung_up: Callable[[], bool] = lambda: False,
+    ) -> None:
         super().__init__(conf, restart_method="mutate")
+        self._hung_up = hung_up
         # Held while a signal is answered: the next one waits.
         self._answering = threading.Lock()
         self._stopping = False
@@ -163,12 +172,23 @@ class Launcher(service.ServiceLauncher):
             ("SIGALRM", self._on_timeout_exit),
         ):
             self.signal_handler.add_handler(name, handler)
+        if self._hung_up():
+            # Now it can be answered.
+            signal.raise_signal(signal.SIGHUP)
 
     def _stop(self, *args: object) -> None:
         with self._answering:
-            if not self._stopping:
-                self._stopping = True
-                self._graceful_shutdown()
+            if self._stopping:
+                return
+            self._stopping = True
+            # oslo.service would have SIGHUP end the process, in the middle
+            # of leaving. There is nothing to reload any more.
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)
+            # The next one of these ends it on the spot.
+            for signo in (signal.SIGTERM, signal.SIGINT, signal.SIGALRM):
+                signal.signal(signo, signal.SIG_DFL)
+            signal.alarm(self.conf.graceful_shutdown_timeout)
+            self.stop()
 
     def _reload(self, *args: object) -> None:
         """Reload the configuration; with a wrong one, go on as before."""

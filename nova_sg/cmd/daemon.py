@@ -22,6 +22,7 @@ from oslo_log import log as logging
 from oslo_service import service as oslo_service
 
 from nova_sg import config, exception, service
+from nova_sg.cmd import entry
 from nova_sg.conf import CONF
 from nova_sg.servicegroup import process
 
@@ -61,7 +62,7 @@ def run(
         return 2
     if CONF.debug:
         CONF.log_opt_values(LOG, logging.DEBUG)
-    launcher = service.Launcher(CONF)
+    launcher = service.Launcher(CONF, entry.hung_up)
     launcher.launch_service(server)
     status = launcher.wait()
     process.reset()

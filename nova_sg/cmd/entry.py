@@ -23,6 +23,8 @@ import signal
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
+_hung_up = False
+
 
 def end_quietly(status: int | None = None) -> None:
     """Have SIGINT and SIGTERM end the process at once, from now on.
@@ -36,6 +38,26 @@ def end_quietly(status: int | None = None) -> None:
         os._exit(128 + signo if status is None else status)
 
     _handle(end, end)
+
+
+def keep_hangup() -> None:
+    """Have SIGHUP be kept in mind, from now on: see hung_up().
+
+    It would end the process. To a service it means that the files have
+    changed, also where it has not come to reading them.
+    """
+
+    def keep(signo, frame):
+        global _hung_up
+        _hung_up = True
+
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, keep)
+
+
+def hung_up() -> bool:
+    """Whether there was a SIGHUP since keep_hangup()."""
+    return _hung_up
 
 
 def raise_again() -> None:

@@ -18,6 +18,7 @@ from nova_sg.cmd import entry
 
 # Until the launcher takes over there is nothing to stop.
 entry.end_quietly(0)
+entry.keep_hangup()
 
 # Before anything else is imported.
 from nova_sg import monkey_patch  # noqa: E402

@@ -180,9 +180,12 @@ class Reporter:
         threads.join(first, JOIN_WAIT)
         # A short service_down_time does not allow for the usual delay.
         delay = min(INITIAL_REPORTING_DELAY, CONF.service_down_time / 2.5)
-        joined.timer = service.tg.add_timer_args(
-            interval, report, args=[service], initial_delay=delay
-        )
+        with self._lock:
+            # A reload may have come first: it has joined anew.
+            if not joined.left:
+                joined.timer = service.tg.add_timer_args(
+                    interval, report, args=[service], initial_delay=delay
+                )
 
     def report_state(self, service: Any) -> None:
         """Report for a service that joined: what its timer calls.
@@ -344,8 +347,9 @@ class Reporter:
         """Stop the timers; nobody is withdrawn."""
         with self._lock:
             joined, self._by_service = self._by_service, {}
+            for one in joined.values():
+                one.stop()
         for one in joined.values():
-            one.stop()
             self._stall_ends(one)
 
 

@@ -285,6 +285,12 @@ class TestCase(unittest.TestCase):
         )
 
 
+def maps(pid, name):
+    """Whether a process has a file with such a name in its memory."""
+    with open(f"/proc/{pid}/maps") as files:
+        return name in files.read()
+
+
 class ByProcess:
     """For a TestCase: the programs are processes, whatever they run for."""
 

@@ -171,22 +171,28 @@ class StopTest(base.TestCase):
         for signo in (signal.SIGTERM, signal.SIGINT):
             for pause in (0, 0.3, 0.6, 1.0):
                 with self.subTest(signo, pause=pause):
-                    agent = self.agent("node")
-                    # Python needs a moment before it runs what is ours;
-                    # this is the first that needs to be imported.
-                    wait_for(
-                        lambda pid=agent.process.pid: maps(pid, "greenlet"),
-                        base.PATIENCE,
-                    )
-                    # What happens in between is not known: that is tested.
-                    time.sleep(pause)
-                    agent.stop(signo)
+                    self.starting("node", pause).stop(signo)
 
+    def test_sighup_at_any_moment_of_the_start(self):
+        for pause in (0, 0.3, 0.6, 1.0):
+            with self.subTest(pause=pause):
+                agent = self.starting("node", pause)
+                agent.process.send_signal(signal.SIGHUP)
+                agent.wait_for_log("The configuration is reloaded")
+                wait_for(self.is_up, base.PATIENCE)
+                agent.stop()
+                self.api.refresh("compute")
+                self.assertEqual("left the group", self.member("node").reason)
 
-def maps(pid, name):
-    """Whether a process has a file with such a name in its memory."""
-    with open(f"/proc/{pid}/maps") as files:
-        return name in files.read()
+    def starting(self, host, pause):
+        """Start an agent; return it so many seconds into its start."""
+        agent = self.agent(host)
+        # Python needs a moment before it runs what is ours; this is the
+        # first that needs to be imported.
+        wait_for(lambda: base.maps(agent.process.pid, "greenlet"), base.PATIENCE)
+        # What happens in between is not known: that is tested.
+        time.sleep(pause)
+        return agent
 
 
 def sessions():
@@ -401,7 +407,10 @@ class DatabaseTest(base.TestCase):
         wait_for(self.is_up, base.PATIENCE)
         self.proxy.cut()
         agent.wait_for_log("Cannot report the state of node")
-        agent.stop()
+        # It waits for the database to leave; there is nothing to reload.
+        agent.process.send_signal(signal.SIGTERM)
+        time.sleep(0.3)
+        agent.stop(signal.SIGHUP)
         self.assertIn("Could not leave the group compute, node", agent.log)
 
 

@@ -409,6 +409,14 @@ class AccessTest(monitor.TestCase):
             text = file.read()
         self.write("nova-sg.conf", text.replace(base.PASSWORD, token))
 
+    def test_sighup_while_it_starts(self):
+        process = self.monitor()
+        wait_for(lambda: base.maps(process.pid, "greenlet"), base.PATIENCE)
+        process.send_signal(signal.SIGHUP)
+        wait_for(lambda: "is reloaded" in self.log(), base.PATIENCE)
+        self.wait_until_ready()
+        self.assert_ends_in_order(signal.SIGTERM)
+
     def test_tls(self):
         first, second = self.certificate("first"), self.certificate("second")
         crt, key = self.path("monitor.crt"), self.path("monitor.key")

@@ -70,6 +70,28 @@ class NoTimers:
         pass
 
 
+class JoiningTest(base.TestCase):
+    def test_closed_while_it_joins(self):
+        """A reload in the middle of the start leaves no timer behind."""
+        driver = Driver()
+        self.addCleanup(driver.close)
+        driver.free.clear()
+        made = reporter.Reporter(driver)
+        service = base.Member("one", interval=600)
+        timers = []
+        service.tg = mock.Mock()
+        service.tg.add_timer_args = lambda *_, **__: timers.append(1)
+        joining = threading.Thread(
+            target=made.join, args=["one", "compute", service, None]
+        )
+        joining.start()
+        self.assertTrue(driver.entered.wait(60))
+        made.close()
+        driver.free.set()
+        joining.join(60)
+        self.assertEqual([], timers)
+
+
 class TellingTest(base.TestCase):
     def setUp(self):
         super().setUp()
