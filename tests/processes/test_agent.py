@@ -189,7 +189,8 @@ class StopTest(base.TestCase):
         agent = self.agent(host)
         # Python needs a moment before it runs what is ours; this is the
         # first that needs to be imported.
-        wait_for(lambda: base.maps(agent.process.pid, "greenlet"), base.PATIENCE)
+        pid = agent.process.pid
+        wait_for(lambda: base.maps(pid, "greenlet"), base.PATIENCE)
         # What happens in between is not known: that is tested.
         time.sleep(pause)
         return agent
