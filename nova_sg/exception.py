@@ -36,6 +36,13 @@ class NotRegistered(BackendError):
     """The backend works, and has no place for a member that joined."""
 
 
+class UnexpectedError(BackendError):
+    """A driver, or a library below it, raised what is no BackendError.
+
+    The cause (`__cause__`) is the original; the text names its type.
+    """
+
+
 class MemberNotFound(NovaSGError):
     """No such member in the group."""
 
@@ -50,3 +57,26 @@ class ServiceGroupUnavailable(NovaSGError):
     Raised once the backend could not be asked for service_down_time; until
     then the last verdict stands.
     """
+
+
+def describe(error: BaseException) -> str:
+    """Return an error in words, with its type unless nova_sg made it."""
+    text = str(error)
+    if isinstance(error, NovaSGError) and text:
+        return text
+    kind = type(error).__name__
+    return f"{kind}: {text}" if text else kind
+
+
+def as_backend_error(error: Exception, where: str) -> BackendError:
+    """Return what an error of a driver is to its caller.
+
+    :param where: what raised it, for operators
+    :returns: the error itself, if it is a BackendError; otherwise a new one
+        with the original as its cause
+    """
+    if isinstance(error, BackendError):
+        return error
+    made = UnexpectedError(f"{where}: {describe(error)}")
+    made.__cause__ = error
+    return made

@@ -127,10 +127,11 @@ class Service(service.Service):
         trouble = None
         try:
             self.servicegroup_api.leave(self.host, self.topic)
-        except exception.BackendError as error:
+        except Exception as error:
+            # Whatever it is, it must not keep the agent from ending.
             # Logged below: where an exception is being handled, oslo.log
             # adds its text to the line, which has it already.
-            trouble = error
+            trouble = exception.describe(error)
         if trouble is None:
             LOG.info("%s left the group %s", self.host, self.topic)
         else:

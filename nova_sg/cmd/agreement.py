@@ -58,8 +58,8 @@ def check(names: list[str]) -> Iterator[Finding]:
         for name in names:
             try:
                 shared = process.Shared(process.load(name))
-            except exception.ConfigError:
-                # That has been said.
+            except Exception:
+                # The check of that driver has said it.
                 continue
             stack.callback(shared.close)
             shareds.append(shared)

@@ -94,10 +94,20 @@ def _check_driver(name: str, used: list[str]):
     yield base.Finding(True, f"driver {name}", how)
     try:
         driver = process.load(name)
-    except exception.ConfigError as error:
-        yield base.Finding(False, f"driver {name}", str(error))
+    except Exception as error:
+        yield base.Finding(
+            False, f"driver {name}", exception.describe(error)
+        )
         return
     try:
         yield from driver.check()
+    except Exception as error:
+        # One that cannot even be checked keeps no other check from running.
+        yield base.Finding(
+            False,
+            f"driver {name}",
+            exception.describe(error),
+            "Run nova-sg --debug doctor for the place in the code",
+        )
     finally:
         driver.close()

@@ -181,8 +181,9 @@ class IsUp(OfMember):
         state = detector.UNKNOWN
         try:
             state = self.app.api.member(group, parsed_args.host).state
-        except exception.NovaSGError as error:
-            self.app.LOG.error(error)
+        except Exception as error:
+            # Whatever it is, the answer is that it is not known.
+            self.app.LOG.error("%s", exception.describe(error))
         print(state, file=self.app.stdout)
         return self.STATUS[state]
 

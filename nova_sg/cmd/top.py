@@ -103,8 +103,9 @@ class Table:
                         self._watches.append(view.watch(lambda event: None))
                         self._views[group] = view
                 self._trouble = ""
-            except exception.NovaSGError as error:
-                self._trouble = str(error)
+            except Exception as error:
+                # It would end the thread, and the table would stand still.
+                self._trouble = exception.describe(error)
             self._stopped.wait(5)
 
     def stop(self) -> None:

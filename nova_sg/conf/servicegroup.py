@@ -66,7 +66,8 @@ Related options:
         min=0.05,
         help="""
 Seconds between two looks at the backend by a process that watches a group or
-asks about its members. Answers come from memory in between.
+asks about its members. Answers come from memory in between. At least two
+looks are made in service_down_time: an older answer is no answer.
 
 A look that takes long is repeated less often: at most a tenth of the time is
 spent on looking.

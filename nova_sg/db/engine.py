@@ -13,7 +13,8 @@
 """Connections to the database, and errors that operators can read.
 
 Statements run in autocommit mode: each is one round trip. Whatever goes wrong
-becomes a BackendError.
+becomes a BackendError: PyMySQL raises OSError, RuntimeError, AssertionError
+and struct.error, too.
 """
 
 from __future__ import annotations
@@ -194,12 +195,16 @@ class Database:
                 with self._library(), self._connect() as connection:
                     try:
                         return work(connection)
-                    except sa_exception.SQLAlchemyError as error:
-                        # None that oslo.db knows.
-                        if _number(error) in READ_ONLY:
-                            # Behind a moving address this is the server
-                            # that was in charge; connecting anew finds the
-                            # one that is.
+                    except Exception as error:
+                        # Behind a moving address a server that is read-only
+                        # is the one that was in charge; connecting anew
+                        # finds the one that is. And where the library
+                        # stumbled, the rest of an answer may wait on the
+                        # connection, to be taken for the next one.
+                        if (
+                            _number(error) in READ_ONLY
+                            or not self._is_answer(error)
+                        ):
                             connection.invalidate()
                         raise
                     finally:
@@ -215,9 +220,16 @@ class Database:
                     raise self._explained(error) from error
                 retried = True
             except (db_exception.DBError, sa_exception.SQLAlchemyError) as e:
+                if not self._is_answer(e):
+                    cause = getattr(e, "inner_exception", None) or e
+                    raise self._unexpected(cause) from e
                 if not _is_locked(e) or time.monotonic() > give_up:
                     raise self._explained(e) from e
                 time.sleep(random.uniform(0.005, 0.02))
+            except exception.NovaSGError:
+                raise
+            except Exception as error:
+                raise self._unexpected(error) from error
 
     def outside(self) -> dict:
         """Return how another process connects: see nova_sg.guard.db.
@@ -254,6 +266,41 @@ class Database:
                 f"the database {self.name}: {error}; check the parameters in "
                 "[database] connection"
             ) from error
+        except OSError as error:
+            # Files: trouble with the network is the library's own error.
+            raise exception.BackendError(
+                f"the database {self.name}: "
+                f"{self._missing() or exception.describe(error)}; "
+                "check the files that [database] connection names"
+            ) from error
+
+    def _missing(self) -> str:
+        """Say which of the files in the URL cannot be read, if any."""
+        return "; ".join(
+            f"{name}: cannot read {path}"
+            for name, path in self.url.query.items()
+            if name.startswith("ssl_")
+            and isinstance(path, str)
+            and os.path.isabs(path)
+            and not os.access(path, os.R_OK)
+        )
+
+    def _is_answer(self, error: Exception) -> bool:
+        """Whether an error is the database's own word, and not a fault."""
+        if isinstance(error, exception.NovaSGError):
+            return True
+        cause = getattr(error, "inner_exception", None) or error
+        cause = getattr(cause, "orig", None) or cause
+        known = self.engine.dialect.loaded_dbapi.Error
+        return isinstance(cause, (known, sa_exception.SQLAlchemyError))
+
+    def _unexpected(self, error: Exception) -> exception.BackendError:
+        """Explain what neither the database nor SQLAlchemy has raised."""
+        made = exception.as_backend_error(error, f"the database {self.name}")
+        return type(made)(
+            f"{made}; check [database] connection, and that the library of "
+            "this host knows how the server authenticates the user"
+        )
 
     def _explained(self, error: Exception) -> exception.BackendError:
         if _is_missing_table(error):

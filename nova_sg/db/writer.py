@@ -187,7 +187,11 @@ class Writer:
             raise
         if report.error is not None:
             # One for each caller: it gets a traceback of its own.
-            raise exception.BackendError(str(report.error)) from report.error
+            kind = exception.BackendError
+            if isinstance(report.error, exception.UnexpectedError):
+                kind = exception.UnexpectedError
+            words = exception.describe(report.error)
+            raise kind(words) from report.error
         return report.result
 
     def _wait(self, report: Report) -> list[Report]:

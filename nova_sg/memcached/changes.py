@@ -27,9 +27,13 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 
+from oslo_log import log as logging
+
 from nova_sg.conf import CONF
 from nova_sg.memcached import values
 from nova_sg.memcached.replicas import Server
+
+LOG = logging.getLogger(__name__)
 
 # What is longer is nobody's of us, and costs to be asked for.
 LENGTH = 100
@@ -142,10 +146,11 @@ class Changes:
                     return
             try:
                 self._ask(active)
-            except Exception:
+            except Exception as error:
                 # The next look begins anew.
+                LOG.debug("Cannot ask for news of crashes: %s", error)
                 self._thread = None
-                raise
+                return
             self._closed.wait(pause or 1.0)
 
     def _ask(self, groups: Mapping[str, _Group]) -> None:

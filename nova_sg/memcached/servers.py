@@ -244,7 +244,10 @@ class RemoteServer:
         except Exception as error:
             host.close_socket()
             self._failed_at = time.monotonic()
-            self._failure = f"memcached at {self.address}: {error}"
+            words = error if isinstance(error, OSError) else (
+                exception.describe(error)
+            )
+            self._failure = f"memcached at {self.address}: {words}"
             raise exception.BackendError(self._failure) from error
         self._failed_at = None
         return result

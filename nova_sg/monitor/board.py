@@ -29,6 +29,7 @@ from typing import Any
 from oslo_log import log as logging
 
 from nova_sg import exception, metrics
+from nova_sg import trouble as trouble_log
 from nova_sg.conf import CONF
 from nova_sg.monitor import feed
 from nova_sg.servicegroup import events, process
@@ -101,6 +102,7 @@ class Group:
         return [list(times) for times in self._recent.values()]
 
     def _run(self) -> None:
+        failure = trouble_log.Trouble()
         while not self._stopped:
             try:
                 if self._watch is None:
@@ -108,8 +110,10 @@ class Group:
                     self._watch = self.view.watch(self._happened)
                 with self._board.lock:
                     self._tell()
+                failure.ends()
             except Exception:
-                LOG.exception("Following the group %s failed", self.name)
+                if failure.begins():
+                    LOG.exception("Following the group %s failed", self.name)
             self._news.wait(CONF.servicegroup.view_refresh_interval)
             self._news.clear()
         if self._watch is not None:
@@ -262,16 +266,19 @@ class Board:
 
     def _discover(self) -> None:
         stop = self._stop
+        failure = trouble_log.Trouble()
         while not stop.is_set():
             trouble = None
             try:
                 shared = process.shared()
                 names = set(shared.groups())
+                failure.ends()
             except exception.NovaSGError as error:
                 trouble = str(error)
             except Exception as error:
-                LOG.exception("Asking for the groups failed")
-                trouble = type(error).__name__
+                if failure.begins():
+                    LOG.exception("Asking for the groups failed")
+                trouble = exception.describe(error)
             if stop.is_set():
                 return
             self._trouble = trouble
@@ -315,9 +322,7 @@ def _backend(looking: metrics.Looking) -> dict[str, Any]:
 
 
 def _is_known(looking: metrics.Looking) -> bool:
-    """Whether verdicts stand: the backend was not silent for too long."""
-    if looking.answering:
-        return True
+    """Whether verdicts stand: the last answer is not too old."""
     return (
         looking.answered_at is not None
         and time.monotonic() - looking.answered_at <= CONF.service_down_time

@@ -346,10 +346,14 @@ class Detector:
         return self._holding.hold
 
     def unavailable(self, now: float) -> bool:
-        """Whether the backend has been silent for too long to tell."""
+        """Whether the last answer is too old to tell, whatever the reason.
+
+        By its age alone: whether somebody noticed that the backend fails
+        does not matter.
+        """
         if self.last_look is None:
             return True
-        return self.failing and now - self.last_look > self.service_down_time
+        return now - self.last_look > self.service_down_time
 
     def silence_of(self, since: float) -> stalls.Silence:
         """Return what the silence since a moment is worth."""

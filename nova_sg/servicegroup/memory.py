@@ -116,7 +116,7 @@ class Memory:
         return not self._detector.failing and self.silence() <= late
 
     def available(self) -> bool:
-        """Whether the last verdicts stand: nobody was silent for too long."""
+        """Whether the last verdicts stand: they are not too old."""
         return not self._detector.unavailable(time.monotonic())
 
     def silence(self) -> float:

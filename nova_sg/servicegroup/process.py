@@ -183,7 +183,17 @@ class Shared:
         self.reporter.close()
         for one in self._views.values():
             one.close()
-        self.driver.close()
+        try:
+            self.driver.close()
+        except Exception as error:
+            # There is no way on from here, and whoever closes has more to do.
+            LOG.warning(
+                "Could not close the driver %(driver)s in order: %(error)s",
+                {
+                    "driver": self.driver.name,
+                    "error": exception.describe(error),
+                },
+            )
 
 
 _shared: dict[str, Shared | several.Several] = {}

@@ -28,6 +28,7 @@ from typing import Any
 from oslo_log import log as logging
 
 from nova_sg import exception, metrics, threads
+from nova_sg import trouble as trouble_log
 from nova_sg.conf import CONF
 from nova_sg.servicegroup.drivers import base
 
@@ -106,8 +107,11 @@ class _Joined:
         # overtake each other.
         self.lock = threading.Lock()
         self.left = False
-        # Whether the last report failed.
+        # Whether the last report failed, and when that is logged.
         self.trouble = False
+        self.log = trouble_log.Trouble()
+        # When a failure beside the driver is logged.
+        self.failure = trouble_log.Trouble()
         # When the report under way began; None: none is.
         self.begun: float | None = None
         # When the first report began that did not get through, or took too
@@ -205,6 +209,7 @@ class Reporter:
             joined.trouble = bool(
                 getattr(service, "model_disconnected", False)
             )
+            joined.log = trouble_log.Trouble(told=joined.trouble)
             self._report(joined)
             # Nor will anybody hear that it is over.
             self._stall_ends(joined)
@@ -233,11 +238,18 @@ class Reporter:
             service = Standalone(host, group)
             self._driver.withdraw(_membership(host, group, service))
             return
+        trouble = None
         for _, joined in leaving:
             # A report under way ends first, or it would bring the member
             # back.
             with joined.lock:
-                self._driver.withdraw(joined.membership)
+                try:
+                    self._driver.withdraw(joined.membership)
+                except Exception as error:
+                    # The others leave all the same.
+                    trouble = error
+        if trouble is not None:
+            raise trouble
 
     def _report(self, joined: _Joined) -> None:
         # A report that is still under way will do for this one, too.
@@ -247,6 +259,12 @@ class Reporter:
         try:
             if not joined.left:
                 self._report_locked(joined)
+        except Exception:
+            # It would end the timer: the member would never report again.
+            if joined.failure.begins():
+                LOG.exception("Unexpected error while reporting state")
+        else:
+            joined.failure.ends()
         finally:
             joined.lock.release()
 
@@ -261,20 +279,18 @@ class Reporter:
             membership.away = None
         try:
             self._driver.report(membership)
-        except exception.BackendError as error:
-            # Logged outside: inside, oslo.log adds the error once more.
-            trouble = error
         except Exception as error:
-            trouble = error
-            if not joined.trouble:
-                LOG.exception("Unexpected error while reporting state")
+            # Logged outside: inside, oslo.log adds the error once more.
+            trouble = exception.as_backend_error(
+                error, f"the driver {self._driver.name}"
+            )
         joined.begun = None
         took = time.monotonic() - begun
         if joined.left:
             # Connections may have been closed under it: nothing to tell.
             return
         self._count(membership, took, trouble)
-        if isinstance(trouble, exception.BackendError) and not isinstance(
+        if trouble is not None and not isinstance(
             trouble, (exception.MemberVanished, exception.NotRegistered)
         ):
             self._stall_goes_on(joined, begun)
@@ -285,18 +301,17 @@ class Reporter:
             self._stall_ends(joined)
         if trouble is not None:
             # Nova's own code, and its operators, look at this attribute.
-            service.model_disconnected = True
-            if not joined.trouble:
-                joined.trouble = True
+            joined.trouble = service.model_disconnected = True
+            if joined.log.begins():
                 _log_trouble(membership, trouble)
         elif joined.trouble:
-            joined.trouble = False
-            service.model_disconnected = False
-            LOG.info(
-                "The state of %s is reported to the group %s again",
-                membership.host,
-                membership.group,
-            )
+            joined.trouble = service.model_disconnected = False
+            if joined.log.ends():
+                LOG.info(
+                    "The state of %s is reported to the group %s again",
+                    membership.host,
+                    membership.group,
+                )
 
     def _count(
         self,
@@ -363,17 +378,21 @@ def _membership(host: str, group: str, service: Any) -> base.Membership:
     )
 
 
-def _log_trouble(membership: base.Membership, error: Exception) -> None:
+def _log_trouble(
+    membership: base.Membership, error: exception.BackendError
+) -> None:
     if isinstance(error, exception.MemberVanished):
         LOG.error("%s", error)
-    elif isinstance(error, exception.BackendError):
-        LOG.warning(
-            "Cannot report the state of %(host)s to the group %(group)s: "
-            "%(error)s. Trying again every %(interval)g s",
-            {
-                "host": membership.host,
-                "group": membership.group,
-                "error": error,
-                "interval": membership.interval,
-            },
-        )
+        return
+    LOG.warning(
+        "Cannot report the state of %(host)s to the group %(group)s: "
+        "%(error)s. Trying again every %(interval)g s",
+        {
+            "host": membership.host,
+            "group": membership.group,
+            "error": error,
+            "interval": membership.interval,
+        },
+    )
+    if isinstance(error, exception.UnexpectedError):
+        LOG.debug("That comes from here:", exc_info=error)

@@ -28,6 +28,7 @@ from collections.abc import Callable, Hashable
 from oslo_log import log as logging
 
 from nova_sg import exception, metrics, threads
+from nova_sg import trouble as trouble_log
 from nova_sg.conf import CONF
 from nova_sg.servicegroup import detector, events, memory, silence
 from nova_sg.servicegroup.drivers import base
@@ -64,6 +65,8 @@ class GroupView(memory.Memory):
         # Guards the detector and the looks.
         self._lock = threading.RLock()
         self._watches = events.Watches(group, self._lock)
+        # When a look that fails is logged.
+        self._log = trouble_log.Trouble()
         #: Whether somebody knows that the last look is out of date.
         self.expired = False
         self._thread: threading.Thread | None = None
@@ -232,53 +235,97 @@ class GroupView(memory.Memory):
             return True
         if self._thread is not None:
             # It looks as often as is good, also when there is trouble.
-            return False
+            return self._overslept()
+        if self._overslept():
+            return True
         age = time.monotonic() - self._detector.last_look
         return (
             self._detector.failing
             or age > CONF.servicegroup.view_refresh_interval
         )
 
+    def _overslept(self) -> bool:
+        """Whether the last look is too old, and none has failed since.
+
+        That says nothing of the backend: this process stood still, or
+        whatever should have looked did not.
+        """
+        return not self._detector.failing and self._detector.unavailable(
+            time.monotonic()
+        )
+
     def _look(self) -> list[events.Event]:
+        """Look at the backend; whatever goes wrong there is a failed look.
+
+        :returns: what changed
+        """
         judge = self._detector
-        self._configure()
-        first = judge.last_look is None
+        before = judge.last_look
         self.expired = False
-        snapshot, trouble = None, ""
-        begun = time.monotonic()
+        changes, error = None, None
+        begun = ended = time.monotonic()
         try:
-            snapshot = self._driver.observe(self.group)
-        except exception.BackendError as error:
+            self._configure()
+            try:
+                snapshot = self._driver.observe(self.group)
+            finally:
+                ended = time.monotonic()
+                self._heed_stalls()
+            changes = self._take(snapshot, ended)
+        except Exception as caught:
             # Logged outside: inside, oslo.log adds the error once more.
-            trouble = str(error)
-        ended = time.monotonic()
-        while self._stalls:
-            source, begin, end, over = self._stalls.popleft()
-            judge.reports_fail(source, begin, end)
-            if over:
-                judge.reports_work(source, end)
-        if snapshot is None:
+            where = f"the driver {self.name}"
+            error = exception.as_backend_error(caught, where)
+        if changes is None:
+            # An answer that could not be taken in is none.
+            judge.last_look = before
             judge.look_failed(begun)
-            self.looking.failed(begun, ended, trouble)
-            if not self._trouble:
-                LOG.warning(
-                    "Cannot ask who is up in the group %(group)s: %(error)s. "
-                    "The last verdicts stand for %(limit)g s",
-                    {
-                        "group": self.group,
-                        "error": trouble,
-                        "limit": judge.service_down_time,
-                    },
-                )
-            self._trouble = trouble
+            self.looking.failed(begun, ended, str(error))
+            self._log_failure(error)
+            self._trouble = str(error)
             self.on_look()
             return []
-        if self._trouble:
-            self._trouble = ""
+        self._trouble = ""
+        self.looking.answered(begun, ended, snapshot.interrupted)
+        if self._log.ends():
             LOG.info(
                 "The backend says again who is up in the group %s", self.group
             )
-        self.looking.answered(begun, ended, snapshot.interrupted)
+        self.on_look()
+        if before is None:
+            return []
+        return self._tell(changes, time.monotonic())
+
+    def _log_failure(self, error: exception.BackendError) -> None:
+        if not self._log.begins():
+            return
+        LOG.warning(
+            "Cannot ask who is up in the group %(group)s: %(error)s. "
+            "The last verdicts stand for %(limit)g s",
+            {
+                "group": self.group,
+                "error": error,
+                "limit": self._detector.service_down_time,
+            },
+        )
+        if isinstance(error, exception.UnexpectedError):
+            LOG.debug("That comes from here:", exc_info=error)
+
+    def _heed_stalls(self) -> None:
+        while self._stalls:
+            source, begin, end, over = self._stalls.popleft()
+            self._detector.reports_fail(source, begin, end)
+            if over:
+                self._detector.reports_work(source, end)
+
+    def _take(
+        self, snapshot: base.Snapshot, ended: float
+    ) -> list[detector.Change]:
+        """Have the detector take in an answer; return what changed.
+
+        :param ended: when it came, monotonic
+        """
+        judge = self._detector
         hold = judge.hold
         changes = judge.look(
             snapshot.asked,
@@ -290,10 +337,7 @@ class GroupView(memory.Memory):
         )
         self._verdicts = judge.verdicts()
         self._log_hold(hold)
-        self.on_look()
-        if first:
-            return []
-        return self._tell(changes, time.monotonic())
+        return changes
 
     def _configure(self) -> None:
         """Have the detector judge by the options as they are now."""
@@ -390,12 +434,14 @@ class GroupView(memory.Memory):
             return
         try:
             self._driver.follow(self.group, self._wake.set)
-        except exception.BackendError:
-            # What is wrong the look has said.
+        except Exception as error:
+            # The look says what is wrong with the backend.
+            LOG.debug("Cannot follow the group %s: %s", self.group, error)
             return
         self._following = True
 
     def _run(self) -> None:
+        failure = trouble_log.Trouble()
         pause = CONF.servicegroup.view_refresh_interval
         while True:
             self._wake.wait(pause)
@@ -414,13 +460,15 @@ class GroupView(memory.Memory):
                 try:
                     self._look()
                     self._follow()
+                    failure.ends()
                 except Exception:
-                    LOG.exception(
-                        "Looking at the group %s failed", self.group
-                    )
+                    if failure.begins():
+                        LOG.exception(
+                            "Looking at the group %s failed", self.group
+                        )
                 took = time.monotonic() - begun
-            pause = self._pause(took)
-            self._look_due(pause)
+                pause = self._pause(took)
+                self._look_due(pause)
 
     def _catch_up(self) -> None:
         """Look in the place of a thread that gets no turn."""
@@ -436,8 +484,15 @@ class GroupView(memory.Memory):
             self._lock.release()
 
     def _look_due(self, pause: float) -> None:
+        now = time.monotonic()
         pause = max(pause, CONF.servicegroup.view_refresh_interval)
-        self._due = time.monotonic() + pause + LATE
+        self._due = now + pause + LATE
+        last = self._detector.last_look
+        if last is not None:
+            # Before the answer is too old to be one.
+            stale = last + 0.75 * CONF.service_down_time
+            if stale > now:
+                self._due = min(self._due, stale)
 
     def _pause(self, took: float) -> float:
         """Return the seconds until the next look, after one that took."""
@@ -448,7 +503,8 @@ class GroupView(memory.Memory):
             return pause
         # However large the group, or slow the backend: death is noticed.
         rest = min(took * (1 - DUTY) / DUTY, CONF.service_down_time / 4)
-        return max(pause, rest)
+        # Verdicts must not grow too old to stand only because no look comes.
+        return min(max(pause, rest), CONF.service_down_time / 2)
 
     def close(self) -> None:
         """Stop looking, and end all subscriptions."""

@@ -18,7 +18,8 @@ looping call which should report has stood still for longer than
 service_down_time, and that somebody cannot be a green thread: the hub is what
 stands still. It is a thread of the operating system that Python's threading
 knows nothing of. It touches no lock and logs nothing; it reads numbers and
-calls C.
+calls C. An error does not end it; should it end all the same, the next report
+starts another.
 
 What it cannot notice is a process in which nothing but one C function runs,
 holding Python's interpreter lock: it needs that lock itself.
@@ -30,11 +31,19 @@ import os
 import time
 from typing import Any
 
+from oslo_log import log as logging
+
+from nova_sg import exception
+from nova_sg import trouble as trouble_log
 from nova_sg.servicegroup.drivers import base
 from nova_sg.zookeeper import clib, offhub
 
+LOG = logging.getLogger(__name__)
+
 # Seconds between two looks.
 PACE = 0.1
+# Seconds until the next one after an error.
+REST = 1.0
 # Seconds that withdrawing may take, and the timeout of its session.
 PATIENCE = 10.0
 
@@ -75,7 +84,13 @@ class Watchdog:
         self._cert = cert.encode() if cert else None
         self._members: dict[base.Membership, _Fed] = {}
         self._stopping = False
-        offhub.run(self._run, lambda result: None)
+        # What went wrong on the thread last; None: nothing since.
+        self._error: Exception | None = None
+        self._log = trouble_log.Trouble()
+        self._start()
+
+    def _start(self) -> None:
+        self._job = offhub.run(self._run, lambda result: None)
 
     def feed(self, membership: base.Membership, limit: float) -> bool:
         """Note that a member reports, now.
@@ -83,6 +98,7 @@ class Watchdog:
         :param limit: seconds of silence after which it is withdrawn
         :returns: whether it had been
         """
+        self._look_after()
         fed = self._members.get(membership)
         if fed is None:
             fed = self._members[membership] = _Fed()
@@ -90,6 +106,21 @@ class Watchdog:
         fed.limit = limit
         withdrawn, fed.withdrawn = fed.withdrawn, False
         return withdrawn
+
+    def _look_after(self) -> None:
+        """See to it that the thread is there; say what goes wrong on it."""
+        error = self._error
+        if error is None:
+            if self._log.ends():
+                LOG.info("The watchdog works again")
+        elif self._log.begins():
+            LOG.warning(
+                "The watchdog has failed and tries again, a member of this "
+                "process that stands still may stay up meanwhile: %s",
+                exception.describe(error),
+            )
+        if self._job.done and not self._stopping:
+            self._start()
 
     def watch(self, membership: base.Membership, path: str) -> bool:
         """Note the znode that a member is about to create.
@@ -116,16 +147,23 @@ class Watchdog:
         library = clib.load()
         pid = os.getpid()
         while not self._stopping and os.getpid() == pid:
-            library.libc.usleep(int(PACE * 1e6))
-            late = [
-                fed
-                for fed in list(self._members.values())
-                if fed.path is not None
-                and not fed.withdrawn
-                and fed.is_late()
-            ]
-            if late:
-                self._withdraw(library, late)
+            pause = PACE if self._error is None else REST
+            library.libc.usleep(int(pause * 1e6))
+            try:
+                self._look(library)
+                self._error = None
+            except Exception as error:
+                # Whoever reports next logs it: it must not be done here.
+                self._error = error
+
+    def _look(self, library: Any) -> None:
+        late = [
+            fed
+            for fed in list(self._members.values())
+            if fed.path is not None and not fed.withdrawn and fed.is_late()
+        ]
+        if late:
+            self._withdraw(library, late)
 
     def _withdraw(self, library: Any, late: list[_Fed]) -> None:
         # A session of its own: the process's belongs to threads that may

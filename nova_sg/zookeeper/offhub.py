@@ -26,11 +26,14 @@ function that it runs may call C and return a value, no more.
 """
 
 import functools
+import logging
 import os
 from collections.abc import Callable
 from typing import Any
 
 from nova_sg.zookeeper import callbacks, clib, dispatch
+
+LOG = logging.getLogger("nova_sg.zookeeper")
 
 # From <pthread.h>, the same in glibc and musl.
 _PTHREAD_CREATE_DETACHED = 1
@@ -57,8 +60,8 @@ def _detached() -> Any:
 class Job:
     """One function in one OS thread.
 
-    :ivar done: True once the function has returned; may be read from any
-        thread at any time.
+    :ivar done: True once the function has returned or raised; may be read
+        from any thread at any time.
     """
 
     __slots__ = ("_func", "_then", "done")
@@ -71,13 +74,25 @@ class Job:
         self.done = False
 
     def run(self) -> None:
-        result = self._func()
-        self.done = True
-        dispatch.post(self._then, result)
+        try:
+            result = self._func()
+        except Exception as error:
+            # Nothing may be logged here: the dispatcher does it.
+            dispatch.post(_say_what_failed, self._func, error)
+        else:
+            dispatch.post(self._then, result)
+        finally:
+            self.done = True
+
+
+def _say_what_failed(func: Callable[[], Any], error: Exception) -> None:
+    LOG.error("%r failed in its thread", func, exc_info=error)
 
 
 def run(func: Callable[[], Any], then: Callable[[Any], object]) -> Job:
     """Start func() in an OS thread; then(result) runs on the dispatcher.
+
+    A func that raises has no result: it is logged, and then() is not called.
 
     :raises OSError: when there can be no more threads.
     """

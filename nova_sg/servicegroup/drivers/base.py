@@ -16,15 +16,22 @@ A driver never judges. It translates between one backend and the facts of
 nova_sg.servicegroup.detector, and raises BackendError, with a text for
 operators, for whatever goes wrong on the way. Its methods may be called from
 several threads at once.
+
+What a driver did not foresee becomes a BackendError here, in one place: see
+Driver.__init_subclass__.
 """
 
 from __future__ import annotations
 
 import abc
 import dataclasses
+import datetime
+import functools
+import operator
 from collections.abc import Callable, Hashable, Mapping
 from typing import Any, NamedTuple
 
+from nova_sg import exception
 from nova_sg.servicegroup import detector
 from nova_sg.servicegroup.facts import Reference
 
@@ -83,7 +90,12 @@ class Finding(NamedTuple):
 
 
 class Driver(abc.ABC):
-    """One backend."""
+    """One backend.
+
+    Whatever a method of a subclass raises that is not among what is
+    documented here, its caller gets as an UnexpectedError, which is a
+    BackendError; the same goes for an answer that is none.
+    """
 
     #: The name that servicegroup_driver knows it by.
     name: str
@@ -94,6 +106,12 @@ class Driver(abc.ABC):
     #: Whether groups can be looked at; otherwise it reports, and reads the
     #: records that askers bring.
     observes = True
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        for name, check in _ANSWERS.items():
+            if name in vars(cls):
+                setattr(cls, name, _translated(vars(cls)[name], check))
 
     @abc.abstractmethod
     def report(self, membership: Membership) -> None:
@@ -172,6 +190,96 @@ class Driver(abc.ABC):
     @abc.abstractmethod
     def close(self) -> None:
         """Give back connections and threads. Reports no longer work."""
+
+
+def _translated(
+    method: Callable, check: Callable[[Any], Any] | None
+) -> Callable:
+    """Return a driver's method that raises nothing its callers do not know.
+
+    :param check: returns the method's answer, or raises
+    """
+
+    @functools.wraps(method)
+    def call(self: Driver, *args: Any, **kwargs: Any) -> Any:
+        try:
+            answer = method(self, *args, **kwargs)
+            return answer if check is None else check(answer)
+        except (exception.BackendError, exception.MemberNotFound):
+            raise
+        except Exception as error:
+            where = f"the driver {self.name}"
+            raise exception.as_backend_error(error, where) from error
+
+    return call
+
+
+def check_snapshot(answer: Any) -> Snapshot:
+    """Return what observe() returned, if it can be judged by.
+
+    Half an answer must not reach the detector: what it has taken in cannot
+    be taken back.
+
+    :raises TypeError: it is not a snapshot, or a fact in it is none
+    :raises ValueError: a time in it is not a number
+    """
+    if not isinstance(answer, Snapshot):
+        raise TypeError(f"observe() returned {answer!r:.100}")
+    _check_types("Snapshot.asked", [answer.asked], (float, int))
+    _check_types("Snapshot.rejoin", [answer.rejoin], (float, int))
+    _check_types("Snapshot.facts", [answer.facts], (list,))
+    _check_types("a fact", answer.facts, (detector.Fact,))
+    for name, types in _FACT.items():
+        column = list(map(operator.attrgetter(name), answer.facts))
+        _check_types(f"Fact.{name}", column, types)
+    return answer
+
+
+def _check_types(what: str, values: list, types: tuple[type, ...]) -> None:
+    # By columns, as there may be many thousands.
+    for kind in set(map(type, values)):
+        if not issubclass(kind, types):
+            raise TypeError(f"{what} is a {kind.__name__}")
+    if float in types and any(map(operator.ne, values, values)):
+        raise ValueError(f"{what} is not a number")
+
+
+def _check_groups(answer: Any) -> list[str]:
+    groups = list(answer)
+    _check_types("the name of a group", groups, (str,))
+    return groups
+
+
+def _check_findings(answer: Any) -> list[Finding]:
+    findings = list(answer)
+    _check_types("a finding", findings, (Finding,))
+    return findings
+
+
+_MAYBE = type(None)
+
+# The fields that verdicts are found by.
+_FACT: dict[str, tuple[type, ...]] = {
+    "host": (str,),
+    "asked": (float, int),
+    "last_report": (float, int, _MAYBE),
+    "registered": (float, int, _MAYBE),
+    "last_seen": (datetime.datetime, _MAYBE),
+    "away": (tuple, _MAYBE),
+}
+
+# The methods that ask a backend or tell it something, and what their answers
+# have to be; None: there is none.
+_ANSWERS: dict[str, Callable[[Any], Any] | None] = {
+    "report": None,
+    "withdraw": None,
+    "observe": check_snapshot,
+    "follow": None,
+    "groups": _check_groups,
+    "force_down": None,
+    "forget": None,
+    "check": _check_findings,
+}
 
 
 def field(member: Mapping, name: str) -> Any:

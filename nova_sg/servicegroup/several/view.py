@@ -27,6 +27,7 @@ from collections.abc import Callable
 from oslo_log import log as logging
 
 from nova_sg import exception, metrics, threads
+from nova_sg import trouble as trouble_log
 from nova_sg.conf import CONF
 from nova_sg.servicegroup import detector, events
 from nova_sg.servicegroup.memory import Member, Opinion
@@ -342,6 +343,7 @@ class SeveralView:
                     self._thread.start()
 
     def _run(self) -> None:
+        failure = trouble_log.Trouble()
         while not self._closed.is_set():
             with self._lock:
                 idle = time.monotonic() - self._used > IDLE
@@ -351,8 +353,10 @@ class SeveralView:
             begun = time.monotonic()
             try:
                 self._step()
+                failure.ends()
             except Exception:
-                LOG.exception("Comparing the group %s failed", self.group)
+                if failure.begins():
+                    LOG.exception("Comparing the group %s failed", self.group)
             took = time.monotonic() - begun
             self._closed.wait(took * (1 - DUTY) / DUTY)
             self._changed.wait(CONF.servicegroup.view_refresh_interval)

@@ -1,0 +1,53 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""How often trouble is logged: once when it begins, once when it ends."""
+
+from __future__ import annotations
+
+import collections
+import time
+
+# So many beginnings are logged within so many seconds. Trouble that comes and
+# goes faster, as where every other connection works, must not flood the log.
+MOST = 3
+WITHIN = 60.0
+
+
+class Trouble:
+    """Says when a line about one kind of trouble is due.
+
+    :param told: whether its beginning has been logged already
+    """
+
+    def __init__(self, told: bool = False) -> None:
+        self._told = told
+        self._begun: collections.deque[float] = collections.deque(maxlen=MOST)
+
+    def begins(self) -> bool:
+        """Take in a failure; return whether the beginning is to be logged.
+
+        A beginning that is left out is logged later if it still lasts then.
+        """
+        now = time.monotonic()
+        if self._told or (
+            len(self._begun) == MOST and now - self._begun[0] < WITHIN
+        ):
+            return False
+        self._told = True
+        self._begun.append(now)
+        return True
+
+    def ends(self) -> bool:
+        """Take in a success; return whether the end is to be logged."""
+        told, self._told = self._told, False
+        return told
