@@ -442,7 +442,7 @@ class GroupView(memory.Memory):
 
     def _run(self) -> None:
         failure = trouble_log.Trouble()
-        pause = CONF.servicegroup.view_refresh_interval
+        pause = self._pause(0.0)
         while True:
             self._wake.wait(pause)
             self._wake.clear()
@@ -496,15 +496,18 @@ class GroupView(memory.Memory):
 
     def _pause(self, took: float) -> float:
         """Return the seconds until the next look, after one that took."""
-        pause = CONF.servicegroup.view_refresh_interval
+        # Verdicts must not grow too old to stand only because no look comes.
+        pause = min(
+            CONF.servicegroup.view_refresh_interval,
+            CONF.service_down_time / 2,
+        )
         if self._trouble:
             # A failure took long by waiting, which is no load; and the
             # sooner the backend is found to be back, the better.
             return pause
         # However large the group, or slow the backend: death is noticed.
         rest = min(took * (1 - DUTY) / DUTY, CONF.service_down_time / 4)
-        # Verdicts must not grow too old to stand only because no look comes.
-        return min(max(pause, rest), CONF.service_down_time / 2)
+        return max(pause, rest)
 
     def close(self) -> None:
         """Stop looking, and end all subscriptions."""

@@ -1,0 +1,318 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Whatever a driver raises, or returns, is a failed report or refresh.
+
+A driver that nobody has written badly enough yet stands in for all of them.
+"""
+
+import struct
+import threading
+import time
+
+from nova_sg import exception, metrics, servicegroup, trouble
+from nova_sg.servicegroup import detector, process
+from nova_sg.servicegroup.drivers import base as drivers
+from tests.base import Member, TestCase, wait_for
+from tests.functional.test_metrics import value
+
+LOOK_TROUBLE = "Cannot ask who is up in the group compute"
+LOOK_AGAIN = "The backend says again who is up in the group compute"
+REPORT_TROUBLE = "Cannot report the state of one"
+REPORT_AGAIN = "The state of one is reported to the group compute again"
+
+
+class Fake(drivers.Driver):
+    """Keeps its members in memory, and fails as it is told to."""
+
+    name = "db"
+    characteristics = drivers.Characteristics("", "", "")
+
+    def __init__(self):
+        self.members = {}
+        self.error = None
+        self.answer = None
+        self.calls = 0
+
+    def _ask(self):
+        self.calls += 1
+        error = self.error() if callable(self.error) else self.error
+        if error is not None:
+            raise error
+
+    def report(self, membership):
+        self._ask()
+        self.members[membership.host] = time.monotonic()
+
+    def withdraw(self, membership):
+        self._ask()
+        self.members.pop(membership.host, None)
+
+    def observe(self, group):
+        self._ask()
+        if self.answer is not None:
+            return self.answer()
+        now = time.monotonic()
+        facts = [
+            detector.Fact(host, now, last_report=at)
+            for host, at in self.members.items()
+        ]
+        return drivers.Snapshot(now, facts, complete=True)
+
+    def groups(self):
+        self._ask()
+        return ["compute"] if self.answer is None else self.answer()
+
+    def force_down(self, group, host, forced):
+        self._ask()
+        if host not in self.members:
+            raise exception.MemberNotFound(host)
+
+    def forget(self, group, host):
+        self._ask()
+
+    def check(self):
+        self._ask()
+        yield drivers.Finding(True, "fake", "well")
+
+    def close(self):
+        self._ask()
+
+
+def facts(**fields):
+    now = time.monotonic()
+    fact = detector.Fact("new", now, last_report=now)._replace(**fields)
+    return drivers.Snapshot(now, [fact], complete=True)
+
+
+GARBAGE = {
+    "none": lambda: 0,
+    "no list": lambda: facts()._replace(facts=None),
+    "no facts": lambda: facts()._replace(facts=[("new", 0.0)]),
+    "no time of asking": lambda: facts()._replace(asked=None),
+    "no name": lambda: facts(host=None),
+    "a report in words": lambda: facts(last_report="yesterday"),
+    "a report at no time": lambda: facts(last_report=float("nan")),
+    "a date in words": lambda: facts(last_seen="yesterday"),
+    "half of them": lambda: facts()._replace(
+        facts=[*facts().facts, None]
+    ),
+}
+
+ERRORS = {
+    "RuntimeError": lambda: RuntimeError("as a library has it"),
+    "AssertionError": lambda: AssertionError(),
+    "struct.error": lambda: struct.error("unpack requires 4 bytes"),
+    "OSError": lambda: FileNotFoundError(2, "No such file or directory"),
+    "an option": lambda: exception.ConfigError("[x] y: is wrong"),
+}
+
+
+class FakeTestCase(TestCase):
+    DOWN_TIME = 1.0
+
+    def setUp(self):
+        super().setUp()
+        metrics.start_afresh()
+        self.flags(service_down_time=self.DOWN_TIME, report_interval=0.1)
+        self.flags("servicegroup", view_refresh_interval=0.05)
+        self.driver = Fake()
+        before = dict(process._makers)
+        self.addCleanup(process._makers.update, before)
+        self.addCleanup(process._makers.pop, "db", None)
+        process.use("db", lambda: self.driver)
+        self.api = servicegroup.API()
+        self.addCleanup(setattr, self.driver, "error", None)
+
+    def join(self, host):
+        member = Member(host)
+        self.api.join(host, "compute", member)
+        self.addCleanup(self._check_timer, member)
+        return member
+
+    def _check_timer(self, member):
+        process.reset()
+        self.assertEqual([], member.tg.raised)
+
+    def is_up(self, host):
+        return self.api.service_is_up({"host": host, "topic": "compute"})
+
+    def is_unknown(self, host):
+        try:
+            self.is_up(host)
+        except exception.ServiceGroupUnavailable:
+            return True
+        return False
+
+
+class AnyErrorTest(FakeTestCase):
+    def test_verdicts_do_not_stand_for_ever(self):
+        member = self.join("one")
+        self.assertTrue(self.is_up("one"))
+        for name, error in ERRORS.items():
+            with self.subTest(name):
+                self.logs.records.clear()
+                begun = time.monotonic()
+                process.shared().view("compute")._log = trouble.Trouble()
+                self.driver.error = error
+                wait_for(lambda: self.is_unknown("one"), 5 * self.DOWN_TIME)
+                self.assertGreater(
+                    time.monotonic() - begun, 0.7 * self.DOWN_TIME
+                )
+                for ask in (self.api.members, self.api.get_all):
+                    with self.assertRaises(
+                        exception.ServiceGroupUnavailable
+                    ) as caught:
+                        ask("compute")
+                    words = exception.describe(error())
+                    self.assertIn(words, str(caught.exception))
+                self.assertEqual([], self.api.refresh("compute"))
+                self.assertEqual(
+                    0, value("nova_sg_backend_answering", group="compute")
+                )
+                wait_for(lambda: member.model_disconnected)
+                [line] = self.logs.matching(LOOK_TROUBLE)
+                self.assertIn(words, line)
+                self.driver.error = None
+                wait_for(lambda: self._answers("one"))
+                wait_for(lambda: not member.model_disconnected)
+                self.assertEqual(1, len(self.logs.matching(LOOK_AGAIN)))
+                self._check_tracebacks()
+
+    def _answers(self, host):
+        return not self.is_unknown(host) and self.is_up(host)
+
+    def _check_tracebacks(self):
+        traced = [one for one in self.logs.records if one.exc_info]
+        # One of the refresh, one of the report.
+        self.assertLessEqual(len(traced), 2)
+        self.assertEqual({"DEBUG"} if traced else set(), {
+            one.levelname for one in traced
+        })
+        self.assertEqual([], self.logs.matching("", 40))
+
+    def test_an_answer_that_is_none_is_no_answer(self):
+        self.join("one")
+        self.assertTrue(self.is_up("one"))
+        view = process.shared().view("compute")
+        for name, answer in GARBAGE.items():
+            with self.subTest(name):
+                self.driver.answer = answer
+                failures = view.looking.failures
+                wait_for(lambda f=failures: view.looking.failures > f)
+                self.assertFalse(view.answering())
+                self.assertTrue(view.trouble)
+                self.assertFalse(view.knows("new"))
+        wait_for(lambda: self.is_unknown("one"), 5 * self.DOWN_TIME)
+        with self.assertRaises(exception.BackendError):
+            self.api.groups()
+        self.driver.answer = None
+        wait_for(lambda: self._answers("one"))
+        self.assertEqual(["compute"], self.api.groups())
+
+    def test_what_is_no_backend_error_becomes_one(self):
+        self.driver.error = RuntimeError("as a library has it")
+        for call in (
+            self.api.groups,
+            lambda: self.api.leave("one", "compute"),
+            lambda: self.api.force_down("one", "compute"),
+            lambda: self.driver.forget("compute", "one"),
+            self.driver.check,
+        ):
+            with self.assertRaisesRegex(
+                exception.UnexpectedError,
+                "the driver db: RuntimeError: as a library has it",
+            ) as caught:
+                call()
+            self.assertIsInstance(caught.exception.__cause__, RuntimeError)
+        self.driver.error = None
+        with self.assertRaises(exception.MemberNotFound):
+            self.api.force_down("nobody", "compute")
+        self.assertEqual(
+            ["well"], [one.text for one in self.driver.check()]
+        )
+
+    def test_a_driver_that_cannot_be_closed(self):
+        self.assertEqual(["compute"], self.api.groups())
+        self.driver.error = RuntimeError("as a library has it")
+        process.reset()
+        self.assertEqual(
+            1, len(self.logs.matching("Could not close the driver db"))
+        )
+
+    def test_trouble_that_comes_and_goes_does_not_flood(self):
+        turns = iter(range(10**9))
+        lock = threading.Lock()
+
+        def error():
+            with lock:
+                return RuntimeError("odd") if next(turns) % 2 else None
+
+        self.join("one")
+        self.assertTrue(self.is_up("one"))
+        self.driver.error = error
+        calls = self.driver.calls
+        wait_for(lambda: self.driver.calls > calls + 60)
+        for begin, end in (
+            (LOOK_TROUBLE, LOOK_AGAIN),
+            (REPORT_TROUBLE, REPORT_AGAIN),
+        ):
+            begun = len(self.logs.matching(begin))
+            self.assertLessEqual(begun, trouble.MOST)
+            self.assertLessEqual(len(self.logs.matching(end)), begun)
+
+
+class OversleptTest(FakeTestCase):
+    def test_an_idle_view_refreshes_before_it_answers(self):
+        self.driver.members["one"] = time.monotonic()
+        view = process.shared().view("compute")
+        for ask in (
+            view.members,
+            lambda: view.member("one"),
+            view.hosts_up,
+            lambda: view.is_up("one"),
+            lambda: view.opinions("one"),
+        ):
+            view.refresh()
+            # As a process that stood still, or that nobody has asked.
+            view._detector.last_look -= 2 * self.DOWN_TIME
+            self.assertFalse(view.available())
+            self.driver.members["one"] = time.monotonic()
+            ask()
+            self.assertTrue(view.available())
+
+    def test_a_view_whose_thread_gets_no_turn(self):
+        self.flags("servicegroup", view_refresh_interval=0.05)
+        self.driver.members["one"] = time.monotonic()
+        self.assertTrue(self.is_up("one"))
+        view = process.shared().view("compute")
+        # Nor does it with this, and everything else goes on.
+        view._wake.wait = lambda pause: threading.Event().wait(3600)
+        time.sleep(0.2)
+        give_up = time.monotonic() + 2 * self.DOWN_TIME
+        while time.monotonic() < give_up:
+            self.driver.members["one"] = time.monotonic()
+            self.assertTrue(self.is_up("one"))
+            self.assertEqual(["one"], self.api.get_all("compute"))
+            time.sleep(0.02)
+
+    def test_a_view_that_looks_seldom(self):
+        # Less often than verdicts may be old.
+        self.flags("servicegroup", view_refresh_interval=3600)
+        self.driver.members["one"] = time.monotonic()
+        self.assertTrue(self.is_up("one"))
+        view = process.shared().view("compute")
+        give_up = time.monotonic() + 2 * self.DOWN_TIME
+        while time.monotonic() < give_up:
+            self.driver.members["one"] = time.monotonic()
+            self.assertTrue(view.available())
+            time.sleep(0.02)
