@@ -24,6 +24,7 @@ import datetime
 import importlib.util
 import os
 import random
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -163,6 +164,13 @@ class Database:
             arguments["read_timeout"] = self.timeout
             arguments["write_timeout"] = self.timeout
             arguments["conv"] = _pymysql_conversions()
+            if "init_command" not in self.url.query:
+                # A statement that waits for a lock is executed when its
+                # sender may be dead: not much later than it is given up.
+                arguments["init_command"] = (
+                    "SET SESSION innodb_lock_wait_timeout = "
+                    f"LEAST(@@innodb_lock_wait_timeout, {int(self.timeout)})"
+                )
         engine = sa.create_engine(
             self.url,
             connect_args=arguments,
@@ -176,8 +184,25 @@ class Database:
         )
         if self.is_sqlite:
             sa.event.listen(engine, "connect", _set_up_sqlite)
+        elif self.url.drivername.endswith("+pymysql"):
+            sa.event.listen(engine, "connect", self._forget_unsent)
         exc_filters.register_engine(engine)
         return engine
+
+    def _forget_unsent(self, connection, record) -> None:
+        """Have the kernel drop what it cannot deliver.
+
+        After the time for which this process waits for an answer, no one
+        is there to take it; and the kernel would go on sending it for a
+        quarter of an hour, whether the process lives or not.
+        """
+        link = getattr(connection, "_sock", None)
+        if link is not None and link.family != socket.AF_UNIX:
+            link.setsockopt(
+                socket.IPPROTO_TCP,
+                socket.TCP_USER_TIMEOUT,
+                int(self.timeout * 1000),
+            )
 
     def run(self, work: Callable[[sa.Connection], T]) -> T:
         """Call work with a connection; it may be called again.

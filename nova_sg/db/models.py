@@ -17,12 +17,16 @@ that the same statements serve a database of ours and a cell database of
 Nova's. Two columns carry more here:
 
 * last_seen_up is kept with microseconds in a database of ours.
-* report_count is 0 in a record that has a last_seen_up only after the member
-  has left: a new record has no last_seen_up, and every report counts up.
-  Stock Nova reads and writes such a record as any other.
+* report_count is the number of the last report, which grows: see reports.py.
+  It is 0 in a record that has a last_seen_up only after the member has left:
+  a new record has no last_seen_up, and every report counts up. Stock Nova
+  reads and writes such a record as any other.
 * report_count is CRASHED once the guard of the member's process has seen it
-  end without leaving. The next report counts up from there, which is no mark
-  any more.
+  end without leaving. Stock Nova's next report counts up from there, which is
+  no mark any more; a report of this version goes on with a number.
+
+Neither mark holds the number that it has replaced, because stock Nova and
+earlier versions go on with the next whole number: it must not be a mark.
 """
 
 import sqlalchemy as sa

@@ -11,12 +11,17 @@
 # under the License.
 
 """The statements on the services table. Each function is one statement,
-create() and report_many() aside.
+create() aside.
+
+A statement that reports or leaves takes a deadline: after it, by the clock of
+the server behind the connection, it changes nothing. None: it has none. See
+reports.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import datetime
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -42,50 +47,97 @@ def _as_stored(column: sa.Column) -> sa.ColumnElement:
 
 _alive = services.c.deleted == 0
 
-_reported = {
-    "last_seen_up": utcnow(),
-    "updated_at": utcnow(),
-    "report_count": services.c.report_count + 1,
+_number = sa.bindparam("number", type_=sa.Integer)
+_this = services.c.id == sa.bindparam("service_id")
+# Whatever is no report with a number, as reports.py says.
+_smaller = services.c.report_count.between(1, _number - 1)
+_count_as_found = services.c.report_count == sa.bindparam("count")
+_as_found = sa.and_(
+    _count_as_found,
+    sa.type_coerce(services.c.last_seen_up, _AsStored()).is_not_distinct_from(
+        sa.bindparam("last_seen", type_=_AsStored())
+    ),
+)
+_in_time = utcnow() <= sa.bindparam("deadline", type_=sa.DateTime())
+
+
+def _reported(number: Any) -> dict:
+    return {
+        "last_seen_up": utcnow(),
+        "updated_at": utcnow(),
+        "report_count": number,
+    }
+
+
+# See models.py: no reports since this one.
+_left = {
+    "report_count": 0,
+    "last_seen_up": sa.func.coalesce(
+        services.c.last_seen_up, services.c.created_at
+    ),
 }
 
-_report = (
-    sa.update(services)
-    .where(services.c.id == sa.bindparam("service_id"), _alive)
-    .values(_reported)
-)
+
+class _Changes:
+    """An update of one record, as what it is to find there has it."""
+
+    def __init__(self, values: Mapping, smaller: Any) -> None:
+        made = sa.update(services).where(_this, _alive).values(values)
+        # Without a deadline, and with one.
+        self._smaller = made.where(smaller), made.where(smaller, _in_time)
+        self._as_found = made.where(_as_found), made.where(_as_found, _in_time)
+        self._count = (
+            made.where(_count_as_found),
+            made.where(_count_as_found, _in_time),
+        )
+
+    def execute(
+        self,
+        connection: sa.Connection,
+        service_id: int,
+        number: int,
+        found: tuple[int, Any] | None,
+        deadline: datetime.datetime | None,
+    ) -> bool:
+        statements = self._smaller
+        parameters = {"service_id": service_id, "number": number}
+        if found is not None:
+            parameters["count"], last_seen = found
+            if isinstance(last_seen, str) and deadline is not None:
+                # A zero, which the server does not compare with a time.
+                statements = self._count
+            else:
+                statements = self._as_found
+                parameters["last_seen"] = last_seen
+        if deadline is not None:
+            parameters["deadline"] = deadline
+        statement = statements[deadline is not None]
+        return connection.execute(statement, parameters).rowcount > 0
+
+
+_report = _Changes(_reported(_number), _smaller)
+_withdraw = _Changes(_left, services.c.report_count.between(1, _number))
 
 # Without it, where the better part of a table is named, all of it would be
 # read and locked. MariaDB has one name or the other.
 _BY_ID = "FORCE INDEX (PRIMARY)"
-_these = services.c.id.in_(sa.bindparam("service_ids", expanding=True))
 
 _claim = (
-    sa.select(services.c.id)
-    .where(_these, _alive)
+    sa.select(services.c.id, services.c.report_count, utcnow().label("now"))
+    .where(
+        services.c.id.in_(sa.bindparam("service_ids", expanding=True)), _alive
+    )
     .with_for_update(skip_locked=True)
     .with_hint(services, _BY_ID, "mysql")
     .with_hint(services, _BY_ID, "mariadb")
 )
 
-_report_many = (
-    sa.update(services)
-    .where(_these, _alive)
-    .values(_reported)
-    .with_hint(_BY_ID, services, "mysql")
-    .with_hint(_BY_ID, services, "mariadb")
-)
-
-# See models.py: no reports since this one.
-_withdraw = (
-    sa.update(services)
-    .where(services.c.id == sa.bindparam("service_id"), _alive)
-    .values(
-        report_count=0,
-        last_seen_up=sa.func.coalesce(
-            services.c.last_seen_up, services.c.created_at
-        ),
-    )
-)
+_record = sa.select(
+    services.c.id,
+    services.c.report_count,
+    _as_stored(services.c.last_seen_up),
+    utcnow().label("now"),
+).where(_alive)
 
 _observe = sa.select(
     sa.type_coerce(utcnow(), _AsStored()).label("now"),
@@ -101,46 +153,87 @@ _observe = sa.select(
 ).where(services.c.topic == sa.bindparam("group"), _alive)
 
 
-def report(connection: sa.Connection, service_id: int) -> bool:
+def report(
+    connection: sa.Connection,
+    service_id: int,
+    number: int,
+    found: tuple[int, Any] | None,
+    deadline: datetime.datetime | None,
+) -> bool:
     """Note that a service is alive, now, by the database's clock.
 
+    :param number: what report_count becomes
+    :param found: report_count and last_seen_up, as the record has to have
+        them; None: any report with a smaller number
     :returns: whether there is such a record
     """
-    return (
-        connection.execute(_report, {"service_id": service_id}).rowcount > 0
-    )
+    return _report.execute(connection, service_id, number, found, deadline)
+
+
+def withdraw(
+    connection: sa.Connection,
+    service_id: int,
+    number: int,
+    found: tuple[int, Any] | None,
+    deadline: datetime.datetime | None,
+) -> bool:
+    """Note that a service has left.
+
+    :param number: its last report has no greater one
+    :param found: report_count and last_seen_up, as the record has to have
+        them; None: any report with no greater number
+    :returns: whether there is such a record
+    """
+    return _withdraw.execute(connection, service_id, number, found, deadline)
+
+
+def claim(
+    connection: sa.Connection, service_ids: Sequence[int]
+) -> tuple[dict[int, int], datetime.datetime | None]:
+    """Return report_count of records that no other process has locked.
+
+    :returns: by id; and the database's clock, None: there is no record
+    """
+    rows = connection.execute(_claim, {"service_ids": service_ids}).all()
+    counts = {row.id: row.report_count for row in rows}
+    return counts, rows[0].now if rows else None
 
 
 def report_many(
-    connection: sa.Connection, service_ids: Sequence[int]
-) -> list[int]:
+    connection: sa.Connection,
+    numbers: Mapping[int, int],
+    deadline: datetime.datetime | None,
+) -> int:
     """Note that services are alive, as report() does, all at once.
 
-    A row that somebody else has locked is left aside: it would keep the
-    others waiting.
-
-    :returns: whose record has been written
+    :param numbers: what report_count becomes, by id
+    :returns: how many records have been written
     """
-    # Statements are transactions of their own here.
-    sqlite = connection.dialect.name == "sqlite"
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if sqlite else "BEGIN")
-    try:
-        claimed = list(
-            connection.execute(_claim, {"service_ids": service_ids}).scalars()
+    # Numbers, and many: parameters would take as long as all the rest.
+    ids = ", ".join(f"{service_id:d}" for service_id in numbers)
+    cases = " ".join(f"WHEN {i:d} THEN {n:d}" for i, n in numbers.items())
+    number = sa.literal_column(f"CASE id {cases} END", sa.Integer)
+    statement = (
+        sa.update(services)
+        .where(
+            sa.text(f"id IN ({ids})"),
+            _alive,
+            services.c.report_count.between(1, number - 1),
         )
-        if claimed:
-            connection.execute(_report_many, {"service_ids": claimed})
-        connection.exec_driver_sql("COMMIT")
-    except BaseException:
-        # Whatever it has begun ends with it.
-        connection.invalidate()
-        raise
-    return claimed
-
-
-def withdraw(connection: sa.Connection, service_id: int) -> None:
-    """Note that a service has left."""
-    connection.execute(_withdraw, {"service_id": service_id})
+        .values(_reported(number))
+        .with_hint(_BY_ID, services, "mysql")
+        .with_hint(_BY_ID, services, "mariadb")
+    )
+    parameters = {}
+    if deadline is not None:
+        statement = statement.where(_in_time)
+        parameters["deadline"] = deadline
+    return connection.execute(
+        statement,
+        parameters,
+        # Each is another statement, and would be kept in vain.
+        execution_options={"compiled_cache": None},
+    ).rowcount
 
 
 def observe(connection: sa.Connection, group: str) -> Sequence[Any]:
@@ -160,27 +253,38 @@ def now(connection: sa.Connection) -> Any:
     return connection.execute(sa.select(utcnow())).scalar_one()
 
 
+def read(connection: sa.Connection, service_id: int) -> Any:
+    """Return what a record says of its reports, and the database's clock.
+
+    :returns: a row with id, report_count, last_seen_up and now; None: there
+        is no such record
+    """
+    query = _record.where(services.c.id == service_id)
+    return connection.execute(query).first()
+
+
 def find(
     connection: sa.Connection, host: str, group: str, binary: str
-) -> int | None:
-    """Return the id of a service's record: by its topic, or its binary."""
+) -> Any:
+    """Return a service's record, as read(): by its topic, or its binary."""
     query = (
-        sa.select(services.c.id)
-        .where(
+        _record.where(
             services.c.host == host,
             sa.or_(services.c.topic == group, services.c.binary == binary),
-            _alive,
         )
         .order_by(sa.case((services.c.topic == group, 0), else_=1))
         .limit(1)
     )
-    return connection.execute(query).scalar()
+    return connection.execute(query).first()
 
 
 def create(
     connection: sa.Connection, host: str, group: str, binary: str
-) -> int:
-    """Make a record for a service, or find the one just made by another."""
+) -> int | None:
+    """Make a record for a service; return its id.
+
+    None: another process has just made it.
+    """
     try:
         return connection.execute(
             sa.insert(services).values(
@@ -192,7 +296,7 @@ def create(
             )
         ).inserted_primary_key[0]
     except db_exception.DBDuplicateEntry:
-        return find(connection, host, group, binary)
+        return None
 
 
 def force_down(

@@ -12,15 +12,17 @@
 
 """Withdrawing a member of the services table whose process is gone.
 
-A will has the record's id, when the process last began to report and had its
-answer (sent, answered; monotonic, None while there is none), and how to
-connect: library, pymysql or sqlite3, arguments, keywords and, where the
-library is, folder.
+A will has the record's id, the number of the process's last report, when the
+process last began to report and had its answer (sent, answered; monotonic,
+None while there is none), and how to connect: library, pymysql or sqlite3,
+arguments, keywords and, where the library is, folder.
 
 The record is marked only while its last report is none that came after the
-process's own: one statement compares the age that the report has by the
-database's clock with the time that has passed here. So a service that was
-started again, and has reported, is left alone.
+process's own: it has no greater number; and, as a service of stock Nova may
+count on from there, the same statement compares the age that the report has
+by the database's clock with the time that has passed here. So a service that
+was started again, and has reported, is left alone, however late the statement
+is executed.
 """
 
 from __future__ import annotations
@@ -45,13 +47,13 @@ _HEAVY = "cryptography"
 # Nova's own column knows whole seconds, to which times are rounded.
 _MYSQL = """
 UPDATE services SET report_count = %s WHERE id = %s AND deleted = 0
-AND report_count <> 0 AND report_count <> %s AND last_seen_up <=
+AND report_count BETWEEN 1 AND %s AND last_seen_up <=
 UTC_TIMESTAMP(6) - INTERVAL %s MICROSECOND
 + INTERVAL IF(MICROSECOND(last_seen_up) = 0, 500000, 0) MICROSECOND
 """
 _SQLITE = """
 UPDATE services SET report_count = ? WHERE id = ? AND deleted = 0
-AND report_count <> 0 AND report_count <> ? AND julianday(last_seen_up) <=
+AND report_count BETWEEN 1 AND ? AND julianday(last_seen_up) <=
 julianday('now') - ? / 86400e6
 """
 
@@ -69,7 +71,7 @@ def withdraw(will: dict) -> bool:
         cursor = connection.cursor()
         cursor.execute(
             _SQLITE if will["library"] == "sqlite3" else _MYSQL,
-            (CRASHED, will["id"], CRASHED, int(age * 1e6)),
+            (CRASHED, will["id"], will["number"], int(age * 1e6)),
         )
         return cursor.rowcount > 0
     finally:

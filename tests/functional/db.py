@@ -32,9 +32,11 @@ PASSWORD = "secret"
 # What the driver tells the database, as the database writes it down.
 REPORT = re.compile(
     r"UPDATE services SET updated_at=UTC_TIMESTAMP\(6\), "
-    r"report_count=\(services\.report_count \+ 1\), "
-    r"last_seen_up=UTC_TIMESTAMP\(6\) "
-    r"WHERE services\.id = \d+ AND services\.deleted = 0"
+    r"report_count=\d+, last_seen_up=UTC_TIMESTAMP\(6\) "
+    r"WHERE services\.id = \d+ AND services\.deleted = 0 "
+    # The first one knows what it finds.
+    r"AND services\.report_count (BETWEEN 1 AND \d+ - 1|= 0 AND .*) "
+    r"AND UTC_TIMESTAMP\(6\) <= '[-\d]+ [:.\d]+'"
 )
 LOOK = re.compile(r"SELECT UTC_TIMESTAMP\(6\) AS now, .* FROM services WHERE")
 

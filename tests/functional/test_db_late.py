@@ -54,6 +54,8 @@ class LateTest(db.MariaDBTestCase):
         self.member.expect("ready", 60)
         self.member.tell("join one")
         self.wait_for_report("one", 3)
+        # This process has none yet.
+        self.connected = set(self.connections())
         self.wait_for_state("up", "one")
 
     def hold_a_statement(self):
@@ -72,6 +74,11 @@ class LateTest(db.MariaDBTestCase):
                 30,
                 "the late statement arrives",
             )
+        wait_for(
+            lambda: not self.connected & set(self.connections()),
+            30,
+            "the late statement was executed",
+        )
         self.api.refresh("compute")
 
     def record(self):

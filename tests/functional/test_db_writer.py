@@ -251,7 +251,8 @@ class ManyMembersTest(db.MariaDBTestCase):
             self.assertRegex(
                 update,
                 r"UPDATE services FORCE INDEX \(PRIMARY\) SET .* WHERE "
-                r"services\.id IN \([\d, ]+\) AND services\.deleted = 0",
+                r"id IN \([\d, ]+\) AND services\.deleted = 0 AND "
+                r"services\.report_count BETWEEN 1 AND CASE id ",
             )
         self.assertEqual({2}, set(self._counts().values()))
 

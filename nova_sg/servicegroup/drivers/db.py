@@ -25,7 +25,7 @@ from oslo_utils import timeutils
 
 from nova_sg import exception
 from nova_sg.conf import CONF
-from nova_sg.db import engine, queries, schema, writer
+from nova_sg.db import engine, queries, reports, schema, writer
 from nova_sg.db.models import CRASHED
 from nova_sg.guard import keeper
 from nova_sg.servicegroup import clock, detector
@@ -91,14 +91,14 @@ class DbDriver(base.Driver):
             )
             _save(ref, ref.report_count + 1)
             return
-        service_id = membership.state.get("id")
-        if service_id is None:
-            service_id = self._register(membership)
+        record = membership.state.get("record")
+        if record is None:
+            record = self._register(membership)
         sent = time.monotonic()
-        self._entrust(membership, service_id, sent, None)
-        if self._report(service_id):
+        self._entrust(membership, record, sent, None)
+        if self._report(record):
             answered = time.monotonic()
-            self._entrust(membership, service_id, sent, answered)
+            self._entrust(membership, record, sent, answered)
             return
         self._wills.revoke(membership)
         if not CONF.servicegroup.recreate_missing_record:
@@ -109,30 +109,39 @@ class DbDriver(base.Driver):
             membership.binary,
             membership.host,
         )
-        del membership.state["id"]
-        service_id = self._register(membership)
-        self._report(service_id)
+        del membership.state["record"]
+        self._report(self._register(membership))
 
-    def _report(self, service_id: int) -> bool:
+    def _report(self, record: reports.Record) -> bool:
         """Note that a member is alive; return whether it has a record."""
-        found = self._writer.put(service_id)
+        found = self._writer.put(record.id, record)
         if found is None:
             # Others were written at once with it, and it could not be.
-            found = self._run(lambda c: queries.report(c, service_id))
+            found = self._report_alone(record)
         return found
 
-    def _write_reports(self, reports: Mapping[int, Any]) -> dict[int, bool]:
-        ids = list(reports)
-        if len(ids) == 1:
-            found = self._run(lambda c: queries.report(c, ids[0]))
-            return {ids[0]: found}
-        written = self._run(lambda c: queries.report_many(c, ids))
+    def _report_alone(self, record: reports.Record) -> bool:
+        patience = self._database.timeout
+        return self._run(lambda c: reports.report(c, record, patience))
+
+    def _write_reports(
+        self, records: Mapping[int, reports.Record]
+    ) -> dict[int, bool]:
+        if len(records) == 1:
+            [record] = records.values()
+            return {record.id: self._report_alone(record)}
+        several, patience = list(records.values()), self._database.timeout
+        written = self._run(
+            lambda c: reports.report_many(c, several, patience)
+        )
         return dict.fromkeys(written, True)
 
-    def _register(self, membership: base.Membership) -> int:
+    def _register(self, membership: base.Membership) -> reports.Record:
         who = membership.host, membership.group, membership.binary
         found = self._run(lambda c: queries.find(c, *who))
-        if found is None:
+        if found is not None:
+            record = reports.record(found)
+        else:
             if schema.owner(self._database) == schema.FOREIGN:
                 # A record of a version that Nova does not know would keep
                 # Nova's other services from working together.
@@ -141,14 +150,17 @@ class DbDriver(base.Driver):
                     f"and has no record of {membership.binary} on "
                     f"{membership.host}; only Nova creates records there"
                 )
-            found = self._run(lambda c: queries.create(c, *who))
-        membership.state["id"] = found
-        return found
+            made = self._run(lambda c: queries.create(c, *who))
+            if made is None:
+                return self._register(membership)
+            record = reports.Record(made)
+        membership.state["record"] = record
+        return record
 
     def _entrust(
         self,
         membership: base.Membership,
-        service_id: int,
+        record: reports.Record,
         sent: float,
         answered: float | None,
     ) -> None:
@@ -163,7 +175,9 @@ class DbDriver(base.Driver):
         self._wills.entrust(
             membership,
             apart=self.apart,
-            id=service_id,
+            id=record.id,
+            # While no answer has come: of the report that is about to begin.
+            number=record.number + (answered is None),
             sent=sent,
             answered=answered,
             **how,
@@ -175,12 +189,15 @@ class DbDriver(base.Driver):
         if hasattr(ref, "save"):
             _save(ref, 0)
             return
-        service_id = membership.state.get("id")
-        if service_id is None:
+        record = membership.state.get("record")
+        own = record is not None
+        if not own:
             who = membership.host, membership.group, membership.binary
-            service_id = self._run(lambda c: queries.find(c, *who))
-        if service_id is not None:
-            self._run(lambda c: queries.withdraw(c, service_id))
+            found = self._run(lambda c: queries.find(c, *who))
+            record = found and reports.record(found)
+        if record is not None:
+            patience = self._database.timeout
+            self._run(lambda c: reports.withdraw(c, record, patience, own))
 
     # -- what others are
 
