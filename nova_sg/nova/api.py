@@ -29,11 +29,11 @@ from typing import Any
 import nova.conf.servicegroup
 from oslo_log import log as logging
 
-from nova_sg import exception, servicegroup, threads
+from nova_sg import exception, servicegroup, threads, version
 from nova_sg.conf import CONF
 from nova_sg.conf import servicegroup as options
 from nova_sg.guard import keeper
-from nova_sg.nova import workers
+from nova_sg.nova import names, workers
 from nova_sg.servicegroup import api as api_module
 from nova_sg.servicegroup import detector, facts, process, records
 from nova_sg.servicegroup.drivers import db
@@ -191,6 +191,7 @@ class API(servicegroup.API):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._driver = NovaGroupDriver()
+        _process.log()
         if CONF.servicegroup.coalesce_reports:
             # Not before: it brings Nova's database API with it.
             from nova_sg.nova import coalesce
@@ -246,41 +247,100 @@ def _leave_at_stop(
     service.stop = stop_and_leave
 
 
-def _after_fork_in_child() -> None:
-    """Have a hub of our own, where green threads have one.
+class _Process:
+    """What is done once in each process of Nova's that uses nova_sg."""
 
-    Its epoll would be the parent's and the siblings', too: each would take
-    events that the others wait for. oslo.service does this for the workers
-    that it forks.
+    def __init__(self) -> None:
+        #: The process that has logged that nova_sg is active.
+        self.logged = 0
+        #: The process that has seen to its hub, and the hub.
+        self.pid = 0
+        self.hub: Any = None
+
+    def begin(self) -> None:
+        """Take up work in this process, perhaps the child of a fork.
+
+        Not at the fork: most children do nothing but become another program,
+        or, as privsep's, do not use nova_sg.
+        """
+        pid = os.getpid()
+        if pid != self.pid:
+            hubs = sys.modules.get("eventlet.hubs")
+            if hubs is not None:
+                if self.hub is not None and hubs.get_hub() is self.hub:
+                    _take_own_hub(hubs)
+                self.hub = hubs.get_hub()
+            self.pid = pid
+        self.log()
+
+    def log(self) -> None:
+        """Log that nova_sg is active, once in a process."""
+        pid = os.getpid()
+        # Before the log is set up nothing would be seen.
+        if pid != self.logged and logging.getLogger(None).logger.handlers:
+            self.logged = pid
+            LOG.info(
+                "nova_sg %(version)s active, driver %(driver)s",
+                {
+                    "version": version.version_string(),
+                    "driver": process.configured().replace(",", ", "),
+                },
+            )
+
+
+_process = _Process()
+
+
+def _take_own_hub(hubs: Any) -> None:
+    """Have a hub of our own in the place of the parent's.
+
+    Its epoll is the parent's and the siblings', too: each would take events
+    that the others wait for. oslo.service does this for the workers that it
+    forks.
     """
-    hubs = sys.modules.get("eventlet.hubs")
-    if hubs is not None:
+    greenlet = sys.modules["greenlet"]
+    # A green thread cannot leave the hub that it returns to.
+    if greenlet.getcurrent().parent is None:
         hubs.use_hub()
 
 
 def _hear_of_forks() -> None:
-    os.register_at_fork(after_in_child=_after_fork_in_child)
+    process.on_first_use(_process.begin)
+    hubs = sys.modules.get("eventlet.hubs")
+    if hubs is not None:
+        _process.pid, _process.hub = os.getpid(), hubs.get_hub()
     try:
         import uwsgi
     except ImportError:
         return
-    # It tells Python nothing of its forks, unless it is asked to.
+    # It tells Python nothing of its forks, unless it is asked to. These are
+    # all of workers.
     before = getattr(uwsgi, "post_fork_hook", None)
 
     def after() -> None:
         if before is not None:
             before()
         process.after_fork_in_child()
-        _after_fork_in_child()
+        _process.begin()
 
     uwsgi.post_fork_hook = after
 
 
 def prepare() -> None:
-    """Make Nova's option take all our drivers; give db Nova's meaning."""
-    _hear_of_forks()
+    """Make Nova's option take all our drivers; give db Nova's meaning.
+
+    :raises SystemExit: Nova's option is not as it is expected
+    """
     for opt in nova.conf.servicegroup.SERVICEGROUP_OPTS:
-        if opt.name == "servicegroup_driver":
+        choices = getattr(opt.type, "choices", None)
+        if opt.name == "servicegroup_driver" and isinstance(choices, dict):
             for ours in options.DEFAULT_OPTS[0].type.choices.items():
-                opt.type.choices.setdefault(*ours)
+                choices.setdefault(*ours)
+            break
+    else:
+        names.stop(
+            "nova.conf.servicegroup.SERVICEGROUP_OPTS has no option "
+            "servicegroup_driver with choices"
+        )
+    _hear_of_forks()
     process.use("db", NovaDbDriver)

@@ -38,6 +38,9 @@ from oslo_utils import timeutils
 
 from nova_sg import exception
 from nova_sg.db import writer
+from nova_sg.nova import names
+
+names.check_imported(names.COALESCING)
 
 LOG = logging.getLogger(__name__)
 

@@ -25,6 +25,8 @@ import sys
 #: Nova's module, and where it makes its API known a second time.
 API_MODULE = "nova.servicegroup.api"
 PACKAGE = "nova.servicegroup"
+#: What every process of Nova's imports.
+CONF_MODULE = "nova.conf"
 
 
 def install() -> None:
@@ -52,6 +54,9 @@ def installed() -> bool:
 def _replace(module) -> None:
     if getattr(module, "_nova_sg_replaced", None) is not None:
         return
+    from nova_sg.nova import names
+
+    names.check()
     from nova_sg.nova import api
 
     api.prepare()
@@ -64,6 +69,11 @@ class _Finder:
 
     @staticmethod
     def find_spec(name, path=None, target=None):
+        if name == CONF_MODULE:
+            # Now it is certain that this is Nova.
+            from nova_sg.nova import names
+
+            names.check()
         if name != API_MODULE:
             return None
         spec = importlib.machinery.PathFinder.find_spec(name, path, target)

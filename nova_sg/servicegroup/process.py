@@ -198,6 +198,7 @@ class Shared:
 
 _shared: dict[str, Shared | several.Several] = {}
 _lock = threading.Lock()
+_on_first_use: Callable[[], None] | None = None
 _makers: dict[str, Callable[[], base.Driver]] = {}
 
 
@@ -224,6 +225,8 @@ def shared(name: str | None = None) -> Shared | several.Several:
         name = configured()
     found = _shared.get(name)
     if found is None:
+        if _on_first_use is not None:
+            _on_first_use()
         with _lock:
             found = _shared.get(name)
             if found is None:
@@ -262,6 +265,15 @@ def disagreements() -> list[several.Disagreement]:
 
 
 metrics.count_disagreements(disagreements)
+
+
+def on_first_use(call: Callable[[], None]) -> None:
+    """Have call() called before a driver is made: again after each fork.
+
+    It may be called more than once in a process.
+    """
+    global _on_first_use
+    _on_first_use = call
 
 
 def use(name: str, make: Callable[[], base.Driver]) -> None:

@@ -1,0 +1,138 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The names in Nova and in the libraries that the drop-in relies on.
+
+Another release may have them elsewhere. Then Nova must not run with its own
+service groups in the place of nova_sg's: half a cloud would look at another
+backend. So each name is looked for at the start of Nova, and Nova is stopped
+where one is missing.
+
+Importing this module imports nothing of Nova's, and no library.
+"""
+
+import importlib.machinery
+import sys
+from typing import NamedTuple, NoReturn
+
+
+class Name(NamedTuple):
+    """Something that has to be there."""
+
+    module: str
+    #: What the module has, with dots; empty: the module is enough.
+    attribute: str
+    #: Where nova_sg uses it.
+    place: str
+
+    def __str__(self) -> str:
+        return ".".join(filter(None, (self.module, self.attribute)))
+
+
+#: Needed in every process of Nova's.
+ALWAYS = (
+    Name("oslo_config.sources", "_NoValue", "nova.source"),
+    Name("nova.monkey_patch", "", "nova.source"),
+    Name("nova.conf", "CONF", "nova.source"),
+    Name("nova.conf.servicegroup", "SERVICEGROUP_OPTS", "nova.api"),
+    Name("nova.servicegroup", "API", "nova.hook"),
+    Name("nova.servicegroup.api", "API", "nova.hook"),
+    Name("nova.servicegroup.api", "API.join", "nova.api"),
+    Name("nova.servicegroup.api", "API.service_is_up", "nova.api"),
+    Name("nova.servicegroup.api", "API.get_updated_time", "nova.api"),
+    Name("nova.servicegroup.api", "API.get_all", "nova.api"),
+)
+#: Needed with [servicegroup] coalesce_reports.
+COALESCING = (
+    Name("nova.db.main.api", "service_update", "nova.coalesce"),
+    Name("nova.db.main.api", "get_context_manager", "nova.coalesce"),
+    Name("nova.db.main.api", "DISABLE_DB_ACCESS", "nova.coalesce"),
+    Name("nova.db.main.models", "Service.__table__", "nova.coalesce"),
+)
+#: Needed where eventlet is used.
+GREEN = (Name("eventlet.hubs", "use_hub", "nova.api"),)
+
+
+def check() -> None:
+    """See whether what is always needed is there, as far as can be seen.
+
+    Nothing is imported; what is imported already is looked into.
+
+    :raises SystemExit: a name is missing; the text names it
+    """
+    for name in ALWAYS:
+        if name.module in sys.modules:
+            _check_attribute(name)
+        elif name.module.startswith("nova.") and not _can_be_found(
+            name.module
+        ):
+            stop(f"{name.module} is missing")
+    if "eventlet.hubs" in sys.modules:
+        check_imported(GREEN)
+
+
+def check_imported(names: tuple[Name, ...]) -> None:
+    """See whether names are there, in modules that are imported.
+
+    :raises SystemExit: as check()
+    """
+    for name in names:
+        if name.module not in sys.modules:
+            stop(f"{name.module} is not imported")
+        _check_attribute(name)
+
+
+def stop(trouble: str) -> NoReturn:
+    """End Nova before it runs without nova_sg.
+
+    oslo.config, which may be what called us, catches Exception.
+
+    :param trouble: what is wrong
+    :raises SystemExit: always; its text goes to stderr, and the exit status
+        is 1
+    """
+    from nova_sg import version
+
+    raise SystemExit(
+        f"nova_sg {version.version_string()} cannot work with this Nova: "
+        f"{trouble}. Nova is stopped, as with its own service groups it "
+        "would use another backend than the rest of the cloud. Install a "
+        "release of nova_sg for this release of Nova; or, to go back to "
+        "Nova's own on every node, take nova_sg out of [DEFAULT] "
+        "config_source, or call nova-sg nova disable"
+    )
+
+
+def _check_attribute(name: Name) -> None:
+    found = sys.modules[name.module]
+    for part in filter(None, name.attribute.split(".")):
+        if not hasattr(found, part):
+            # A module may be looked at while it is being imported.
+            spec = getattr(sys.modules[name.module], "__spec__", None)
+            if getattr(spec, "_initializing", False):
+                return
+            stop(f"{name} is missing (nova_sg.{name.place} needs it)")
+        found = getattr(found, part)
+
+
+def _can_be_found(module: str) -> bool:
+    """Whether a module could be imported; importing nothing."""
+    path, name = None, ""
+    for part in module.split("."):
+        name = f"{name}.{part}" if name else part
+        spec = importlib.machinery.PathFinder.find_spec(name, path)
+        if spec is None:
+            return False
+        path = spec.submodule_search_locations
+        if path is None:
+            return name == module
+    return True

@@ -1,0 +1,124 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Whether Nova runs with nova_sg, or not at all."""
+
+import os
+import shutil
+import subprocess
+import tempfile
+import unittest
+
+from nova_sg import version
+from tests.fixtures import nova
+from tests.nova import base
+
+NOVA_CONF = """\
+[DEFAULT]
+config_source = nova_sg
+servicegroup_driver = db
+state_path = {folder}
+concurrency_backend = {mode}
+
+[nova_sg]
+{driver}
+"""
+
+
+class ActiveTest(unittest.TestCase):
+    """The start of a process of Nova's; no cloud."""
+
+    def setUp(self):
+        super().setUp()
+        self.folder = tempfile.mkdtemp(prefix="nova-sg-test-")
+        self.addCleanup(shutil.rmtree, self.folder, ignore_errors=True)
+
+    def start(self, *arguments, mode="threading", driver="driver = nova_sg"):
+        path = os.path.join(self.folder, "nova.conf")
+        with open(path, "w") as file:
+            file.write(
+                NOVA_CONF.format(folder=self.folder, mode=mode, driver=driver)
+            )
+        environment = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("OS_", "PYTHON"))
+        }
+        script = os.path.join(base.SCRIPTS, "active.py")
+        return nova.run(
+            [
+                *(nova.python(), "-P", "-W", "ignore", script),
+                *(*arguments, "--config-file", path),
+            ],
+            environment,
+            self.folder,
+            errors=subprocess.STDOUT,
+        )
+
+    def active(self, mode, processes=1):
+        done = self.start(mode=mode)
+        self.assertEqual(0, done.returncode, done.stdout)
+        self.assertEqual(
+            processes,
+            done.stdout.count(
+                f"nova_sg {version.version_string()} active, driver db"
+            ),
+            done.stdout,
+        )
+        # Nova's own words where something came too early for the patching.
+        self.assertNotIn("known eventlet monkey patching issues", done.stdout)
+        found = base.read_json(done.stdout)
+        self.assertEqual("nova_sg.nova.api", found["module"])
+        return found
+
+    def test_on_threads(self):
+        # Nothing is patched: what is imported stays.
+        self.assertTrue(self.active("threading")["kept"])
+
+    def test_on_eventlet(self):
+        # A child that uses nova_sg says so, too.
+        found = self.active("eventlet", processes=2)
+        self.assertEqual([], found["kept"])
+        # No more than the fact that it is installed is made of it.
+        self.assertEqual(["oslo_config.cfg.oslo_log"], found["holders"])
+        # A child that does not use nova_sg is let alone.
+        self.assertEqual("True", found["idle"])
+        self.assertEqual("False", found["uses"])
+
+    def test_a_name_is_missing(self):
+        for missing in (
+            "nova.servicegroup.api:API",
+            "nova.conf.servicegroup:SERVICEGROUP_OPTS",
+            "nova.servicegroup.api",
+        ):
+            with self.subTest(missing):
+                self.check_stopped(
+                    missing.replace(":", "."),
+                    self.start("--without", missing),
+                )
+
+    def test_the_source_cannot_be_opened(self):
+        for driver, words in (
+            ("", "no 'driver' is set"),
+            ("driver = nova-sg", "could not load configuration"),
+        ):
+            with self.subTest(driver):
+                self.check_stopped(words, self.start(driver=driver))
+
+    def check_stopped(self, words, done):
+        """See to it that a process ended, and said why in a line."""
+        self.assertEqual(1, done.returncode, done.stdout)
+        line = done.stdout.splitlines()[-1]
+        self.assertIn(words, line)
+        self.assertIn("Nova is stopped", line)
+        self.assertIn("config_source", line)
+        self.assertNotIn("Traceback", done.stdout)
