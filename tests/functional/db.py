@@ -134,9 +134,11 @@ class TestCase(base.TestCase):
 class MariaDBTestCase(TestCase):
     """The same on MariaDB, with a database and a user of its own."""
 
+    SERVER = mariadb.MariaDB
+
     def setUp(self):
         super().setUp()
-        self.server = servers.shared(mariadb.MariaDB)
+        self.server = servers.shared(self.SERVER)
         self.name = self.make_database()
         self.url = self.make_user(self.name, "ALL")
         self.flags("database", connection=self.url)
@@ -229,11 +231,11 @@ class MariaDBTestCase(TestCase):
             self.server.execute("SET GLOBAL general_log = 0")
 
     def _drop(self, name):
-        servers.shared(mariadb.MariaDB)
+        servers.shared(self.SERVER)
         self.server.execute(f"DROP DATABASE `{name}`")
 
     def _drop_user(self, name):
-        servers.shared(mariadb.MariaDB)
+        servers.shared(self.SERVER)
         self.server.execute(f"DROP USER {name}@127.0.0.1")
 
 

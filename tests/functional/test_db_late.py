@@ -12,12 +12,22 @@
 
 """Statements that reach the database after their time."""
 
+import datetime
 import json
+import os
+import socket
+import ssl
 import time
 
+import sqlalchemy as sa
+
+from nova_sg.db import engine, queries, reports
 from nova_sg.guard import db as guard_db
 from nova_sg.servicegroup import process
+from tests import base
 from tests.base import wait_for
+from tests.faults.processes import FAKETIME
+from tests.fixtures import mariadb
 from tests.fixtures.proxy import TcpProxy
 from tests.functional import db, zk
 
@@ -170,3 +180,231 @@ class LateTest(db.MariaDBTestCase):
         # However long the new one has not reported, by the guard's clock.
         self.assertFalse(self.guard(number=number, died=time.monotonic() + 99))
         self.assertEqual("up", self.state("one"))
+
+
+class NumberTest(db.MariaDBTestCase):
+    """The numbers of one member over all that can happen to its record."""
+
+    def number(self):
+        return self.value("report_count", "one")
+
+    def older_version_reports(self):
+        """Report as stock Nova and earlier versions do."""
+        self.sql(
+            "UPDATE services SET report_count = report_count + 1, "
+            "last_seen_up = UTC_TIMESTAMP(6), updated_at = UTC_TIMESTAMP(6)"
+        )
+
+    def test_they_grow(self):
+        self.join("one")
+        self.wait_for_report("one", 3)
+        before = self.number()
+        # From 1, as long as nothing has been lost.
+        self.assertLess(before, 10_000)
+
+        self.api.leave("one", "compute")
+        self.assertEqual(0, self.number())
+        self.join("one")
+        self.wait_for_report("one", 2)
+        self.assertGreater(self.number(), before + 10_000)
+
+        self.stop_reports()
+        before = self.number()
+        self.sql(f"UPDATE services SET report_count = {guard_db.CRASHED}")
+        self.api.refresh("compute")
+        self.assertEqual("down", self.state("one"))
+        # Not by a clock that stands behind the last report.
+        self.sql(
+            "UPDATE services SET last_seen_up = "
+            "last_seen_up + INTERVAL 1 HOUR"
+        )
+        self.join("one")
+        self.assertGreater(self.number(), before + 3500)
+        self.assertTrue(self.is_up("one"))
+
+    def test_beside_older_versions(self):
+        member = self.join("one")
+        events = self.collect(self.api)
+        for _ in range(5):
+            self.older_version_reports()
+            self.wait_for_report("one", 2)
+            self.assertTrue(self.is_up("one"))
+        self.assertEqual([], events)
+        self.assertFalse(member.model_disconnected)
+
+        # One that has left, and one that has crashed, go on with them.
+        for mark in (0, guard_db.CRASHED):
+            self.api.leave("one", "compute")
+            self.sql(f"UPDATE services SET report_count = {mark}")
+            self.older_version_reports()
+            self.api.refresh("compute")
+            self.assertTrue(self.is_up("one"))
+            self.join("one")
+            self.wait_for_report("one", 2)
+            self.assertTrue(self.is_up("one"))
+
+    def test_two_processes_with_one_record(self):
+        self.join("one")
+        other = base.Member("one")
+        self.members.append(other)
+        self.api.join("one", "compute", other)
+        events = self.collect(self.api)
+        self.wait_for_report("one", 20)
+        self.assertEqual([], [m for m in self.members if m.model_disconnected])
+        self.assertEqual([], self.logs.matching("Cannot report"))
+        self.assertEqual([], events)
+
+    def test_a_report_that_waits_for_a_lock(self):
+        """It is not executed long after it was given up."""
+        self.flags(service_down_time=4.0)
+        process.reset()
+        self.join("one")
+        locker = self.link()
+        locker.execute("SELECT * FROM services FOR UPDATE")
+        self.stop_reports()
+        wait_for(
+            lambda: not self.server.execute(
+                "SELECT * FROM information_schema.innodb_trx "
+                "WHERE trx_state = 'LOCK WAIT'"
+            ),
+            10,
+            "no statement waits for the lock",
+        )
+
+    def test_many_leave_no_transaction_behind(self):
+        driver = process.shared().driver
+        names = [f"host{number}" for number in range(5)]
+        for name in names:
+            self.join(name)
+        self.stop_reports()
+        rows = self.sql("SELECT id, report_count FROM services")
+        records = []
+        for service_id, count in rows:
+            record = reports.Record(service_id)
+            record.number, record.found = count, None
+            records.append(record)
+        open_ = []
+
+        def work(connection):
+            written = reports.report_many(connection, records, 5.0)
+            open_.append(
+                self.server.execute(
+                    "SELECT COUNT(*) FROM information_schema.innodb_trx "
+                    "WHERE trx_mysql_thread_id IN (SELECT id FROM "
+                    "information_schema.processlist WHERE user = %s)",
+                    self.name,
+                )[0][0]
+            )
+            return written
+
+        written = driver._database.run(work)
+        self.assertEqual(5, len(written))
+        self.assertEqual([0], open_)
+        # One that left meanwhile, and one that another process reports.
+        self.sql("UPDATE services SET report_count = 0 WHERE host = 'host1'")
+        self.sql("UPDATE services SET report_count = 99 WHERE host = 'host2'")
+        written = driver._database.run(work)
+        self.assertEqual(3, len(written))
+        self.assertEqual(0, self.value("report_count", "host1"))
+        self.assertEqual(99, self.value("report_count", "host2"))
+
+    def test_a_batch_that_is_late(self):
+        self.join("one")
+        self.stop_reports()
+        before = self.number()
+        late = datetime.datetime.now(datetime.UTC).replace(
+            tzinfo=None
+        ) - datetime.timedelta(seconds=0.01)
+        service_id = self.value("id", "one")
+        written = process.shared().driver._database.run(
+            lambda c: queries.report_many(c, {service_id: before + 9}, late)
+        )
+        self.assertEqual(0, written)
+        self.assertEqual(before, self.number())
+
+
+class _Steppable(mariadb.MariaDB):
+    """A server with a clock of its own."""
+
+    def set_clock(self, seconds):
+        with open(self._clock + "~", "w") as clock:
+            clock.write(f"{seconds:+d}")
+        os.rename(self._clock + "~", self._clock)
+
+    @property
+    def _clock(self):
+        return os.path.join(self.directory, "clock")
+
+    def prepare(self):
+        super().prepare()
+        self.set_clock(0)
+
+    def _surroundings(self):
+        surroundings = super()._surroundings()
+        surroundings["env"] |= {
+            "LD_PRELOAD": FAKETIME,
+            "FAKETIME_TIMESTAMP_FILE": self._clock,
+            "FAKETIME_NO_CACHE": "1",
+            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+        }
+        return surroundings
+
+
+class SteppedClockTest(db.MariaDBTestCase):
+    SERVER = _Steppable
+
+    def test_no_report_is_lost(self):
+        members = [self.join(f"host{number}") for number in range(3)]
+        attempts = self.count_reports()
+        events = self.collect(self.api)
+        self.addCleanup(self.server.set_clock, 0)
+        for step in (3600, -3600, 0):
+            self.server.set_clock(step)
+            for number in range(3):
+                self.wait_for_report(f"host{number}", 3)
+                self.assertTrue(self.is_up(f"host{number}"))
+        self.assertEqual([], [error for error in attempts if error])
+        self.assertEqual([], [m for m in members if m.model_disconnected])
+        self.assertEqual([], events)
+
+
+class SocketTest(db.MariaDBTestCase):
+    """The kernel forgets what it cannot deliver."""
+
+    def test_tcp(self):
+        database = process.shared().driver._database
+        self.assertEqual(5.0, database.timeout)
+        found = database.run(
+            lambda c: c.connection.dbapi_connection._sock.getsockopt(
+                socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT
+            )
+        )
+        self.assertEqual(5000, found)
+
+    def test_a_unix_socket(self):
+        path = f"{self.server._data}/mariadb.sock"
+        url = f"mysql+pymysql://root@localhost/?unix_socket={path}"
+        database = engine.Database(sa.make_url(url))
+        self.addCleanup(database.close)
+        self.assertEqual(
+            1, database.run(lambda c: c.exec_driver_sql("SELECT 1").scalar())
+        )
+
+    def test_tls(self):
+        with (
+            socket.create_server(("127.0.0.1", 0)) as server,
+            socket.create_connection(server.getsockname()) as link,
+            ssl.create_default_context().wrap_socket(
+                link,
+                server_hostname="localhost",
+                do_handshake_on_connect=False,
+            ) as wrapped,
+        ):
+            driver = type("Connection", (), {"_sock": wrapped})
+            process.shared().driver._database._forget_unsent(driver, None)
+            self.assertEqual(
+                5000,
+                wrapped.getsockopt(
+                    socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT
+                ),
+            )

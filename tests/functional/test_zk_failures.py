@@ -149,6 +149,33 @@ class MemberFailureTest(FailureTestCase):
             lambda: [(event.type, event.host) for event in events],
         )
 
+    def test_a_late_create(self):
+        """What is created for a session that has ended raises no member."""
+        server = self.ensemble.servers[0]
+        way = self.enterContext(proxy.TcpProxy(server.port))
+        member = self.start_member("one", zookeeper={"address": way.address})
+        self.wait_until_up("one")
+        (znode,) = self.znodes()
+        session = self.zk.exists(f"{self.prefix}/compute/{znode}")[
+            "ephemeralOwner"
+        ]
+        way.delay(1.0)
+        # The member makes it again, once it has heard of it.
+        self.zk.delete(f"{self.prefix}/compute/{znode}")
+        wait_for(lambda: way.held() > 105, 30, "the request is under way")
+        way.cut()
+        member.kill()
+        self.wait_until_down("one")
+        self.wait_until_ended(session)
+        events = self.collect(self.api)
+        way.restore()
+        wait_for(lambda: not way.held(), 30, "the late request arrives")
+        # Behind it in the server's queue.
+        self.zk.exists(self.prefix)
+        self.assertFalse(self.is_up("one"))
+        self.assertEqual([], self.znodes())
+        self.assertEqual([], events)
+
     def test_python_stands_still(self):
         """For longer than the session timeout, holding Python's lock."""
         member = self.start_member("one")

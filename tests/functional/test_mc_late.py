@@ -1,0 +1,63 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""A report that reaches memcached after its member is dead."""
+
+import json
+import time
+
+from tests.base import wait_for
+from tests.fixtures.proxy import TcpProxy
+from tests.functional import mc, zk
+
+
+class LateTest(mc.McTestCase):
+    DOWN_TIME = 4.0
+
+    def test_a_report_after_death(self):
+        self.flags(service_down_time=self.DOWN_TIME)
+        server = self.start()
+        raw = self.raw(server)
+        way = self.enterContext(TcpProxy(server.port))
+        settings = {
+            "DEFAULT": {
+                "servicegroup_driver": "mc",
+                "service_down_time": self.DOWN_TIME,
+                "memcached_servers": [way.address],
+            },
+            "servicegroup": {"crash_guard": False},
+        }
+        member = zk.Process(
+            "-m", "tests.functional.guarded", json.dumps(settings)
+        )
+        self.addCleanup(member.close)
+        member.expect("ready", 60)
+        member.tell("join one")
+        self.wait_for_states({"one": "up"})
+        way.cut()
+        wait_for(lambda: way.held() > 50, 30, "a report is held")
+        member.kill()
+        died = time.monotonic()
+        before = self.reported_at(raw, "one")
+        observer = self.another()
+        self.wait_for_states({"one": "down"}, observer)
+        # Observers read memcached's clock to a second.
+        wait_for(lambda: time.monotonic() - died > self.DOWN_TIME + 2)
+        way.restore()
+        wait_for(
+            lambda: self.reported_at(raw, "one") > before,
+            30,
+            "the late report arrives",
+        )
+        # It has the time at which it was written down by its member.
+        self.assertEqual({"one": "down"}, self.states())
+        self.assertEqual({"one": "down"}, self.states(observer))
