@@ -17,7 +17,6 @@ import atexit
 import contextlib
 import datetime
 import functools
-import glob
 import json
 import os
 import time
@@ -32,6 +31,9 @@ SLACK = 3.0
 
 #: Has a Nova's messages be heartbeats, and nothing else.
 QUIET = "[DEFAULT]\nperiodic_enable = false\n"
+
+#: What a service logs when it joins.
+JOINS = "Join ServiceGroup"
 
 SCRIPTS = os.path.join(os.path.dirname(__file__), "scripts")
 
@@ -139,9 +141,20 @@ class CloudTestCase(unittest.TestCase):
         cloud = self.cloud
         if not cloud.site.rabbitmq.is_running:
             cloud.site.rabbitmq.start()
-        for service in cloud.services:
-            if not service.is_running:
-                service.start(wait=False)
+        stopped = [one for one in cloud.services if not one.is_running]
+        joins = {one: len(log_lines(one, JOINS)) for one in stopped}
+        for service in stopped:
+            service.start(wait=False)
+        # Until then its last life may still be listed up.
+        joins.pop(cloud.api, None)
+        process.wait_for(
+            lambda: all(
+                len(log_lines(one, JOINS)) > before
+                for one, before in joins.items()
+            ),
+            120,
+            lambda: cloud.missing(f"{[*map(str, joins)]} join"),
+        )
         cloud.wait_until_all_are_up()
 
     def restart_compute(self):
@@ -151,17 +164,23 @@ class CloudTestCase(unittest.TestCase):
             about the least, as the log is read now and then
         """
         cloud = self.cloud
-        before = log_lines(cloud.compute, "Join ServiceGroup")
+        before = log_lines(cloud.compute, JOINS)
         cloud.compute.start()
 
         def joined():
-            found = log_lines(cloud.compute, "Join ServiceGroup")
+            found = log_lines(cloud.compute, JOINS)
             return found[len(before) :]
 
         line = process.wait_for(joined, 120, "the compute joins")[0]
         at = datetime.datetime.strptime(line[:23], "%Y-%m-%d %H:%M:%S.%f")
+        process.wait_for(
+            lambda: set(cloud.states("nova-compute").values()) == {"up"},
+            message="the compute is listed up",
+        )
+        took = time.time() - at.timestamp()
+        # By the other workers of the API, too.
         cloud.wait_for_state("nova-compute", "up")
-        return time.time() - at.timestamp()
+        return took
 
     def assert_stays(self, state, binaries, seconds):
         """Look at the API again and again.
@@ -181,12 +200,12 @@ class CloudTestCase(unittest.TestCase):
 
     def assert_every_worker_lists(self, state):
         """Ask for the compute until each worker of the API has answered."""
-        before = {pid: cpu(pid) for pid in api_workers(self.cloud)}
+        answers = self.cloud.answers()
 
         def all_have_answered():
             states = self.cloud.states("nova-compute")
             self.assertEqual({state}, set(states.values()))
-            return all(cpu(pid) > used for pid, used in before.items())
+            return answers.from_all()
 
         process.wait_for(
             all_have_answered, message="every worker of the API has answered"
@@ -198,55 +217,6 @@ def log_lines(service, words):
     path = os.path.join(service.directory, "server.log")
     with open(path, errors="replace") as log:
         return [line for line in log if words in line]
-
-
-def connections(pid, ports):
-    """Return how many TCP connections a process has to ports of loopback."""
-    inodes = set()
-    for link in glob.glob(f"/proc/{pid}/fd/*"):
-        try:
-            target = os.readlink(link)
-        except OSError:
-            continue
-        if target.startswith("socket:["):
-            inodes.add(target[8:-1])
-    count = 0
-    for table in ("tcp", "tcp6"):
-        with open(f"/proc/{pid}/net/{table}") as lines:
-            next(lines)
-            for line in lines:
-                columns = line.split()
-                port = int(columns[2].rpartition(":")[2], 16)
-                count += (
-                    columns[3] == "01"
-                    and columns[9] in inodes
-                    and port in ports
-                )
-    return count
-
-
-def cpu(pid):
-    """Return the CPU time that a process has used, in clock ticks."""
-    with open(f"/proc/{pid}/stat") as stat:
-        columns = stat.read().rpartition(")")[2].split()
-    return int(columns[11]) + int(columns[12])
-
-
-def api_workers(cloud):
-    """Return the ids of the processes that answer questions to the API."""
-    if cloud.server == "waitress":
-        return [cloud.api.pid]
-    return family(cloud.api.pid)[1:]
-
-
-def family(pid):
-    """Return the ids of a process and of all that descend from it."""
-    found = [pid]
-    for parent in found:
-        for path in glob.glob(f"/proc/{parent}/task/*/children"):
-            with open(path) as children:
-                found.extend(map(int, children.read().split()))
-    return found
 
 
 def make_variants(namespace, base, combinations):

@@ -21,6 +21,7 @@ import time
 import tests
 from tests.fixtures import nova, process
 from tests.fixtures.novarig import cloud as novarig_cloud
+from tests.fixtures.novarig import proc
 from tests.fixtures.novarig import site as novarig_site
 from tests.nova import base
 
@@ -72,7 +73,7 @@ class Processes:
                 self.assertEqual(LIVING, found["child"])
 
     def test_every_worker_of_the_api_answers(self):
-        self.assertGreaterEqual(len(base.api_workers(self.cloud)), 2)
+        self.assertGreaterEqual(len(self.cloud.api_workers), 2)
         self.assert_every_worker_lists("up")
 
     def test_up_while_one_worker_lives(self):
@@ -108,7 +109,7 @@ class Processes:
 
     def _workers(self, service):
         def two():
-            found = base.family(service.pid)[1:]
+            found = proc.family(service.pid)[1:]
             return found if len(found) >= 2 else None
 
         return process.wait_for(two, message="there are two workers")

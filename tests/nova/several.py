@@ -16,6 +16,7 @@ import os
 import signal
 
 from tests.fixtures import nova, process
+from tests.fixtures.novarig import proc
 from tests.nova import base
 
 BINARIES = ("nova-conductor", "nova-scheduler", "nova-compute")
@@ -52,7 +53,7 @@ class Several:
             self._wait_for_reports(binary)
         database = {cloud.site.mariadb.port}
         # It reports by nova-conductor, as ever.
-        self.assertEqual(0, base.connections(cloud.compute.pid, database))
+        self.assertEqual(0, proc.connections(cloud.compute.pid, database))
         for service in cloud.services:
             self.assertEqual([], base.log_lines(service, "Traceback"))
 

@@ -29,6 +29,7 @@ from bench import machine, rows
 
 from nova_sg.cmd import progress
 from tests.fixtures import novarig, process
+from tests.fixtures.novarig import proc
 from tests.fixtures.novarig import site as novarig_site
 from tests.nova import base
 
@@ -170,7 +171,7 @@ def _measure(cloud, options):
 
 def _ask(cloud, count):
     """Return what the API and a scheduler's filter take for all of them."""
-    pids = base.family(cloud.api.pid)
+    pids = proc.family(cloud.api.pid)
     used = _cpu(pids)
     answers = []
     for _ in range(REQUESTS):
@@ -203,8 +204,8 @@ def _cost(cloud, many, seconds):
     """Return what is used in so many seconds: milliseconds, and statements."""
     site = cloud.site
     processes = {
-        "the conductor's CPU": base.family(cloud.conductor.pid),
-        "RabbitMQ's CPU": base.family(site.rabbitmq.pid),
+        "the conductor's CPU": proc.family(cloud.conductor.pid),
+        "RabbitMQ's CPU": proc.family(site.rabbitmq.pid),
         "MariaDB's CPU": [site.mariadb.pid],
     }
     servers = {
