@@ -32,11 +32,12 @@ from oslo_log import log as logging
 from nova_sg import exception, servicegroup, threads, version
 from nova_sg.conf import CONF
 from nova_sg.conf import servicegroup as options
+from nova_sg.db import records as db_records
 from nova_sg.guard import keeper
 from nova_sg.nova import names, workers
 from nova_sg.servicegroup import api as api_module
 from nova_sg.servicegroup import detector, facts, process, records
-from nova_sg.servicegroup.drivers import db
+from nova_sg.servicegroup.drivers import base, db
 
 LOG = logging.getLogger(__name__)
 
@@ -44,32 +45,71 @@ LOG = logging.getLogger(__name__)
 LEAVE_WAIT = 5.0
 
 
-class NovaDbDriver(db.DbDriver):
+class NovaDbDriver(base.Driver):
     """The db driver where the database is Nova's affair.
 
     Reports go through the record that Nova's service has, by nova-conductor
     where the process has no database; verdicts are read off the record that
-    the asker brings. No process gets a connection of ours.
+    the asker brings. No process gets a connection of ours: not a word of
+    [database] is read, which may not be there, or not for us.
     """
 
+    name = db.DbDriver.name
+    characteristics = db.DbDriver.characteristics
     observes = False
 
     def __init__(self) -> None:
-        # Not a word of [database]: it may not be there, or not for us.
-        self._set_clocks()
-        self._wills = keeper.Wills("db")
+        self._records = db_records.Reader()
+        self._wills = keeper.Wills(self.name)
 
-    def _run(self, work):
-        raise exception.BackendError(
-            "inside Nova the services table is Nova's to ask"
+    def report(self, membership: base.Membership) -> None:
+        ref = membership.service.service_ref
+        self._wills.impossible(
+            "inside Nova its process has no database connection of ours"
         )
+        self._save(ref, (getattr(ref, "report_count", None) or 0) + 1)
 
-    def _learn_clock(self) -> None:
-        # There is nobody to ask.
-        pass
+    def withdraw(self, membership: base.Membership) -> None:
+        self._save(membership.service.service_ref, 0)
+
+    @staticmethod
+    def _save(ref: Any, report_count: int) -> None:
+        if not hasattr(ref, "save"):
+            raise _not_ours()
+        db_records.save(ref, report_count)
+
+    def read_reference(self, member: Mapping) -> facts.Reference | None:
+        return self._records.read(member)
+
+    def observe(self, group: str) -> base.Snapshot:
+        raise _not_ours()
+
+    def groups(self) -> list[str]:
+        raise _not_ours()
+
+    def force_down(self, group: str, host: str, forced: bool) -> None:
+        raise _not_ours()
+
+    def forget(self, group: str, host: str) -> None:
+        raise _not_ours()
+
+    def check(self) -> list[base.Finding]:
+        return [
+            base.Finding(
+                True,
+                "the services table",
+                "inside Nova it is written and read through Nova's records",
+            )
+        ]
 
     def close(self) -> None:
-        pass
+        self._wills.revoke_all()
+
+
+def _not_ours() -> exception.BackendError:
+    return exception.BackendError(
+        "inside Nova the services table is Nova's to ask"
+    )
 
 
 class NovaGroupDriver(api_module.GroupDriver):

@@ -185,8 +185,8 @@ class ClockTest(db.MariaDBTestCase):
             "last_seen_up": timeutils.utcnow(),
         }
         self.assertTrue(self.api.service_is_up(record))
-        self.assertFalse(driver._clock.synced)
+        self.assertFalse(driver._records.clock.synced)
         self.set_wall_clock(3600.0)
         self.assertTrue(self.api.service_is_up(record))
-        wait_for(lambda: driver._clock.synced, 30, "the clock is read")
+        wait_for(lambda: driver._records.clock.synced, 30, "the clock is read")
         self.assertTrue(self.api.service_is_up(record))

@@ -227,13 +227,13 @@ class WallClockTest(RecordTestCase):
 
     def test_a_clock_that_was_slow_is_set_right(self):
         # The process began with a clock an hour behind.
-        process.shared().driver._wall._right -= 3600
+        process.shared().driver._records.wall._right -= 3600
         self.assertTrue(self.is_up(0.5))
         self.assertFalse(self.is_up(3600 + DOWN_TIME + 1))
 
     def test_after_a_while_it_is_believed(self):
         self.step = 3600.0
         self.assertTrue(self.is_up(0.5))
-        process.shared().driver._wall._set -= 3600
+        process.shared().driver._records.wall._set -= 3600
         self.assertFalse(self.is_up(0.5))
         self.assertTrue(self.is_up(0.5, clock=3600.0))

@@ -78,6 +78,8 @@ class ActiveTest(unittest.TestCase):
         self.assertNotIn("known eventlet monkey patching issues", done.stdout)
         found = base.read_json(done.stdout)
         self.assertEqual("nova_sg.nova.api", found["module"])
+        # The driver is whole.
+        self.assertEqual([True], found["checked"])
         return found
 
     def test_on_threads(self):

@@ -30,8 +30,8 @@ from hypothesis import strategies as st
 from nova_sg import config, exception
 from nova_sg.cmd import shell
 from nova_sg.conf import CONF
+from nova_sg.db import records as db_records
 from nova_sg.servicegroup import detector, records
-from nova_sg.servicegroup.drivers import db
 from nova_sg.znodes import names as znodes
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -122,10 +122,8 @@ class RowsTest(Quiet):
     def setUp(self):
         super().setUp()
         # Neither a database nor an engine: only what reads its rows.
-        self.driver = db.DbDriver.__new__(db.DbDriver)
-        self.driver._clock = db.clock.BackendClock()
-        self.driver._clock.sample(0.0, 0.001, 1e9)
-        self.driver._warned = set()
+        self.reader = db_records.Reader()
+        self.reader.clock.sample(0.0, 0.001, 1e9)
 
     @given(
         st.builds(
@@ -143,10 +141,10 @@ class RowsTest(Quiet):
     )
     def test_any_row(self, row):
         row.now = datetime.datetime(2026, 1, 1)
-        if not self.driver._named(row):
+        if not self.reader.named(row):
             self.assertNotIsInstance(row.host, str)
             return
-        fact = self.driver._fact(100.0, row)
+        fact = self.reader.fact(100.0, row)
         self.assertEqual(row.host, fact.host)
         judge = detector.Detector(60.0)
         judge.look(100.0, [fact], complete=True)
@@ -164,7 +162,7 @@ class RowsTest(Quiet):
     )
     def test_any_record(self, record):
         record = {"host": "h", "topic": "t"} | record
-        reference = self.driver.read_reference(record)
+        reference = self.reader.read(record)
         if reference is not None:
             verdict = records.judge_alone(reference, 60.0)
             self.assertIn(verdict.state, ("up", "down"))

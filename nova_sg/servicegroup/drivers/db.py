@@ -14,7 +14,6 @@
 
 from __future__ import annotations
 
-import datetime
 import threading
 import time
 from collections.abc import Mapping
@@ -25,17 +24,12 @@ from oslo_utils import timeutils
 
 from nova_sg import exception
 from nova_sg.conf import CONF
-from nova_sg.db import engine, queries, reports, schema, writer
-from nova_sg.db.models import CRASHED
+from nova_sg.db import engine, queries, records, reports, schema, writer
 from nova_sg.guard import keeper
-from nova_sg.servicegroup import clock, detector
 from nova_sg.servicegroup.drivers import base
 from nova_sg.servicegroup.facts import Reference
 
 LOG = logging.getLogger(__name__)
-
-EPOCH = datetime.datetime(1970, 1, 1)
-EPOCH_UTC = EPOCH.replace(tzinfo=datetime.UTC)
 
 
 class DbDriver(base.Driver):
@@ -56,18 +50,14 @@ class DbDriver(base.Driver):
         self._embedded = not CONF.database.connection
         self._ready = not self._embedded
         self._lock = threading.Lock()
-        self._set_clocks()
+        # The embedded database's clock is this host's.
+        self._records = records.Reader(
+            None if self._embedded else self._ask_clock
+        )
         self._writer = writer.Writer(
             self._write_reports, self._database.timeout
         )
-        self._warned: set[Any] = set()
         self._wills = keeper.Wills("db")
-
-    def _set_clocks(self) -> None:
-        self._clock = clock.BackendClock()
-        self._wall = clock.WallClock()
-        # When the database's clock was asked for because of that.
-        self._learnt = float("-inf")
 
     def _run(self, work):
         if not self._ready:
@@ -89,7 +79,7 @@ class DbDriver(base.Driver):
             self._wills.impossible(
                 "inside Nova its process has no database connection of ours"
             )
-            _save(ref, ref.report_count + 1)
+            records.save(ref, ref.report_count + 1)
             return
         record = membership.state.get("record")
         if record is None:
@@ -102,7 +92,7 @@ class DbDriver(base.Driver):
             return
         self._wills.revoke(membership)
         if not CONF.servicegroup.recreate_missing_record:
-            raise _vanished(membership.binary, membership.host)
+            raise records.vanished(membership.binary, membership.host)
         LOG.warning(
             "The services table record for the %s service on host %s is "
             "gone and is created again",
@@ -187,7 +177,7 @@ class DbDriver(base.Driver):
         self._wills.revoke(membership)
         ref = membership.service.service_ref
         if hasattr(ref, "save"):
-            _save(ref, 0)
+            records.save(ref, 0)
             return
         record = membership.state.get("record")
         own = record is not None
@@ -206,121 +196,20 @@ class DbDriver(base.Driver):
         rows = self._run(lambda c: queries.observe(c, group))
         received = time.monotonic()
         if rows:
-            now = _seconds(_moment(rows[0].now))
-            self._clock.sample(sent, received, now)
-        facts = [self._fact(sent, row) for row in rows if self._named(row)]
+            now = records.seconds(records.moment(rows[0].now))
+            self._records.clock.sample(sent, received, now)
+        read = self._records
+        facts = [read.fact(sent, row) for row in rows if read.named(row)]
         return base.Snapshot(sent, facts, complete=True)
-
-    def _named(self, row: Any) -> bool:
-        if isinstance(row.host, str):
-            return True
-        self._warn_once(
-            row.host,
-            "A services table record of %s has %r where the host's name "
-            "should be; it is ignored",
-            row.topic,
-            row.host,
-        )
-        return False
-
-    def _fact(self, asked: float, row: Any) -> detector.Fact:
-        seen = self._moment(row.host, row.last_seen_up)
-        created = self._moment(row.host, row.created_at)
-        to_monotonic = self._clock.to_monotonic
-        return detector.Fact(
-            host=row.host,
-            asked=asked,
-            last_report=seen and to_monotonic(_seconds(seen)),
-            registered=created and to_monotonic(_seconds(created)),
-            last_seen=seen and seen.replace(tzinfo=datetime.UTC),
-            topic=row.topic,
-            binary=row.binary,
-            left=row.report_count == 0 and seen is not None,
-            crashed=row.report_count == CRASHED,
-            forced_down=bool(row.forced_down),
-            disabled=bool(row.disabled),
-            disabled_reason=row.disabled_reason,
-        )
-
-    def _moment(self, host: str, value: Any) -> datetime.datetime | None:
-        try:
-            return _moment(value)
-        except ValueError:
-            self._warn_once(
-                host,
-                "The services table record of %s has %r where a time should "
-                "be; it is taken for none",
-                host,
-                value,
-            )
-            return None
-
-    def _warn_once(self, host: Any, words: str, *values: Any) -> None:
-        if host not in self._warned:
-            self._warned.add(host)
-            LOG.warning(words, *values)
 
     def groups(self) -> list[str]:
         return self._run(queries.groups)
 
     def read_reference(self, member: Mapping) -> Reference | None:
-        # A scheduler asks for each of its hosts: what is usual comes first,
-        # and datetime.replace() takes longer than all the rest.
-        seen = base.field(member, "last_seen_up")
-        moment = seen or base.field(member, "created_at")
-        if not moment:
-            return None
-        if (
-            not isinstance(moment, datetime.datetime)
-            or moment.tzinfo not in (None, datetime.UTC)
-        ):
-            try:
-                moment = _moment(moment)
-            except ValueError:
-                return None
-        # Records are stamped by the clock of the database, or of whatever
-        # host wrote them for Nova; without the former's we trust ours.
-        if self._clock.synced:
-            now = self._clock.from_monotonic(time.monotonic())
-            age = now - _seconds(moment)
-        else:
-            age = _age(moment)
-            step = self._wall.step()
-            if step:
-                age = self._doubted(age, step)
-        if not seen:
-            return Reference(age, False, False)
-        count = base.field(member, "report_count")
-        return Reference(age, True, count == 0, count == CRASHED)
+        return self._records.read(member)
 
-    def _doubted(self, age: float, step: float) -> float:
-        """Return the age of a record by a wall clock that was set.
-
-        By the clock as it was before, until the database has said what time
-        it is; unless the record would be from the future then: the clock
-        was wrong before, and is right now.
-        """
-        self._learn_clock()
-        before = age - step
-        return before if before >= -clock.STEP else age
-
-    def _learn_clock(self) -> None:
-        now = time.monotonic()
-        if self._embedded or now - self._learnt < clock.DOUBT / 10:
-            return
-        self._learnt = now
-        threading.Thread(
-            target=self._read_clock, name="nova-sg-db-clock", daemon=True
-        ).start()
-
-    def _read_clock(self) -> None:
-        sent = time.monotonic()
-        try:
-            now = self._run(queries.now)
-        except exception.BackendError as error:
-            LOG.debug("Cannot read the database's clock: %s", error)
-            return
-        self._clock.sample(sent, time.monotonic(), _seconds(_moment(now)))
+    def _ask_clock(self) -> float:
+        return records.seconds(records.moment(self._run(queries.now)))
 
     # -- what operators say
 
@@ -379,7 +268,8 @@ class DbDriver(base.Driver):
             findings.append(
                 base.Finding(True, where, f"the services table is {whose}")
             )
-        offset = _seconds(_moment(now)) - _seconds(timeutils.utcnow())
+        offset = records.seconds(records.moment(now))
+        offset -= records.seconds(timeutils.utcnow())
         findings.append(
             base.Finding(
                 abs(offset) <= 1.0,
@@ -396,75 +286,9 @@ class DbDriver(base.Driver):
         self._database.close()
 
 
-def _save(ref: Any, report_count: int) -> None:
-    """Write a record through the object that Nova gave us.
-
-    Where the process has no database this goes by nova-conductor, which
-    stamps last_seen_up when, and only when, report_count has grown.
-    """
-    try:
-        ref.report_count = report_count
-        ref.save()
-    except Exception as error:
-        # By name: Nova is not imported here.
-        kind = type(error).__name__
-        if kind == "ServiceNotFound":
-            raise _vanished(ref.binary, ref.host) from error
-        if kind == "MessagingTimeout":
-            raise exception.BackendError(
-                "nova-conductor does not answer"
-            ) from error
-        raise
-
-
-def _vanished(binary: str, host: str) -> exception.MemberVanished:
-    return exception.MemberVanished(
-        f"The services table record for the {binary} service on host {host} "
-        "is gone. Stop this service if it should be deleted; otherwise "
-        "restart it, or set [servicegroup] recreate_missing_record, to have "
-        "the record created again"
-    )
-
-
 def _version(connection) -> str:
     dialect = connection.dialect
     # MariaDB speaks MySQL's dialect.
     is_mariadb = getattr(dialect, "is_mariadb", False)
     name = "mariadb" if is_mariadb else dialect.name
     return f"{name} {'.'.join(map(str, dialect.server_version_info[:3]))}"
-
-
-def _moment(value: Any) -> datetime.datetime | None:
-    """Read a UTC moment as databases, RPC and people write it.
-
-    :raises ValueError: it is none
-    """
-    if value is None:
-        return None
-    if isinstance(value, str):
-        value = datetime.datetime.fromisoformat(value)
-    if not isinstance(value, datetime.datetime):
-        raise ValueError(f"not a time: {value!r}")
-    if value.tzinfo is not None:
-        try:
-            value = value.astimezone(datetime.UTC).replace(tzinfo=None)
-        except OverflowError as error:
-            # On the edge of the calendar.
-            raise ValueError(str(error)) from error
-    return value
-
-
-def _seconds(moment: datetime.datetime) -> float:
-    """Return the seconds since the epoch of a moment, UTC, naive or not."""
-    epoch = EPOCH if moment.tzinfo is None else EPOCH_UTC
-    return (moment - epoch).total_seconds()
-
-
-def _age(moment: datetime.datetime) -> float:
-    """Return the seconds since a moment, UTC, by the clock of this host."""
-    aware = moment.tzinfo is not None
-    now = timeutils.utcnow(with_timezone=aware)
-    if aware and now.tzinfo is None:
-        # Where a test has set the clock.
-        now = now.replace(tzinfo=datetime.UTC)
-    return (now - moment).total_seconds()

@@ -114,10 +114,14 @@ found = {
         name for name in untimely if sys.modules.get(name) is untimely[name]
     ),
 }
-hubs = sys.modules.get("eventlet.hubs")
-if hubs is not None and CONF.config_source:
+if CONF.config_source:
     from nova_sg.servicegroup import process
 
+    driver = process.load("db")
+    found["checked"] = [finding.ok for finding in driver.check()]
+    driver.close()
+hubs = sys.modules.get("eventlet.hubs")
+if hubs is not None and CONF.config_source:
     hub = hubs.get_hub()
 
     def after_first_use():

@@ -1,0 +1,238 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The records of the services table, without a connection to a database.
+
+What reads its rows, and the records that an asker holds; and what saves one
+through the object that Nova gave us.
+"""
+
+from __future__ import annotations
+
+import datetime
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from oslo_log import log as logging
+from oslo_utils import timeutils
+
+from nova_sg import exception
+from nova_sg.db.models import CRASHED
+from nova_sg.servicegroup import clock, detector
+from nova_sg.servicegroup.drivers import base
+from nova_sg.servicegroup.facts import Reference
+
+LOG = logging.getLogger(__name__)
+
+EPOCH = datetime.datetime(1970, 1, 1)
+EPOCH_UTC = EPOCH.replace(tzinfo=datetime.UTC)
+
+
+class Reader:
+    """Reads records, by the clock that they were stamped by.
+
+    :param ask_clock: returns what time it is by the database's clock, in
+        seconds since the epoch, or raises BackendError; None: it cannot be
+        asked, or is this host's
+    """
+
+    def __init__(self, ask_clock: Callable[[], float] | None = None) -> None:
+        self._ask_clock = ask_clock
+        #: The database's clock, where somebody has sampled it.
+        self.clock = clock.BackendClock()
+        #: This host's.
+        self.wall = clock.WallClock()
+        # When the database's clock was asked for because of that.
+        self._learnt = float("-inf")
+        self._warned: set[Any] = set()
+
+    def named(self, row: Any) -> bool:
+        """Whether a row of the table has the name of a host."""
+        if isinstance(row.host, str):
+            return True
+        self._warn_once(
+            row.host,
+            "A services table record of %s has %r where the host's name "
+            "should be; it is ignored",
+            row.topic,
+            row.host,
+        )
+        return False
+
+    def fact(self, asked: float, row: Any) -> detector.Fact:
+        """Return what a row of the table says; see named().
+
+        :param asked: when the table was asked, monotonic
+        """
+        seen = self._moment(row.host, row.last_seen_up)
+        created = self._moment(row.host, row.created_at)
+        to_monotonic = self.clock.to_monotonic
+        return detector.Fact(
+            host=row.host,
+            asked=asked,
+            last_report=seen and to_monotonic(seconds(seen)),
+            registered=created and to_monotonic(seconds(created)),
+            last_seen=seen and seen.replace(tzinfo=datetime.UTC),
+            topic=row.topic,
+            binary=row.binary,
+            left=row.report_count == 0 and seen is not None,
+            crashed=row.report_count == CRASHED,
+            forced_down=bool(row.forced_down),
+            disabled=bool(row.disabled),
+            disabled_reason=row.disabled_reason,
+        )
+
+    def _moment(self, host: str, value: Any) -> datetime.datetime | None:
+        try:
+            return moment(value)
+        except ValueError:
+            self._warn_once(
+                host,
+                "The services table record of %s has %r where a time should "
+                "be; it is taken for none",
+                host,
+                value,
+            )
+            return None
+
+    def _warn_once(self, host: Any, words: str, *values: Any) -> None:
+        if host not in self._warned:
+            self._warned.add(host)
+            LOG.warning(words, *values)
+
+    def read(self, member: Mapping) -> Reference | None:
+        """Return what a record says; None: it has no time that can be read."""
+        # A scheduler asks for each of its hosts: what is usual comes first,
+        # and datetime.replace() takes longer than all the rest.
+        seen = base.field(member, "last_seen_up")
+        when = seen or base.field(member, "created_at")
+        if not when:
+            return None
+        if not isinstance(when, datetime.datetime) or when.tzinfo not in (
+            None,
+            datetime.UTC,
+        ):
+            try:
+                when = moment(when)
+            except ValueError:
+                return None
+        # Records are stamped by the clock of the database, or of whatever
+        # host wrote them for Nova; without the former's we trust ours.
+        if self.clock.synced:
+            now = self.clock.from_monotonic(time.monotonic())
+            age = now - seconds(when)
+        else:
+            age = _age(when)
+            step = self.wall.step()
+            if step:
+                age = self._doubted(age, step)
+        if not seen:
+            return Reference(age, False, False)
+        count = base.field(member, "report_count")
+        return Reference(age, True, count == 0, count == CRASHED)
+
+    def _doubted(self, age: float, step: float) -> float:
+        """Return the age of a record by a wall clock that was set.
+
+        By the clock as it was before, until the database has said what time
+        it is; unless the record would be from the future then: the clock
+        was wrong before, and is right now.
+        """
+        self._learn_clock()
+        before = age - step
+        return before if before >= -clock.STEP else age
+
+    def _learn_clock(self) -> None:
+        now = time.monotonic()
+        if self._ask_clock is None or now - self._learnt < clock.DOUBT / 10:
+            return
+        self._learnt = now
+        threading.Thread(
+            target=self._read_clock, name="nova-sg-db-clock", daemon=True
+        ).start()
+
+    def _read_clock(self) -> None:
+        sent = time.monotonic()
+        try:
+            now = self._ask_clock()
+        except exception.BackendError as error:
+            LOG.debug("Cannot read the database's clock: %s", error)
+            return
+        self.clock.sample(sent, time.monotonic(), now)
+
+
+def save(ref: Any, report_count: int) -> None:
+    """Write a record through the object that Nova gave us.
+
+    Where the process has no database this goes by nova-conductor, which
+    stamps last_seen_up when, and only when, report_count has grown.
+    """
+    try:
+        ref.report_count = report_count
+        ref.save()
+    except Exception as error:
+        # By name: Nova is not imported here.
+        kind = type(error).__name__
+        if kind == "ServiceNotFound":
+            raise vanished(ref.binary, ref.host) from error
+        if kind == "MessagingTimeout":
+            raise exception.BackendError(
+                "nova-conductor does not answer"
+            ) from error
+        raise
+
+
+def vanished(binary: str, host: str) -> exception.MemberVanished:
+    return exception.MemberVanished(
+        f"The services table record for the {binary} service on host {host} "
+        "is gone. Stop this service if it should be deleted; otherwise "
+        "restart it, or set [servicegroup] recreate_missing_record, to have "
+        "the record created again"
+    )
+
+
+def moment(value: Any) -> datetime.datetime | None:
+    """Read a UTC moment as databases, RPC and people write it.
+
+    :raises ValueError: it is none
+    """
+    if value is None:
+        return None
+    if isinstance(value, str):
+        value = datetime.datetime.fromisoformat(value)
+    if not isinstance(value, datetime.datetime):
+        raise ValueError(f"not a time: {value!r}")
+    if value.tzinfo is not None:
+        try:
+            value = value.astimezone(datetime.UTC).replace(tzinfo=None)
+        except OverflowError as error:
+            # On the edge of the calendar.
+            raise ValueError(str(error)) from error
+    return value
+
+
+def seconds(moment: datetime.datetime) -> float:
+    """Return the seconds since the epoch of a moment, UTC, naive or not."""
+    epoch = EPOCH if moment.tzinfo is None else EPOCH_UTC
+    return (moment - epoch).total_seconds()
+
+
+def _age(moment: datetime.datetime) -> float:
+    """Return the seconds since a moment, UTC, by the clock of this host."""
+    aware = moment.tzinfo is not None
+    now = timeutils.utcnow(with_timezone=aware)
+    if aware and now.tzinfo is None:
+        # Where a test has set the clock.
+        now = now.replace(tzinfo=datetime.UTC)
+    return (now - moment).total_seconds()
