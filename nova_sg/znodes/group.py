@@ -14,6 +14,7 @@
 
 from __future__ import annotations
 
+import collections
 import datetime
 import threading
 from collections.abc import Callable
@@ -55,9 +56,9 @@ class Group:
         self._monitors: list[membership.MembershipMonitor] = []
         self._wakes: list[Callable[[], None]] = []
         self._changes = threading.Condition()
-        # What this process wrote since the last look: path, name, and
-        # whether it is there now.
-        self._echoes: list[tuple[str, str, bool]] = []
+        # What this process wrote since the last look: by path and name,
+        # whether it is there now. Guarded by _changes.
+        self._echoes: dict[tuple[str, str], bool] = {}
         # The hosts that were alive at the last look, and when each that is
         # not was seen last.
         self.alive: set[str] = set()
@@ -67,13 +68,28 @@ class Group:
         # By path: what was asked for last, while that may not be what the
         # watches have brought.
         self._asked: dict[str, set[str]] = {}
-        # Whether the servers were away since the last look.
-        self.interrupted = False
+        # When the last look was answered, UTC.
+        self.looked: datetime.datetime | None = None
+        # Holds something once the servers were away since the last look. To
+        # put in and to take out is one step each: the session's thread does
+        # the one while a look does the other.
+        self._interruptions: collections.deque = collections.deque(maxlen=1)
         session.add_listener(self._session_event)
 
     def _session_event(self, event: str) -> None:
         if event != evzookeeper.CONNECTED:
-            self.interrupted = True
+            self.interrupt()
+
+    def interrupt(self) -> None:
+        """Have the next look know that the servers were away."""
+        self._interruptions.append(True)
+
+    def take_interruption(self) -> bool:
+        """Whether the servers were away since this was asked last."""
+        try:
+            return self._interruptions.popleft()
+        except IndexError:
+            return False
 
     def follow(self, wake: Callable[[], None]) -> None:
         self._wakes.append(wake)
@@ -94,7 +110,8 @@ class Group:
     def wrote(self, path: str, name: str, there: bool) -> None:
         """Have the next look wait until the watches know this, too."""
         if self._monitors:
-            self._echoes.append((path, name, there))
+            with self._changes:
+                self._echoes[path, name] = there
 
     def names(self, timeout: float) -> Names | None:
         """Return the names below the three paths; None: not in time."""
@@ -102,9 +119,11 @@ class Group:
             return Names(*map(self._list, self._paths), asked=True)
         with self._changes:
             self._changes.wait_for(lambda: None not in self._sets(), timeout)
-            echoes, self._echoes = self._echoes, []
-            self._changes.wait_for(lambda: self._came(echoes), ECHO_WAIT)
+            # What is written meanwhile is waited for as well.
+            self._changes.wait_for(lambda: self._came(self._echoes), ECHO_WAIT)
             sets = self._sets()
+            if None not in sets:
+                self._echoes.clear()
         if None in sets:
             return None
         if all(
@@ -131,10 +150,11 @@ class Group:
     def _sets(self) -> list[set[str] | None]:
         return [monitor.get_all() for monitor in self._monitors]
 
-    def _came(self, echoes: list[tuple[str, str, bool]]) -> bool:
+    def _came(self, echoes: dict[tuple[str, str], bool]) -> bool:
         known = dict(zip(self._paths, self._sets(), strict=True))
         return None in known.values() or all(
-            (name in known[path]) is there for path, name, there in echoes
+            (name in known[path]) is there
+            for (path, name), there in echoes.items()
         )
 
     def _list(self, path: str) -> set[str]:

@@ -34,8 +34,9 @@ from nova_sg.znodes import group as znode_group
 
 LOG = logging.getLogger(__name__)
 
-# A member's entry is written again after so many seconds: what a new
-# observer takes for the last sign of life of a member that has died.
+# A member's entry is written again after service_down_time, and after so many
+# seconds at most: a new observer takes that for the last time at which a
+# member that has died was there. It is a write of the whole ensemble.
 ENTRY_LIFE = 300.0
 
 
@@ -136,7 +137,8 @@ class Joined:
         elif not joined.joined:
             raise self._link.error("not joined yet")
         written = state.get("written")
-        if written is None or now - written >= ENTRY_LIFE:
+        life = min(ENTRY_LIFE, CONF.service_down_time)
+        if written is None or now - written >= life:
             self._write_entry(session, membership)
             state["written"] = now
 

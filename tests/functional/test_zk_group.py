@@ -13,6 +13,7 @@
 """The zk driver while all is well: joining, asking, telling, leaving."""
 
 import contextlib
+import datetime
 import importlib
 import os
 import signal
@@ -25,6 +26,7 @@ from nova_sg import evzookeeper, exception, servicegroup, zookeeper
 from nova_sg.servicegroup import process
 from nova_sg.servicegroup.drivers import zk as zk_driver
 from nova_sg.znodes import group as znode_group
+from nova_sg.znodes import names as znodes
 from nova_sg.zookeeper import clib
 from tests import single_mode
 from tests.base import PATIENCE, wait_for
@@ -141,6 +143,75 @@ class GroupTest(zk.ZkTestCase):
         self.zk.delete(f"{self.prefix}/compute/{name}")
         wait_for(
             lambda: self.znodes() == [name], message="its znode is back"
+        )
+
+    def test_last_seen_is_when_it_was_there(self):
+        member = self.start_member("one")
+        self.wait_until_up("one")
+        driver = process.load("zk")
+        self.addCleanup(driver.close)
+
+        def seen():
+            (fact,) = driver.observe("compute").facts
+            return fact.lost, fact.last_seen
+
+        self.assertFalse(seen()[0])
+        looked = datetime.datetime.now(datetime.UTC)
+        member.kill()
+        self.wait_until_down("one")
+        # By the observer that saw it alive, which looks again only now.
+        lost, last = seen()
+        self.assertTrue(lost)
+        self.assertLessEqual(last, looked)
+
+    def test_last_seen_by_an_observer_that_comes_later(self):
+        self.flags(service_down_time=1)
+        self.join("one", interval=0.2)
+        self.wait_until_up("one")
+
+        def written():
+            (name,) = self.zk.get_children(znodes.entries_path("compute"))
+            path = f"{znodes.entries_path('compute')}/{name}"
+            return self.zk.exists(path)["mtime"]
+
+        first = written()
+        wait_for(
+            lambda: written() - first > 1500,
+            20,
+            "the entry is as new as service_down_time",
+        )
+
+    def test_an_interruption_is_not_lost(self):
+        """Where the look that was to tell of it fails."""
+        driver = process.load("zk")
+        self.addCleanup(driver.close)
+        self.join("one")
+        followed = driver._groups["compute"]
+        wait_for(lambda: driver.observe("compute").facts, PATIENCE)
+        followed._session_event("suspended")
+        with mock.patch.object(
+            driver, "_read_group", side_effect=zookeeper.ZooKeeperException
+        ):
+            self.assertRaises(
+                exception.BackendError, driver.observe, "compute"
+            )
+        self.assertTrue(driver.observe("compute").interrupted)
+        self.assertFalse(driver.observe("compute").interrupted)
+
+    def test_what_was_written_is_waited_for_after_a_look_that_failed(self):
+        self.join("one")
+        driver = process.shared().driver
+        followed = driver._groups["compute"]
+        driver.follow("compute", lambda: None)
+        wait_for(lambda: followed.names(1) is not None, PATIENCE)
+        path = znodes.group_path("compute")
+        followed.wrote(path, "not there", True)
+        with mock.patch.object(followed, "_sets", lambda: [None] * 3):
+            self.assertIsNone(followed.names(0))
+        begun = time.monotonic()
+        followed.names(0)
+        self.assertGreaterEqual(
+            time.monotonic() - begun, znode_group.ECHO_WAIT / 2
         )
 
     def test_leave_for_somebody_else(self):

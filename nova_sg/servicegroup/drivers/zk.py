@@ -90,23 +90,15 @@ class ZkDriver(base.Driver):
             names = followed.names(self._link.timeout)
             if names is None:
                 raise self._link.error("no server is connected")
-            interrupted, followed.interrupted = followed.interrupted, False
-            asked = time.monotonic()
-            now = datetime.datetime.now(datetime.UTC)
-            alive, entries = self._read_group(names)
-            missing = entries.keys() - followed.known
-            if not names.asked:
-                missing |= followed.alive
-            if missing - alive:
-                # The watches of two paths keep no order between them: has
-                # who is gone left a word, and is who is new not alive yet?
-                names = followed.ask(names.forced)
-                alive, entries = self._read_group(names)
-            gone = followed.alive - alive
-            followed.last_seen.update(dict.fromkeys(gone, now))
-            followed.alive = alive
-            followed.known = alive | entries.keys()
-            self._find_last_seen(session, group, followed, entries)
+            interrupted = followed.take_interruption()
+            try:
+                look = self._look(session, group, followed, names)
+            except BaseException:
+                # The next look has to know of it.
+                if interrupted:
+                    followed.interrupt()
+                raise
+        asked, now, alive, entries = look
         forced = set(self._read_all(znodes.unquote, names.forced))
         facts = []
         for host in alive | set(entries):
@@ -132,6 +124,40 @@ class ZkDriver(base.Driver):
             interrupted=interrupted,
             rejoin=2 * CONF.zookeeper.recv_timeout / 1000,
         )
+
+    def _look(
+        self,
+        session: evzookeeper.ZKSession,
+        group: str,
+        followed: znode_group.Group,
+        names: znode_group.Names,
+    ) -> tuple[float, datetime.datetime, set[str], dict[str, znodes.Entry]]:
+        """Take in the names below the three paths.
+
+        :returns: when that was, monotonic and UTC, who is alive, and the
+            entries
+        """
+        asked = time.monotonic()
+        now = datetime.datetime.now(datetime.UTC)
+        alive, entries = self._read_group(names)
+        missing = entries.keys() - followed.known
+        if not names.asked:
+            missing |= followed.alive
+        if missing - alive:
+            # The watches of two paths keep no order between them: has who is
+            # gone left a word, and is who is new not alive yet?
+            names = followed.ask(names.forced)
+            alive, entries = self._read_group(names)
+        # Not now: the servers may have been away since the last look.
+        gone = followed.alive - alive
+        followed.last_seen.update(dict.fromkeys(gone, followed.looked))
+        followed.alive = alive
+        followed.known = alive | entries.keys()
+        for host in followed.last_seen.keys() - followed.known:
+            del followed.last_seen[host]
+        self._find_last_seen(session, group, followed, entries)
+        followed.looked = now
+        return asked, now, alive, entries
 
     def _read(self, reader: Callable[[str], T], name: str) -> T | None:
         """Read the name of a znode; None: it is somebody else's."""
