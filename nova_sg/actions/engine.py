@@ -101,6 +101,8 @@ class _Lane:
         self._confirm = confirm
         self._changed = threading.Condition()
         self._stopped = False
+        # Whether that events were dropped is logged already.
+        self._told = False
         self._threads = [
             threading.Thread(
                 target=self._run, name="nova-sg-action", daemon=True
@@ -112,8 +114,16 @@ class _Lane:
 
     def put(self, event: events.Event) -> None:
         with self._changed:
-            self._jobs.put(event, time.monotonic())
+            dropped = self._jobs.put(event, time.monotonic())
+            told, self._told = self._told, self._told or dropped
             self._changed.notify_all()
+        if dropped and not told:
+            LOG.error(
+                "%(name)s is behind: %(count)d events wait, and the oldest "
+                "are dropped without being acted upon. Correct what it "
+                "calls, or lower [events] retry_for",
+                {"name": self._outlet.name, "count": len(self._jobs)},
+            )
 
     def stop(self) -> None:
         with self._changed:
@@ -148,6 +158,9 @@ class _Lane:
             while not self._stopped:
                 job = self._jobs.take(time.monotonic())
                 if job is not None:
+                    if len(self._jobs) == 1:
+                        # It has caught up; to fall behind again is news.
+                        self._told = False
                     return job
                 due = self._jobs.due()
                 if due is not None:

@@ -28,6 +28,8 @@ from collections.abc import Collection
 
 from nova_sg.servicegroup import events
 
+#: So many jobs wait, of one outlet.
+JOBS = 20_000
 # Seconds after the first attempt that failed, and at most.
 PAUSE, LONGEST_PAUSE = 1.0, 60.0
 # What says that a member is not, or no longer, down.
@@ -64,21 +66,32 @@ class Schedule:
     :param only: the types of events that make jobs
     :param down_for: seconds for which a member has to have been down
     :param retry_for: seconds for which to try again what failed
+    :param most: how many jobs are kept; beyond that the oldest one of the
+        member that has most of them is dropped, unless it is under way
     """
 
     def __init__(
-        self, only: Collection[str], down_for: float, retry_for: float
+        self,
+        only: Collection[str],
+        down_for: float,
+        retry_for: float,
+        most: int = JOBS,
     ) -> None:
+        self._most = most
+        self._number = 0
         self._only = frozenset(only)
         self._down_for = down_for
         self._retry_for = retry_for
         self._jobs: dict[tuple[str, str], collections.deque[Job]] = {}
 
     def __len__(self) -> int:
-        return sum(map(len, self._jobs.values()))
+        return self._number
 
-    def put(self, event: events.Event, now: float) -> None:
-        """Take in what happened."""
+    def put(self, event: events.Event, now: float) -> bool:
+        """Take in what happened.
+
+        :returns: whether a job was dropped for it
+        """
         member = event.group, event.host
         jobs = self._jobs.setdefault(member, collections.deque())
         if event.type in _BACK and jobs:
@@ -87,9 +100,10 @@ class Schedule:
                 # Too short to be told of; and so is its end, unless that is
                 # news by itself.
                 jobs.pop()
+                self._number -= 1
                 if event.type == events.UP:
                     self._tidy(member)
-                    return
+                    return False
         if event.type in self._only:
             patient = event.type == events.DOWN and self._down_for > 0
             jobs.append(
@@ -100,7 +114,24 @@ class Schedule:
                     to_confirm=patient,
                 )
             )
+            self._number += 1
         self._tidy(member)
+        return self._number > self._most and self._make_room()
+
+    def _make_room(self) -> bool:
+        """Drop a job: of what is newest most is to be done."""
+        for member in sorted(
+            self._jobs, key=lambda one: len(self._jobs[one]), reverse=True
+        ):
+            jobs = self._jobs[member]
+            # An attempt that is under way is of the first.
+            oldest = 1 if jobs[0].busy else 0
+            if oldest < len(jobs):
+                del jobs[oldest]
+                self._number -= 1
+                self._tidy(member)
+                return True
+        return False
 
     def take(self, now: float) -> Job | None:
         """Return a job to do now; None: there is none.
@@ -135,6 +166,7 @@ class Schedule:
         """Note that a job succeeded, or is no longer to be done."""
         member = job.event.group, job.event.host
         self._jobs[member].popleft()
+        self._number -= 1
         self._tidy(member)
 
     def later(self, job: Job, now: float) -> None:

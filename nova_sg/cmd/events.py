@@ -20,6 +20,7 @@ import logging
 import queue
 import signal
 import sys
+import threading
 import time
 
 from cliff import command
@@ -28,6 +29,9 @@ from nova_sg import exception
 from nova_sg.cmd import actions, members
 from nova_sg.conf import CONF
 from nova_sg.servicegroup import detector, events, view
+
+# So many events wait for a reader of what is printed.
+WAITING = 1000
 
 
 class Watch(command.Command):
@@ -57,12 +61,18 @@ class Watch(command.Command):
         for signo in (signal.SIGINT, signal.SIGTERM):
             signal.signal(signo, lambda *_: coming.put(None))
         acting = actions.make_engine(parsed_args, self.app.api)
-        watch = self.app.api.watch(
-            parsed_args.group or CONF.topic, coming.put
-        )
+        room = threading.Semaphore(WAITING)
+
+        def come(event: events.Event) -> None:
+            # What is too slow is told so by its subscription.
+            room.acquire()
+            coming.put(event)
+
+        watch = self.app.api.watch(parsed_args.group or CONF.topic, come)
         write = _json if parsed_args.format == "json" else _text
         try:
             while (event := coming.get()) is not None:
+                room.release()
                 if acting is not None:
                     acting.put(event)
                 print(write(event), file=self.app.stdout, flush=True)

@@ -27,7 +27,7 @@ from typing import Any
 from oslo_log import log as logging
 from oslo_utils import timeutils
 
-from nova_sg import exception
+from nova_sg import exception, once
 from nova_sg.db.models import CRASHED
 from nova_sg.servicegroup import clock, detector
 from nova_sg.servicegroup.drivers import base
@@ -55,7 +55,7 @@ class Reader:
         self.wall = clock.WallClock()
         # When the database's clock was asked for because of that.
         self._learnt = float("-inf")
-        self._warned: set[Any] = set()
+        self._warned = once.Once("services table records")
 
     def named(self, row: Any) -> bool:
         """Whether a row of the table has the name of a host."""
@@ -107,8 +107,7 @@ class Reader:
             return None
 
     def _warn_once(self, host: Any, words: str, *values: Any) -> None:
-        if host not in self._warned:
-            self._warned.add(host)
+        if self._warned.first(host):
             LOG.warning(words, *values)
 
     def read(self, member: Mapping) -> Reference | None:

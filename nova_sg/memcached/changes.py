@@ -76,8 +76,17 @@ class Changes:
     def follow(self, group: str, wake: Callable[[], None]) -> None:
         """Have wake() called when the value of a group is another one."""
         with self._lock:
-            self._group(group).wakes.append(wake)
+            wakes = self._group(group).wakes
+            if wake not in wakes:
+                wakes.append(wake)
             self._start()
+
+    def unfollow(self, group: str, wake: Callable[[], None]) -> None:
+        """Have wake() called no longer, if it is."""
+        with self._lock:
+            wakes = self._group(group).wakes
+            if wake in wakes:
+                wakes.remove(wake)
 
     def looked(
         self, group: str, begun: float, found: Mapping[Server, bytes | None]

@@ -26,6 +26,7 @@ from typing import Any
 
 from oslo_log import log as logging
 
+from nova_sg import once
 from nova_sg.memcached import changes, marks, values
 from nova_sg.memcached import replicas as mc_replicas
 from nova_sg.memcached.replicas import Server
@@ -55,7 +56,7 @@ class Reader:
         # By group: the members that observations have shown so far. They
         # are asked for even when the index has lost them.
         self._seen: dict[str, set[str]] = {}
-        self._warned: set[str] = set()
+        self._warned = once.Once("memcached keys")
         # When clocks were read because of a report from the future.
         self._doubted = float("-inf")
 
@@ -213,10 +214,9 @@ class Reader:
 
     def _warn(self, ignored: Mapping[str, str]) -> None:
         """Tell of keys whose values were ignored, once of each."""
-        new = sorted(ignored.keys() - self._warned)
+        new = [key for key in sorted(ignored) if self._warned.first(key)]
         if not new:
             return
-        self._warned.update(new)
         LOG.warning(
             "Ignored what memcached has as %(key)r: %(what)s (%(count)d such "
             "keys). Somebody else writes there, or [memcache] "

@@ -14,8 +14,8 @@
 
 from __future__ import annotations
 
+import collections
 import datetime
-import queue
 import threading
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
@@ -93,12 +93,18 @@ def as_dict(event: Event) -> dict[str, Any]:
     return fields
 
 
+#: So many events wait for a callback that is slower than what happens.
+QUEUE = 10_000
+
+
 class Watch:
     """A subscription: calls back for every event until cancelled.
 
     The callback runs on a thread of its own (a green one in a green
     process), so that a slow one delays nobody else; events come to it one at
-    a time and in order.
+    a time and in order. Where QUEUE of them wait, those that a later event of
+    the same member has overtaken are dropped, then the oldest quarter: what
+    comes to it in the end is the newest state.
     """
 
     def __init__(
@@ -110,7 +116,11 @@ class Watch:
         self.group = group
         self._callback = callback
         self._on_cancel = on_cancel
-        self._queue: queue.Queue = queue.Queue()
+        self._changed = threading.Condition()
+        self._waiting: collections.deque[Event] = collections.deque()
+        self._cancelled = False
+        # Whether that events were dropped is logged already.
+        self._told = False
         self._thread = threading.Thread(
             target=self._run, name=f"nova-sg-watch-{group}", daemon=True
         )
@@ -118,15 +128,56 @@ class Watch:
 
     def put(self, event: Event) -> None:
         """Have the callback called with event, soon."""
-        self._queue.put(event)
+        dropped = 0
+        with self._changed:
+            if len(self._waiting) >= QUEUE:
+                dropped = self._drop()
+            self._waiting.append(event)
+            self._changed.notify()
+        if dropped and not self._told:
+            self._told = True
+            LOG.warning(
+                "A callback that watches the group %(group)s is too slow: "
+                "%(number)d events wait for it. Older events of the same "
+                "member are dropped, only the newest is kept",
+                {"group": self.group, "number": QUEUE},
+            )
+
+    def _drop(self) -> int:
+        """Make room; return how many events were dropped."""
+        before = len(self._waiting)
+        # The last event of each member, in the order of these.
+        newest: dict[str, Event] = {}
+        for event in self._waiting:
+            newest.pop(event.host, None)
+            newest[event.host] = event
+        kept = list(newest.values())
+        if len(kept) >= QUEUE:
+            # There are more members than that.
+            kept = kept[len(kept) // 4 :]
+        self._waiting = collections.deque(kept)
+        return before - len(kept)
 
     def cancel(self) -> None:
         """End the subscription. Does not wait for a call under way."""
         self._on_cancel(self)
-        self._queue.put(None)
+        with self._changed:
+            self._cancelled = True
+            self._changed.notify()
+
+    def _next(self) -> Event | None:
+        """Wait for an event; None: it is cancelled, and there is none."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting or self._cancelled)
+            if not self._waiting:
+                return None
+            if len(self._waiting) == 1:
+                # It has caught up; to fall behind again is news.
+                self._told = False
+            return self._waiting.popleft()
 
     def _run(self) -> None:
-        while (event := self._queue.get()) is not None:
+        while (event := self._next()) is not None:
             try:
                 self._callback(event)
             except Exception:

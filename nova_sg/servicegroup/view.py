@@ -513,6 +513,8 @@ class GroupView(memory.Memory):
         """Stop looking, and end all subscriptions."""
         self._closed = True
         self.looking.hide()
+        if self._following:
+            self._driver.unfollow(self.group, self._wake.set)
         self._wake.set()
         self._watches.cancel()
         thread = self._thread

@@ -92,7 +92,9 @@ class Group:
             return False
 
     def follow(self, wake: Callable[[], None]) -> None:
-        self._wakes.append(wake)
+        # What follows may fail, and is tried again.
+        if wake not in self._wakes:
+            self._wakes.append(wake)
         if not self._monitors:
             self._monitors = [
                 membership.MembershipMonitor(
@@ -101,10 +103,14 @@ class Group:
                 for path in self._paths
             ]
 
+    def unfollow(self, wake: Callable[[], None]) -> None:
+        if wake in self._wakes:
+            self._wakes.remove(wake)
+
     def _changed(self, names: set[str] | None) -> None:
         with self._changes:
             self._changes.notify_all()
-        for wake in self._wakes:
+        for wake in list(self._wakes):
             wake()
 
     def wrote(self, path: str, name: str, there: bool) -> None:
@@ -179,3 +185,8 @@ class Groups:
                 found = Group(self._link.session, group)
                 self._groups[group] = found
             return found
+
+    def unfollow(self, group: str, wake: Callable[[], None]) -> None:
+        found = self._groups.get(group)
+        if found is not None:
+            found.unfollow(wake)

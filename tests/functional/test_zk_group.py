@@ -214,6 +214,17 @@ class GroupTest(zk.ZkTestCase):
             time.monotonic() - begun, znode_group.ECHO_WAIT / 2
         )
 
+    def test_what_follows_is_woken_until_it_is_closed(self):
+        self.api.watch("compute", print)
+        shared = process.shared()
+        followed = shared.driver._groups["compute"]
+        wait_for(lambda: followed._wakes, PATIENCE)
+        view = shared.view("compute")
+        shared.driver.follow("compute", view._wake.set)
+        self.assertEqual(1, len(followed._wakes))
+        view.close()
+        self.assertEqual([], followed._wakes)
+
     def test_leave_for_somebody_else(self):
         """Of a host that is dead, though its session is not yet."""
         member = self.start_member("one")

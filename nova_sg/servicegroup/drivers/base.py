@@ -146,8 +146,12 @@ class Driver(abc.ABC):
     def follow(self, group: str, wake: Callable[[], None]) -> None:  # noqa: B027
         """Have wake() called, quickly and from any thread, for each change.
 
-        Only for backends that tell; others are looked at now and then.
+        Only for backends that tell; others are looked at now and then. To
+        call it again with the same wake does nothing more.
         """
+
+    def unfollow(self, group: str, wake: Callable[[], None]) -> None:  # noqa: B027
+        """Have wake() called no longer, if it is; see follow()."""
 
     @abc.abstractmethod
     def groups(self) -> list[str]:

@@ -238,6 +238,9 @@ class McDriver(base.Driver):
     def follow(self, group: str, wake: Callable[[], None]) -> None:
         self._changes.follow(group, wake)
 
+    def unfollow(self, group: str, wake: Callable[[], None]) -> None:
+        self._changes.unfollow(group, wake)
+
     def groups(self) -> list[str]:
         found: set[str] = set()
         key = values.GROUPS_KEY

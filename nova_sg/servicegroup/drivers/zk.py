@@ -28,7 +28,7 @@ from typing import TypeVar
 
 from oslo_log import log as logging
 
-from nova_sg import evzookeeper, exception, zookeeper
+from nova_sg import evzookeeper, exception, once, zookeeper
 from nova_sg.conf import CONF
 from nova_sg.servicegroup import detector
 from nova_sg.servicegroup.drivers import base
@@ -42,8 +42,6 @@ T = TypeVar("T")
 
 # What is said of a member, in the order in which it counts.
 _MARKS = ("", znodes.LEFT, znodes.CRASHED)
-# So many foreign znodes are warned of, one by one.
-MAX_WARNINGS = 1000
 
 
 class ZkDriver(base.Driver):
@@ -68,7 +66,7 @@ class ZkDriver(base.Driver):
         self._link = connection.Connection()
         self._groups = znode_group.Groups(self._link)
         self._joined = joined.Joined(self._link, self._groups)
-        self._warned: set[str] = set()
+        self._warned = once.Once("znodes")
 
     # -- what I am
 
@@ -83,6 +81,9 @@ class ZkDriver(base.Driver):
     def follow(self, group: str, wake: Callable[[], None]) -> None:
         with self._link.translated():
             self._groups[group].follow(wake)
+
+    def unfollow(self, group: str, wake: Callable[[], None]) -> None:
+        self._groups.unfollow(group, wake)
 
     def observe(self, group: str) -> base.Snapshot:
         followed = self._groups[group]
@@ -164,8 +165,7 @@ class ZkDriver(base.Driver):
         try:
             return reader(name)
         except ValueError:
-            if name not in self._warned and len(self._warned) < MAX_WARNINGS:
-                self._warned.add(name)
+            if self._warned.first(name):
                 LOG.warning(
                     "Ignored the znode %.200r: not the name of a member", name
                 )
