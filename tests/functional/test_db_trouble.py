@@ -16,8 +16,12 @@ Nothing is raised out of a timer (see db.TestCase), trouble is logged once
 when it begins and once when it ends, and nobody has to be started again.
 """
 
+import contextlib
 import datetime
 import logging
+import os
+import shutil
+import sys
 import threading
 import time
 from unittest import mock
@@ -25,10 +29,10 @@ from unittest import mock
 import pymysql
 import sqlalchemy as sa
 
-from nova_sg import exception
+from nova_sg import exception, servicegroup
 from nova_sg.servicegroup import process, reporter
 from tests.base import quickest, wait_for
-from tests.fixtures import mariadb
+from tests.fixtures import auth_proxy, mariadb
 from tests.fixtures import process as servers
 from tests.functional import db
 
@@ -353,6 +357,136 @@ class AwayForLongTest(TroubleTestCase):
             return self.api.service_is_up(record)
         except exception.ServiceGroupUnavailable:
             return False
+
+
+class TlsMariaDB(mariadb.MariaDB):
+    """A server with a certificate of its own."""
+
+    @property
+    def certificate(self):
+        return os.path.join(self.directory, "server.pem")
+
+    def prepare(self):
+        super().prepare()
+        self.run(
+            [
+                *("openssl", "req", "-x509", "-nodes", "-days", "2"),
+                *("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"),
+                *("-subj", "/CN=127.0.0.1"),
+                *("-addext", "subjectAltName=IP:127.0.0.1"),
+                *("-out", self.certificate),
+                *("-keyout", f"{self.certificate}.key"),
+            ]
+        )
+
+    def command(self):
+        return [
+            *super().command(),
+            f"--ssl-cert={self.certificate}",
+            f"--ssl-key={self.certificate}.key",
+        ]
+
+
+class LibraryTest(TroubleTestCase):
+    """What PyMySQL raises that is no error of a database."""
+
+    DOWN_TIME = 3.0
+
+    def setUp(self):
+        super().setUp()
+        self.flags("servicegroup", view_refresh_interval=0.25)
+
+    def _drop_connections(self):
+        for connection in self.connections():
+            with contextlib.suppress(pymysql.OperationalError):
+                self.server.execute(f"KILL {connection}")
+
+    def _is_unknown(self, host):
+        # Also those that were made meanwhile.
+        self._drop_connections()
+        try:
+            self.is_up(host)
+        except exception.ServiceGroupUnavailable as error:
+            self.assertNotIn(db.PASSWORD, str(error))
+            return str(error)
+        return ""
+
+    def _trouble(self, begin, end, words):
+        member = self.join("one", interval=0.5)
+        dead = self.join("dead", interval=0.5)
+        events = self.collect(self.api)
+        self.assertTrue(self.is_up("one"))
+        self.assertTrue(self.is_up("dead"))
+        self.logs.records.clear()
+        begin()
+        process.shared().reporter._by_service[id(dead)].stop()
+        begun = time.monotonic()
+        wait_for(lambda: self._is_unknown("dead"), self.PATIENCE)
+        self.assertGreater(time.monotonic() - begun, self.DOWN_TIME / 2)
+        self.assertIn(words, self._is_unknown("one"))
+        self.assertTrue(member.model_disconnected)
+        for ask in (
+            self.api.groups,
+            lambda: self.api.force_down("one", "compute"),
+            lambda: self.api.leave("nobody", "compute"),
+        ):
+            with self.assertRaisesRegex(exception.BackendError, words):
+                ask()
+        [found] = process.shared().driver.check()
+        self.assertFalse(found.ok)
+        self.assertIn(words, found.text)
+        view = process.shared().view("compute")
+        self.assertFalse(view.answering())
+        self.assertFalse(view.looking.answering)
+        self.assertEqual([], events)
+        end()
+        wait_for(lambda: not self._is_unknown("dead"), self.PATIENCE)
+        self.assert_recovered(member)
+        wait_for(lambda: not self.is_up("dead"))
+        self.assert_logged_once(
+            LOOK_TROUBLE, LOOK_AGAIN, REPORT_TROUBLE, REPORT_AGAIN
+        )
+        self.assertIn(words, self.logs.matching(LOOK_TROUBLE)[0])
+        traced = [one for one in self.logs.records if one.exc_info]
+        self.assertLessEqual(len(traced), 2)
+        self.assertLessEqual({one.levelname for one in traced}, {"DEBUG"})
+        self.assertEqual([], self.logs.matching("", logging.ERROR))
+
+    def test_a_user_that_has_to_log_in_otherwise(self):
+        # As where the library that this takes is not installed.
+        self.enterContext(mock.patch.dict(sys.modules, {"nacl": None}))
+        proxy = auth_proxy.AuthProxy(self.server.port)
+        self.addCleanup(proxy.close)
+        url = sa.make_url(self.url).set(port=proxy.port)
+        text = url.render_as_string(hide_password=False)
+        self.flags("database", connection=text)
+        self._trouble(
+            lambda: setattr(proxy, "plugin", "client_ed25519"),
+            lambda: setattr(proxy, "plugin", None),
+            "RuntimeError: 'pynacl' package is required",
+        )
+
+    def _use(self, server):
+        """Have another server until the test ends, like the first one."""
+        self.addCleanup(setattr, self, "server", self.server)
+        self.addCleanup(setattr, self, "name", self.name)
+        self.server = self.enterContext(server)
+        self.name = self.make_database()
+        self.url = self.make_user(self.name, "ALL")
+        self.addCleanup(process.reset)
+
+    def test_a_certificate_that_is_moved_away(self):
+        self._use(TlsMariaDB())
+        path = os.path.join(self.folder, "ca.pem")
+        away = os.path.join(self.folder, "away.pem")
+        shutil.copy(self.server.certificate, path)
+        self.flags("database", connection=f"{self.url}?ssl_ca={path}")
+        self.api = servicegroup.API()
+        self._trouble(
+            lambda: os.rename(path, away),
+            lambda: os.rename(away, path),
+            f"ssl_ca: cannot read {path}",
+        )
 
 
 class FrozenForLongTest(TroubleTestCase):

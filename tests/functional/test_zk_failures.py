@@ -243,6 +243,61 @@ class WatchdogTest(FailureTestCase):
             ],
         )
 
+    def test_an_error_does_not_end_the_watchdog(self):
+        service = self.join("one")
+        self.assertEqual(1, len(self.znodes()))
+        watchdog = self.api._driver.shared().driver._joined._watchdog
+        failures = []
+
+        def fail(late):
+            failures.append(late)
+            raise RuntimeError("as a test has it")
+
+        # Whatever it may be: a library that is short of memory, say.
+        real = watchdog._withdraw
+        watchdog._withdraw = lambda library, late: fail(late)
+        service.tg.moving.clear()
+        self.addCleanup(service.tg.moving.set)
+        wait_for(lambda: len(failures) >= 2, message="it tries again")
+        self.assertEqual(1, len(self.znodes()))
+        watchdog._withdraw = real
+        wait_for(lambda: not self.znodes(), message="it is withdrawn")
+        service.tg.moving.set()
+        wait_for(lambda: self.znodes(), message="it has joined again")
+
+        # What ends the thread all the same: the next report starts another.
+        look = watchdog._look
+        job = watchdog._job
+
+        def end(library):
+            raise SystemExit
+
+        watchdog._look = end
+        wait_for(lambda: job.done, message="the thread has ended")
+        watchdog._look = look
+        wait_for(lambda: watchdog._job is not job, message="there is another")
+        self.assertFalse(watchdog._job.done)
+        service.tg.moving.clear()
+        wait_for(lambda: not self.znodes(), message="it is withdrawn")
+
+    def test_what_fails_on_the_watchdogs_thread_is_logged(self):
+        self.join("one")
+        watchdog = self.api._driver.shared().driver._joined._watchdog
+        look = watchdog._look
+
+        def fail(library):
+            raise RuntimeError("as a test has it")
+
+        watchdog._look = fail
+        words = "The watchdog has failed and tries again"
+        wait_for(lambda: self.logs.matching(words))
+        self.assertIn(
+            "RuntimeError: as a test has it", self.logs.matching(words)[0]
+        )
+        watchdog._look = look
+        wait_for(lambda: self.logs.matching("The watchdog works again"))
+        self.assertEqual(1, len(self.logs.matching(words)))
+
     def test_a_new_session_brings_back_nobody_who_stands_still(self):
         server = self.ensemble.servers[0]
         way = self.enterContext(proxy.TcpProxy(server.port))
