@@ -266,15 +266,12 @@ class WatchdogTest(FailureTestCase):
         wait_for(lambda: self.znodes(), message="it has joined again")
 
         # What ends the thread all the same: the next report starts another.
-        look = watchdog._look
+        service.tg.moving.clear()
         job = watchdog._job
-
-        def end(library):
-            raise SystemExit
-
-        watchdog._look = end
+        watchdog._stopping = True
         wait_for(lambda: job.done, message="the thread has ended")
-        watchdog._look = look
+        watchdog._stopping = False
+        service.tg.moving.set()
         wait_for(lambda: watchdog._job is not job, message="there is another")
         self.assertFalse(watchdog._job.done)
         service.tg.moving.clear()
