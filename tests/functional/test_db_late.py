@@ -17,6 +17,8 @@ import json
 import os
 import socket
 import ssl
+import subprocess
+import sys
 import time
 
 import sqlalchemy as sa
@@ -408,3 +410,132 @@ class SocketTest(db.MariaDBTestCase):
                     socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT
                 ),
             )
+
+
+# The member's side, and the database's, of a wire that can be cut.
+_MEMBER, _SERVER = "10.233.117.2", "10.233.117.1"
+# Leads from the namespace to the server's socket, which is a file.
+_RELAY = """
+import asyncio, sys
+
+async def carry(reader, writer):
+    while data := await reader.read(65536):
+        writer.write(data)
+        await writer.drain()
+    writer.close()
+
+async def serve(reader, writer):
+    onward = await asyncio.open_unix_connection(sys.argv[2])
+    await asyncio.gather(
+        carry(reader, onward[1]), carry(onward[0], writer),
+        return_exceptions=True,
+    )
+
+async def main():
+    server = await asyncio.start_server(serve, sys.argv[1], 3306)
+    print("ready", flush=True)
+    await server.serve_forever()
+
+asyncio.run(main())
+"""
+
+
+def _as_root(test):
+    """Decorate what needs root: no other account makes namespaces."""
+    return test if os.geteuid() == 0 else None
+
+
+@_as_root
+class CutWireTest(db.MariaDBTestCase):
+    """A member and a database, each in a network namespace."""
+
+    DOWN_TIME = 3.0
+
+    def setUp(self):
+        super().setUp()
+        name = f"nova-sg-{os.getpid()}"
+        self.inside = {"member": f"{name}-m", "server": f"{name}-s"}
+        for namespace in self.inside.values():
+            self.ip("netns", "add", namespace)
+            self.addCleanup(self.ip, "netns", "del", namespace)
+        member, server = self.inside.values()
+        self.ip(
+            *("-n", server, "link", "add", "wire", "type", "veth"),
+            *("peer", "name", "wire", "netns", member),
+        )
+        for namespace, address in (member, _MEMBER), (server, _SERVER):
+            self.ip(
+                "-n", namespace, "addr", "add", f"{address}/24", "dev", "wire"
+            )
+            self.ip("-n", namespace, "link", "set", "wire", "up")
+        self.server.execute(
+            f"CREATE USER {self.name}@localhost "
+            f"IDENTIFIED BY '{db.PASSWORD}'"
+        )
+        self.addCleanup(
+            self.server.execute, f"DROP USER {self.name}@localhost"
+        )
+        self.server.execute(
+            f"GRANT ALL ON `{self.name}`.* TO {self.name}@localhost"
+        )
+
+    @staticmethod
+    def ip(*arguments):
+        return subprocess.run(
+            ["ip", *arguments], check=True, stdout=subprocess.PIPE, text=True
+        ).stdout
+
+    def run_inside(self, side, *arguments):
+        """Start a Python program in a namespace."""
+        started = zk.Process(
+            "-c",
+            "import os, sys; os.execvp('ip', ['ip', *sys.argv[1:]])",
+            *("netns", "exec", self.inside[side], sys.executable),
+            *arguments,
+        )
+        self.addCleanup(started.close)
+        started.expect("ready", 60)
+        return started
+
+    def sockets_inside(self):
+        """Return the TCP connections that the member's kernel has."""
+        table = self.ip(
+            *("netns", "exec", self.inside["member"]),
+            *("cat", "/proc/net/tcp"),
+        )
+        return table.splitlines()[1:]
+
+    def test_the_kernel_drops_a_report(self):
+        path = f"{self.server._data}/mariadb.sock"
+        self.run_inside("server", "-c", _RELAY, _SERVER, path)
+        url = self.url.replace(f"127.0.0.1:{self.server.port}", _SERVER)
+        settings = {
+            "DEFAULT": {"service_down_time": self.DOWN_TIME},
+            "database": {"connection": url},
+            "servicegroup": {"crash_guard": False},
+        }
+        member = self.run_inside(
+            "member", "-m", "tests.functional.guarded", json.dumps(settings)
+        )
+        member.tell("join one")
+        self.wait_for_report("one", 3)
+        self.ip("-n", self.inside["server"], "link", "set", "wire", "down")
+        wait_for(
+            # The length of what the kernel holds back, hexadecimal.
+            lambda: any(
+                int(line.split()[4].partition(":")[0], 16) > 100
+                for line in self.sockets_inside()
+            ),
+            30,
+            "a report is in the kernel",
+        )
+        member.kill()
+        self.wait_for_state("down", "one")
+        before = self.value("last_seen_up", "one")
+        wait_for(
+            lambda: not self.sockets_inside(), 10, "the kernel drops it"
+        )
+        self.ip("-n", self.inside["server"], "link", "set", "wire", "up")
+        self.api.refresh("compute")
+        self.assertEqual("down", self.state("one"))
+        self.assertEqual(before, self.value("last_seen_up", "one"))
