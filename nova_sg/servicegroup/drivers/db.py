@@ -17,7 +17,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Mapping
-from typing import Any
 
 from oslo_log import log as logging
 from oslo_utils import timeutils
@@ -115,12 +114,11 @@ class DbDriver(base.Driver):
         return self._run(lambda c: reports.report(c, record, patience))
 
     def _write_reports(
-        self, records: Mapping[int, reports.Record]
+        self, by_id: Mapping[int, reports.Record]
     ) -> dict[int, bool]:
-        if len(records) == 1:
-            [record] = records.values()
-            return {record.id: self._report_alone(record)}
-        several, patience = list(records.values()), self._database.timeout
+        several, patience = list(by_id.values()), self._database.timeout
+        if len(several) == 1:
+            return {several[0].id: self._report_alone(several[0])}
         written = self._run(
             lambda c: reports.report_many(c, several, patience)
         )
