@@ -435,8 +435,9 @@ class GroupView(memory.Memory):
         try:
             self._driver.follow(self.group, self._wake.set)
         except Exception as error:
-            # The look says what is wrong with the backend.
-            LOG.debug("Cannot follow the group %s: %s", self.group, error)
+            # Where the look failed, too, that has said what is wrong.
+            if not self._trouble:
+                LOG.debug("Cannot follow the group %s: %s", self.group, error)
             return
         self._following = True
 
