@@ -198,11 +198,13 @@ class Database:
         """
         link = getattr(connection, "_sock", None)
         if link is not None and link.family != socket.AF_UNIX:
-            link.setsockopt(
-                socket.IPPROTO_TCP,
-                socket.TCP_USER_TIMEOUT,
-                int(self.timeout * 1000),
-            )
+            # A help, and no reason to fail.
+            with contextlib.suppress(OSError):
+                link.setsockopt(
+                    socket.IPPROTO_TCP,
+                    socket.TCP_USER_TIMEOUT,
+                    int(self.timeout * 1000),
+                )
 
     def run(self, work: Callable[[sa.Connection], T]) -> T:
         """Call work with a connection; it may be called again.
