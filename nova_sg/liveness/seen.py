@@ -49,7 +49,7 @@ def first(
     if observation.facts.gone:
         # It may be long ago. Where it reports to another backend later than
         # it would have reported here, it is there again.
-        gone = min(report + limits.due, asked)
+        gone = asked if report == NEVER else min(report + limits.due, asked)
     return Seen(
         observation,
         mark,

@@ -46,6 +46,7 @@ class TableTest(unittest.TestCase):
             ("reported", seen("h", None, present=True)),
             ("lost", seen("h", None, lost=True)),
             ("left", seen("h", 1, asked, left=True)),
+            ("left", seen("h", None, left=True)),
             ("crashed", seen("h", 1, asked, crashed=True)),
             ("crashed", seen("h", 1, asked, crashed=True, lost=True)),
             ("forced-down", seen("h", 1, asked, forced_down=True)),
