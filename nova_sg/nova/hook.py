@@ -56,7 +56,7 @@ def _replace(module) -> None:
         return
     from nova_sg.nova import names
 
-    names.check()
+    names.check(executed=API_MODULE)
     from nova_sg.nova import api
 
     api.prepare()

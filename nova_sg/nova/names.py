@@ -49,7 +49,6 @@ ALWAYS = (
     Name("nova.servicegroup.api", "API.join", "nova.api"),
     Name("nova.servicegroup.api", "API.service_is_up", "nova.api"),
     Name("nova.servicegroup.api", "API.get_updated_time", "nova.api"),
-    Name("nova.servicegroup.api", "API.get_all", "nova.api"),
 )
 #: Needed with [servicegroup] coalesce_reports.
 COALESCING = (
@@ -62,16 +61,19 @@ COALESCING = (
 GREEN = (Name("eventlet.hubs", "use_hub", "nova.api"),)
 
 
-def check() -> None:
+def check(executed: str = "") -> None:
     """See whether what is always needed is there, as far as can be seen.
 
-    Nothing is imported; what is imported already is looked into.
+    Nothing is imported; what is imported already is looked into. A module
+    that is being imported may have its names later.
 
+    :param executed: a module that has them all, though its import goes on
     :raises SystemExit: a name is missing; the text names it
     """
     for name in ALWAYS:
         if name.module in sys.modules:
-            _check_attribute(name)
+            if name.module == executed or not _is_underway(name.module):
+                _check_attribute(name)
         elif name.module.startswith("nova.") and not _can_be_found(
             name.module
         ):
@@ -116,12 +118,13 @@ def _check_attribute(name: Name) -> None:
     found = sys.modules[name.module]
     for part in filter(None, name.attribute.split(".")):
         if not hasattr(found, part):
-            # A module may be looked at while it is being imported.
-            spec = getattr(sys.modules[name.module], "__spec__", None)
-            if getattr(spec, "_initializing", False):
-                return
             stop(f"{name} is missing (nova_sg.{name.place} needs it)")
         found = getattr(found, part)
+
+
+def _is_underway(module: str) -> bool:
+    spec = getattr(sys.modules[module], "__spec__", None)
+    return getattr(spec, "_initializing", False)
 
 
 def _can_be_found(module: str) -> bool:
