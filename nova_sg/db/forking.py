@@ -37,6 +37,8 @@ class _Gate:
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._inside = 0
+        # How many threads are about to fork.
+        self._forking = 0
         # How often this thread has entered.
         self._own = threading.local()
 
@@ -46,6 +48,8 @@ class _Gate:
         depth = self._depth()
         if not depth:
             with self._changed:
+                while self._forking:
+                    self._changed.wait()
                 self._inside += 1
         self._own.depth = depth + 1
         try:
@@ -63,6 +67,7 @@ class _Gate:
     def close(self) -> None:
         """Wait until no other thread is inside, and keep them all out."""
         self._changed.acquire()
+        self._forking += 1
         limit = time.monotonic() + PATIENCE
         while self._inside > min(1, self._depth()):
             left = limit - time.monotonic()
@@ -72,12 +77,15 @@ class _Gate:
 
     def open(self) -> None:
         """Let them in again."""
+        self._forking -= 1
+        self._changed.notify_all()
         self._changed.release()
 
     def after_fork(self) -> None:
         """Have no other thread inside: in the child there is none."""
         self._changed = threading.Condition()
         self._inside = min(1, self._depth())
+        self._forking = 0
 
 
 _gate = _Gate()

@@ -238,3 +238,29 @@ class SQLiteTest(base.TestCase):
         again = threading.Thread(target=stay)
         again.start()
         again.join()
+
+    def test_a_fork_is_not_kept_waiting_by_those_that_go_in_and_out(self):
+        ended, entries = threading.Event(), []
+
+        def go_in_and_out():
+            while not ended.is_set():
+                with forking.inside():
+                    entries.append(None)
+                    # One of them is always inside.
+                    time.sleep(0.01)
+
+        threads = [threading.Thread(target=go_in_and_out) for _ in range(4)]
+        self.addCleanup(lambda: [thread.join() for thread in threads])
+        self.addCleanup(ended.set)
+        for thread in threads:
+            thread.start()
+        wait_for(lambda: len(entries) > 10)
+        begun = time.monotonic()
+        child = os.fork()
+        if not child:
+            os._exit(0)
+        os.waitpid(child, 0)
+        self.assertLess(time.monotonic() - begun, forking.PATIENCE / 2)
+        # And they go on.
+        entered = len(entries)
+        wait_for(lambda: len(entries) > entered + 10)

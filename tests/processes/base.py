@@ -136,7 +136,7 @@ class TestCase(unittest.TestCase):
         """
         # What runs in the background of a shell has SIGINT ignored, and its
         # children, too, unless told otherwise.
-        command = ["env", "--default-signal=INT"]
+        command = ["env", "--default-signal=INT,HUP"]
         command += [*prefix, os.path.join(SCRIPTS, program)]
         if config:
             command += ["--config-file", self.config]
