@@ -361,13 +361,16 @@ class _Poller:
             threads.join(thread, 5)
 
     def _run(self) -> None:
-        while not self._closed:
+        while True:
+            # Before it looks whether it is closed: close() sets both.
+            self._wake.clear()
+            if self._closed:
+                return
             with self._starting:
                 if self._observer.is_idle():
                     self._thread = None
                     self._due = float("inf")
                     return
-            self._wake.clear()
             with self._asking:
                 pause = self._ask()
             self._wake.wait(pause)

@@ -126,11 +126,15 @@ class TestCase(unittest.TestCase):
 
     def assert_no_thread_named(self, prefix):
         """Wait until no thread whose name begins with prefix is left."""
-        wait_for(
-            lambda: not [
-                thread
+
+        def left():
+            return [
+                thread.name
                 for thread in threading.enumerate()
                 if thread.name.startswith(prefix)
-            ],
-            message=f"no thread {prefix}* is left",
+            ]
+
+        wait_for(
+            lambda: not left(),
+            message=lambda: f"no thread {prefix}* is left: {left()}",
         )

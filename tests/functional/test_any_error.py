@@ -296,7 +296,9 @@ class OversleptTest(FakeTestCase):
         self.assertTrue(self.is_up("one"))
         view = process.shared().view("compute")
         # Nor does it with this, and everything else goes on.
-        view._wake.wait = lambda pause: threading.Event().wait(3600)
+        turn = threading.Event()
+        self.addCleanup(turn.set)
+        view._wake.wait = lambda pause: turn.wait()
         time.sleep(0.2)
         give_up = time.monotonic() + 2 * self.DOWN_TIME
         while time.monotonic() < give_up:
