@@ -339,11 +339,13 @@ class EmbeddedTest(db.TestCase):
         with contextlib.closing(
             sqlite3.connect(os.path.join(self.folder, "nova-sg.sqlite"))
         ) as link:
-            [[least, most, count]] = link.execute(
-                "SELECT MIN(report_count), MAX(report_count), COUNT(*) "
-                "FROM services"
+            [[least, count]] = link.execute(
+                "SELECT MIN(report_count), COUNT(*) FROM services"
             )
-        self.assertEqual((3, 3, 30), (least, most, count))
+        # Each of them has got through. One that finds the file locked is
+        # tried again, with the next number.
+        self.assertEqual(30, count)
+        self.assertGreaterEqual(least, 3)
 
 
 class FrozenTest(db.MariaDBTestCase):
