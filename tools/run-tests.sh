@@ -16,8 +16,8 @@
 # Usage: tools/run-tests.sh [--long] [SELECTION...]
 #
 # --long adds the long form: every driver in every mode on a real Nova, each
-# fault at default settings, whole migrations, soak and scale. It takes about
-# an hour and a half; a selection takes less.
+# fault at default settings, whole migrations, soak and scale. It takes several
+# times as long; a selection takes less.
 #
 # A selection is a regular expression; tests whose names match any of them
 # run, and the style checks do not. Environment: PYTHON, the Python to use;
