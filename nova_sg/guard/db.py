@@ -14,7 +14,8 @@
 
 A will has the record's id, the number of the process's last report, when the
 process last began to report and had its answer (sent, answered; monotonic,
-None while there is none), and how to connect: library, pymysql or sqlite3,
+None while there is none), for how many seconds after it was sent a report may
+still be executed (late), and how to connect: library, pymysql or sqlite3,
 arguments, keywords and, where the library is, folder.
 
 The record is marked only while its last report is none that came after the
@@ -23,6 +24,10 @@ count on from there, the same statement compares the age that the report has
 by the database's clock with the time that has passed here. So a service that
 was started again, and has reported, is left alone, however late the statement
 is executed.
+
+A report that was under way when the process ended is the process's own, too,
+if the database executes it afterwards. What a service of stock Nova counts on
+to within that time cannot be told from it; that service's next report can.
 """
 
 from __future__ import annotations
@@ -65,7 +70,9 @@ def withdraw(will: dict) -> bool:
     """
     connection = _connect(will)
     try:
-        last = will["died"] if will["answered"] is None else will["answered"]
+        last = will["answered"]
+        if last is None:
+            last = will["died"] + will["late"]
         passed = time.monotonic() - last
         age = max(0.0, passed * (1 - DRIFT) - SLACK)
         cursor = connection.cursor()

@@ -167,6 +167,7 @@ class LateTest(db.MariaDBTestCase):
             "number": number,
             "died": time.monotonic(),
             "answered": None,
+            "late": 5,
             "patience": 5,
             **more,
         }

@@ -19,6 +19,7 @@ import os
 import re
 import signal
 import sqlite3
+import time
 from unittest import mock
 
 from nova_sg import servicegroup
@@ -326,6 +327,45 @@ class MariaDBTest(_DbTests, db.MariaDBTestCase):
     def away(self):
         self.server.freeze()
         return self.server.thaw
+
+    def unread(self):
+        """Whether the server's kernel has what the server has not read."""
+        with open("/proc/net/tcp") as table:
+            rows = [line.split() for line in list(table)[1:]]
+        return any(
+            int(local.partition(":")[2], 16) == self.server.port
+            and state == "01"
+            and int(queues.partition(":")[2], 16)
+            for _, local, _, state, queues, *_ in rows
+        )
+
+    @single_mode
+    def test_killed_while_a_report_is_under_way(self):
+        process = self.start("one")
+        guard = self.guard_of(process)
+        before = self.value("report_count", "one")
+        back = self.away()
+        wait_for(self.unread, 30, "a report has been sent")
+        process.kill()
+        died = time.monotonic()
+        wait_for(
+            lambda: int(_status(guard)["Threads"]) > 1,
+            30,
+            "the guard tries to mark the record",
+        )
+        os.kill(guard, signal.SIGSTOP)
+        # The server executes the report after its process has ended, and by
+        # more than two clocks may differ.
+        wait_for(lambda: time.monotonic() > died + 0.2)
+        back()
+        wait_for(
+            lambda: self.value("report_count", "one") > before,
+            30,
+            "the late report arrives",
+        )
+        os.kill(guard, signal.SIGCONT)
+        self.wait_for_reason("one", CRASHED)
+        self.wait_for_end(guard)
 
 
 class EmbeddedTest(_DbTests, db.TestCase):

@@ -168,6 +168,7 @@ class DbDriver(base.Driver):
             number=record.number + (answered is None),
             sent=sent,
             answered=answered,
+            late=self._database.timeout,
             **how,
         )
 
