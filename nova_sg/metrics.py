@@ -161,6 +161,11 @@ class Census:
         self.oldest = oldest
 
 
+def no_census() -> Census:
+    """Return the census of a backend whose members are counted elsewhere."""
+    return Census({}, None)
+
+
 class Looking:
     """The looks of one process at one group, and how the backend is.
 

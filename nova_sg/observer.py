@@ -25,17 +25,22 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import NamedTuple, Protocol
 
 from oslo_log import log as logging
 
-from nova_sg import threads
+from nova_sg import exception, threads
+from nova_sg import trouble as trouble_log
 from nova_sg.liveness import detector
 from nova_sg.liveness import group as liveness
 from nova_sg.liveness.model import (
     DOWN,
+    FORCED_DOWN,
+    LEFT,
     NEVER,
+    NOT_A_MEMBER,
+    REPORTED,
     Change,
     Limits,
     Outage,
@@ -52,8 +57,13 @@ DUTY = 0.1
 # Seconds by which a poller may be late. Where no thread runs between two
 # requests, as in uWSGI, it stands still meanwhile.
 LATE = 1.0
-# Seconds that the first question waits for an answer.
-FIRST_WAIT = 10.0
+# Seconds that a question waits where there is nothing to answer by: for any
+# backend, and for the others once one has answered.
+FIRST_WAIT, OTHERS_WAIT = 10.0, 5.0
+# Seconds that a question gives a poller which is late.
+TURN = 0.03
+# Seconds between two looks whether what is waited for is there.
+PAUSE = 0.002
 
 
 class Source(Protocol):
@@ -71,6 +81,9 @@ class Source(Protocol):
         For backends that can tell; others do nothing.
         """
 
+    def unfollow(self, group: str, wake: Callable[[], None]) -> None:
+        """Have wake() called no longer."""
+
 
 class Settings(NamedTuple):
     """What an observer works by; read anew for each refresh."""
@@ -80,12 +93,50 @@ class Settings(NamedTuple):
     refresh_interval: float
 
 
+class Listener:
+    """What an observer tells; a subclass has the methods that it needs.
+
+    Called by the thread of a poller, which goes on when it returns.
+    """
+
+    def answered(
+        self, backend: str, begun: float, ended: float, interrupted: bool
+    ) -> None:
+        """Take in that a backend has answered."""
+
+    def failed(
+        self, backend: str, begun: float, ended: float, error: str
+    ) -> None:
+        """Take in that a backend has not answered."""
+
+    def changed(self, group: liveness.Group, changes: list[Change]) -> None:
+        """Take in the changes of one refresh. They come in order.
+
+        Those of the first refresh are not told: what was there before is no
+        news.
+        """
+
+
 class Own(NamedTuple):
     """What this process itself did to a member."""
 
-    verdict: Verdict
+    #: REPORTED where it joined, LEFT, FORCED_DOWN, NOT_A_MEMBER where it was
+    #: removed; None: it is no longer forced down.
+    verdict: Verdict | None
     #: When; a refresh that was asked for later knows it.
     at: float
+
+    def over(self, verdict: Verdict, life: Verdict) -> Verdict:
+        """Return the verdict with this taken in.
+
+        :param verdict: what the backends say
+        :param life: the same, an operator's word left out
+        """
+        if self.verdict is None:
+            return life if verdict is FORCED_DOWN else verdict
+        if verdict is FORCED_DOWN and self.verdict in (REPORTED, LEFT):
+            return verdict
+        return self.verdict
 
 
 class Observer:
@@ -94,8 +145,7 @@ class Observer:
     :param group: its name
     :param sources: the backends, the primary first
     :param settings: called for each refresh
-    :param on_changes: called with the changes of each refresh, in order; not
-        for those of the first, as what was there before is no news
+    :param listener: told of answers and of changes
     """
 
     def __init__(
@@ -103,17 +153,24 @@ class Observer:
         group: str,
         sources: Sequence[Source],
         settings: Callable[[], Settings],
-        on_changes: Callable[[list[Change]], None] = lambda changes: None,
+        listener: Listener | None = None,
     ) -> None:
         self.name = group
-        self._settings = settings
-        self._on_changes = on_changes
+        self._read_settings = settings
+        self._listener = listener or Listener()
+        #: What it works by now.
+        self.settings = settings()
         self._group = liveness.new(*(source.name for source in sources))
         self._pollers = [_Poller(self, source) for source in sources]
         # Guards the replacement of the group, which takes no I/O.
         self._lock = threading.Lock()
+        # Replaced as a whole, like the group.
         self._own: dict[str, Own] = {}
         self._used = NEVER
+        # From then on a question has to see to the pollers.
+        self._attend = NEVER
+        # Until then each backend's last answer is good enough.
+        self._stands = NEVER
         #: Whether there are subscriptions: then it never stops to ask.
         self.watched = False
 
@@ -124,37 +181,62 @@ class Observer:
         """What is known now. It never changes: the next one is another."""
         return self._group
 
+    @property
+    def own(self) -> dict[str, Own]:
+        """What this process did itself and no refresh knows yet, by host."""
+        return self._own
+
     def verdict(self, host: str) -> Verdict:
         """Return the verdict over a member, from memory."""
-        self.keep_fresh()
-        return self.judge(host)
+        now = self._used = time.monotonic()
+        if now > self._attend:
+            self.keep_fresh()
+        if now > self._stands or self._own:
+            return self.judge(host)
+        member = self._group.members.get(host)
+        return NOT_A_MEMBER if member is None else member.verdict
 
     def judge(self, host: str) -> Verdict:
         """Return the verdict over a member, and begin nothing for it."""
         group, now = self._group, time.monotonic()
+        limit = self.settings.limits.service_down_time
+        verdict = group.verdict(host, now, limit)
         own = self._own.get(host)
-        if own is not None and own.at >= group.refreshed:
-            return own.verdict
-        limit = self._settings().limits.service_down_time
-        return group.verdict(host, now, limit)
+        if own is None:
+            return verdict
+        member = group.members.get(host)
+        return own.over(verdict, verdict if member is None else member.life)
 
     def keep_fresh(self) -> None:
         """Have the backends asked from now on, while there are questions.
 
-        Waits for a first answer where there is none.
+        Waits for an answer where there is nothing to answer by, and shortly
+        where pollers are late.
         """
-        self._used = time.monotonic()
-        begun = [poller.begin() for poller in self._pollers]
-        if any(begun) and self._group_is_old():
-            deadline = self._used + FIRST_WAIT
-            while self._group_is_old() and not all(
-                poller.has_asked_since(self._used) for poller in self._pollers
-            ):
-                if time.monotonic() > deadline:
-                    break
-                time.sleep(0.002)
-        for poller in self._pollers:
-            poller.catch_up()
+        now = self._used = time.monotonic()
+        begun = [one for one in self._pollers if one.begin()]
+        late = [one for one in self._pollers if one.is_late(now)]
+        for poller in late:
+            poller.wake()
+        if begun or late:
+            if self.unavailable():
+                self._await_answers()
+            elif late:
+                _await(late, now, TURN)
+        self._attend = min((one.due for one in self._pollers), default=now)
+
+    def _await_answers(self) -> None:
+        """Wait until there is something to answer by, if that may come."""
+        # A backend that has failed is not waited for again.
+        unasked = [one for one in self._pollers if not one.trouble]
+        since = time.monotonic()
+        while unasked and self.unavailable():
+            if time.monotonic() > since + FIRST_WAIT:
+                return
+            time.sleep(PAUSE)
+            unasked = [one for one in unasked if not one.trouble]
+        # What one backend does not know, another may.
+        _await(unasked, NEVER, OTHERS_WAIT)
 
     def refresh(self, wait: float) -> bool:
         """Have each backend asked now.
@@ -162,45 +244,58 @@ class Observer:
         :param wait: seconds to wait for it at most
         :returns: whether all of them have been, answered or not
         """
-        now = time.monotonic()
-        self._used = now
+        now = self._used = time.monotonic()
         for poller in self._pollers:
             poller.begin()
             poller.wake()
-        deadline = now + wait
-        while not all(one.has_asked_since(now) for one in self._pollers):
-            if time.monotonic() > deadline:
-                return False
-            time.sleep(0.002)
-        return True
+        return _await(self._pollers, now, wait)
 
     def trouble(self) -> str:
         """Return why backends do not answer; empty: they do."""
+        troubled = [one for one in self._pollers if one.trouble]
+        if len(self._pollers) == 1:
+            return "".join(one.trouble for one in troubled)
         return "; ".join(
-            f"{poller.source.name}: {poller.trouble}"
-            for poller in self._pollers
-            if poller.trouble
+            f"{one.source.name}: {one.trouble}" for one in troubled
         )
+
+    def trouble_of(self, backend: str) -> str:
+        """Return why a backend does not answer; empty: it does."""
+        return next(
+            one.trouble for one in self._pollers if one.source.name == backend
+        )
+
+    def unavailable(self) -> bool:
+        """Whether no backend has answered for service_down_time."""
+        limit = self.settings.limits.service_down_time
+        return self._group.unavailable(time.monotonic(), limit)
 
     def is_idle(self) -> bool:
         """Whether nothing needs it to ask."""
         idle = time.monotonic() - self._used > IDLE
         return idle and not self.watched
 
-    def _group_is_old(self) -> bool:
-        limit = self._settings().limits.service_down_time
-        return self._group.unavailable(time.monotonic(), limit)
-
     # -- what this process knows by itself
 
-    def note_own(self, host: str, verdict: Verdict) -> None:
+    def note_own(self, host: str, verdict: Verdict | None) -> None:
         """Take in what this process did to a member, before it is observed.
 
-        :param verdict: REPORTED where it joined, LEFT, FORCED_DOWN
+        :param verdict: see Own
         """
-        self._own = {**self._own, host: Own(verdict, time.monotonic())}
+        own = Own(verdict, time.monotonic())
+        with self._lock:
+            self._own = {**self._own, host: own}
         for poller in self._pollers:
             poller.wake()
+
+    def await_own(self, wait: float) -> None:
+        """Wait until the backends tell what this process did.
+
+        :param wait: seconds to wait at most
+        """
+        give_up = time.monotonic() + wait
+        while self._own and time.monotonic() < give_up:
+            time.sleep(PAUSE)
 
     def reports_fail(
         self, backend: str, source: Hashable, begin: float, certain: float
@@ -225,42 +320,71 @@ class Observer:
 
     # -- for the pollers
 
-    def answered(self, refresh: Refresh) -> None:
-        """Take in an answer of a backend."""
-        limits = self._settings().limits
+    def configure(self) -> None:
+        """Work by the settings as they are now."""
+        self.settings = self._read_settings()
+
+    def answered(self, refresh: Refresh, ended: float) -> None:
+        """Take in an answer of a backend.
+
+        :param ended: when it was there
+        """
+        limits = self.settings.limits
         with self._lock:
             before = self._group
             after, changes = detector.step(before, refresh, limits)
             self._group = after
-            self._own = {
-                host: own
-                for host, own in self._own.items()
-                if own.at >= refresh.asked
-            }
-            if before.refreshed > NEVER:
-                self._on_changes(changes)
+            if self._own:
+                self._own = {
+                    host: own
+                    for host, own in self._own.items()
+                    if own.at >= refresh.asked
+                }
+            self._stands = after.refreshed_by_all + limits.service_down_time
+            self._tell(before, after, refresh.backend, changes)
         self._log_hold(before, after, limits)
+        self._listener.answered(
+            refresh.backend, refresh.asked, ended, refresh.interrupted
+        )
 
-    def failed(self, backend: str, asked: float) -> None:
+    def _tell(
+        self,
+        before: liveness.Group,
+        after: liveness.Group,
+        backend: str,
+        changes: list[Change],
+    ) -> None:
+        if before.refreshed == NEVER:
+            return
+        if before.backends[before.place(backend)].refreshed == NEVER:
+            # Members that were there before this backend answered.
+            changes = [change for change in changes if change.was is not None]
+        if changes:
+            self._listener.changed(after, changes)
+
+    def failed(
+        self, backend: str, asked: float, ended: float, error: str
+    ) -> None:
         """Take in that a backend gave no answer."""
         with self._lock:
             self._group = self._group.refresh_failed(backend, asked)
+        self._listener.failed(backend, asked, ended, error)
 
     def pause(self, took: float, trouble: bool) -> float:
         """Return the seconds until the next refresh, after one that took."""
-        settings = self._settings()
-        interval = settings.refresh_interval
+        limit = self.settings.limits.service_down_time
+        # Verdicts must not grow too old only because no refresh comes.
+        interval = min(self.settings.refresh_interval, limit / 2)
         if trouble:
             # A failure took long by waiting, which is no load; and the
             # sooner the backend is found to be back, the better.
             return interval
         # However large the group, or slow the backend: death is noticed.
-        rest = took * (1 - DUTY) / DUTY
-        return max(interval, min(rest, settings.limits.service_down_time / 4))
+        return max(interval, min(took * (1 - DUTY) / DUTY, limit / 4))
 
-    def limit(self) -> float:
-        """Return service_down_time, in seconds."""
-        return self._settings().limits.service_down_time
+    def attend(self) -> None:
+        """Have the next question see to the pollers."""
+        self._attend = NEVER
 
     def _log_hold(
         self, before: liveness.Group, after: liveness.Group, limits: Limits
@@ -286,8 +410,8 @@ class Observer:
                 for member in after.members.values()
             )
             LOG.warning(
-                "Mass-silence hold ended for group %(group)s: %(down)d "
-                "members are now down",
+                "Verdicts in the group %(group)s are no longer held; "
+                "%(down)d of its members are down",
                 {"group": self.name, "down": down},
             )
 
@@ -304,18 +428,18 @@ class _Poller:
         self.source = source
         #: Why the last refresh failed; empty: it did not.
         self.trouble = ""
+        #: By when the next refresh should have begun.
+        self.due = float("inf")
         self._observer = observer
         self._wake = threading.Event()
-        # Held while it asks; waited for by no question.
-        self._asking = threading.Lock()
         self._starting = threading.Lock()
         self._thread: threading.Thread | None = None
         self._following = False
         self._closed = False
         # When the last refresh that has ended was begun.
         self._asked = NEVER
-        # By when the next one should have begun.
-        self._due = float("inf")
+        # When refreshes that fail are logged.
+        self._log = trouble_log.Trouble()
 
     def begin(self) -> bool:
         """Ask from now on; return whether it did not before."""
@@ -339,23 +463,18 @@ class _Poller:
 
     def has_asked_since(self, moment: float) -> bool:
         """Whether a refresh that was begun later has ended."""
-        return self._asked >= moment
+        return self._asked >= moment and self._asked > NEVER
 
-    def catch_up(self) -> None:
-        """Ask in the place of a thread that gets no turn."""
-        if time.monotonic() <= self._due:
-            return
-        # While it asks, it has its turn, and the backend takes its time.
-        if self._asking.acquire(blocking=False):
-            try:
-                self._ask()
-            finally:
-                self._asking.release()
+    def is_late(self, now: float) -> bool:
+        """Whether it should have asked, as it gets no turn, and did not."""
+        return now > self.due
 
     def close(self) -> None:
         """End, soon."""
         self._closed = True
         self._wake.set()
+        if self._following:
+            self.source.unfollow(self._observer.name, self._wake.set)
         thread = self._thread
         if thread is not None and thread is not threading.current_thread():
             threads.join(thread, 5)
@@ -369,64 +488,89 @@ class _Poller:
             with self._starting:
                 if self._observer.is_idle():
                     self._thread = None
-                    self._due = float("inf")
+                    self.due = float("inf")
+                    self._observer.attend()
                     return
-            with self._asking:
-                pause = self._ask()
+            pause = self._ask()
             self._wake.wait(pause)
 
     def _ask(self) -> float:
         """Ask once; return the seconds until the next time."""
         observer, name = self._observer, self.source.name
-        begun = time.monotonic()
-        self._set_due(float("inf"))
-        trouble: Exception | None = None
+        begun = ended = time.monotonic()
+        # While it asks it is not late: the backend takes its time.
+        self.due = float("inf")
+        trouble: exception.BackendError | None = None
         try:
-            refresh = self.source.observe(observer.name)
-            observer.answered(refresh)
-            self._follow()
+            observer.configure()
+            try:
+                refresh = self.source.observe(observer.name)
+            finally:
+                ended = time.monotonic()
+            observer.answered(refresh._replace(answered=ended), ended)
         except Exception as error:
             # Whatever it is, there is no answer.
-            trouble = error
-            observer.failed(name, begun)
-        took = time.monotonic() - begun
-        self._log(trouble)
+            trouble = exception.as_backend_error(error, f"the driver {name}")
+            observer.failed(name, begun, ended, str(trouble))
+        self._tell(trouble)
+        if trouble is None:
+            self._follow()
         self._asked = begun
-        pause = observer.pause(took, trouble is not None)
+        pause = observer.pause(time.monotonic() - begun, trouble is not None)
         self._set_due(pause)
         return pause
 
     def _follow(self) -> None:
-        if not self._following:
+        if self._following or self._closed:
+            return
+        try:
             self.source.follow(self._observer.name, self._wake.set)
-            self._following = True
+        except Exception as error:
+            LOG.debug(
+                "Cannot follow the group %s: %s", self._observer.name, error
+            )
+            return
+        self._following = True
 
     def _set_due(self, pause: float) -> None:
-        self._due = time.monotonic() + pause + LATE
+        self.due = time.monotonic() + pause + LATE
+        self._observer.attend()
 
-    def _log(self, trouble: Exception | None) -> None:
-        before, self.trouble = self.trouble, _text(trouble)
-        group = self._observer.name
-        if self.trouble and not before:
-            LOG.warning(
-                "Cannot refresh group %(group)s from %(backend)s: %(error)s. "
-                "Keeping the last known states for %(limit)g s",
-                {
-                    "group": group,
-                    "backend": self.source.name,
-                    "error": self.trouble,
-                    "limit": self._observer.limit(),
-                },
-            )
-        elif before and not self.trouble:
-            LOG.info(
-                "Backend %(backend)s reachable again; monitoring group "
-                "%(group)s",
-                {"backend": self.source.name, "group": group},
-            )
+    def _tell(self, trouble: exception.BackendError | None) -> None:
+        self.trouble = "" if trouble is None else str(trouble)
+        group, backend = self._observer.name, self.source.name
+        if trouble is None:
+            if self._log.ends():
+                LOG.info(
+                    "Backend %(backend)s reachable again; monitoring group "
+                    "%(group)s",
+                    {"backend": backend, "group": group},
+                )
+            return
+        if not self._log.begins():
+            return
+        LOG.warning(
+            "Cannot refresh group %(group)s from %(backend)s: %(error)s. "
+            "Keeping the last known states for %(limit)g s",
+            {
+                "group": group,
+                "backend": backend,
+                "error": trouble,
+                "limit": self._observer.settings.limits.service_down_time,
+            },
+        )
+        if isinstance(trouble, exception.UnexpectedError):
+            LOG.debug("That comes from here:", exc_info=trouble)
 
 
-def _text(error: Exception | None) -> str:
-    if error is None:
-        return ""
-    return str(error) or type(error).__name__
+def _await(pollers: Iterable[_Poller], since: float, wait: float) -> bool:
+    """Wait until each has asked since a moment; return whether they have.
+
+    :param wait: seconds to wait at most
+    """
+    give_up = time.monotonic() + wait
+    while not all(one.has_asked_since(since) for one in pollers):
+        if time.monotonic() > give_up:
+            return False
+        time.sleep(PAUSE)
+    return True

@@ -23,7 +23,8 @@ from oslo_log import log as logging
 
 from nova_sg import exception, servicegroup, threads
 from nova_sg.actions import schedule
-from nova_sg.servicegroup import detector, events
+from nova_sg.liveness import model
+from nova_sg.servicegroup import events
 
 LOG = logging.getLogger(__name__)
 
@@ -228,20 +229,18 @@ class _Lane:
 
 
 def still_down(api: servicegroup.API, group: str, host: str) -> bool | None:
-    """Whether a member is down by a fresh look; None: nobody can say.
-
-    Backends that disagree, or do not answer, are no confirmation.
-    """
+    """Whether a member is down by a fresh refresh; None: it is not known."""
     api.refresh(group)
     try:
+        member = api.member(group, host)
         opinions = api.opinions(group, host)
+    except exception.MemberNotFound:
+        return False
     except exception.ServiceGroupUnavailable:
         return None
-    answers = [one.member for one in opinions if not one.trouble]
-    if not answers:
-        return None
-    if answers[0] is None or answers[0].state == detector.UP:
+    if member.state == model.UP:
         return False
-    if any(one is not None and one.state == detector.UP for one in answers):
+    if all(opinion.trouble for opinion in opinions):
+        # The verdict is from before.
         return None
-    return True if answers[0].state == detector.DOWN else None
+    return True if member.state == model.DOWN else None

@@ -22,22 +22,21 @@ import datetime
 from typing import Any
 
 from nova_sg.actions import schedule
-from nova_sg.servicegroup import events, facts, memory
+from nova_sg.liveness import model
+from nova_sg.servicegroup import events, view
 
 #: Whom they are from, before the name of the host: what a consumer filters
 #: by. No service of Nova has such a name.
 PUBLISHER = "nova-sg"
 
 # The state that follows from a cause, for all there are.
-_STATES = {
-    value.cause: value.state
-    for value in vars(facts).values()
-    if isinstance(value, facts.Verdict)
-} | {events.REMOVED[1]: facts.DOWN}
+_STATES = {verdict.cause: verdict.state for verdict in model.VERDICTS} | {
+    events.REMOVED[1]: model.DOWN
+}
 
 
 def notification(
-    job: schedule.Job, publisher: str, member: memory.Member | None
+    job: schedule.Job, publisher: str, member: view.Member | None
 ) -> dict[str, Any]:
     """Return the notification of an event; the same for each attempt.
 
@@ -73,7 +72,7 @@ def notification(
                 "version": None,
                 # Ours.
                 "group": event.group,
-                "state": _STATES.get(event.cause, facts.UNKNOWN),
+                "state": _STATES.get(event.cause, model.UNKNOWN),
                 "cause": event.cause,
                 "reason": event.reason,
                 "noticed_at": events.iso(event.at),

@@ -30,7 +30,7 @@ from collections.abc import Callable, Sequence
 from nova_sg import exception
 from nova_sg.actions import messages, schedule
 from nova_sg.actions.engine import Failed, Outlet
-from nova_sg.servicegroup import memory
+from nova_sg.servicegroup import view
 
 # Seconds for the process to start.
 _START = 60.0
@@ -55,7 +55,7 @@ class Notifications(Outlet):
         arguments: Sequence[str],
         limit: float,
         publisher: str,
-        about: Callable[[str, str], memory.Member | None],
+        about: Callable[[str, str], view.Member | None],
     ) -> None:
         self._arguments = arguments
         self._limit = limit

@@ -20,7 +20,7 @@ import functools
 from nova_sg import exception, servicegroup
 from nova_sg.actions import engine, notifications, outlets, schedule
 from nova_sg.conf import CONF
-from nova_sg.servicegroup import events, memory
+from nova_sg.servicegroup import events, view
 
 TYPES = (events.JOINED, events.UP, events.DOWN, events.LEFT, events.HELD)
 
@@ -112,7 +112,7 @@ def _files() -> list[str]:
 
 def _about(
     api: servicegroup.API, group: str, host: str
-) -> memory.Member | None:
+) -> view.Member | None:
     try:
         return api.member(group, host)
     except exception.NovaSGError:

@@ -24,9 +24,8 @@ from collections.abc import Iterator
 
 from nova_sg import exception
 from nova_sg.conf import CONF
-from nova_sg.servicegroup import process
+from nova_sg.servicegroup import compare, disagreements, process
 from nova_sg.servicegroup.drivers.base import Finding
-from nova_sg.servicegroup.several import compare, secondary
 
 # So many members of a kind are named; the rest are counted.
 NAMED = 20
@@ -69,7 +68,7 @@ def check(names: list[str]) -> Iterator[Finding]:
             groups = {g for one in shareds for g in one.groups()}
             found, members = _look(shareds, groups)
             # Who reports only now and then is up here and not yet there.
-            give_up = time.monotonic() + secondary.settling_time()
+            give_up = time.monotonic() + disagreements.settling_time()
             while found and time.monotonic() < give_up:
                 time.sleep(max(1.0, CONF.servicegroup.view_refresh_interval))
                 now, members = _look(shareds, groups)
@@ -111,15 +110,13 @@ def _look(
             view.refresh()
             if not view.answering():
                 raise exception.BackendError(f"{view.name}: {view.trouble}")
-        primary, *others = views
-        hosts = set().union(*(view.last_verdicts for view in views))
+        _, *others = views
+        verdicts = [view.verdicts() for view in views]
+        hosts = set().union(*verdicts)
         members += len(hosts)
-        for other in others:
+        for other, theirs in zip(others, verdicts[1:], strict=True):
             for host in sorted(hosts):
-                kind = compare.kind(
-                    primary.last_verdicts.get(host),
-                    other.last_verdicts.get(host),
-                )
+                kind = compare.kind(verdicts[0].get(host), theirs.get(host))
                 if kind is not None:
                     differences[group, host, other.name] = kind
     return differences, members

@@ -28,7 +28,8 @@ from cliff import command
 from nova_sg import exception
 from nova_sg.cmd import actions, members
 from nova_sg.conf import CONF
-from nova_sg.servicegroup import detector, events, view
+from nova_sg.liveness import model
+from nova_sg.servicegroup import events, view
 
 # So many events wait for a reader of what is printed.
 WAITING = 1000
@@ -105,7 +106,7 @@ class Wait(members.OfMember):
         parser.add_argument(
             "--for",
             dest="state",
-            choices=(detector.UP, detector.DOWN),
+            choices=(model.UP, model.DOWN),
             required=True,
             help="What to wait for.",
         )

@@ -20,10 +20,11 @@ from cliff import columns, command, lister, show
 
 from nova_sg import exception
 from nova_sg.conf import CONF
-from nova_sg.servicegroup import detector, events, memory
+from nova_sg.liveness import model
+from nova_sg.servicegroup import events, view
 
 # Whoever is up for no other reason needs no words.
-PLAIN = (detector.REPORTED.cause, detector.REGISTERED.cause)
+PLAIN = (model.REPORTED.cause, model.REGISTERED.cause)
 
 
 class LastSeen(columns.FormattableColumn):
@@ -82,7 +83,7 @@ COLUMNS = (
 )
 
 
-def _cells(member: memory.Member) -> tuple:
+def _cells(member: view.Member) -> tuple:
     return (
         member.host,
         member.topic,
@@ -124,7 +125,7 @@ class List(lister.Lister):
             for row, member in zip(rows, members, strict=True)
         ]
 
-    def _row(self, member: memory.Member) -> tuple:
+    def _row(self, member: view.Member) -> tuple:
         reasons = [] if member.cause in PLAIN else [member.reason]
         if member.disabled:
             why = member.disabled_reason
@@ -164,7 +165,7 @@ class Show(OfMember, show.ShowOne):
         )
 
 
-def _opinion(opinion: memory.Opinion) -> str:
+def _opinion(opinion: view.Opinion) -> str:
     if opinion.member is None:
         return opinion.trouble or "not a member"
     words = f"{opinion.member.state}: {opinion.member.reason}"
@@ -174,11 +175,11 @@ def _opinion(opinion: memory.Opinion) -> str:
 class IsUp(OfMember):
     """Print up, down or unknown; the exit status is 0, 1 or 2."""
 
-    STATUS = {detector.UP: 0, detector.DOWN: 1, detector.UNKNOWN: 2}
+    STATUS = {model.UP: 0, model.DOWN: 1, model.UNKNOWN: 2}
 
     def take_action(self, parsed_args: argparse.Namespace) -> int:
         group = parsed_args.group or CONF.topic
-        state = detector.UNKNOWN
+        state = model.UNKNOWN
         try:
             state = self.app.api.member(group, parsed_args.host).state
         except Exception as error:

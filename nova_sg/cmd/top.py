@@ -28,7 +28,7 @@ from cliff import command
 from nova_sg import exception
 from nova_sg.cmd import members
 from nova_sg.monitor import board
-from nova_sg.servicegroup import events, memory, process
+from nova_sg.servicegroup import events, process
 
 # Who needs a look first comes first.
 ORDER = {
@@ -212,7 +212,7 @@ def _attribute(kind: str) -> int:
 
 
 def _row(kind: str, host: str, view: Any) -> str:
-    member: memory.Member | None = view.recall(host)
+    member = view.recall(host)
     if member is None:
         return f"  {host}"
     mark = {"up": "", "left": "."}.get(kind, "!")

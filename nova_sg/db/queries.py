@@ -141,6 +141,7 @@ _record = sa.select(
 
 _observe = sa.select(
     sa.type_coerce(utcnow(), _AsStored()).label("now"),
+    services.c.id,
     services.c.host,
     services.c.topic,
     services.c.binary,

@@ -29,11 +29,15 @@ from oslo_utils import timeutils
 
 from nova_sg import exception, once
 from nova_sg.db.models import CRASHED
-from nova_sg.servicegroup import clock, detector
+from nova_sg.liveness.model import Facts, Observation
+from nova_sg.servicegroup import clock
 from nova_sg.servicegroup.drivers import base
-from nova_sg.servicegroup.facts import Reference
+from nova_sg.servicegroup.records import Record
 
 LOG = logging.getLogger(__name__)
+
+# So many different facts are kept, to be told from others at a glance.
+MOST_FACTS = 1000
 
 EPOCH = datetime.datetime(1970, 1, 1)
 EPOCH_UTC = EPOCH.replace(tzinfo=datetime.UTC)
@@ -53,6 +57,7 @@ class Reader:
         self.clock = clock.BackendClock()
         #: This host's.
         self.wall = clock.WallClock()
+        self._facts: dict[Facts, Facts] = {}
         # When the database's clock was asked for because of that.
         self._learnt = float("-inf")
         self._warned = once.Once("services table records")
@@ -70,28 +75,39 @@ class Reader:
         )
         return False
 
-    def fact(self, asked: float, row: Any) -> detector.Fact:
-        """Return what a row of the table says; see named().
-
-        :param asked: when the table was asked, monotonic
-        """
+    def observation(self, row: Any) -> Observation:
+        """Return what a row of the table says; see named()."""
         seen = self._moment(row.host, row.last_seen_up)
         created = self._moment(row.host, row.created_at)
         to_monotonic = self.clock.to_monotonic
-        return detector.Fact(
-            host=row.host,
-            asked=asked,
-            last_report=seen and to_monotonic(seconds(seen)),
-            registered=created and to_monotonic(seconds(created)),
-            last_seen=seen and seen.replace(tzinfo=datetime.UTC),
-            topic=row.topic,
-            binary=row.binary,
-            left=row.report_count == 0 and seen is not None,
-            crashed=row.report_count == CRASHED,
-            forced_down=bool(row.forced_down),
-            disabled=bool(row.disabled),
-            disabled_reason=row.disabled_reason,
+        count = row.report_count
+        left = count == 0 and seen is not None
+        crashed = count == CRASHED
+        return Observation(
+            row.host,
+            # A record that says "left" or "crashed" has no number.
+            None if seen is None or left or crashed else (row.id, count or 0),
+            seen and to_monotonic(seconds(seen)),
+            seen and seen.replace(tzinfo=datetime.UTC),
+            created and to_monotonic(seconds(created)),
+            self._shared(
+                Facts(
+                    topic=row.topic,
+                    binary=row.binary,
+                    left=left,
+                    crashed=crashed,
+                    forced_down=bool(row.forced_down),
+                    disabled=bool(row.disabled),
+                    disabled_reason=row.disabled_reason,
+                )
+            ),
         )
+
+    def _shared(self, facts: Facts) -> Facts:
+        """Return the one object for all that say the same."""
+        if len(self._facts) > MOST_FACTS:
+            self._facts = {}
+        return self._facts.setdefault(facts, facts)
 
     def _moment(self, host: str, value: Any) -> datetime.datetime | None:
         try:
@@ -110,7 +126,7 @@ class Reader:
         if self._warned.first(host):
             LOG.warning(words, *values)
 
-    def read(self, member: Mapping) -> Reference | None:
+    def read(self, member: Mapping) -> Record | None:
         """Return what a record says; None: it has no time that can be read."""
         # A scheduler asks for each of its hosts: what is usual comes first,
         # and datetime.replace() takes longer than all the rest.
@@ -137,9 +153,9 @@ class Reader:
             if step:
                 age = self._doubted(age, step)
         if not seen:
-            return Reference(age, False, False)
+            return Record(None, None, age)
         count = base.field(member, "report_count")
-        return Reference(age, True, count == 0, count == CRASHED)
+        return Record(seen, count, age, count == 0, count == CRASHED)
 
     def _doubted(self, age: float, step: float) -> float:
         """Return the age of a record by a wall clock that was set.

@@ -262,10 +262,10 @@ class _Step:
         bases: dict[tuple[bool, ...], Basis] = {}
         for host in self._to_judge():
             member = self.members[host]
-            knowing = tuple([known is not None for known in member.seen])
-            basis = bases.get(knowing)
+            counts = group.counts(member.seen, self.limits.service_down_time)
+            basis = bases.get(counts)
             if basis is None:
-                basis = bases[knowing] = group.basis(member.seen)
+                basis = bases[counts] = group.basis(counts)
             judged[host] = rules.judge(
                 member,
                 self.before.members.get(host),

@@ -57,7 +57,7 @@ def explain(
     sentence = _silence(group, member, verdict, now, limits)
     if verdict is HELD:
         sentence += _held(group, limits)
-    return sentence + _failing(group, member, now)
+    return sentence + _failing(group, member, now, limits)
 
 
 def _unavailable(group: Group, now: float, limits: Limits) -> str:
@@ -81,7 +81,7 @@ def _silence(
         seen is None or seen.observation.facts.lost for seen in member.seen
     ):
         return _PLAIN[LOST]
-    since = member.report
+    since = group.last_report(member)
     if since > NEVER:
         sentence = f"last report {max(0.0, now - since):.1f} s ago"
     else:
@@ -104,7 +104,7 @@ def _silence(
             f"{sentence}; the backend has lost its later reports, the next "
             f"one is due in {max(0.0, until - now):.1f} s at the latest"
         )
-    basis = group.basis(member.seen)
+    basis = group.basis(group.counts(member.seen, limits.service_down_time))
     out = basis.now - since - outages.without(basis.outages, since, basis.now)
     if verdict.state == UP:
         if out > 0 and verdict is not HELD:
@@ -158,11 +158,16 @@ def _held(group: Group, limits: Limits) -> str:
     )
 
 
-def _failing(group: Group, member: Member, now: float) -> str:
-    knowing = group.knowing(member.seen)
-    if not all(backend.failed is not None for backend in knowing):
+def _failing(
+    group: Group, member: Member, now: float, limits: Limits
+) -> str:
+    counts = group.counts(member.seen, limits.service_down_time)
+    if any(
+        counting and backend.failed is None
+        for backend, counting in zip(group.backends, counts, strict=True)
+    ):
         return ""
-    refreshed = group.basis_moment(member.seen)
+    refreshed = group.refreshed_for(counts)
     return (
         f"; the backend has not answered for {now - refreshed:.1f} s, the "
         "last verdict stands"

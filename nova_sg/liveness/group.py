@@ -31,15 +31,20 @@ from nova_sg.liveness.model import (
     Verdict,
 )
 
+# What counts() says where there is one backend.
+_ONE = (True,)
+
 
 class Basis(NamedTuple):
-    """What the members that the same backends know are judged by."""
+    """What the members that report to the same backends are judged by."""
 
     #: When one of these backends was refreshed last: what happened since is
     #: not known.
     now: float
     #: When all of them were out.
     outages: outages.Outages
+    #: When each backend of the group was refreshed last.
+    refreshed: tuple[float, ...]
 
 
 class Group(NamedTuple):
@@ -67,7 +72,8 @@ class Group(NamedTuple):
             return NOT_A_MEMBER
         if member.forced_down:
             return FORCED_DOWN
-        if now - self.basis_moment(member.seen) > service_down_time:
+        counts = self.counts(member.seen, service_down_time)
+        if now - self.refreshed_for(counts) > service_down_time:
             return UNAVAILABLE
         return member.life
 
@@ -80,23 +86,48 @@ class Group(NamedTuple):
         """When a backend answered last; NEVER: none ever did."""
         return max(backend.refreshed for backend in self.backends)
 
+    @property
+    def refreshed_by_all(self) -> float:
+        """Since when each backend has answered; NEVER: one never did."""
+        return min(backend.refreshed for backend in self.backends)
+
     # -- what members are judged by
 
-    def knowing(self, seen: tuple[Seen | None, ...]) -> list[Backend]:
-        """Return the backends that know a member."""
-        return [
-            backend
-            for backend, known in zip(self.backends, seen, strict=True)
-            if known is not None
+    def counts(
+        self, seen: tuple[Seen | None, ...], service_down_time: float
+    ) -> tuple[bool, ...]:
+        """Return whether each backend counts for a member.
+
+        Where a member's last report is far older than in another backend, it
+        does not report any longer, as on its way from one backend to another:
+        that this backend works says nothing of the member.
+        """
+        if len(seen) == 1:
+            return _ONE
+        reports = [
+            self.report_to(number, known) for number, known in enumerate(seen)
         ]
+        late = max(reports) - service_down_time
+        return tuple(
+            [
+                known is not None and report >= late
+                for known, report in zip(seen, reports, strict=True)
+            ]
+        )
 
-    def basis_moment(self, seen: tuple[Seen | None, ...]) -> float:
-        """Return when a backend that knows a member answered last."""
-        return max(backend.refreshed for backend in self.knowing(seen))
+    def refreshed_for(self, counts: tuple[bool, ...]) -> float:
+        """Return when a backend that counts for a member answered last."""
+        if counts == _ONE:
+            return self.backends[0].refreshed
+        return max(
+            backend.refreshed
+            for backend, counting in zip(self.backends, counts, strict=True)
+            if counting
+        )
 
-    def basis(self, seen: tuple[Seen | None, ...]) -> Basis:
-        """Return what a member is judged by, from where it is known."""
-        now = self.basis_moment(seen)
+    def basis(self, counts: tuple[bool, ...]) -> Basis:
+        """Return what a member is judged by, from where it reports."""
+        now = self.refreshed_for(counts)
         # A backend that has not answered since is out for all that is known.
         return Basis(
             now,
@@ -106,10 +137,37 @@ class Group(NamedTuple):
                         backend.outages_until(now),
                         Outage(backend.refreshed, now),
                     )
-                    for backend in self.knowing(seen)
+                    for backend, counting in zip(
+                        self.backends, counts, strict=True
+                    )
+                    if counting
                 ]
             ),
+            tuple([backend.refreshed for backend in self.backends]),
         )
+
+    def last_report(self, member: Member) -> float:
+        """Return a member's last report; NEVER: none is known."""
+        return max(
+            member.report,
+            *[
+                self.report_to(number, known)
+                for number, known in enumerate(member.seen)
+            ],
+        )
+
+    def report_to(self, number: int, known: Seen | None) -> float:
+        """Return a member's last report to a backend; NEVER: none is known.
+
+        :param number: the backend's place
+        :param known: what it has said of the member
+        """
+        if known is None:
+            return NEVER
+        # A member that has a session reports all the time.
+        if known.observation.facts.present:
+            return self.backends[number].refreshed
+        return known.report
 
     # -- what else is known of a backend
 

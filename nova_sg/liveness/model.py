@@ -66,6 +66,13 @@ NOT_A_MEMBER = Verdict(UNKNOWN, "not-a-member")
 #: No backend that knows it has answered for service_down_time.
 UNAVAILABLE = Verdict(UNKNOWN, "unavailable")
 
+#: All that a member may have.
+VERDICTS = (
+    *(REPORTED, REGISTERED, HELD, VANISHED),
+    *(SILENT, NEVER_REPORTED, FORCED_DOWN, LEFT, LOST, CRASHED),
+    *(UNWATCHED, UNAVAILABLE),
+)
+
 
 class MassRule(NamedTuple):
     """What counts as mass silence, and for how long verdicts are held."""
@@ -238,11 +245,3 @@ class Member(NamedTuple):
     def verdict(self) -> Verdict:
         """The verdict: an operator's word counts above all."""
         return FORCED_DOWN if self.forced_down else self.life
-
-    @property
-    def newest(self) -> Seen:
-        """What the backend with the newest report has said."""
-        return max(
-            (seen for seen in self.seen if seen is not None),
-            key=lambda seen: seen.report,
-        )

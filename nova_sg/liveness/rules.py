@@ -44,9 +44,10 @@ from collections.abc import Collection
 from typing import NamedTuple
 
 from nova_sg.liveness.deadline import deadline
-from nova_sg.liveness.group import Basis
+from nova_sg.liveness.group import Basis, Group
 from nova_sg.liveness.model import (
     CRASHED,
+    HELD,
     LEFT,
     LOST,
     NEVER,
@@ -55,6 +56,7 @@ from nova_sg.liveness.model import (
     REPORTED,
     SILENT,
     UNWATCHED,
+    UP,
     VANISHED,
     Limits,
     Member,
@@ -85,28 +87,26 @@ def gather(member: Member, basis: Basis, limits: Limits) -> Evidence:
     """Return what speaks for a member."""
     limit, long = limits.service_down_time, limits.long
     report = registered = gone = grace = until = NEVER
-    forced = present = vanished = False
+    forced = vanished = False
     lost, cause = True, LEFT
-    for known in member.seen:
+    for known, refreshed in zip(member.seen, basis.refreshed, strict=True):
         if known is None:
             continue
-        facts = known.observation.facts
+        facts, last = known.observation.facts, known.report
         forced = forced or facts.forced_down
-        present = present or facts.present
         vanished = vanished or facts.vanished
         lost = lost and facts.lost
-        report = max(report, known.report)
+        if facts.present:
+            last = max(last, refreshed)
+        report = max(report, last)
         registered = max(registered, known.registered)
         grace = max(grace, known.grace)
         if known.gone > gone:
             gone, cause = known.gone, CRASHED if facts.crashed else LEFT
-        if known.report > NEVER:
+        if last > NEVER:
             allowed = 0.0 if facts.lost else limit
-            last = deadline(basis.outages, known.report, allowed, long)
-            until = max(until, last)
-    if present:
-        report, until = basis.now, ALWAYS
-    elif report == NEVER and registered > NEVER:
+            until = max(until, deadline(basis.outages, last, allowed, long))
+    if report == NEVER and registered > NEVER:
         until = deadline(basis.outages, registered, limit, long)
     if not vanished:
         until = max(until, grace)
@@ -202,3 +202,29 @@ def doubt(
         for member in members
         if member.life is SILENT and member.report >= oldest
     ]
+
+
+def alone(group: Group, index: int, limits: Limits) -> Group:
+    """Return a group as one of its backends alone knows it."""
+    backend = group.backends[index]
+    result = Group((backend,), mass=group.mass)
+    basis = result.basis((True,))
+    members = {}
+    for host, member in group.members.items():
+        known = member.seen[index]
+        if known is None:
+            continue
+        one = judge(
+            Member(host, (known,), NEVER, NEVER, REPORTED, False),
+            None,
+            False,
+            basis,
+            limits,
+        )
+        if member.life is HELD and one.life in (SILENT, LOST):
+            one = one._replace(life=HELD)
+        elif one.life.state == UP and member.fell >= one.report:
+            # No excuse that became known later raises it.
+            one = one._replace(life=member.life)
+        members[host] = one
+    return result._replace(members=members)

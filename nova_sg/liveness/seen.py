@@ -49,7 +49,8 @@ def first(
     if observation.facts.gone:
         # It may be long ago. Where it reports to another backend later than
         # it would have reported here, it is there again.
-        gone = asked if report == NEVER else min(report + limits.due, asked)
+        last = report if stamp is None else max(report, stamp)
+        gone = asked if last == NEVER else min(last + limits.due, asked)
     return Seen(
         observation,
         mark,
@@ -111,6 +112,10 @@ def is_older(observation: Observation, before: Seen) -> bool:
     anew, as after a backup was restored.
     """
     mark, than = observation.mark, before.mark
+    if mark is None and observation.facts.gone:
+        # Leaving has no number, and leaves the last report as it was.
+        last, known = observation.last_seen, before.last_seen
+        return last is not None and known is not None and last < known
     if than is None or mark is None or mark >= than:
         return False
     reported = observation.reported

@@ -93,7 +93,7 @@ class Group:
         """Return what drivers disagree, or disagreed, about."""
         return [
             one._asdict()
-            for one in process.disagreements()
+            for one in process.all_disagreements()
             if one.group == self.name and one.total
         ]
 

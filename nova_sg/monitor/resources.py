@@ -24,7 +24,7 @@ from typing import Any
 from nova_sg import metrics
 from nova_sg.monitor import board, feed
 from nova_sg.monitor.web import Answer, Problem, Request, Route, as_json
-from nova_sg.servicegroup import events, memory
+from nova_sg.servicegroup import events, view
 
 # Members in one answer, at most; more come page by page.
 PAGE = 1000
@@ -172,7 +172,7 @@ def _summary(group: board.Group) -> dict[str, Any]:
     }
 
 
-def _describe(member: memory.Member) -> dict[str, Any]:
+def _describe(member: view.Member) -> dict[str, Any]:
     """What `nova-sg show` says of a member."""
     fields = member._asdict()
     fields["kind"] = board.kind(member.state, member.cause)

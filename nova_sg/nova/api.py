@@ -17,12 +17,10 @@ Imported once Nova's own servicegroup module has been.
 
 from __future__ import annotations
 
-import datetime
 import functools
 import os
 import sys
 import threading
-import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -34,9 +32,10 @@ from nova_sg.conf import CONF
 from nova_sg.conf import servicegroup as options
 from nova_sg.db import records as db_records
 from nova_sg.guard import keeper
+from nova_sg.liveness.model import Refresh
 from nova_sg.nova import names, workers
 from nova_sg.servicegroup import api as api_module
-from nova_sg.servicegroup import detector, facts, process, records
+from nova_sg.servicegroup import process, records
 from nova_sg.servicegroup.drivers import base, db
 
 LOG = logging.getLogger(__name__)
@@ -78,10 +77,10 @@ class NovaDbDriver(base.Driver):
             raise _not_ours()
         db_records.save(ref, report_count)
 
-    def read_reference(self, member: Mapping) -> facts.Reference | None:
+    def read_record(self, member: Mapping) -> records.Record | None:
         return self._records.read(member)
 
-    def observe(self, group: str) -> base.Snapshot:
+    def observe(self, group: str) -> Refresh:
         raise _not_ours()
 
     def groups(self) -> list[str]:
@@ -113,111 +112,13 @@ def _not_ours() -> exception.BackendError:
 
 
 class NovaGroupDriver(api_module.GroupDriver):
-    """What asks, where members may still report by another driver."""
+    """Reads each record that it is asked about, whatever the driver.
 
-    def is_up(self, member: Mapping) -> bool:
-        try:
-            if super().is_up(member):
-                return not self._fell(member)
-            return self._reports_elsewhere(member)
-        except exception.ServiceGroupUnavailable:
-            verdict = self._by_record(member)
-            if verdict is None:
-                raise
-            return verdict.state == detector.UP
+    A member may still report by the db driver, on its way to another.
+    """
 
-    def _fell(self, member: Mapping) -> bool:
-        """Whether a member fell by its record, and nobody saw it since.
-
-        The primary was away then, and may not know yet.
-        """
-        shared = self.shared()
-        if shared.driver.name == "db" or "db" not in shared.names:
-            return False
-        view, host = shared.view(member["topic"]), member["host"]
-        since = view.fallen_by_record.get(host)
-        if since is None:
-            return False
-        if not view.reported_since(host, since):
-            record = _records().read_reference(member)
-            limit = self.service_down_time
-            if record is None or (
-                records.judge_alone(record, limit).state != detector.UP
-            ):
-                return True
-        view.fallen_by_record.pop(host, None)
-        return False
-
-    def _reports_elsewhere(self, member: Mapping) -> bool:
-        """Whether a member reports to the db driver, and not to us.
-
-        The record that the asker holds is as good as a secondary's word,
-        whether db is configured as one or not: a member that no backend of
-        ours has ever seen has not come over yet if it has reported there of
-        late. Whether it has left is left aside: it does so to come over. One
-        that we know counts if it has reported there after our primary was
-        heard last; or, where nobody who reports to us writes records, after
-        the member was: it has gone back.
-        """
-        shared = self.shared()
-        if shared.driver.name == "db":
-            return False
-        record = _records().read_reference(member)
-        if (
-            record is None
-            or not record.reported
-            or abs(record.age) > self.service_down_time
-        ):
-            return False
-        view = shared.view(member["topic"])
-        if not view.knows(member["host"]):
-            return True
-        if "db" not in shared.names:
-            return self._has_gone_back(view, member["host"], record)
-        return not (record.left or view.answering()) and (
-            0 <= record.age < view.silence()
-        )
-
-    @staticmethod
-    def _has_gone_back(
-        view: Any, host: str, record: facts.Reference
-    ) -> bool:
-        """Whether a record says more of a member than our backends know."""
-        if view.last_verdicts.get(host) is detector.FORCED_DOWN:
-            return False
-        seen = view.last_seen(host)
-        if seen is None:
-            return False
-        passed = datetime.datetime.now(datetime.UTC) - seen
-        return record.age < passed.total_seconds()
-
-    def _by_record(self, member: Mapping) -> detector.Verdict | None:
-        """Judge by db as a secondary, once nobody else can say.
-
-        None: it is none; or it contradicted the primary already while that
-        was heard.
-        """
-        shared = self.shared()
-        if "db" not in shared.names[1:]:
-            return None
-        record = _records().read_reference(member)
-        if record is None:
-            return None
-        verdict = records.judge_alone(record, self.service_down_time)
-        view = shared.view(member["topic"])
-        last = view.last_verdicts.get(member["host"])
-        if last is not None:
-            age = abs(record.age) - view.silence()
-            was_up = age <= self.service_down_time
-            if verdict.state != last.state and (
-                was_up != (last.state == detector.UP)
-            ):
-                return None
-            if verdict.state != last.state and last.state == detector.UP:
-                view.fallen_by_record.setdefault(
-                    member["host"], time.monotonic()
-                )
-        return verdict
+    def _read_record(self, member: Mapping) -> records.Record | None:
+        return _records().read_record(member)
 
 
 @functools.cache

@@ -19,24 +19,14 @@ nothing. What does the work belongs to the process (see process.py).
 from __future__ import annotations
 
 import datetime
-import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from oslo_log import log as logging
 
 from nova_sg.conf import CONF
-from nova_sg.servicegroup import (
-    detector,
-    events,
-    facts,
-    memory,
-    process,
-    records,
-    reporter,
-)
+from nova_sg.servicegroup import events, process, records, reporter, view
 from nova_sg.servicegroup.drivers import base
-from nova_sg.servicegroup.several import shared as several
 
 LOG = logging.getLogger(__name__)
 
@@ -104,14 +94,14 @@ class API:
         """
         return self._driver.get_all(group)
 
-    def members(self, group: str) -> list[memory.Member]:
+    def members(self, group: str) -> list[view.Member]:
         """Return every known member of a group, sorted by name.
 
         :raises ServiceGroupUnavailable: the backend cannot be asked
         """
         return self._driver.shared().view(group).members()
 
-    def member(self, group: str, host: str) -> memory.Member:
+    def member(self, group: str, host: str) -> view.Member:
         """Return one member of a group.
 
         :raises MemberNotFound: the group has no such member
@@ -119,7 +109,7 @@ class API:
         """
         return self._driver.shared().view(group).member(host)
 
-    def opinions(self, group: str, host: str) -> list[memory.Opinion]:
+    def opinions(self, group: str, host: str) -> list[view.Opinion]:
         """Return what each driver says of a member, the primary's first.
 
         :raises ServiceGroupUnavailable: no backend can be asked
@@ -183,11 +173,11 @@ class GroupDriver:
     """
 
     def __init__(self) -> None:
-        # Reading an option takes longer than judging a record.
-        self.service_down_time = CONF.service_down_time
+        # To read an option takes longer than to judge a record.
+        self._limits = view.limits()
         self._name = process.configured()
 
-    def shared(self) -> process.Shared | several.Several:
+    def shared(self) -> process.Shared:
         """Return what this process shares for our drivers."""
         return process.shared(self._name)
 
@@ -205,37 +195,21 @@ class GroupDriver:
         self.shared().leave(_name(member), group, last)
 
     def is_up(self, member: Mapping) -> bool:
-        shared = self.shared()
-        reference = shared.driver.read_reference(member)
-        if reference is None:
-            return shared.view(member["topic"]).is_up(member["host"])
-        limit = self.service_down_time
-        verdict = records.judge_alone(reference, limit)
-        if verdict.state == detector.UP and not shared.records.trouble:
-            return True
-        return self._excused(shared.records, member, reference, verdict)
+        return self.shared().is_up(
+            member["topic"],
+            member["host"],
+            self._read_record(member),
+            self._limits,
+        )
 
-    def _excused(
-        self,
-        excuses: records.Records,
-        member: Mapping,
-        reference: facts.Reference,
-        verdict: detector.Verdict,
-    ) -> bool:
-        """Whether a member is up, in view of what our own reports met."""
-        age, now = reference.age, time.monotonic()
-        limit, interval = self.service_down_time, CONF.report_interval
-        if excuses.trouble and reference.reported and not reference.left:
-            who = member["topic"], member["host"]
-            enough = CONF.servicegroup.mass_silence_min_members
-            excuses.heed(who, age, now, limit, interval, enough)
-        verdict = excuses.judge(verdict, age, now, limit, interval)
-        return verdict.state == detector.UP
+    def _read_record(self, member: Mapping) -> records.Record | None:
+        """Return what the asker's record says; None: the backend is asked."""
+        return self.shared().driver.read_record(member)
 
     def updated_time(self, member: Mapping) -> Any:
         shared = self.shared()
         recorded = shared.driver.updated_time(member)
-        if shared.driver.read_reference(member) is not None:
+        if shared.driver.read_record(member) is not None:
             return recorded
         seen = shared.view(member["topic"]).last_seen(member["host"])
         if seen is None or _later(recorded, seen):

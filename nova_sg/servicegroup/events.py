@@ -18,12 +18,11 @@ import collections
 import datetime
 import threading
 from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 from oslo_log import log as logging
 
-from nova_sg.servicegroup import detector
+from nova_sg.liveness import model
 
 LOG = logging.getLogger(__name__)
 
@@ -59,7 +58,7 @@ class Event(NamedTuple):
 
 
 def change(
-    was: detector.Verdict | None, now: detector.Verdict
+    was: model.Verdict | None, now: model.Verdict
 ) -> str | None:
     """Return the type of event that a new verdict is; None: it is none.
 
@@ -69,13 +68,13 @@ def change(
         return JOINED
     if was is now:
         return None
-    if now is detector.HELD:
+    if now is model.HELD:
         return HELD
-    if was.state == now.state and was is not detector.HELD:
+    if was.state == now.state and was is not model.HELD:
         return None
-    if now.state == detector.UP:
-        return JOINED if was is detector.LEFT else UP
-    return LEFT if now is detector.LEFT else DOWN
+    if now.state == model.UP:
+        return JOINED if was is model.LEFT else UP
+    return LEFT if now is model.LEFT else DOWN
 
 
 def iso(moment: datetime.datetime | None) -> str | None:
@@ -189,31 +188,36 @@ class Watch:
 
 
 class Watches:
-    """Those who watch one group, and what they are told."""
+    """The subscriptions to the events of one group."""
 
-    def __init__(self, group: str, lock: AbstractContextManager) -> None:
-        """Begin with nobody.
-
-        :param lock: held by whoever adds to it or tells, so that nobody
-            misses what happens, or hears of what came before
-        """
+    def __init__(self, group: str) -> None:
         self._group = group
-        self._lock = lock
-        self._all: list[Watch] = []
+        # Replaced as a whole: to tell takes no lock.
+        self._all: tuple[Watch, ...] = ()
+        self._lock = threading.Lock()
 
     def __len__(self) -> int:
         return len(self._all)
 
-    def add(self, callback: Callable[[Event], None]) -> Watch:
-        """Have callback called from now on."""
-        watch = Watch(self._group, callback, self._remove)
-        self._all.append(watch)
-        return watch
+    def add(
+        self,
+        callback: Callable[[Event], None],
+        on_cancel: Callable[[], None],
+    ) -> Watch:
+        """Have callback called from now on.
 
-    def _remove(self, watch: Watch) -> None:
+        :param on_cancel: called once the subscription is cancelled
+        """
+
+        def remove(watch: Watch) -> None:
+            with self._lock:
+                self._all = tuple(w for w in self._all if w is not watch)
+            on_cancel()
+
+        watch = Watch(self._group, callback, remove)
         with self._lock:
-            if watch in self._all:
-                self._all.remove(watch)
+            self._all = (*self._all, watch)
+        return watch
 
     def tell(self, told: Iterable[Event]) -> None:
         """Have all callbacks called with each of the events."""
@@ -223,5 +227,5 @@ class Watches:
 
     def cancel(self) -> None:
         """End all subscriptions."""
-        for watch in list(self._all):
+        for watch in self._all:
             watch.cancel()

@@ -10,53 +10,126 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What one process shares: one driver, one reporter, one view a group.
+"""What one process shares: its drivers, reporters and views of groups.
 
 However many API objects a process makes, they all work with the same
 connections, caches and threads, made when they are first needed and in the
 process that needs them: a child starts afresh after a fork.
+
+Where there are secondary drivers, a process reports to all of them, and one
+verdict is made of what all backends say.
 """
 
 from __future__ import annotations
 
 import collections
+import functools
 import os
 import threading
-from collections.abc import Callable, Hashable
+import time
+from collections.abc import Callable, Hashable, Iterable
 from typing import Any
 
 from oslo_log import log as logging
 from stevedore import driver as stevedore_driver
 
-from nova_sg import config, exception, metrics
+from nova_sg import config, exception, metrics, threads
 from nova_sg.conf import CONF
-from nova_sg.servicegroup import records, reporter, view
+from nova_sg.liveness.model import (
+    FORCED_DOWN,
+    LEFT,
+    NOT_A_MEMBER,
+    REPORTED,
+    UNAVAILABLE,
+    UP,
+    Limits,
+)
+from nova_sg.servicegroup import (
+    disagreements,
+    records,
+    reporter,
+    secondaries,
+    view,
+)
 from nova_sg.servicegroup.drivers import base
-from nova_sg.servicegroup.several import shared as several
 
 LOG = logging.getLogger(__name__)
 
-# So many stalls are kept for views that are not there yet.
-STALLS = 100
+# So much trouble with reports is kept for views that are not there yet.
+TROUBLES = 100
+# Seconds that a secondary's answer to an order is waited for.
+ORDER_WAIT = 5.0
 
 NAMESPACE = "nova_sg.servicegroup.drivers"
 
 
-class Shared:
-    """A driver with what works on it."""
+class _Order(threading.Thread):
+    """Something that one secondary is told, on a thread."""
 
-    def __init__(self, driver: base.Driver) -> None:
+    def __init__(
+        self, driver: base.Driver, give: Callable[[base.Driver], Any]
+    ) -> None:
+        super().__init__(name="nova-sg-secondary", daemon=True)
         self.driver = driver
-        #: The drivers, the primary first.
-        self.names = [driver.name]
-        self.reporter = reporter.Reporter(driver, self._stall)
-        #: What excuses whose record has grown old.
+        self._give = give
+        self.answer: Any = None
+        #: What went wrong; None: nothing did.
+        self.error: Exception | None = exception.BackendError(
+            f"no answer for {ORDER_WAIT:g} s"
+        )
+        self.start()
+
+    def run(self) -> None:
+        try:
+            self.answer = self._give(self.driver)
+            self.error = None
+        except exception.NovaSGError as error:
+            self.error = error
+        except Exception as error:
+            LOG.exception("Unexpected error of a secondary driver")
+            self.error = error
+
+
+class Shared:
+    """Drivers with what works on them.
+
+    :param primary: what members report to first
+    :param others: the secondaries
+    """
+
+    def __init__(self, primary: base.Driver, *others: base.Driver) -> None:
+        #: The primary.
+        self.driver = primary
+        self._secondaries = others
+        self._drivers = (primary, *others)
+        # Whether a backend can be asked that no record is from.
+        self._others = any(
+            driver.observes and driver.name != "db" for driver in self._drivers
+        )
+        # Whether members report by the driver that records are of.
+        self._by_record = any(driver.name == "db" for driver in self._drivers)
+        #: The drivers' names, the primary's first.
+        self.names = [driver.name for driver in self._drivers]
+        self._reporters = {
+            driver.name: reporter.Reporter(
+                driver, functools.partial(self._reports_fail, driver)
+            )
+            for driver in self._drivers
+        }
+        #: The primary's.
+        self.reporter = self._reporters[primary.name]
+        #: The members that the process was asked about with a record.
         self.records = records.Records()
+        self._leads: dict[int, secondaries.Lead] = {}
         self._views: dict[str, view.GroupView] = {}
         self._lock = threading.Lock()
         # When our own reports did not get through, for views that are made
-        # later: by group and source, the arguments of GroupView.stall().
-        self._stalls: collections.deque = collections.deque(maxlen=STALLS)
+        # later: the driver, and the arguments of _reports_fail().
+        self._troubles: collections.deque = collections.deque(maxlen=TROUBLES)
+
+    def _observed(self) -> list[base.Driver]:
+        """Return the drivers that can be asked about a group."""
+        return [driver for driver in self._drivers if driver.observes]
 
     def view(self, group: str) -> view.GroupView:
         """Return the view of a group, made on first use."""
@@ -65,34 +138,44 @@ class Shared:
             with self._lock:
                 found = self._views.get(group)
                 if found is None:
-                    found = view.GroupView(group, self.driver)
-                    for theirs, *stall in self._stalls:
-                        self._pass_on(found, theirs, stall)
+                    # One that cannot be asked says so.
+                    drivers = self._observed() or [self.driver]
+                    found = view.GroupView(group, drivers)
+                    for trouble in self._troubles:
+                        _pass_on(found, *trouble)
                     self._views[group] = found
         return found
 
-    def _stall(
+    def _reports_fail(
         self,
+        driver: base.Driver,
         group: str,
         source: Hashable,
         begin: float,
         end: float,
         over: bool,
     ) -> None:
-        """Tell the views that reports to a group did not get through."""
-        stall = source, begin, end, over
-        self.records.stall(*stall)
-        with self._lock:
-            for old in list(self._stalls):
-                if old[1:3] == stall[:2]:
-                    self._stalls.remove(old)
-            self._stalls.append((group, *stall))
-            for one in self._views.values():
-                self._pass_on(one, group, stall)
+        """Take in that reports of this process do not get through.
 
-    def _pass_on(self, to: view.GroupView, group: str, stall) -> None:
-        if self.driver.backend_of(to.group) == self.driver.backend_of(group):
-            to.stall(*stall)
+        :param group: the group that they are for
+        :param source: the member that reports
+        :param begin: since when
+        :param end: up to when that is certain
+        :param over: whether they get through again
+        """
+        trouble = driver, group, source, begin, end, over
+        if driver.name == "db":
+            self.records.reports_fail(source, begin, end)
+            if over:
+                self.records.reports_work(source, end)
+        with self._lock:
+            for old in list(self._troubles):
+                if old[:1] + old[2:4] == (driver, source, begin):
+                    self._troubles.remove(old)
+            self._troubles.append(trouble)
+            views = list(self._views.values())
+        for one in views:
+            _pass_on(one, *trouble)
 
     # -- reports
 
@@ -103,100 +186,263 @@ class Shared:
         service: Any,
         report: Callable[[Any], None],
     ) -> None:
-        """Join a group: see Reporter.join()."""
-        self.reporter.join(host, group, service, report)
-        self.view(group).expire()
+        """Join a group by all drivers: see Reporter.join()."""
+        orders = []
+        give_up = time.monotonic() + reporter.JOIN_WAIT
+        if self._secondaries:
+            lead = secondaries.Lead(host, group, service)
+            with self._lock:
+                self._leads[id(service)] = lead
+            orders = [
+                _Order(
+                    driver, lambda one: lead.follow(self._reporters[one.name])
+                )
+                for driver in self._secondaries
+            ]
+        if self.reporter.join(host, group, service, report):
+            self._note(group, host, REPORTED)
+        for order in orders:
+            threads.join(order, max(0.0, give_up - time.monotonic()))
 
     def report_state(self, service: Any) -> None:
         """Report for a service that joined: what its timer calls."""
-        self.reporter.report_state(service)
+        lead = self._leads.get(id(service))
+        if lead is None:
+            self.reporter.report_state(service)
+            return
+        with lead.report():
+            self.reporter.report_state(service)
 
     def leave(self, host: str, group: str, last: bool = True) -> None:
-        """Leave a group.
+        """Leave a group, by all drivers.
 
         :param last: whether no other process is left that has joined as the
-            same member; who is not the last one says nothing, where the
-            backend takes the word of any of them for all
-        :raises BackendError: the word did not get through
+            same member; one that is not the last says nothing, where the
+            backend takes what any of them says for all
+        :raises BackendError: the primary's backend was not told
         """
-        if last or self.driver.apart:
-            self.reporter.leave(host, group)
-            self.view(group).expire()
+        if last:
+            with self._lock:
+                for key, lead in list(self._leads.items()):
+                    if (lead.host, lead.group) == (host, group):
+                        lead.left = True
+                        del self._leads[key]
+
+        def leave(driver: base.Driver) -> None:
+            if last or driver.apart:
+                self._reporters[driver.name].leave(host, group)
+
+        orders = [_Order(driver, leave) for driver in self._secondaries]
+        try:
+            leave(self.driver)
+            if last:
+                self._note(group, host, LEFT)
+        finally:
+            for order in _done(orders):
+                if order.error is not None:
+                    LOG.warning(
+                        "Could not leave the group %(group)s by the "
+                        "secondary driver %(driver)s, %(host)s will be seen "
+                        "down there later: %(error)s",
+                        {
+                            "group": group,
+                            "driver": order.driver.name,
+                            "host": host,
+                            "error": order.error,
+                        },
+                    )
 
     def stop_reports(self) -> None:
-        """Stop all timers; nobody is withdrawn."""
-        self.reporter.close()
+        """Stop all timers; no member is withdrawn."""
+        for lead in list(self._leads.values()):
+            lead.left = True
+        for one in self._reporters.values():
+            one.close()
 
     # -- what operators say
 
     def force_down(self, host: str, group: str, forced: bool) -> None:
         """Declare a member down whatever it reports, or take that back.
 
-        :raises MemberNotFound: the group has no such member
-        :raises BackendError: the word did not get through
+        :raises MemberNotFound: no backend knows such a member
+        :raises BackendError: the primary's backend was not told
         """
-        self.driver.force_down(group, host, forced)
-        self.view(group).expire()
+        self._tell(
+            host, group, lambda one: one.force_down(group, host, forced)
+        )
+        self._note(group, host, FORCED_DOWN if forced else None)
 
     def forget(self, host: str, group: str) -> None:
-        """Remove a member that is not up from a group.
+        """Remove a member that is not up.
 
-        :raises MemberNotFound: the group has no such member
+        :raises MemberNotFound: no backend knows such a member
         :raises MemberIsUp: it is up
-        :raises ServiceGroupUnavailable: nobody can say whether it is up
-        :raises BackendError: the word did not get through
+        :raises ServiceGroupUnavailable: it is not known whether it is up
+        :raises BackendError: the primary's backend was not told
         """
         group_view = self.view(group)
         group_view.refresh()
-        # Forced down is a word of operators; what counts is whether it
-        # reports.
+        # What operators say does not count; what does is whether it reports.
         if group_view.is_alive(host):
             raise exception.MemberIsUp(
                 f"{host} still reports to the group {group}; stop it first"
             )
-        self.remove(host, group)
+        self._tell(host, group, lambda one: one.forget(group, host))
+        self._note(group, host, NOT_A_MEMBER)
 
-    def remove(self, host: str, group: str) -> None:
-        """Remove a member, up or not.
+    def _tell(
+        self, host: str, group: str, give: Callable[[base.Driver], None]
+    ) -> None:
+        """Give an order about a member to all backends."""
+        orders = [
+            _Order(one, give) for one in self._secondaries if one.observes
+        ]
+        unknown = None
+        try:
+            give(self.driver)
+        except exception.MemberNotFound as error:
+            unknown = error
+        finally:
+            for order in _done(orders):
+                if order.error is None:
+                    unknown = None
+                elif not isinstance(order.error, exception.MemberNotFound):
+                    LOG.warning(
+                        "The secondary driver %(driver)s does not know what "
+                        "was said of %(host)s in the group %(group)s: "
+                        "%(error)s. Say it again when it answers",
+                        {
+                            "driver": order.driver.name,
+                            "host": host,
+                            "group": group,
+                            "error": order.error,
+                        },
+                    )
+        if unknown is not None:
+            raise unknown
 
-        :raises MemberNotFound: the group has no such member
-        :raises BackendError: the word did not get through
-        """
-        self.driver.forget(group, host)
-        self.view(group).expire()
+    def _note(self, group: str, host: str, verdict: Any) -> None:
+        """Have this process know at once what it has done itself."""
+        if self._observed():
+            self.view(group).observer.note_own(host, verdict)
 
     # -- questions
 
-    def groups(self) -> list[str]:
-        """Return the names of all known groups, sorted.
+    def is_up(
+        self,
+        group: str,
+        host: str,
+        record: records.Record | None,
+        limits: Limits,
+    ) -> bool:
+        """Whether a member is up.
 
-        :raises BackendError: the backend cannot be asked
+        :param record: what the asker's record says of it; None: it has none
+        :raises ServiceGroupUnavailable: no backend that knows it has answered
+            for service_down_time
         """
-        return sorted(self.driver.groups())
+        if record is None:
+            return self.view(group).is_up(host)
+        others = None
+        if self._others:
+            group_view = self.view(group)
+            if (
+                group_view.observer.verdict(host).state == UP
+                and not record.left
+                and not record.crashed
+            ):
+                return True
+            others = group_view.observer.group
+        verdict = self.records.judge(
+            (group, host),
+            record,
+            time.monotonic(),
+            limits,
+            others,
+            self._by_record,
+        )
+        if verdict is UNAVAILABLE:
+            raise self.view(group).unavailable(host)
+        return verdict.state == UP
 
-    def disagreements(self) -> list[several.Disagreement]:
-        """Return what drivers disagree about: one agrees with itself."""
-        return []
+    def groups(self) -> list[str]:
+        """Return the names of the groups that a backend knows, sorted.
+
+        :raises BackendError: none can be asked
+        """
+        orders = [
+            _Order(one, lambda one: one.groups())
+            for one in self._secondaries
+            if one.observes
+        ]
+        trouble, found = None, set()
+        try:
+            found.update(self.driver.groups())
+        except exception.BackendError as error:
+            trouble = error
+        for order in _done(orders):
+            if order.error is None:
+                trouble = None
+                found.update(order.answer)
+        if trouble is not None:
+            raise trouble
+        return sorted(found)
+
+    def disagreements(self) -> Iterable[disagreements.Disagreement]:
+        """Return every kind, for each secondary and group that is viewed."""
+        for one in list(self._views.values()):
+            for of_secondary in one.disagreements:
+                yield from of_secondary
 
     def close(self) -> None:
         """Stop all threads and close all connections."""
-        self.reporter.close()
-        for one in self._views.values():
+        self.stop_reports()
+        for one in list(self._views.values()):
             one.close()
-        try:
-            self.driver.close()
-        except Exception as error:
-            # There is no way on from here, and whoever closes has more to do.
-            LOG.warning(
-                "Could not close the driver %(driver)s in order: %(error)s",
-                {
-                    "driver": self.driver.name,
-                    "error": exception.describe(error),
-                },
-            )
+        orders = [_Order(one, _close) for one in self._secondaries]
+        _close(self.driver)
+        _done(orders)
 
 
-_shared: dict[str, Shared | several.Several] = {}
+def _pass_on(
+    to: view.GroupView,
+    driver: base.Driver,
+    group: str,
+    source: Hashable,
+    begin: float,
+    end: float,
+    over: bool,
+) -> None:
+    """Tell an observer of trouble with reports, if it is its backend's."""
+    if not driver.observes or driver.backend_of(
+        to.group
+    ) != driver.backend_of(group):
+        return
+    to.observer.reports_fail(driver.name, source, begin, end)
+    if over:
+        to.observer.reports_work(driver.name, source, end)
+
+
+def _done(orders: list[_Order]) -> list[_Order]:
+    """Wait for the answers, for a while."""
+    give_up = time.monotonic() + ORDER_WAIT
+    for order in orders:
+        threads.join(order, max(0.0, give_up - time.monotonic()))
+    return orders
+
+
+def _close(driver: base.Driver) -> None:
+    try:
+        driver.close()
+    except Exception as error:
+        # There is no way on from here, and the caller has more to do.
+        LOG.warning(
+            "Could not close the driver %(driver)s in order: %(error)s",
+            {"driver": driver.name, "error": exception.describe(error)},
+        )
+
+
+_shared: dict[str, Shared] = {}
 _lock = threading.Lock()
 _on_first_use: Callable[[], None] | None = None
 _makers: dict[str, Callable[[], base.Driver]] = {}
@@ -215,7 +461,7 @@ def configured() -> str:
     return ",".join(dict.fromkeys([primary, *secondaries]))
 
 
-def shared(name: str | None = None) -> Shared | several.Several:
+def shared(name: str | None = None) -> Shared:
     """Return this process's own for a driver, or for several.
 
     :param name: what configured() says, which is the default
@@ -234,24 +480,21 @@ def shared(name: str | None = None) -> Shared | several.Several:
     return found
 
 
-def _make(name: str) -> Shared | several.Several:
+def _make(name: str) -> Shared:
     first, *others = name.split(",")
-    primary = Shared(load(first))
-    secondaries = []
+    drivers = [load(first)]
     for other in others:
         try:
-            secondaries.append(Shared(load(other)))
+            drivers.append(load(other))
         except exception.ConfigError as error:
             LOG.error(
                 "The secondary driver %(driver)s is not used: %(error)s",
                 {"driver": other, "error": error},
             )
-    if not secondaries:
-        return primary
-    return several.Several(primary, secondaries)
+    return Shared(*drivers)
 
 
-def disagreements() -> list[several.Disagreement]:
+def all_disagreements() -> list[disagreements.Disagreement]:
     """Return what the drivers of this process disagree about.
 
     One entry for each group that is looked at, secondary and kind, also
@@ -264,7 +507,7 @@ def disagreements() -> list[several.Disagreement]:
     ]
 
 
-metrics.count_disagreements(disagreements)
+metrics.count_disagreements(all_disagreements)
 
 
 def on_first_use(call: Callable[[], None]) -> None:
@@ -305,7 +548,7 @@ def reset() -> None:
         one.close()
 
 
-def detach() -> list[Shared | several.Several]:
+def detach() -> list[Shared]:
     """Return what this process shares, to be closed by the caller.
 
     The next use makes it anew, whether that is before or after.
@@ -331,5 +574,5 @@ def after_fork_in_child() -> None:
     metrics.start_afresh()
 
 
-_parents: list[dict[str, Shared | several.Several]] = []
+_parents: list[dict[str, Shared]] = []
 os.register_at_fork(after_in_child=after_fork_in_child)

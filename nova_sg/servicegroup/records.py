@@ -10,120 +10,264 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The judgement of members by the records of who asks, and excuses for them.
+"""Members whose services record the asker brings along.
 
-A record says when its member reported last, and nothing of the backend. But
-this process may report to that backend itself: while it cannot, the others
-could not either, and their records have grown old for no fault of theirs.
+Nova asks about a Service object that it has just read. Such a record is one
+more observation, remembered by host: that a member has reported is known
+because its record is another than at the question before, and ages on this
+process's own monotonic clock. The stamp in the record counts at the first
+question only, and says when the report was taken between two questions.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Hashable
+from typing import Any, NamedTuple
 
-from nova_sg.servicegroup import facts, stalls
+from nova_sg.liveness import backend, rules
+from nova_sg.liveness import group as liveness
+from nova_sg.liveness.model import (
+    NEVER,
+    NOT_A_MEMBER,
+    REPORTED,
+    UP,
+    Facts,
+    Limits,
+    Member,
+    Observation,
+    Seen,
+    Verdict,
+)
+
+# So many records are remembered; then all are forgotten.
+MOST = 100_000
+# While there is trouble, reports are counted once in so many seconds.
+WEIGH_EVERY = 0.25
 
 
-def judge_alone(
-    reference: facts.Reference, service_down_time: float
-) -> facts.Verdict:
-    """Judge a member by the asker's own record alone, as Nova does.
+class Record(NamedTuple):
+    """What a services record says."""
 
-    A record from the future is as old as it is far.
-    """
-    age, reported, left, crashed = reference
-    if left:
-        return facts.LEFT
-    if crashed:
-        return facts.CRASHED
-    if abs(age) <= service_down_time:
-        return facts.REPORTED if reported else facts.REGISTERED
-    return facts.SILENT if reported else facts.NEVER_REPORTED
+    #: When the last report was written, as it stands there; None: never.
+    stamp: Any
+    #: report_count, as it stands there.
+    count: Any
+    #: Seconds since the last report or, without one, the registration; by
+    #: the stamp.
+    age: float
+    #: Whether the member left by itself and has not reported since.
+    left: bool = False
+    #: Whether its process ended without leaving, as its crash guard saw.
+    crashed: bool = False
+
+
+class _Known(NamedTuple):
+    """What is remembered of a member."""
+
+    stamp: Any
+    count: Any
+    #: When its last report was taken, monotonic; NEVER: there is none.
+    report: float
+    #: When it was asked about last.
+    asked: float
+    #: Since when it counts as left or crashed, or NEVER.
+    gone: float = NEVER
+    #: What was said of it last, where it was not plainly up.
+    member: Member | None = None
 
 
 class Records:
-    """What one process knows in favour of the members of one backend."""
+    """What this process knows by the records that it was asked about.
 
-    def __init__(self) -> None:
-        self._stalls = stalls.Stalls()
+    :param name: the driver of those records
+    """
+
+    def __init__(self, name: str = "db") -> None:
+        self._known: dict[Hashable, _Known] = {}
+        # What reports of this process tell of the database.
+        self._backend = backend.Backend(name)
         self._lock = threading.Lock()
-        # While there is trouble: the last report of everybody who has been
-        # asked for since, and was up when it began.
-        self._reports: dict[Hashable, float] = {}
-        #: Whether reports of this process do not get through, by whosever
-        #: fault.
-        self.trouble = False
+        self._weighed = NEVER
 
-    def stall(
-        self, source: Hashable, begin: float, end: float, over: bool
+    def reports_fail(
+        self, source: Hashable, begin: float, certain: float
     ) -> None:
-        """Take in that source's reports did not get through.
-
-        :param end: up to when that is certain
-        :param over: whether they do again
-        """
+        """Take in that reports of this process do not get through."""
         with self._lock:
-            if over:
-                self._stalls.end(source, end)
-            else:
-                self._stalls.begin(source, begin, end)
-            self._note_trouble()
+            self._backend = self._backend.reports_fail(source, begin, certain)
 
-    def _note_trouble(self) -> None:
-        self.trouble = self._stalls.going_on
-        if not self.trouble:
-            self._reports = {}
-
-    def heed(
-        self,
-        who: Hashable,
-        age: float,
-        now: float,
-        limit: float,
-        interval: float,
-        enough: int = 0,
-    ) -> None:
-        """Take in, while there is trouble, how old a member's report is.
-
-        If those of most get through, the trouble is ours alone. The
-        arguments are those of judge().
-
-        :param enough: the silence of so many bears us out
-        """
+    def reports_work(self, source: Hashable, certain: float) -> None:
+        """Take in that they get through again, or that there are no more."""
         with self._lock:
-            if age <= limit + now - self._stalls.began(now):
-                self._reports[who] = now - age
-            self._stalls.refute(
-                list(self._reports.values()),
-                now,
-                min(1.5 * interval, limit),
-                2 * limit,
-                enough,
-            )
-            self._note_trouble()
+            self._backend = self._backend.reports_work(source, certain)
 
     def judge(
         self,
-        verdict: facts.Verdict,
-        age: float,
+        who: tuple[str, str],
+        record: Record,
         now: float,
-        limit: float,
-        interval: float,
-    ) -> facts.Verdict:
-        """Judge once more whoever has been silent for too long.
+        limits: Limits,
+        others: liveness.Group | None = None,
+        configured: bool = True,
+    ) -> Verdict:
+        """Return the verdict over a member by its record, and all else.
 
-        :param verdict: by the record alone
-        :param age: seconds since the last report
-        :param now: a monotonic moment
-        :param limit: seconds of silence that are allowed
-        :param interval: seconds between two reports of a member
+        :param who: its group and its host
+        :param now: the present, monotonic: when the record was read
+        :param others: what is known by other backends; None: there are none
+        :param configured: whether members report by this driver. Otherwise a
+            record can only show that one still does: on its way to another,
+            which it leaves this one for
         """
-        if verdict is not facts.SILENT or not self._stalls:
-            return verdict
+        stamp, count, age, left, crashed = record
+        # What has no count is no record that can be told from another one.
+        known = None if count is None else self._known.get(who)
+        gone = crashed or (left and configured)
+        limit = limits.service_down_time
+        new = known is None or (
+            (stamp != known.stamp or count != known.count)
+            and not _is_older(record, known)
+        )
+        if not new:
+            assert known is not None
+            stamp, count, report = known.stamp, known.count, known.report
+        else:
+            report = now - age
+            # One from the future is not believed, nor by Nova.
+            if stamp is None or age < -limit:
+                report = NEVER
+            elif known is not None:
+                report = min(max(report, known.asked), now)
+                age = now - report
+        if (
+            (age if new else now - report) <= limit
+            and report > NEVER
+            and not gone
+            and others is None
+            and (known is None or known.member is None)
+        ):
+            # Nearly always.
+            self._remember(who, _Known(stamp, count, min(report, now), now))
+            return REPORTED
+        if not configured and (gone or report < now - limit):
+            # It says nothing of a member that reports elsewhere.
+            if others is None:
+                return NOT_A_MEMBER
+            return others.verdict(who[1], now, limit)
+        since = NEVER
+        if gone:
+            since = now
+            if known is None:
+                # It may be long ago. Where it reports to another backend
+                # later than it would have reported here, it is there again.
+                since = min(report + limits.due, now)
+            elif known.gone > NEVER and not new:
+                since = known.gone
+        registered = now - age if stamp is None else NEVER
+        seen = Seen(
+            Observation(
+                who[1],
+                None if report == NEVER else 0,
+                report,
+                facts=Facts(left=left and gone, crashed=crashed),
+            ),
+            report=report,
+            registered=registered,
+            gone=since,
+        )
+        before = known and known.member
+        member, verdict = self._judge(
+            who[1], seen, before, new, now, limits, others
+        )
+        plain = member.life is REPORTED and not gone and others is None
+        self._remember(
+            who,
+            _Known(
+                stamp, count, report, now, since, None if plain else member
+            ),
+        )
+        return verdict
+
+    def _judge(
+        self,
+        host: str,
+        seen: Seen,
+        before: Member | None,
+        reported: bool,
+        now: float,
+        limits: Limits,
+        others: liveness.Group | None,
+    ) -> tuple[Member, Verdict]:
+        """Apply the rules for one member to all that is known of it.
+
+        :param before: what was said of it before
+        :param reported: whether its record is another than before
+        """
+        record = self._weigh(now, limits)
+        backends: tuple[backend.Backend, ...] = (record,)
+        everywhere: tuple[Seen | None, ...] = (seen,)
+        if others is not None and host in others.members:
+            theirs = others.members[host]
+            backends = (*others.backends, record)
+            everywhere = (*theirs.seen, seen)
+            if before is None or theirs.fell > before.fell:
+                before = theirs
+        group = liveness.Group(backends)
+        counts = group.counts(everywhere, limits.service_down_time)
+        member = rules.judge(
+            Member(host, everywhere, NEVER, NEVER, REPORTED, False),
+            before,
+            reported,
+            group.basis(counts),
+            limits,
+        )
+        group = group._replace(members={host: member})
+        return member, group.verdict(host, now, limits.service_down_time)
+
+    def _weigh(self, now: float, limits: Limits) -> backend.Backend:
+        """Return what is known of the database now."""
         with self._lock:
-            self._stalls.forget(now, limit)
-            how = self._stalls.until(now).silence(
-                now - age, now, limit, min(interval, limit / 2)
+            database = self._backend
+            if database.troubles and now - self._weighed > WEIGH_EVERY:
+                self._weighed = now
+                database = database.weigh_troubles(
+                    self._reports(database), now, limits
+                )
+            database = database._replace(refreshed=now).forget_outages(
+                limits.service_down_time
             )
-        return facts.REPORTED if how.healthy <= how.allowed else verdict
+            self._backend = database
+        return database
+
+    def _reports(self, database: backend.Backend) -> list[float]:
+        """Return the last reports of those asked about since trouble began.
+
+        Only of those that are up: that the dead are silent proves nothing.
+        """
+        begun = min(
+            one.heard if one.since is None else one.since
+            for one in database.troubles.values()
+        )
+        return [
+            known.report
+            for known in list(self._known.values())
+            if known.asked >= begun
+            and known.gone == NEVER
+            and (known.member is None or known.member.life.state == UP)
+        ]
+
+    def _remember(self, who: tuple[str, str], known: _Known) -> None:
+        if len(self._known) >= MOST:
+            self._known = {}
+        self._known[who] = known
+
+
+def _is_older(record: Record, known: _Known) -> bool:
+    """Whether a record was read before the one that is remembered."""
+    try:
+        return record.stamp < known.stamp and record.count <= known.count
+    except TypeError:
+        # A record that was made anew has no report; or what stands there is
+        # no number.
+        return False

@@ -162,16 +162,17 @@ class Reporter:
         group: str,
         service: Any,
         report: Callable[[Any], None],
-    ) -> None:
+    ) -> bool:
         """Join a group: report now, and on service's timer from then on.
 
         A service whose report_interval is 0 does not report.
 
         :param report: what the timer calls, with service
+        :returns: whether the first report is known to have got through
         """
         interval = service.report_interval
         if not interval:
-            return
+            return False
         joined = _Joined(_membership(host, group, service))
         with self._lock:
             self._by_service[id(service)] = joined
@@ -190,6 +191,7 @@ class Reporter:
                 joined.timer = service.tg.add_timer_args(
                     interval, report, args=[service], initial_delay=delay
                 )
+        return not (first.is_alive() or joined.trouble or joined.left)
 
     def report_state(self, service: Any) -> None:
         """Report for a service that joined: what its timer calls.

@@ -10,514 +10,531 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""One group as this process sees it: looks at the backend, kept and judged.
+"""A group as the API shows it: members with a reason, events, numbers.
 
-A view asks its driver, hands the answer to its detector, and tells watchers
-what changed. It looks when somebody needs it, and by itself, on a thread,
-while somebody keeps asking or watches.
+Everything here is answered from what the observer has in memory.
 """
 
 from __future__ import annotations
 
-import collections
 import datetime
-import threading
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
-from oslo_log import log as logging
-
-from nova_sg import exception, metrics, threads
-from nova_sg import trouble as trouble_log
+from nova_sg import exception, metrics
+from nova_sg import observer as observers
 from nova_sg.conf import CONF
-from nova_sg.servicegroup import detector, events, memory, silence
+from nova_sg.liveness import explain, model, rules
+from nova_sg.liveness import group as liveness
+from nova_sg.servicegroup import disagreements, events
 from nova_sg.servicegroup.drivers import base
-from nova_sg.servicegroup.memory import Member, Opinion
 
-LOG = logging.getLogger(__name__)
-
-# A view that nobody has asked for this many seconds stops looking.
-IDLE = 120.0
-# At most this part of the time is spent on looking.
-DUTY = 0.1
-# Seconds by which the view's thread may be late. Where nothing runs green
-# threads between two requests, as in uWSGI, it stands still meanwhile.
-LATE = 1.0
-# Seconds that whoever has news for the driver gets then, before a look.
-TURN = 0.05
-# Seconds that a question waits for a look that is under way.
-PATIENCE = 0.5
-# What a view that does not look keeps in mind of stalls.
-STALLS = 1000
+# Seconds that a refresh which was asked for is waited for.
+REFRESH_WAIT = 30.0
+# Seconds that a question waits for what this process has just done itself.
+ECHO_WAIT = 0.03
 
 
-class GroupView(memory.Memory):
-    """The members of one group, as known to this process."""
+class Member(NamedTuple):
+    """A member as observers see it."""
 
-    def __init__(self, group: str, driver: base.Driver) -> None:
-        super().__init__(group, driver)
-        #: How the looks go.
-        self.looking = metrics.Looking(group, driver.name)
-        self.looking.show(self.census)
-        # What else is known of the backend's bad times, until the next look:
-        # the arguments of stall().
-        self._stalls: collections.deque = collections.deque(maxlen=STALLS)
-        # Guards the detector and the looks.
-        self._lock = threading.RLock()
-        self._watches = events.Watches(group, self._lock)
-        # When a look that fails is logged.
-        self._log = trouble_log.Trouble()
-        #: Whether somebody knows that the last look is out of date.
-        self.expired = False
-        self._thread: threading.Thread | None = None
-        self._wake = threading.Event()
-        # By when that thread should have looked again.
-        self._due = float("inf")
-        self._following = False
-        self._closed = False
-        self._used = 0.0
-        #: Called after every look, answered or not.
-        self.on_look: Callable[[], None] = lambda: None
+    group: str
+    host: str
+    topic: str
+    binary: str | None
+    #: up, down or unknown.
+    state: str
+    #: The last report, UTC; None: no report is known.
+    last_seen: datetime.datetime | None
+    #: Seconds since the last report; None: no report is known.
+    age: float | None
+    #: The driver whose backend has its newest report.
+    driver: str
+    forced_down: bool
+    disabled: bool
+    disabled_reason: str | None
+    #: The verdict in a sentence.
+    reason: str
+    #: The rule that gave it, in one word: see nova_sg.liveness.model.
+    cause: str = ""
+
+
+class Opinion(NamedTuple):
+    """What is known of a member by one backend alone."""
+
+    driver: str
+    #: The member; None: the backend does not know it.
+    member: Member | None
+    #: Why the backend could not be asked; empty: it could.
+    trouble: str
+
+
+class GroupView(observers.Listener):
+    """The members of one group, as known to this process.
+
+    :param group: its name
+    :param drivers: the backends, the primary first
+    """
+
+    def __init__(self, group: str, drivers: Sequence[base.Driver]) -> None:
+        self.group = group
+        self._names = [driver.name for driver in drivers]
+        self.observer = observers.Observer(group, drivers, _settings, self)
+        #: How the refreshes of each backend go.
+        self._lookings = {
+            name: metrics.Looking(group, name) for name in self._names
+        }
+        self.disagreements = [
+            disagreements.Disagreements(group, self._names[0], name)
+            for name in self._names[1:]
+        ]
+        # By name, and the group that they are of.
+        self._verdicts: dict[str, model.Verdict] = {}
+        self._of: liveness.Group | None = None
+        self._watches = events.Watches(group)
+        # Where refresh() gathers what has happened; None: nowhere.
+        self._gathered: list[events.Event] | None = None
+        for number, looking in enumerate(self._lookings.values()):
+            # There is one verdict over a member, by all backends.
+            looking.show(metrics.no_census if number else self._census)
 
     # -- questions
 
     def is_up(self, host: str) -> bool:
-        """Whether host is up, from memory, kept fresh in the background.
+        """Whether a member is up.
 
-        :raises ServiceGroupUnavailable: the backend could not be asked for
-            service_down_time
+        :raises ServiceGroupUnavailable: no backend that knows it has answered
+            for service_down_time
         """
-        self.update()
-        if self._detector.unavailable(time.monotonic()):
-            raise exception.ServiceGroupUnavailable(
-                f"The state of {host} in the group {self.group} is not "
-                f"known: {self._trouble}"
-            )
-        verdict = self._verdicts.get(host)
-        return verdict is not None and verdict.state == detector.UP
+        verdict = self.observer.verdict(host)
+        if verdict is model.UNAVAILABLE:
+            raise self.unavailable(host)
+        return verdict.state == model.UP
 
-    def update(self) -> None:
-        """Have what is known be as fresh as a question may expect."""
-        self._keep_fresh()
-        if time.monotonic() > self._due:
-            self._catch_up()
-        elif self.expired:
-            self.refresh()
+    def unavailable(self, host: str) -> exception.ServiceGroupUnavailable:
+        """Return the error that says that a member's state is not known."""
+        return exception.ServiceGroupUnavailable(
+            f"The state of {host} in the group {self.group} is not known: "
+            f"{self._trouble()}"
+        )
 
     def hosts_up(self) -> list[str]:
-        """Return the names of the members that are up.
+        """Return the names of the members that are up, sorted.
 
-        :raises ServiceGroupUnavailable: as is_up
+        :raises ServiceGroupUnavailable: no backend has answered for
+            service_down_time
         """
-        with self._lock:
-            now = self._answered("listed")
-            judge = self._detector.judge
-            return sorted(
-                host
-                for host in self._detector.hosts()
-                if judge(host, now).state == detector.UP
-            )
-
-    def last_seen(self, host: str) -> datetime.datetime | None:
-        """Return host's last report, UTC, from memory."""
-        self._keep_fresh()
-        known = self._detector.known(host)
-        return known.last_seen if known else None
+        self._require_answer("listed")
+        judge = self.observer.judge
+        return sorted(
+            host for host in self._hosts() if judge(host).state == model.UP
+        )
 
     def members(self) -> list[Member]:
-        """Return all members, sorted by name, not older than one refresh.
+        """Return all members, sorted by name.
 
-        :raises ServiceGroupUnavailable: the backend could not be asked for
-            service_down_time, or never
+        :raises ServiceGroupUnavailable: as hosts_up()
         """
-        with self._lock:
-            now = self._answered("listed")
-            known = self._detector.known
-            return [
-                self._member(host, known(host), now)
-                for host in sorted(self._detector.hosts())
-            ]
+        self._require_answer("listed")
+        found = (self.recall(host) for host in sorted(self._hosts()))
+        return [member for member in found if member is not None]
 
     def member(self, host: str) -> Member:
-        """Return one member, not older than one refresh.
+        """Return one member.
 
         :raises MemberNotFound: the group has no such member
-        :raises ServiceGroupUnavailable: as members
+        :raises ServiceGroupUnavailable: as hosts_up()
         """
-        with self._lock:
-            now = self._answered("asked about")
-            known = self._detector.known(host)
-            if known is None:
-                raise exception.MemberNotFound(
-                    f"The group {self.group} has no member {host}"
-                )
-            return self._member(host, known, now)
+        self._require_answer("asked about")
+        member = self.recall(host)
+        if member is None:
+            raise exception.MemberNotFound(
+                f"The group {self.group} has no member {host}"
+            )
+        return member
 
     def opinions(self, host: str) -> list[Opinion]:
-        """Return what the one driver says of a member.
+        """Return what each backend alone knows of a member.
 
-        :raises ServiceGroupUnavailable: as members
+        :raises ServiceGroupUnavailable: as hosts_up()
         """
-        with self._lock:
-            self._answered("asked about")
-            return [Opinion(self.name, self.recall(host), self._trouble)]
+        self._require_answer("asked about")
+        group, opinions = self.observer.group, []
+        for index, name in enumerate(self._names):
+            alone = rules.alone(group, index, self.observer.settings.limits)
+            found = None
+            if host in alone.members:
+                found = self._member(alone, host)
+            trouble = self.observer.trouble_of(name)
+            opinions.append(Opinion(name, found, trouble))
+        return opinions
 
     def is_alive(self, host: str) -> bool:
-        """Whether host is up by itself, whatever operators say of it.
+        """Whether a member is up, an operator's word left out.
 
-        :raises MemberNotFound: as member
-        :raises ServiceGroupUnavailable: as members
+        :raises MemberNotFound: the group has no such member
+        :raises ServiceGroupUnavailable: as hosts_up()
         """
-        with self._lock:
-            self.member(host)
-            verdict = self._detector.judge(
-                host, time.monotonic(), heed_force=False
-            )
-            return verdict.state == detector.UP
+        self.member(host)
+        member = self.observer.group.members.get(host)
+        if member is None:
+            return self.observer.judge(host).state == model.UP
+        return member.life.state == model.UP
 
-    def expire(self) -> None:
-        """Have the next question answered by a new look."""
-        self.expired = True
+    def last_seen(self, host: str) -> datetime.datetime | None:
+        """Return a member's last report, UTC, from memory."""
+        self.observer.keep_fresh()
+        group = self.observer.group
+        member = group.members.get(host)
+        if member is None:
+            return None
+        seen = [
+            _last_seen(group, member, number)
+            for number, known in enumerate(member.seen)
+            if known is not None
+        ]
+        return max(filter(None, seen), default=None)
 
-    def _answered(self, what: str) -> float:
-        """Look if need be; return the present moment."""
-        if self.stale():
-            self._look()
-        now = time.monotonic()
-        if self._detector.unavailable(now):
+    def size(self) -> int:
+        """Return how many members are known."""
+        return len(self.observer.group.members)
+
+    def _require_answer(self, what: str) -> None:
+        self.observer.keep_fresh()
+        if self.observer.own:
+            # What this process did itself is known at once; the rest of what
+            # the backend says of it takes a refresh.
+            self.observer.await_own(ECHO_WAIT)
+        if self.observer.unavailable():
             raise exception.ServiceGroupUnavailable(
-                f"The group {self.group} cannot be {what}: {self._trouble}"
+                f"The group {self.group} cannot be {what}: {self._trouble()}"
             )
-        return now
 
-    def stall(
-        self, source: Hashable, begin: float, end: float, over: bool
-    ) -> None:
-        """Take in that source's reports do not, or did not, get through.
+    def _trouble(self) -> str:
+        return self.observer.trouble() or "no answer yet"
 
-        Never waits, also while a look is under way.
+    # -- from memory, and nothing begins for it
 
-        :param begin: since when, on the monotonic clock
-        :param end: up to when that is certain
-        :param over: whether they get through again
+    def _hosts(self) -> set[str]:
+        hosts = set(self.observer.group.members)
+        for host, own in self.observer.own.items():
+            if own.verdict is model.REPORTED:
+                hosts.add(host)
+            elif own.verdict is model.NOT_A_MEMBER:
+                hosts.discard(host)
+        return hosts
+
+    def recall(self, host: str) -> Member | None:
+        """Return one member as it is known now; None: no member."""
+        if host not in self._hosts():
+            return None
+        if host not in self.observer.group.members:
+            return self._joined(host)
+        return self._member(
+            self.observer.group, host, self.observer.judge(host)
+        )
+
+    def verdicts(self) -> Mapping[str, model.Verdict]:
+        """Return the verdicts by name, not to be changed.
+
+        They are another object when they may be others.
         """
-        stall = source, begin, end, over
-        if not self._stalls or self._stalls[-1] != stall:
-            self._stalls.append(stall)
+        group = self.observer.group
+        if self.observer.unavailable():
+            if self._of is not None:
+                self._of = None
+                self._verdicts = dict.fromkeys(
+                    group.members, model.UNAVAILABLE
+                )
+        elif group is not self._of:
+            self._verdicts = {
+                host: member.verdict for host, member in group.members.items()
+            }
+            self._of = group
+        return self._verdicts
 
     def lookings(self) -> list[metrics.Looking]:
-        """Return how the looks go."""
-        return [self.looking]
+        """Return how the refreshes go, the primary's first."""
+        return list(self._lookings.values())
+
+    def answering(self) -> bool:
+        """Whether each backend has answered its last refresh."""
+        return all(looking.answering for looking in self._lookings.values())
+
+    @property
+    def trouble(self) -> str:
+        """Why backends do not answer; empty: they do."""
+        return self.observer.trouble()
+
+    @property
+    def name(self) -> str:
+        """The primary driver's name."""
+        return self._names[0]
+
+    def _joined(self, host: str) -> Member:
+        """Return a member that this process has just had join."""
+        return Member(
+            group=self.group,
+            host=host,
+            topic=self.group,
+            binary=None,
+            state=model.UP,
+            last_seen=datetime.datetime.now(datetime.UTC),
+            age=0.0,
+            driver=self._names[0],
+            forced_down=False,
+            disabled=False,
+            disabled_reason=None,
+            reason="it has just joined in this process",
+            cause=model.REPORTED.cause,
+        )
+
+    def _member(
+        self,
+        group: liveness.Group,
+        host: str,
+        verdict: model.Verdict | None = None,
+    ) -> Member:
+        """Return a member of the group as it is known.
+
+        :param verdict: None: what the group says
+        """
+        now = time.monotonic()
+        limits = self.observer.settings.limits
+        if verdict is None:
+            verdict = group.verdict(host, now, limits.service_down_time)
+        member = group.members[host]
+        number = _shown(group, member, limits)
+        seen = member.seen[number]
+        assert seen is not None
+        facts = seen.observation.facts
+        last_seen = _last_seen(group, member, number)
+        report = group.last_report(member)
+        age = None
+        if report > model.NEVER:
+            age = max(0.0, now - report)
+        elif last_seen is not None:
+            # Before this observer's time: by two clocks, for people only.
+            passed = datetime.datetime.now(datetime.UTC) - last_seen
+            age = max(0.0, passed.total_seconds())
+        return Member(
+            group=self.group,
+            host=host,
+            topic=facts.topic or self.group,
+            binary=facts.binary,
+            state=verdict.state,
+            last_seen=last_seen,
+            age=age,
+            driver=group.backends[number].name,
+            forced_down=verdict is model.FORCED_DOWN,
+            disabled=facts.disabled,
+            disabled_reason=facts.disabled_reason,
+            reason=self._explain(group, host, verdict, now),
+            cause=verdict.cause,
+        )
+
+    def _explain(
+        self,
+        group: liveness.Group,
+        host: str,
+        verdict: model.Verdict,
+        now: float,
+    ) -> str:
+        limits = self.observer.settings.limits
+        reason = explain.explain(group, host, verdict, now, limits)
+        member = group.members[host]
+        number = _shown(group, member, limits)
+        if not number or verdict in (model.FORCED_DOWN, model.UNAVAILABLE):
+            return reason
+        primary, other = group.backends[0].name, group.backends[number].name
+        if group.backends[0].failed is not None:
+            why = f"{primary} cannot be asked"
+        elif member.seen[0] is None:
+            why = f"{primary} does not know it yet"
+        else:
+            why = f"{primary} has no later report"
+        return f"{reason}; by {other}, as {why}"
+
+    def _census(self) -> metrics.Census:
+        """Count the members by verdict."""
+        numbers = dict.fromkeys(model.VERDICTS, 0)
+        oldest, group = model.NEVER, self.observer.group
+        for host, verdict in self.verdicts().items():
+            numbers[verdict] += 1
+            if verdict.state != model.UP or host not in group.members:
+                continue
+            report = group.last_report(group.members[host])
+            if report > model.NEVER and not model.NEVER < oldest <= report:
+                oldest = report
+        if oldest == model.NEVER:
+            return metrics.Census(numbers, None)
+        return metrics.Census(numbers, max(0.0, time.monotonic() - oldest))
 
     # -- watching
 
     def watch(self, callback: Callable[[events.Event], None]) -> events.Watch:
-        """Have callback called for every change from now on."""
-        # What is there already is no news; without this first look every
-        # member would be.
-        self._keep_fresh()
-        with self._lock:
-            return self._watches.add(callback)
+        """Have callback called for every change from now on.
 
-    # -- looking
+        What is there already is no news.
+        """
+        self.observer.watched = True
+        self.observer.keep_fresh()
+        return self._watches.add(callback, self._unwatched)
+
+    def _unwatched(self) -> None:
+        self.observer.watched = bool(len(self._watches))
 
     def refresh(self) -> list[events.Event]:
-        """Look at the backend now.
+        """Have each backend asked now.
 
-        :returns: what changed since the last look
+        :returns: what has changed by that; nothing at the first time, or
+            where no backend answers
         """
-        with self._lock:
-            return self._look()
+        gathered = self._gathered = []
+        self.observer.refresh(REFRESH_WAIT)
+        if self._gathered is gathered:
+            self._gathered = None
+        return gathered
 
-    def stale(self) -> bool:
-        """Whether the last look is too old to answer by."""
-        if self._detector.last_look is None or self.expired:
-            return True
-        if self._thread is not None:
-            # It looks as often as is good, also when there is trouble.
-            return self._overslept()
-        if self._overslept():
-            return True
-        age = time.monotonic() - self._detector.last_look
-        return (
-            self._detector.failing
-            or age > CONF.servicegroup.view_refresh_interval
-        )
+    # -- what the observer tells
 
-    def _overslept(self) -> bool:
-        """Whether the last look is too old, and none has failed since.
+    def answered(
+        self, backend: str, begun: float, ended: float, interrupted: bool
+    ) -> None:
+        self._lookings[backend].answered(begun, ended, interrupted)
+        self._compare()
 
-        That says nothing of the backend: this process stood still, or
-        whatever should have looked did not.
-        """
-        return not self._detector.failing and self._detector.unavailable(
-            time.monotonic()
-        )
+    def failed(
+        self, backend: str, begun: float, ended: float, error: str
+    ) -> None:
+        self._lookings[backend].failed(begun, ended, error)
+        self._compare()
 
-    def _look(self) -> list[events.Event]:
-        """Look at the backend; whatever goes wrong there is a failed look.
-
-        :returns: what changed
-        """
-        judge = self._detector
-        before = judge.last_look
-        self.expired = False
-        changes, error = None, None
-        begun = ended = time.monotonic()
-        try:
-            self._configure()
-            try:
-                snapshot = self._driver.observe(self.group)
-            finally:
-                ended = time.monotonic()
-                self._heed_stalls()
-            changes = self._take(snapshot, ended)
-        except Exception as caught:
-            # Logged outside: inside, oslo.log adds the error once more.
-            where = f"the driver {self.name}"
-            error = exception.as_backend_error(caught, where)
-        if changes is None:
-            # An answer that could not be taken in is none.
-            judge.last_look = before
-            judge.look_failed(begun)
-            self.looking.failed(begun, ended, str(error))
-            self._log_failure(error)
-            self._trouble = str(error)
-            self.on_look()
-            return []
-        self._trouble = ""
-        self.looking.answered(begun, ended, snapshot.interrupted)
-        if self._log.ends():
-            LOG.info(
-                "The backend says again who is up in the group %s", self.group
-            )
-        self.on_look()
-        if before is None:
-            return []
-        return self._tell(changes, time.monotonic())
-
-    def _log_failure(self, error: exception.BackendError) -> None:
-        if not self._log.begins():
-            return
-        LOG.warning(
-            "Cannot ask who is up in the group %(group)s: %(error)s. "
-            "The last verdicts stand for %(limit)g s",
-            {
-                "group": self.group,
-                "error": error,
-                "limit": self._detector.service_down_time,
-            },
-        )
-        if isinstance(error, exception.UnexpectedError):
-            LOG.debug("That comes from here:", exc_info=error)
-
-    def _heed_stalls(self) -> None:
-        while self._stalls:
-            source, begin, end, over = self._stalls.popleft()
-            self._detector.reports_fail(source, begin, end)
-            if over:
-                self._detector.reports_work(source, end)
-
-    def _take(
-        self, snapshot: base.Snapshot, ended: float
-    ) -> list[detector.Change]:
-        """Have the detector take in an answer; return what changed.
-
-        :param ended: when it came, monotonic
-        """
-        judge = self._detector
-        hold = judge.hold
-        changes = judge.look(
-            snapshot.asked,
-            snapshot.facts,
-            answered=ended,
-            complete=snapshot.complete,
-            interrupted=snapshot.interrupted,
-            rejoin=snapshot.rejoin,
-        )
-        self._verdicts = judge.verdicts()
-        self._log_hold(hold)
-        return changes
-
-    def _configure(self) -> None:
-        """Have the detector judge by the options as they are now."""
-        judge = self._detector
-        judge.service_down_time = CONF.service_down_time
-        judge.report_interval = CONF.report_interval
-        hold = CONF.servicegroup.mass_silence_hold
-        judge.mass = silence.Rule(
-            CONF.servicegroup.mass_silence_fraction,
-            CONF.servicegroup.mass_silence_min_members,
-            2 * CONF.service_down_time if hold is None else hold,
-        )
-
-    def _log_hold(self, before: silence.Hold | None) -> None:
-        hold = self._detector.hold
-        if before is None and hold is not None:
-            LOG.warning(
-                "%(silent)d of %(members)d members of the group %(group)s "
-                "fell silent within %(limit)g s: they are held as up for "
-                "%(hold)g s at most. Is the network between them and the "
-                "backend in trouble?",
-                {
-                    "silent": hold.silent,
-                    "members": hold.members,
-                    "group": self.group,
-                    "limit": self._detector.service_down_time,
-                    "hold": self._detector.mass.hold,
-                },
-            )
-        elif before is not None and hold is None:
-            states = [verdict.state for verdict in self._verdicts.values()]
-            LOG.warning(
-                "Verdicts in the group %(group)s are no longer held; "
-                "%(down)d of its members are down",
-                {"group": self.group, "down": states.count(detector.DOWN)},
-            )
-
-    def _tell(
-        self, changes: list[detector.Change], now: float
-    ) -> list[events.Event]:
-        told = []
-        for host, was, verdict, known in changes:
-            if verdict is None:
-                gone = events.LEFT, host, known
-                told.append(self.event(*gone, *events.REMOVED))
-                continue
-            kind = events.change(was, verdict)
-            if kind is not None:
-                reason = self._detector.explain(host, verdict, now)
-                cause = verdict.cause
-                told.append(self.event(kind, host, known, reason, cause))
-        self.looking.happened(event.type for event in told)
+    def changed(
+        self, group: liveness.Group, changes: list[model.Change]
+    ) -> None:
+        now, told = time.monotonic(), []
+        for change in changes:
+            event = self._event(group, change, now)
+            if event is not None:
+                told.append(event)
+        for looking in self._lookings.values():
+            # Of the primary, whose label the members have.
+            looking.happened(event.type for event in told)
+            break
+        if self._gathered is not None:
+            self._gathered += told
         self._watches.tell(told)
-        return told
 
-    # -- the thread that keeps looking
-
-    def keep(self) -> None:
-        """Go on keeping fresh, where that is being done."""
-        self._used = time.monotonic()
-
-    def start(self) -> None:
-        """Keep fresh while used, without waiting for a first look."""
-        self._used = time.monotonic()
-        if self._thread is None and self._lock.acquire(blocking=False):
-            try:
-                self._wake.set()
-                self._keep_fresh(wait=False)
-            finally:
-                self._lock.release()
-
-    def _keep_fresh(self, wait: bool = True) -> None:
-        self._used = time.monotonic()
-        if self._thread is not None:
-            return
-        with self._lock:
-            if self._thread is not None or self._closed:
-                return
-            # The first asker waits for the answer: there is no last verdict
-            # to give.
-            if wait:
-                if self.stale():
-                    self._look()
-                self._follow()
-            self._look_due(0.0)
-            self._thread = threading.Thread(
-                target=self._run, name=f"nova-sg-view-{self.group}"
-            )
-            self._thread.daemon = True
-            self._thread.start()
-
-    def _follow(self) -> None:
-        if self._following:
-            return
-        try:
-            self._driver.follow(self.group, self._wake.set)
-        except Exception as error:
-            # Where the look failed, too, that has said what is wrong.
-            if not self._trouble:
-                LOG.debug("Cannot follow the group %s: %s", self.group, error)
-            return
-        self._following = True
-
-    def _run(self) -> None:
-        failure = trouble_log.Trouble()
-        pause = self._pause(0.0)
-        while True:
-            self._wake.wait(pause)
-            self._wake.clear()
-            if self._closed:
-                return
-            with self._lock:
-                idle = time.monotonic() - self._used > IDLE
-                if idle and not self._watches:
-                    self._thread = None
-                    self._due = float("inf")
-                    return
-                if time.monotonic() > self._due:
-                    time.sleep(TURN)
-                begun = time.monotonic()
-                try:
-                    self._look()
-                    self._follow()
-                    failure.ends()
-                except Exception:
-                    if failure.begins():
-                        LOG.exception(
-                            "Looking at the group %s failed", self.group
-                        )
-                took = time.monotonic() - begun
-                pause = self._pause(took)
-                self._look_due(pause)
-
-    def _catch_up(self) -> None:
-        """Look in the place of a thread that gets no turn."""
-        # It may as well be in the middle of a look, at a backend that hangs;
-        # one question waits for that, and not for long.
-        self._look_due(0.0)
-        if not self._lock.acquire(timeout=PATIENCE):
-            return
-        try:
-            time.sleep(TURN)
-            self._look()
-        finally:
-            self._lock.release()
-
-    def _look_due(self, pause: float) -> None:
-        now = time.monotonic()
-        pause = max(pause, CONF.servicegroup.view_refresh_interval)
-        self._due = now + pause + LATE
-        last = self._detector.last_look
-        if last is not None:
-            # Before the answer is too old to be one.
-            stale = last + 0.75 * CONF.service_down_time
-            if stale > now:
-                self._due = min(self._due, stale)
-
-    def _pause(self, took: float) -> float:
-        """Return the seconds until the next look, after one that took."""
-        # Verdicts must not grow too old to stand only because no look comes.
-        pause = min(
-            CONF.servicegroup.view_refresh_interval,
-            CONF.service_down_time / 2,
+    def _event(
+        self, group: liveness.Group, change: model.Change, now: float
+    ) -> events.Event | None:
+        if change.now is None:
+            kind, (reason, cause) = events.LEFT, events.REMOVED
+        else:
+            found = events.change(change.was, change.now)
+            if found is None:
+                return None
+            kind, cause = found, change.now.cause
+            reason = self._explain(group, change.host, change.now, now)
+        number = _shown(group, change.member, self.observer.settings.limits)
+        seen = change.member.seen[number]
+        assert seen is not None
+        facts = seen.observation.facts
+        return events.Event(
+            type=kind,
+            group=self.group,
+            host=change.host,
+            topic=facts.topic or self.group,
+            binary=facts.binary,
+            at=datetime.datetime.now(datetime.UTC),
+            last_seen=_last_seen(group, change.member, number),
+            reason=reason,
+            cause=cause,
         )
-        if self._trouble:
-            # A failure took long by waiting, which is no load; and the
-            # sooner the backend is found to be back, the better.
-            return pause
-        # However large the group, or slow the backend: death is noticed.
-        rest = min(took * (1 - DUTY) / DUTY, CONF.service_down_time / 4)
-        return max(pause, rest)
+
+    def _compare(self) -> None:
+        if not self.disagreements:
+            return
+        limits, group = self.observer.settings.limits, self.observer.group
+        verdicts = [
+            None
+            if backend.failed is not None or backend.refreshed == model.NEVER
+            else {
+                host: member.verdict
+                for host, member in rules.alone(
+                    group, index, limits
+                ).members.items()
+            }
+            for index, backend in enumerate(group.backends)
+        ]
+        for one, found in zip(self.disagreements, verdicts[1:], strict=True):
+            one.compare(time.monotonic(), verdicts[0], found)
 
     def close(self) -> None:
-        """Stop looking, and end all subscriptions."""
-        self._closed = True
-        self.looking.hide()
-        if self._following:
-            self._driver.unfollow(self.group, self._wake.set)
-        self._wake.set()
+        """Stop asking, and end all subscriptions."""
+        for looking in self._lookings.values():
+            looking.hide()
         self._watches.cancel()
-        thread = self._thread
-        if thread is not None:
-            threads.join(thread, 5)
+        self.observer.close()
+
+
+def limits() -> model.Limits:
+    """Return the times that groups are judged by, as the options say now."""
+    limit = CONF.service_down_time
+    hold = CONF.servicegroup.mass_silence_hold
+    return model.Limits(
+        limit,
+        CONF.report_interval,
+        model.MassRule(
+            CONF.servicegroup.mass_silence_fraction,
+            CONF.servicegroup.mass_silence_min_members,
+            2 * limit if hold is None else hold,
+        ),
+    )
+
+
+def _settings() -> observers.Settings:
+    return observers.Settings(
+        limits(), CONF.servicegroup.view_refresh_interval
+    )
+
+
+def _shown(
+    group: liveness.Group, member: model.Member, limits: model.Limits
+) -> int:
+    """Return the place of the backend by which a member is shown.
+
+    That is the first that knows all that is known of it; one that does not
+    answer only where no other knows the member.
+    """
+    known = {
+        number: max(seen.gone, group.report_to(number, seen))
+        for number, seen in enumerate(member.seen)
+        if seen is not None
+    }
+    answering = {
+        number: newest
+        for number, newest in known.items()
+        if group.backends[number].failed is None
+    }
+    known = answering or known
+    # Reports to several backends are not sent in one instant.
+    late = max(known.values()) - limits.due
+    return min(number for number, newest in known.items() if newest >= late)
+
+
+def _last_seen(
+    group: liveness.Group, member: model.Member, number: int
+) -> datetime.datetime | None:
+    """Return a member's last report as a backend wrote it down, UTC."""
+    seen = member.seen[number]
+    assert seen is not None
+    if seen.observation.facts.present:
+        ago = time.monotonic() - group.backends[number].refreshed
+        now = datetime.datetime.now(datetime.UTC)
+        return now - datetime.timedelta(seconds=max(0.0, ago))
+    if seen.observation.mark is None:
+        return seen.observation.last_seen
+    return seen.last_seen

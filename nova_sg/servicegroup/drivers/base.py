@@ -12,8 +12,8 @@
 
 """What a driver is: it reports what I am and observes what others are.
 
-A driver never judges. It translates between one backend and the facts of
-nova_sg.servicegroup.detector, and raises BackendError, with a text for
+A driver never judges. It translates between one backend and the observations
+of nova_sg.liveness, and raises BackendError, with a text for
 operators, for whatever goes wrong on the way. Its methods may be called from
 several threads at once.
 
@@ -32,8 +32,8 @@ from collections.abc import Callable, Hashable, Mapping
 from typing import Any, NamedTuple
 
 from nova_sg import exception
-from nova_sg.servicegroup import detector
-from nova_sg.servicegroup.facts import Reference
+from nova_sg.liveness.model import Facts, Observation, Refresh
+from nova_sg.servicegroup.records import Record
 
 
 @dataclasses.dataclass(eq=False)
@@ -60,21 +60,6 @@ class Characteristics(NamedTuple):
     detects: str
     bound: str
     blind: str
-
-
-class Snapshot(NamedTuple):
-    """A backend's answer about one group."""
-
-    #: Monotonic moment at which it was asked.
-    asked: float
-    facts: list[detector.Fact]
-    #: Whether every member there is, is among the facts.
-    complete: bool
-    #: Whether the backend was away for a while since the last answer.
-    interrupted: bool = False
-    #: Seconds within which members that the backend lost while it was away
-    #: come back by themselves.
-    rejoin: float = 0.0
 
 
 class Finding(NamedTuple):
@@ -129,7 +114,7 @@ class Driver(abc.ABC):
         """
 
     @abc.abstractmethod
-    def observe(self, group: str) -> Snapshot:
+    def observe(self, group: str) -> Refresh:
         """Ask about all members of a group.
 
         :raises BackendError: there is no answer
@@ -180,7 +165,7 @@ class Driver(abc.ABC):
     def check(self) -> list[Finding]:
         """Look for trouble: what `nova-sg doctor` prints."""
 
-    def read_reference(self, member: Mapping) -> Reference | None:
+    def read_record(self, member: Mapping) -> Record | None:
         """Return what a services record that the asker holds says by itself.
 
         None: this backend has to be asked.
@@ -218,24 +203,28 @@ def _translated(
     return call
 
 
-def check_snapshot(answer: Any) -> Snapshot:
+def check_refresh(answer: Any) -> Refresh:
     """Return what observe() returned, if it can be judged by.
 
-    Half an answer must not reach the detector: what it has taken in cannot
-    be taken back.
+    Half an answer must not be judged by: what has been taken in cannot be
+    taken back.
 
-    :raises TypeError: it is not a snapshot, or a fact in it is none
+    :raises TypeError: it is no refresh, or an observation in it is none
     :raises ValueError: a time in it is not a number
     """
-    if not isinstance(answer, Snapshot):
+    if not isinstance(answer, Refresh):
         raise TypeError(f"observe() returned {answer!r:.100}")
-    _check_types("Snapshot.asked", [answer.asked], (float, int))
-    _check_types("Snapshot.rejoin", [answer.rejoin], (float, int))
-    _check_types("Snapshot.facts", [answer.facts], (list,))
-    _check_types("a fact", answer.facts, (detector.Fact,))
-    for name, types in _FACT.items():
-        column = list(map(operator.attrgetter(name), answer.facts))
-        _check_types(f"Fact.{name}", column, types)
+    _check_types("Refresh.asked", [answer.asked], (float, int))
+    _check_types("Refresh.rejoin", [answer.rejoin], (float, int))
+    _check_types("Refresh.observations", [answer.observations], (list,))
+    _check_types("an observation", answer.observations, (Observation,))
+    for name, types in _OBSERVATION.items():
+        column = list(map(operator.attrgetter(name), answer.observations))
+        _check_types(f"Observation.{name}", column, types)
+    # Most of them are one and the same.
+    said = {id(one.facts): one.facts for one in answer.observations}
+    outages = [facts.outage for facts in said.values()]
+    _check_types("Facts.outage", outages, (tuple, _MAYBE))
     return answer
 
 
@@ -263,13 +252,12 @@ def _check_findings(answer: Any) -> list[Finding]:
 _MAYBE = type(None)
 
 # The fields that verdicts are found by.
-_FACT: dict[str, tuple[type, ...]] = {
+_OBSERVATION: dict[str, tuple[type, ...]] = {
     "host": (str,),
-    "asked": (float, int),
-    "last_report": (float, int, _MAYBE),
+    "reported": (float, int, _MAYBE),
     "registered": (float, int, _MAYBE),
     "last_seen": (datetime.datetime, _MAYBE),
-    "away": (tuple, _MAYBE),
+    "facts": (Facts,),
 }
 
 # The methods that ask a backend or tell it something, and what their answers
@@ -277,7 +265,7 @@ _FACT: dict[str, tuple[type, ...]] = {
 _ANSWERS: dict[str, Callable[[Any], Any] | None] = {
     "report": None,
     "withdraw": None,
-    "observe": check_snapshot,
+    "observe": check_refresh,
     "follow": None,
     "groups": _check_groups,
     "force_down": None,

@@ -25,8 +25,9 @@ from nova_sg import exception
 from nova_sg.conf import CONF
 from nova_sg.db import engine, queries, records, reports, schema, writer
 from nova_sg.guard import keeper
+from nova_sg.liveness.model import NEVER, Observation, Refresh
 from nova_sg.servicegroup.drivers import base
-from nova_sg.servicegroup.facts import Reference
+from nova_sg.servicegroup.records import Record
 
 LOG = logging.getLogger(__name__)
 
@@ -190,7 +191,7 @@ class DbDriver(base.Driver):
 
     # -- what others are
 
-    def observe(self, group: str) -> base.Snapshot:
+    def observe(self, group: str) -> Refresh:
         sent = time.monotonic()
         rows = self._run(lambda c: queries.observe(c, group))
         received = time.monotonic()
@@ -198,13 +199,13 @@ class DbDriver(base.Driver):
             now = records.seconds(records.moment(rows[0].now))
             self._records.clock.sample(sent, received, now)
         read = self._records
-        facts = [read.fact(sent, row) for row in rows if read.named(row)]
-        return base.Snapshot(sent, facts, complete=True)
+        found = [read.observation(row) for row in rows if read.named(row)]
+        return Refresh(self.name, sent, _one_a_host(found))
 
     def groups(self) -> list[str]:
         return self._run(queries.groups)
 
-    def read_reference(self, member: Mapping) -> Reference | None:
+    def read_record(self, member: Mapping) -> Record | None:
         return self._records.read(member)
 
     def _ask_clock(self) -> float:
@@ -283,6 +284,18 @@ class DbDriver(base.Driver):
     def close(self) -> None:
         self._wills.revoke_all()
         self._database.close()
+
+
+def _one_a_host(found: list[Observation]) -> list[Observation]:
+    """Return of each host the observation with the newest report."""
+    newest: dict[str, Observation] = {}
+    for one in found:
+        other = newest.setdefault(one.host, one)
+        if other is not one and (one.reported or NEVER) > (
+            other.reported or NEVER
+        ):
+            newest[one.host] = one
+    return list(newest.values())
 
 
 def _version(connection) -> str:

@@ -28,6 +28,7 @@ from oslo_log import log as logging
 from nova_sg import exception
 from nova_sg.conf import CONF
 from nova_sg.guard import keeper
+from nova_sg.liveness.model import Refresh
 from nova_sg.memcached import (
     changes,
     configured,
@@ -232,7 +233,7 @@ class McDriver(base.Driver):
 
     # -- what others are
 
-    def observe(self, group: str) -> base.Snapshot:
+    def observe(self, group: str) -> Refresh:
         return self._reader.observe(group)
 
     def follow(self, group: str, wake: Callable[[], None]) -> None:
@@ -326,7 +327,9 @@ class McDriver(base.Driver):
         return change
 
     def _require(self, group: str, host: str) -> None:
-        if all(fact.host != host for fact in self.observe(group).facts):
+        if all(
+            one.host != host for one in self.observe(group).observations
+        ):
             raise exception.MemberNotFound(
                 f"The group {group} has no member {host}"
             )

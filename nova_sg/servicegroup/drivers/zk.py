@@ -30,7 +30,7 @@ from oslo_log import log as logging
 
 from nova_sg import evzookeeper, exception, once, zookeeper
 from nova_sg.conf import CONF
-from nova_sg.servicegroup import detector
+from nova_sg.liveness.model import Facts, Observation, Refresh
 from nova_sg.servicegroup.drivers import base
 from nova_sg.znodes import connection, doctor, joined
 from nova_sg.znodes import group as znode_group
@@ -85,7 +85,7 @@ class ZkDriver(base.Driver):
     def unfollow(self, group: str, wake: Callable[[], None]) -> None:
         self._groups.unfollow(group, wake)
 
-    def observe(self, group: str) -> base.Snapshot:
+    def observe(self, group: str) -> Refresh:
         followed = self._groups[group]
         with self._link.asking() as session:
             names = followed.names(self._link.timeout)
@@ -99,31 +99,31 @@ class ZkDriver(base.Driver):
                 if interrupted:
                     followed.interrupt()
                 raise
-        asked, now, alive, entries = look
+        asked, alive, entries = look
         forced = set(self._read_all(znodes.unquote, names.forced))
-        facts = []
+        observations = []
         for host in alive | set(entries):
             entry = entries.get(host)
             here = host in alive
-            facts.append(
-                detector.Fact(
-                    host=host,
-                    asked=asked,
-                    last_report=asked if here else None,
-                    last_seen=now if here else followed.last_seen.get(host),
-                    binary=entry.binary if entry else f"nova-{group}",
-                    left=not here and entry.mark == znodes.LEFT,
-                    crashed=not here and entry.mark == znodes.CRASHED,
-                    lost=not here,
-                    forced_down=host in forced,
-                )
+            facts = Facts(
+                binary=entry.binary if entry else f"nova-{group}",
+                left=not here and entry.mark == znodes.LEFT,
+                crashed=not here and entry.mark == znodes.CRASHED,
+                present=here,
+                lost=not here,
+                forced_down=host in forced,
             )
-        return base.Snapshot(
+            last_seen = None if here else followed.last_seen.get(host)
+            observations.append(
+                Observation(host, last_seen=last_seen, facts=facts)
+            )
+        return Refresh(
+            self.name,
             asked,
-            facts,
-            complete=True,
+            observations,
             interrupted=interrupted,
             rejoin=2 * CONF.zookeeper.recv_timeout / 1000,
+            stamped=False,
         )
 
     def _look(
@@ -132,11 +132,10 @@ class ZkDriver(base.Driver):
         group: str,
         followed: znode_group.Group,
         names: znode_group.Names,
-    ) -> tuple[float, datetime.datetime, set[str], dict[str, znodes.Entry]]:
+    ) -> tuple[float, set[str], dict[str, znodes.Entry]]:
         """Take in the names below the three paths.
 
-        :returns: when that was, monotonic and UTC, who is alive, and the
-            entries
+        :returns: when that was, monotonic, who is alive, and the entries
         """
         asked = time.monotonic()
         now = datetime.datetime.now(datetime.UTC)
@@ -158,7 +157,7 @@ class ZkDriver(base.Driver):
             del followed.last_seen[host]
         self._find_last_seen(session, group, followed, entries)
         followed.looked = now
-        return asked, now, alive, entries
+        return asked, alive, entries
 
     def _read(self, reader: Callable[[str], T], name: str) -> T | None:
         """Read the name of a znode; None: it is somebody else's."""

@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from nova_sg.servicegroup import process
+    from nova_sg.servicegroup import reporter
 
 
 class Lead:
@@ -45,10 +45,10 @@ class Lead:
         #: Whether the member has left for good.
         self.left = False
 
-    def follow(self, shared: process.Shared) -> None:
-        """Join a secondary; from now on it is reported to as well."""
+    def follow(self, to: reporter.Reporter) -> None:
+        """Join by a secondary; from now on it is reported to as well."""
         follower = Follower(self)
-        shared.join(self.host, self.group, follower, shared.report_state)
+        to.join(self.host, self.group, follower, to.report_state)
 
     @contextlib.contextmanager
     def report(self) -> Iterator[None]:

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from nova_sg.servicegroup import detector
+from nova_sg.liveness import model
 
 UP_DOWN = "up-down"
 DOWN_UP = "down-up"
@@ -39,18 +39,11 @@ KINDS = {
     NOT_FORCED: "forced down in {secondary}, not in {primary}",
 }
 
-# What the secondary says, in each kind that is about life.
-_SECONDARY = {
-    UP_DOWN: detector.DOWN,
-    DOWN_UP: detector.UP,
-    UNKNOWN_UP: detector.UP,
-}
-
-Verdicts = Mapping[str, detector.Verdict]
+Verdicts = Mapping[str, model.Verdict]
 
 
 def kind(
-    primary: detector.Verdict | None, secondary: detector.Verdict | None
+    primary: model.Verdict | None, secondary: model.Verdict | None
 ) -> str | None:
     """Return how two verdicts over one member disagree; None: they do not.
 
@@ -63,15 +56,15 @@ def kind(
         return None
     if primary is None or secondary is None:
         known = primary or secondary
-        if known is None or known.state != detector.UP:
+        if known is None or known.state != model.UP:
             return None
         return UNKNOWN_UP if primary is None else UP_UNKNOWN
-    if primary is detector.FORCED_DOWN:
+    if primary is model.FORCED_DOWN:
         return FORCED_NOT
-    if secondary is detector.FORCED_DOWN:
+    if secondary is model.FORCED_DOWN:
         return NOT_FORCED
-    up = primary.state == detector.UP
-    if up == (secondary.state == detector.UP):
+    up = primary.state == model.UP
+    if up == (secondary.state == model.UP):
         return None
     return UP_DOWN if up else DOWN_UP
 
@@ -85,9 +78,6 @@ class Comparer:
         #: Those that there are now, by member: the kind. Replaced as a
         #: whole, never changed.
         self.settled: dict[str, str] = {}
-        # All differences of the last comparison, also those that may only
-        # mean that one was asked earlier than the other.
-        self._differences: dict[str, str] = {}
         # By member: a difference, and since when it has been seen.
         self._since: dict[str, tuple[str, float]] = {}
 
@@ -103,12 +93,11 @@ class Comparer:
         :param now: a monotonic moment
         :param settling: seconds that a difference has to last
         """
-        differences, since, settled = {}, {}, {}
+        since, settled = {}, {}
         for host in primary.keys() | secondary.keys():
             what = kind(primary.get(host), secondary.get(host))
             if what is None:
                 continue
-            differences[host] = what
             before = self._since.get(host)
             if before is None or before[0] != what:
                 before = what, now
@@ -118,8 +107,7 @@ class Comparer:
         for host, what in settled.items():
             if self.settled.get(host) != what:
                 self.totals[what] += 1
-        self._since, self._differences = since, differences
-        self.settled = settled
+        self._since, self.settled = since, settled
 
     def interrupt(self) -> None:
         """Take in that one of them cannot be asked now.
@@ -131,12 +119,3 @@ class Comparer:
             for host in self.settled
             if host in self._since
         }
-
-    def is_news(self, host: str, verdict: detector.Verdict) -> bool:
-        """Whether a secondary's verdict says more than the primary's last.
-
-        A secondary that contradicted the primary while that could be asked,
-        and says the same since, knows nothing new.
-        """
-        before = self._differences.get(host)
-        return before is None or _SECONDARY.get(before) != verdict.state
