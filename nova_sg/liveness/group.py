@@ -98,19 +98,23 @@ class Group(NamedTuple):
     ) -> tuple[bool, ...]:
         """Return whether each backend counts for a member.
 
-        Where a member's last report is far older than in another backend, it
-        does not report any longer, as on its way from one backend to another:
-        that this backend works says nothing of the member.
+        Where a member's last report is far older than in another backend, or
+        where it left before it reported to another, it does not report any
+        longer, as on its way from one backend to another: that this backend
+        works says nothing of the member.
         """
         if len(seen) == 1:
             return _ONE
         reports = [
             self.report_to(number, known) for number, known in enumerate(seen)
         ]
-        late = max(reports) - service_down_time
+        newest = max(reports)
+        late = newest - service_down_time
         return tuple(
             [
-                known is not None and report >= late
+                known is not None
+                and report >= late
+                and (known.gone == NEVER or known.gone >= newest)
                 for known, report in zip(seen, reports, strict=True)
             ]
         )

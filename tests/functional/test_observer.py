@@ -70,6 +70,9 @@ class Backend:
     def follow(self, group, wake):
         self.wake = wake
 
+    def unfollow(self, group, wake):
+        self.wake = None
+
 
 class TestCase(base.TestCase):
     INTERVAL = 0.02
@@ -167,8 +170,8 @@ class QuestionTest(TestCase):
     def test_a_backend_that_tells(self):
         backend = Backend()
         observer = self.observe(backend)
-        observer._settings = lambda: observers.Settings(
-            model.Limits(LIMIT, 10.0), 3600.0
+        observer._read_settings = lambda: observers.Settings(
+            model.Limits(2 * 3600.0, 10.0), 3600.0
         )
         observer.verdict("one")
         wait_for(lambda: backend.wake is not None)
@@ -198,9 +201,11 @@ class QuestionTest(TestCase):
 
     def test_changes_are_told_in_order_and_not_of_the_first_refresh(self):
         changes = []
+        listener = observers.Listener()
+        listener.changed = lambda group, found: changes.extend(found)
         backend = Backend()
         backend.marks["one"] = 1
-        observer = self.observe(backend, on_changes=changes.extend)
+        observer = self.observe(backend, listener=listener)
         observer.verdict("one")
         backend.forced.add("one")
         wait_for(lambda: len(changes) == 1)

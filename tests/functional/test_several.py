@@ -19,8 +19,7 @@ from unittest import mock
 
 from nova_sg import exception, servicegroup
 from nova_sg.conf import CONF
-from nova_sg.servicegroup import process, reporter
-from nova_sg.servicegroup.several import secondary
+from nova_sg.servicegroup import disagreements, process, reporter
 from tests import base
 from tests.base import wait_for
 from tests.fixtures.memcached import Memcached
@@ -248,9 +247,8 @@ class VerdictsTest(SeveralTestCase):
         self.assertEqual("db", self.member("stays").driver)
         self.assertIn("mc cannot be asked", self.member("stays").reason)
         # It dies without a word while the primary is away.
-        shared = process.shared()
-        for one in (shared.primary, *shared.secondaries):
-            for joined in one.reporter._by_service.values():
+        for one in process.shared()._reporters.values():
+            for joined in one._by_service.values():
                 if joined.membership.host == "dies":
                     joined.stop()
         wait_for(lambda: not self.is_up("dies"), message="dies is down")
@@ -277,9 +275,6 @@ class VerdictsTest(SeveralTestCase):
         self.join_only("mc", "one")
         wait_for(lambda: self.member("one").driver == "mc")
         self.assertTrue(self.is_up("one"))
-        view = process.shared().view("compute")
-        [other] = view.secondaries
-        wait_for(lambda: "one" in other.comparer._differences)
         self.server.kill()
         answers = set()
 
@@ -354,7 +349,7 @@ class DisagreementsTest(SeveralTestCase):
     def now(self):
         """Return what there is: (secondary, kind): (members, total)."""
         return {
-            one[2:4]: one[4:] for one in process.disagreements() if one.total
+            one[2:4]: one[4:] for one in process.all_disagreements() if one.total
         }
 
     def test_they_are_counted_and_logged(self):
@@ -363,7 +358,7 @@ class DisagreementsTest(SeveralTestCase):
         self.join("both")
         api = self.join_only("db", "one")
         self.join_only("mc", "two")
-        with mock.patch.object(secondary, "LOG_EVERY", 0):
+        with mock.patch.object(disagreements, "LOG_EVERY", 0):
             self.collect(self.api)
             wait_for(lambda: len(self.now()) == 2, 60, lambda: str(self.now()))
             self.assertEqual(
@@ -420,4 +415,3 @@ class ThreadsTest(SeveralTestCase):
             self.assertFalse(
                 [n for n in names if "compare" in n or "secondary" in n]
             )
-            self.assertIsInstance(process.shared(), process.Shared)
