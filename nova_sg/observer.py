@@ -41,6 +41,7 @@ from nova_sg.liveness.model import (
     NEVER,
     NOT_A_MEMBER,
     REPORTED,
+    UNAVAILABLE,
     Change,
     Limits,
     Outage,
@@ -198,14 +199,28 @@ class Observer:
 
     def judge(self, host: str) -> Verdict:
         """Return the verdict over a member, and begin nothing for it."""
-        group, now = self._group, time.monotonic()
         limit = self.settings.limits.service_down_time
-        verdict = group.verdict(host, now, limit)
+        group = self._group
+        verdict = group.verdict(host, time.monotonic(), limit)
+        if verdict is UNAVAILABLE and self._give_turn():
+            group = self._group
+            verdict = group.verdict(host, time.monotonic(), limit)
         own = self._own.get(host)
         if own is None:
             return verdict
         member = group.members.get(host)
         return own.over(verdict, verdict if member is None else member.life)
+
+    def _give_turn(self) -> bool:
+        """Give a moment to a poller which asks, and may just get no turn.
+
+        :returns: whether there was one
+        """
+        asking = [one for one in self._pollers if one.is_asking]
+        if asking and not any(one.trouble for one in self._pollers):
+            _await(asking, time.monotonic() - TURN, TURN)
+            return True
+        return False
 
     def keep_fresh(self) -> None:
         """Have the backends asked from now on, while there are questions.
@@ -218,11 +233,10 @@ class Observer:
         late = [one for one in self._pollers if one.is_late(now)]
         for poller in late:
             poller.wake()
-        if begun or late:
-            if self.unavailable():
-                self._await_answers()
-            elif late:
-                _await(late, now, TURN)
+        if begun or (late and self.unavailable()):
+            self._await_answers()
+        elif late:
+            _await(late, now, TURN)
         self._attend = min((one.due for one in self._pollers), default=now)
 
     def _await_answers(self) -> None:
@@ -239,15 +253,14 @@ class Observer:
         _await(unasked, NEVER, OTHERS_WAIT)
 
     def refresh(self, wait: float) -> bool:
-        """Have each backend asked now.
+        """Have each backend asked now, once.
 
         :param wait: seconds to wait for it at most
         :returns: whether all of them have been, answered or not
         """
-        now = self._used = time.monotonic()
+        now = time.monotonic()
         for poller in self._pollers:
-            poller.begin()
-            poller.wake()
+            poller.ask_once()
         return _await(self._pollers, now, wait)
 
     def trouble(self) -> str:
@@ -335,17 +348,24 @@ class Observer:
             after, changes = detector.step(before, refresh, limits)
             self._group = after
             if self._own:
-                self._own = {
-                    host: own
-                    for host, own in self._own.items()
-                    if own.at >= refresh.asked
-                }
+                self._forget_own(after)
             self._stands = after.refreshed_by_all + limits.service_down_time
             self._tell(before, after, refresh.backend, changes)
         self._log_hold(before, after, limits)
         self._listener.answered(
             refresh.backend, refresh.asked, ended, refresh.interrupted
         )
+
+    def _forget_own(self, group: liveness.Group) -> None:
+        """Forget what all backends know that answer."""
+        known = min(
+            backend.refreshed
+            for backend in group.backends
+            if backend.failed is None
+        )
+        self._own = {
+            host: own for host, own in self._own.items() if own.at >= known
+        }
 
     def _tell(
         self,
@@ -430,12 +450,16 @@ class _Poller:
         self.trouble = ""
         #: By when the next refresh should have begun.
         self.due = float("inf")
+        #: Whether a refresh is under way.
+        self.is_asking = False
         self._observer = observer
         self._wake = threading.Event()
         self._starting = threading.Lock()
         self._thread: threading.Thread | None = None
         self._following = False
         self._closed = False
+        # Whether it is to ask though there are no questions.
+        self._ordered = False
         # When the last refresh that has ended was begun.
         self._asked = NEVER
         # When refreshes that fail are logged.
@@ -448,14 +472,25 @@ class _Poller:
         with self._starting:
             if self._thread is not None or self._closed:
                 return False
-            self._set_due(0.0)
-            self._thread = threading.Thread(
-                target=self._run,
-                name=f"nova-sg-observe-{self._observer.name}",
-                daemon=True,
-            )
-            self._thread.start()
+            self._begin()
         return True
+
+    def _begin(self) -> None:
+        self._set_due(0.0)
+        self._thread = threading.Thread(
+            target=self._run,
+            name=f"nova-sg-observe-{self._observer.name}",
+            daemon=True,
+        )
+        self._thread.start()
+
+    def ask_once(self) -> None:
+        """Ask now, and no more than that where there are no questions."""
+        with self._starting:
+            self._ordered = True
+            if self._thread is None and not self._closed:
+                self._begin()
+        self.wake()
 
     def wake(self) -> None:
         """Have it ask now."""
@@ -486,7 +521,8 @@ class _Poller:
             if self._closed:
                 return
             with self._starting:
-                if self._observer.is_idle():
+                ordered, self._ordered = self._ordered, False
+                if not ordered and self._observer.is_idle():
                     self._thread = None
                     self.due = float("inf")
                     self._observer.attend()
@@ -499,7 +535,7 @@ class _Poller:
         observer, name = self._observer, self.source.name
         begun = ended = time.monotonic()
         # While it asks it is not late: the backend takes its time.
-        self.due = float("inf")
+        self.due, self.is_asking = float("inf"), True
         trouble: exception.BackendError | None = None
         try:
             observer.configure()
@@ -515,7 +551,7 @@ class _Poller:
         self._tell(trouble)
         if trouble is None:
             self._follow()
-        self._asked = begun
+        self._asked, self.is_asking = begun, False
         pause = observer.pause(time.monotonic() - begun, trouble is not None)
         self._set_due(pause)
         return pause
@@ -533,7 +569,9 @@ class _Poller:
         self._following = True
 
     def _set_due(self, pause: float) -> None:
-        self.due = time.monotonic() + pause + LATE
+        limit = self._observer.settings.limits.service_down_time
+        # Before the answer is too old to be one.
+        self.due = time.monotonic() + min(pause + LATE, 0.75 * limit)
         self._observer.attend()
 
     def _tell(self, trouble: exception.BackendError | None) -> None:

@@ -109,8 +109,9 @@ def _silence(
     if verdict.state == UP:
         if out > 0 and verdict is not HELD:
             sentence += (
-                f"; {out:.1f} s of that without the backend, so it may be "
-                f"silent for {max(0.0, member.deadline - now):.1f} s more"
+                f"; {out:.1f} s of that without the backend"
+                f"{_agreed(group, since)}, so it may be silent for "
+                f"{max(0.0, member.deadline - now):.1f} s more"
             )
         return sentence + _claim(group, member, now)
     sentence += f", allowed are {limits.service_down_time:g} s"

@@ -47,10 +47,12 @@ def first(
         grace = asked + limits.due
     gone = NEVER
     if observation.facts.gone:
-        # It may be long ago. Where it reports to another backend later than
-        # it would have reported here, it is there again.
+        # It may be long ago. Where it has reported to another backend since,
+        # it is there again; its last reports went to all of them.
         last = report if stamp is None else max(report, stamp)
-        gone = asked if last == NEVER else min(last + limits.due, asked)
+        gone = min(last + min(MARGIN, limits.due), asked)
+        if last == NEVER:
+            gone = asked
     return Seen(
         observation,
         mark,
@@ -85,7 +87,8 @@ def again(
         report = asked
     gone = grace = NEVER
     if observation.facts.gone:
-        gone = asked
+        # As early as can be: a report to another backend may be later.
+        gone = max(since, report)
         if before.gone > NEVER and before.mark == mark:
             gone = before.gone
     if observation.facts.vanished:
@@ -112,12 +115,15 @@ def is_older(observation: Observation, before: Seen) -> bool:
     anew, as after a backup was restored.
     """
     mark, than = observation.mark, before.mark
+    last, known = observation.last_seen, before.last_seen
     if mark is None and observation.facts.gone:
         # Leaving has no number, and leaves the last report as it was.
-        last, known = observation.last_seen, before.last_seen
         return last is not None and known is not None and last < known
     if than is None or mark is None or mark >= than:
         return False
+    if before.gone > NEVER and last is not None and known is not None:
+        # The numbers of a member that comes back may begin anew.
+        return last <= known
     reported = observation.reported
     return reported is None or reported <= before.report + MARGIN
 

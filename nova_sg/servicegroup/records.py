@@ -39,6 +39,7 @@ from nova_sg.liveness.model import (
     Seen,
     Verdict,
 )
+from nova_sg.liveness.outages import MARGIN
 
 # So many records are remembered; then all are forgotten.
 MOST = 100_000
@@ -159,9 +160,8 @@ class Records:
         if gone:
             since = now
             if known is None:
-                # It may be long ago. Where it reports to another backend
-                # later than it would have reported here, it is there again.
-                since = min(report + limits.due, now)
+                # As for what a backend says first, see seen.first().
+                since = min(report + min(MARGIN, limits.due), now)
             elif known.gone > NEVER and not new:
                 since = known.gone
         registered = now - age if stamp is None else NEVER

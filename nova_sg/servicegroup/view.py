@@ -137,8 +137,7 @@ class GroupView(observers.Listener):
         :raises ServiceGroupUnavailable: as hosts_up()
         """
         self._require_answer("listed")
-        found = (self.recall(host) for host in sorted(self._hosts()))
-        return [member for member in found if member is not None]
+        return [self._known(host) for host in sorted(self._hosts())]
 
     def member(self, host: str) -> Member:
         """Return one member.
@@ -196,6 +195,10 @@ class GroupView(observers.Listener):
         ]
         return max(filter(None, seen), default=None)
 
+    def knows(self, host: str) -> bool:
+        """Whether a backend knows a member of that name."""
+        return host in self.observer.group.members
+
     def size(self) -> int:
         """Return how many members are known."""
         return len(self.observer.group.members)
@@ -227,13 +230,19 @@ class GroupView(observers.Listener):
 
     def recall(self, host: str) -> Member | None:
         """Return one member as it is known now; None: no member."""
-        if host not in self._hosts():
-            return None
+        own = self.observer.own.get(host)
         if host not in self.observer.group.members:
+            joined = own is not None and own.verdict is model.REPORTED
+            return self._joined(host) if joined else None
+        if own is not None and own.verdict is model.NOT_A_MEMBER:
+            return None
+        return self._known(host)
+
+    def _known(self, host: str) -> Member:
+        group = self.observer.group
+        if host not in group.members:
             return self._joined(host)
-        return self._member(
-            self.observer.group, host, self.observer.judge(host)
-        )
+        return self._member(group, host, self.observer.judge(host))
 
     def verdicts(self) -> Mapping[str, model.Verdict]:
         """Return the verdicts by name, not to be changed.
@@ -509,6 +518,10 @@ def _shown(
     That is the first that knows all that is known of it; one that does not
     answer only where no other knows the member.
     """
+    if member.forced_down:
+        for number, seen in enumerate(member.seen):
+            if seen is not None and seen.observation.facts.forced_down:
+                return number
     known = {
         number: max(seen.gone, group.report_to(number, seen))
         for number, seen in enumerate(member.seen)

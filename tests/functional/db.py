@@ -78,6 +78,8 @@ class TestCase(base.TestCase):
             return self.api.member(group, host).state
         except exception.MemberNotFound:
             return None
+        except exception.ServiceGroupUnavailable:
+            return "unknown"
 
     def is_up(self, host, group="compute"):
         """Ask about a member as somebody who knows no more than its name."""

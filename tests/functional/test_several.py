@@ -274,7 +274,7 @@ class VerdictsTest(SeveralTestCase):
         api.leave("one", "compute")
         self.join_only("mc", "one")
         wait_for(lambda: self.member("one").driver == "mc")
-        self.assertTrue(self.is_up("one"))
+        wait_for(lambda: self.is_up("one"))
         self.server.kill()
         answers = set()
 
@@ -348,9 +348,8 @@ class VerdictsTest(SeveralTestCase):
 class DisagreementsTest(SeveralTestCase):
     def now(self):
         """Return what there is: (secondary, kind): (members, total)."""
-        return {
-            one[2:4]: one[4:] for one in process.all_disagreements() if one.total
-        }
+        found = process.all_disagreements()
+        return {one[2:4]: one[4:] for one in found if one.total}
 
     def test_they_are_counted_and_logged(self):
         self.flags(service_down_time=2.5, report_interval=0.1)

@@ -403,7 +403,7 @@ class EnsembleFailureTest(FailureTestCase):
         wait_for(lambda: cut_off.is_up("leaves"), message="it sees them")
         events = []
         cut_off.watch(events.append)
-        session_id = cut_off._driver._link.session.session_id
+        session_id = cut_off.observer._pollers[0].source._link.session.session_id
         way.cut()
         self.api.leave("leaves", "compute")
         self.join("comes")
@@ -461,6 +461,7 @@ class BackendAwayTest(FailureTestCase):
                 lambda: not joined_late.model_disconnected,
                 message="the reports get through",
             )
+            wait_for(lambda: len(poller.states) > 2, message="it is known")
         self.assertEqual(
             ["up", "ServiceGroupUnavailable", "up"], poller.states
         )

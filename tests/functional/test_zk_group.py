@@ -152,8 +152,8 @@ class GroupTest(zk.ZkTestCase):
         self.addCleanup(driver.close)
 
         def seen():
-            (fact,) = driver.observe("compute").facts
-            return fact.lost, fact.last_seen
+            (one,) = driver.observe("compute").observations
+            return one.facts.lost, one.last_seen
 
         self.assertFalse(seen()[0])
         looked = datetime.datetime.now(datetime.UTC)
@@ -187,7 +187,7 @@ class GroupTest(zk.ZkTestCase):
         self.addCleanup(driver.close)
         self.join("one")
         followed = driver._groups["compute"]
-        wait_for(lambda: driver.observe("compute").facts, PATIENCE)
+        wait_for(lambda: driver.observe("compute").observations, PATIENCE)
         followed._session_event("suspended")
         with mock.patch.object(
             driver, "_read_group", side_effect=zookeeper.ZooKeeperException
@@ -220,7 +220,8 @@ class GroupTest(zk.ZkTestCase):
         followed = shared.driver._groups["compute"]
         wait_for(lambda: followed._wakes, PATIENCE)
         view = shared.view("compute")
-        shared.driver.follow("compute", view._wake.set)
+        [poller] = view.observer._pollers
+        shared.driver.follow("compute", poller._wake.set)
         self.assertEqual(1, len(followed._wakes))
         view.close()
         self.assertEqual([], followed._wakes)

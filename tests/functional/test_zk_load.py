@@ -225,7 +225,7 @@ class LeakTest(zk.ZkTestCase):
         self.assertFalse(service.model_disconnected)
         process.reset()
         for prefix in (
-            "nova-sg-view",
+            "nova-sg-observe",
             "nova-sg-report",
             "nova_sg.evzookeeper MembershipMonitor",
         ):

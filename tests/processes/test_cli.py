@@ -285,7 +285,7 @@ class BackendThatIsAwayTest(base.TestCase):
             "the watcher says that there is no answer",
         )
         with open(self.path("stderr")) as stderr:
-            self.assertIn("Cannot ask who is up", stderr.read())
+            self.assertIn("Cannot refresh group", stderr.read())
         self.assertIsNone(waiting.poll())
         self.enterContext(server)
         result = self.finish(waiting)

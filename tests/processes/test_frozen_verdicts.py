@@ -68,7 +68,7 @@ class FrozenVerdictsTest(base.TestCase):
         lines = node.log.count(" nova_sg.")
         self.proxy.plugin = "client_ed25519"
         self.proxy.drop()
-        node.wait_for_log("Cannot ask who is up in the group compute")
+        node.wait_for_log("Cannot refresh group compute")
         node.wait_for_log("Cannot report the state of node")
         words = "RuntimeError: 'pynacl' package is required"
 
