@@ -278,6 +278,10 @@ class Observer:
             one.trouble for one in self._pollers if one.source.name == backend
         )
 
+    def stands(self) -> bool:
+        """Whether no answer is too old, of any backend."""
+        return time.monotonic() <= self._stands
+
     def unavailable(self) -> bool:
         """Whether no backend has answered for service_down_time."""
         limit = self.settings.limits.service_down_time

@@ -36,7 +36,7 @@ from nova_sg.servicegroup.records import Record
 
 LOG = logging.getLogger(__name__)
 
-# So many different facts are kept, to be told from others at a glance.
+# So many different facts are kept.
 MOST_FACTS = 1000
 
 EPOCH = datetime.datetime(1970, 1, 1)
@@ -57,7 +57,8 @@ class Reader:
         self.clock = clock.BackendClock()
         #: This host's.
         self.wall = clock.WallClock()
-        self._facts: dict[Facts, Facts] = {}
+        # By what a row says: one object is told from others at a glance.
+        self._facts: dict[tuple, Facts] = {}
         # When the database's clock was asked for because of that.
         self._learnt = float("-inf")
         self._warned = once.Once("services table records")
@@ -75,39 +76,46 @@ class Reader:
         )
         return False
 
-    def observation(self, row: Any) -> Observation:
-        """Return what a row of the table says; see named()."""
-        seen = self._moment(row.host, row.last_seen_up)
-        created = self._moment(row.host, row.created_at)
-        to_monotonic = self.clock.to_monotonic
-        count = row.report_count
-        left = count == 0 and seen is not None
-        crashed = count == CRASHED
-        return Observation(
-            row.host,
-            # A record that says "left" or "crashed" has no number.
-            None if seen is None or left or crashed else (row.id, count or 0),
-            seen and to_monotonic(seconds(seen)),
-            seen and seen.replace(tzinfo=datetime.UTC),
-            created and to_monotonic(seconds(created)),
-            self._shared(
-                Facts(
-                    topic=row.topic,
-                    binary=row.binary,
-                    left=left,
-                    crashed=crashed,
-                    forced_down=bool(row.forced_down),
-                    disabled=bool(row.disabled),
-                    disabled_reason=row.disabled_reason,
-                )
-            ),
-        )
+    def observation(self, asked: float, row: Any) -> Observation:
+        """Return what a row of the table says; see named().
 
-    def _shared(self, facts: Facts) -> Facts:
-        """Return the one object for all that say the same."""
-        if len(self._facts) > MOST_FACTS:
-            self._facts = {}
-        return self._facts.setdefault(facts, facts)
+        :param asked: when the table was asked, monotonic
+        """
+        # At once, and no more than is needed: there may be many thousands.
+        service_id, host, topic, binary, count, seen, created = row[1:8]
+        forced_down, disabled, reason = row[8:]
+        if seen is not None and type(seen) is not datetime.datetime:
+            seen = self._moment(host, seen)
+        reported = last_seen = registered = mark = None
+        left = crashed = False
+        if seen is not None:
+            reported = (seen - EPOCH).total_seconds() - self.clock.offset
+            last_seen = seen.replace(tzinfo=datetime.UTC)
+            left, crashed = count == 0, count == CRASHED
+            # A record that says "left" or "crashed" has no number.
+            if not (left or crashed):
+                mark = service_id, count or 0
+        if reported is None or reported > asked:
+            created = self._moment(host, created)
+            if created is not None:
+                registered = seconds(created) - self.clock.offset
+        said = topic, binary, left, crashed, forced_down, disabled, reason
+        facts = self._facts.get(said)
+        if facts is None:
+            if len(self._facts) > MOST_FACTS:
+                self._facts = {}
+            facts = self._facts[said] = Facts(
+                topic=topic,
+                binary=binary,
+                left=left,
+                crashed=crashed,
+                forced_down=bool(forced_down),
+                disabled=bool(disabled),
+                disabled_reason=reason,
+            )
+        return tuple.__new__(
+            Observation, (host, mark, reported, last_seen, registered, facts)
+        )
 
     def _moment(self, host: str, value: Any) -> datetime.datetime | None:
         try:

@@ -105,7 +105,10 @@ def _silence(
             f"one is due in {max(0.0, until - now):.1f} s at the latest"
         )
     basis = group.basis(group.counts(member.seen, limits.service_down_time))
-    out = basis.now - since - outages.without(basis.outages, since, basis.now)
+    out = 0.0
+    if basis.outages:
+        passed = basis.now - since
+        out = passed - outages.without(basis.outages, since, basis.now)
     if verdict.state == UP:
         if out > 0 and verdict is not HELD:
             sentence += (

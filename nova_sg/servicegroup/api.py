@@ -195,12 +195,21 @@ class GroupDriver:
         self.shared().leave(_name(member), group, last)
 
     def is_up(self, member: Mapping) -> bool:
-        return self.shared().is_up(
-            member["topic"],
-            member["host"],
-            self._read_record(member),
-            self._limits,
-        )
+        shared, limits = self.shared(), self._limits
+        group, host = member["topic"], member["host"]
+        seen = base.field(member, "last_seen_up")
+        if not seen and not base.field(member, "created_at"):
+            return shared.is_up(group, host, None, limits)
+        if shared.only_records and shared.records.is_plainly_up(
+            (group, host),
+            seen,
+            base.field(member, "report_count"),
+            limits.service_down_time,
+        ):
+            # Nova asks so, again and again.
+            return True
+        record = self._read_record(member)
+        return shared.is_up(group, host, record, limits)
 
     def _read_record(self, member: Mapping) -> records.Record | None:
         """Return what the asker's record says; None: the backend is asked."""

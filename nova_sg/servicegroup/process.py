@@ -102,9 +102,10 @@ class Shared:
         self.driver = primary
         self._secondaries = others
         self._drivers = (primary, *others)
-        # Whether a backend can be asked that no record is from.
-        self._others = any(
-            driver.observes and driver.name != "db" for driver in self._drivers
+        #: Whether no backend can be asked but the one that records are from.
+        self.only_records = all(
+            driver.name == "db" or not driver.observes
+            for driver in self._drivers
         )
         # Whether members report by the driver that records are of.
         self._by_record = any(driver.name == "db" for driver in self._drivers)
@@ -344,7 +345,7 @@ class Shared:
         if record is None:
             return self.view(group).is_up(host)
         others = None
-        if self._others:
+        if not self.only_records:
             group_view = self.view(group)
             if (
                 group_view.observer.verdict(host).state == UP

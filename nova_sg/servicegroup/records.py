@@ -22,6 +22,7 @@ question only, and says when the report was taken between two questions.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Hashable
 from typing import Any, NamedTuple
 
@@ -102,6 +103,24 @@ class Records:
         """Take in that they get through again, or that there are no more."""
         with self._lock:
             self._backend = self._backend.reports_work(source, certain)
+
+    def is_plainly_up(
+        self, who: tuple[str, str], stamp: Any, count: Any, limit: float
+    ) -> bool:
+        """Whether a member is up by a record that is the same as before.
+
+        :param limit: seconds that a member may be silent
+        """
+        known = self._known.get(who)
+        return (
+            known is not None
+            and known.stamp == stamp
+            and known.count == count
+            and known.member is None
+            and time.monotonic() - known.report <= limit
+            and not self._backend.troubles
+            and count is not None
+        )
 
     def judge(
         self,

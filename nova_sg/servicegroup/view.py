@@ -89,6 +89,8 @@ class GroupView(observers.Listener):
             disagreements.Disagreements(group, self._names[0], name)
             for name in self._names[1:]
         ]
+        # When each backend answered last, UTC.
+        self._answered_at: dict[str, datetime.datetime] = {}
         # By name, and the group that they are of.
         self._verdicts: dict[str, model.Verdict] = {}
         self._of: liveness.Group | None = None
@@ -126,9 +128,15 @@ class GroupView(observers.Listener):
             service_down_time
         """
         self._require_answer("listed")
-        judge = self.observer.judge
+        if self.observer.stands() and not self.observer.own:
+            verdicts = self.verdicts()
+        else:
+            judge = self.observer.judge
+            verdicts = {host: judge(host) for host in self._hosts()}
         return sorted(
-            host for host in self._hosts() if judge(host).state == model.UP
+            host
+            for host, verdict in verdicts.items()
+            if verdict.state == model.UP
         )
 
     def members(self) -> list[Member]:
@@ -189,7 +197,7 @@ class GroupView(observers.Listener):
         if member is None:
             return None
         seen = [
-            _last_seen(group, member, number)
+            self._last_seen(group, member, number)
             for number, known in enumerate(member.seen)
             if known is not None
         ]
@@ -202,6 +210,22 @@ class GroupView(observers.Listener):
     def size(self) -> int:
         """Return how many members are known."""
         return len(self.observer.group.members)
+
+    def _last_seen(
+        self, group: liveness.Group, member: model.Member, number: int
+    ) -> datetime.datetime | None:
+        """Return a member's last report as a backend has it, UTC.
+
+        :param number: the backend's place
+        """
+        seen = member.seen[number]
+        assert seen is not None
+        if seen.observation.facts.present:
+            # It has a session, and reports all the time.
+            return self._answered_at.get(group.backends[number].name)
+        if seen.observation.mark is None:
+            return seen.observation.last_seen
+        return seen.last_seen
 
     def _require_answer(self, what: str) -> None:
         self.observer.keep_fresh()
@@ -250,17 +274,20 @@ class GroupView(observers.Listener):
         They are another object when they may be others.
         """
         group = self.observer.group
-        if self.observer.unavailable():
-            if self._of is not None:
-                self._of = None
-                self._verdicts = dict.fromkeys(
-                    group.members, model.UNAVAILABLE
-                )
-        elif group is not self._of:
-            self._verdicts = {
-                host: member.verdict for host, member in group.members.items()
-            }
-            self._of = group
+        if self.observer.stands():
+            if group is not self._of:
+                self._verdicts = {
+                    host: member.verdict
+                    for host, member in group.members.items()
+                }
+                self._of = group
+            return self._verdicts
+        # Some are unknown by now, as their backend does not answer.
+        judge = self.observer.judge
+        verdicts = {host: judge(host) for host in group.members}
+        if verdicts != self._verdicts:
+            self._verdicts = verdicts
+        self._of = None
         return self._verdicts
 
     def lookings(self) -> list[metrics.Looking]:
@@ -318,7 +345,7 @@ class GroupView(observers.Listener):
         seen = member.seen[number]
         assert seen is not None
         facts = seen.observation.facts
-        last_seen = _last_seen(group, member, number)
+        last_seen = self._last_seen(group, member, number)
         report = group.last_report(member)
         age = None
         if report > model.NEVER:
@@ -339,7 +366,7 @@ class GroupView(observers.Listener):
             forced_down=verdict is model.FORCED_DOWN,
             disabled=facts.disabled,
             disabled_reason=facts.disabled_reason,
-            reason=self._explain(group, host, verdict, now),
+            reason=self._explain(group, host, verdict, now, number),
             cause=verdict.cause,
         )
 
@@ -349,11 +376,15 @@ class GroupView(observers.Listener):
         host: str,
         verdict: model.Verdict,
         now: float,
+        number: int,
     ) -> str:
+        """Return a verdict as a sentence.
+
+        :param number: the place of the backend by which the member is shown
+        """
         limits = self.observer.settings.limits
         reason = explain.explain(group, host, verdict, now, limits)
         member = group.members[host]
-        number = _shown(group, member, limits)
         if not number or verdict in (model.FORCED_DOWN, model.UNAVAILABLE):
             return reason
         primary, other = group.backends[0].name, group.backends[number].name
@@ -411,6 +442,7 @@ class GroupView(observers.Listener):
     def answered(
         self, backend: str, begun: float, ended: float, interrupted: bool
     ) -> None:
+        self._answered_at[backend] = datetime.datetime.now(datetime.UTC)
         self._lookings[backend].answered(begun, ended, interrupted)
         self._compare()
 
@@ -439,6 +471,7 @@ class GroupView(observers.Listener):
     def _event(
         self, group: liveness.Group, change: model.Change, now: float
     ) -> events.Event | None:
+        number = _shown(group, change.member, self.observer.settings.limits)
         if change.now is None:
             kind, (reason, cause) = events.LEFT, events.REMOVED
         else:
@@ -446,8 +479,9 @@ class GroupView(observers.Listener):
             if found is None:
                 return None
             kind, cause = found, change.now.cause
-            reason = self._explain(group, change.host, change.now, now)
-        number = _shown(group, change.member, self.observer.settings.limits)
+            reason = self._explain(
+                group, change.host, change.now, now, number
+            )
         seen = change.member.seen[number]
         assert seen is not None
         facts = seen.observation.facts
@@ -458,7 +492,7 @@ class GroupView(observers.Listener):
             topic=facts.topic or self.group,
             binary=facts.binary,
             at=datetime.datetime.now(datetime.UTC),
-            last_seen=_last_seen(group, change.member, number),
+            last_seen=self._last_seen(group, change.member, number),
             reason=reason,
             cause=cause,
         )
@@ -518,6 +552,8 @@ def _shown(
     That is the first that knows all that is known of it; one that does not
     answer only where no other knows the member.
     """
+    if len(member.seen) == 1:
+        return 0
     if member.forced_down:
         for number, seen in enumerate(member.seen):
             if seen is not None and seen.observation.facts.forced_down:
@@ -536,18 +572,3 @@ def _shown(
     # Reports to several backends are not sent in one instant.
     late = max(known.values()) - limits.due
     return min(number for number, newest in known.items() if newest >= late)
-
-
-def _last_seen(
-    group: liveness.Group, member: model.Member, number: int
-) -> datetime.datetime | None:
-    """Return a member's last report as a backend wrote it down, UTC."""
-    seen = member.seen[number]
-    assert seen is not None
-    if seen.observation.facts.present:
-        ago = time.monotonic() - group.backends[number].refreshed
-        now = datetime.datetime.now(datetime.UTC)
-        return now - datetime.timedelta(seconds=max(0.0, ago))
-    if seen.observation.mark is None:
-        return seen.observation.last_seen
-    return seen.last_seen

@@ -199,7 +199,9 @@ class DbDriver(base.Driver):
             now = records.seconds(records.moment(rows[0].now))
             self._records.clock.sample(sent, received, now)
         read = self._records
-        found = [read.observation(row) for row in rows if read.named(row)]
+        found = [
+            read.observation(sent, row) for row in rows if read.named(row)
+        ]
         return Refresh(self.name, sent, _one_a_host(found))
 
     def groups(self) -> list[str]:
