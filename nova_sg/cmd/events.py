@@ -25,11 +25,11 @@ import time
 
 from cliff import command
 
-from nova_sg import exception
+from nova_sg import exception, observer
 from nova_sg.cmd import actions, members
 from nova_sg.conf import CONF
 from nova_sg.liveness import model
-from nova_sg.servicegroup import events, view
+from nova_sg.servicegroup import events
 
 # So many events wait for a reader of what is printed.
 WAITING = 1000
@@ -56,7 +56,7 @@ class Watch(command.Command):
 
     def take_action(self, parsed_args: argparse.Namespace) -> int:
         # Here nobody else says that there is no answer.
-        logging.getLogger(view.__name__).setLevel(logging.NOTSET)
+        logging.getLogger(observer.__name__).setLevel(logging.NOTSET)
         # Its put() may interrupt its get(): a signal does that.
         coming: queue.SimpleQueue = queue.SimpleQueue()
         for signo in (signal.SIGINT, signal.SIGTERM):

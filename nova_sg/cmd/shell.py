@@ -80,7 +80,7 @@ class Shell(app.App):
         )
         if not self.options.verbose_level:
             # The commands say themselves when there is no answer.
-            logging.getLogger("nova_sg.servicegroup.view").setLevel(
+            logging.getLogger("nova_sg.observer").setLevel(
                 logging.ERROR
             )
             logging.getLogger("alembic").setLevel(logging.WARNING)

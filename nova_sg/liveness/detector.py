@@ -143,7 +143,7 @@ class _Step:
         before = member.seen[self.index]
         if before is None:
             report = NEVER
-            known = seen.first(observation, self.since, asked, self.limits)
+            known = seen.first(observation, asked, self.limits)
             if observation.facts.present:
                 self.reported.add(host)
         elif seen.is_older(observation, before):

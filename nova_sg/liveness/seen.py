@@ -24,13 +24,10 @@ from nova_sg.liveness.model import NEVER, Limits, Observation, Seen
 from nova_sg.liveness.outages import MARGIN
 
 
-def first(
-    observation: Observation, since: float, asked: float, limits: Limits
-) -> Seen:
+def first(observation: Observation, asked: float, limits: Limits) -> Seen:
     """Return what is known of a member that was not there before.
 
-    :param since: when the backend was refreshed before; NEVER: it was not
-    :param asked: when it was asked
+    :param asked: when the backend was asked
     """
     limit = limits.service_down_time
     mark, stamp = observation.mark, observation.reported
@@ -38,7 +35,7 @@ def first(
     # A stamp from the future is not believed. Nova takes such a member to be
     # down, too.
     if mark is not None and (stamp is None or stamp <= asked + limit):
-        report = _between(stamp, since, asked)
+        report = asked if stamp is None else min(stamp, asked)
     if observation.facts.present:
         report = asked
     if asked <= report + limit:
