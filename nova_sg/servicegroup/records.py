@@ -154,12 +154,14 @@ class Records:
             stamp, count, report = known.stamp, known.count, known.report
         else:
             report = now - age
-            # One from the future is not believed, nor by Nova.
-            if stamp is None or age < -limit:
+            if stamp is None:
                 report = NEVER
             elif known is not None:
                 report = min(max(report, known.asked), now)
                 age = now - report
+            elif age < -limit:
+                # One from the future is not believed, nor by Nova.
+                report = NEVER
         if (
             (age if new else now - report) <= limit
             and report > NEVER

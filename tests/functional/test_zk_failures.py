@@ -403,7 +403,8 @@ class EnsembleFailureTest(FailureTestCase):
         wait_for(lambda: cut_off.is_up("leaves"), message="it sees them")
         events = []
         cut_off.watch(events.append)
-        session_id = cut_off.observer._pollers[0].source._link.session.session_id
+        [poller] = cut_off.observer._pollers
+        session_id = poller.source._link.session.session_id
         way.cut()
         self.api.leave("leaves", "compute")
         self.join("comes")

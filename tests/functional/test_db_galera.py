@@ -1,0 +1,143 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""A Galera cluster whose nodes have clocks that differ, behind HAProxy.
+
+Each connection may lead to another node, and a report has the stamp of the
+node that took it.
+"""
+
+import datetime
+import json
+import time
+
+import pymysql
+from pymysql import cursors
+
+from nova_sg.servicegroup import process
+from tests.base import wait_for
+from tests.fixtures import galera
+from tests.functional import db, zk
+
+# Seconds that the second node's clock is ahead.
+AHEAD = 30.0
+
+
+class GaleraTestCase(db.TestCase):
+    DOWN_TIME = 4.0
+
+    def setUp(self):
+        super().setUp()
+        self.cluster = galera.Cluster(0.0, AHEAD)
+        self.addCleanup(self.cluster.close)
+        self.cluster.start(self.prepare)
+        self.url = self.url_of(self.cluster.proxy)
+        self.flags("database", connection=self.url)
+        self.addCleanup(process.reset)
+
+    @staticmethod
+    def url_of(server):
+        return (
+            f"mysql+pymysql://root:{db.PASSWORD}@127.0.0.1:{server.port}/nova"
+        )
+
+    def prepare(self, node):
+        node.create_database("nova")
+        db.MariaDBTestCase.sync(self.url_of(node))
+
+    def member(self, *hosts):
+        """Start a process with members, which ends without a word."""
+        settings = {
+            "DEFAULT": {"service_down_time": self.DOWN_TIME},
+            "database": {"connection": self.url},
+            "servicegroup": {"crash_guard": False},
+        }
+        started = zk.Process(
+            "-m", "tests.functional.guarded", json.dumps(settings)
+        )
+        self.addCleanup(started.close)
+        started.expect("ready", 60)
+        for host in hosts:
+            started.tell(f"join {host}")
+            started.expect("done: join")
+        return started
+
+    def record(self, node, host):
+        """Return what one node has of a member, as Nova reads it."""
+        link = pymysql.connect(
+            host="127.0.0.1",
+            port=node.port,
+            user="root",
+            password=db.PASSWORD,
+            database="nova",
+            cursorclass=cursors.DictCursor,
+        )
+        with link, link.cursor() as cursor:
+            cursor.execute("SELECT * FROM services WHERE host = %s", [host])
+            return cursor.fetchone()
+
+
+class ClocksTest(GaleraTestCase):
+    def is_up_by_record(self, host):
+        record = self.record(self.cluster.nodes[0], host)
+        return self.api.service_is_up(record)
+
+    def test_clocks_that_differ(self):
+        # The connections of two processes lead to two nodes.
+        alive = ["one", "two"]
+        for host in alive:
+            self.member(host)
+        dies = self.member("dies")
+        wait_for(lambda: self.api.get_all("compute") == ["dies", *alive])
+        events = self.collect(self.api)
+        # The first record has nothing but its stamp, which is from the future
+        # or from long ago.
+        for host in alive:
+            wait_for(lambda host=host: self.is_up_by_record(host))
+
+        # By name, by a list, and by a record of either node.
+        stamped_ahead = set()
+        until = time.monotonic() + 2 * self.DOWN_TIME
+        while time.monotonic() < until:
+            # So do those of an observer, one after the other.
+            process.shared().driver._database.engine.dispose()
+            for host in alive:
+                for node in self.cluster.nodes:
+                    record = self.record(node, host)
+                    age = datetime.datetime.now(datetime.UTC)
+                    age -= record["last_seen_up"].replace(tzinfo=datetime.UTC)
+                    stamped_ahead.add(age.total_seconds() < -AHEAD / 2)
+                    self.assertTrue(self.api.service_is_up(record))
+                self.assertTrue(self.is_up(host))
+            self.assertEqual(["dies", *alive], self.api.get_all("compute"))
+        # Or it would prove nothing.
+        self.assertEqual({False, True}, stamped_ahead)
+        self.assertEqual([], events)
+
+        dies.kill()
+        died = time.monotonic()
+        wait_for(lambda: not self.is_up("dies"), 60, "its death is found")
+        # No later by any clock.
+        self.assertLess(time.monotonic() - died, self.DOWN_TIME + 3)
+        self.assertGreater(time.monotonic() - died, self.DOWN_TIME - 1)
+
+        # Every connection leads to the node that is behind now.
+        self.cluster.nodes[1].stop()
+        until = time.monotonic() + 1.5 * self.DOWN_TIME
+        while time.monotonic() < until:
+            self.assertFalse(self.is_up("dies"))
+            for host in alive:
+                self.assertTrue(self.is_up(host))
+            time.sleep(0.02)
+        self.assertEqual(
+            [("dies", "down")], [(one.host, one.type) for one in events]
+        )
