@@ -52,10 +52,10 @@ class MemberIsUp(NovaSGError):
 
 
 class ServiceGroupUnavailable(NovaSGError):
-    """Nobody can say who is up: the backend has been silent for too long.
+    """The state of members is not known: no backend answers.
 
-    Raised once the backend could not be asked for service_down_time; until
-    then the last verdict stands.
+    Raised once none has answered for service_down_time; until then the last
+    verdict stands.
     """
 
 

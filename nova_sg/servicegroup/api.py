@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The API: join, leave, and who is up. Takes Nova's place for its callers.
+"""The API: join, leave, and which members are up. As Nova's, and more.
 
 An API object holds nothing: making one costs microseconds and connects to
 nothing. What does the work belongs to the process (see process.py).
@@ -55,7 +55,7 @@ class API:
 
         :param member: the member's name, or a mapping with its `host`
         :param group: the group's name
-        :param service: whoever has the timer: anything with
+        :param service: what has the timer: anything with
             `tg.add_timer_args`, `report_interval` (seconds; 0: no reports),
             `service_ref`, `host`, `topic`. Without one a thread reports
             every [DEFAULT] report_interval seconds.
@@ -66,18 +66,20 @@ class API:
     def leave(self, member: str | Mapping, group: str) -> None:
         """Take a member out of a group: it is down from now on.
 
-        :raises BackendError: the word did not get through; the member goes
-            down by its silence
+        :raises BackendError: the backend was not told; the member goes down
+            by its silence
         """
         return self._driver.leave(member, group)
 
     def service_is_up(self, member: Mapping) -> bool:
         """Whether a member is up.
 
-        While the backend cannot be asked the last verdict stands, for
-        service_down_time.
+        While no backend answers the last verdict stands, for
+        service_down_time. Not up is also a host that is not a member, and a
+        member whose state is not known yet, as its backend may be frozen.
 
-        :raises ServiceGroupUnavailable: after that
+        :raises ServiceGroupUnavailable: no backend has answered for
+            service_down_time
         """
         if base.field(member, "forced_down"):
             return False
@@ -90,14 +92,16 @@ class API:
     def get_all(self, group: str) -> list[str]:
         """Return the names of the members of a group that are up, sorted.
 
-        :raises ServiceGroupUnavailable: the backend cannot be asked
+        :raises ServiceGroupUnavailable: no backend has answered for
+            service_down_time
         """
         return self._driver.get_all(group)
 
     def members(self, group: str) -> list[view.Member]:
         """Return every known member of a group, sorted by name.
 
-        :raises ServiceGroupUnavailable: the backend cannot be asked
+        :raises ServiceGroupUnavailable: no backend has answered for
+            service_down_time
         """
         return self._driver.shared().view(group).members()
 
@@ -105,19 +109,21 @@ class API:
         """Return one member of a group.
 
         :raises MemberNotFound: the group has no such member
-        :raises ServiceGroupUnavailable: the backend cannot be asked
+        :raises ServiceGroupUnavailable: no backend has answered for
+            service_down_time
         """
         return self._driver.shared().view(group).member(host)
 
     def opinions(self, group: str, host: str) -> list[view.Opinion]:
-        """Return what each driver says of a member, the primary's first.
+        """Return what each backend alone says of a member, the primary first.
 
-        :raises ServiceGroupUnavailable: no backend can be asked
+        :raises ServiceGroupUnavailable: no backend has answered for
+            service_down_time
         """
         return self._driver.shared().view(group).opinions(host)
 
     def size(self, group: str) -> int:
-        """Return how many members a group had at the last look."""
+        """Return how many members a group had at the last refresh."""
         return self._driver.shared().view(group).size()
 
     def groups(self) -> list[str]:
@@ -130,7 +136,7 @@ class API:
     def watch(
         self, group: str, callback: Callable[[events.Event], None]
     ) -> events.Watch:
-        """Have callback(event) called for each joined, up, down and left.
+        """Have callback(event) called for each event: see events.Event.
 
         What raises in a callback is logged; it stays subscribed.
 
@@ -139,10 +145,10 @@ class API:
         return self._driver.shared().view(group).watch(callback)
 
     def refresh(self, group: str) -> list[events.Event]:
-        """Look at a group now.
+        """Have each backend asked about a group now.
 
-        :returns: what changed since the last look of this process; nothing
-            if it was the first, or if the backend did not answer
+        :returns: what changed since the last refresh of this process; nothing
+            if it was the first, or if no backend answered
         """
         return self._driver.shared().view(group).refresh()
 
@@ -150,7 +156,7 @@ class API:
         """Declare a member down whatever it reports, or take that back.
 
         :raises MemberNotFound: the group has no such member
-        :raises BackendError: the word did not get through
+        :raises BackendError: the primary's backend was not told
         """
         self._driver.shared().force_down(host, group, forced)
 
@@ -159,8 +165,8 @@ class API:
 
         :raises MemberNotFound: the group has no such member
         :raises MemberIsUp: it is up
-        :raises ServiceGroupUnavailable: nobody can say whether it is up
-        :raises BackendError: the word did not get through
+        :raises ServiceGroupUnavailable: it is not known whether it is up
+        :raises BackendError: the primary's backend was not told
         """
         self._driver.shared().forget(host, group)
 

@@ -498,7 +498,7 @@ def _make(name: str) -> Shared:
 def all_disagreements() -> list[disagreements.Disagreement]:
     """Return what the drivers of this process disagree about.
 
-    One entry for each group that is looked at, secondary and kind, also
+    One entry for each group that is observed, secondary and kind, also
     where there is no disagreement; none without secondaries.
     """
     return [

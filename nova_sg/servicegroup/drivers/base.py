@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What a driver is: it reports what I am and observes what others are.
+"""A driver: it reports this process's members and observes all of a group.
 
 A driver never judges. It translates between one backend and the observations
 of nova_sg.liveness, and raises BackendError, with a text for
@@ -86,10 +86,10 @@ class Driver(abc.ABC):
     name: str
     characteristics: Characteristics
     #: Whether several processes that join as one member leave one by one;
-    #: otherwise the word of any of them is that the member has left.
+    #: otherwise the member has left once any of them says so.
     apart = False
-    #: Whether groups can be looked at; otherwise it reports, and reads the
-    #: records that askers bring.
+    #: Whether groups can be observed; otherwise it reports, and reads the
+    #: records that callers bring along.
     observes = True
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -100,7 +100,7 @@ class Driver(abc.ABC):
 
     @abc.abstractmethod
     def report(self, membership: Membership) -> None:
-        """Say that a member is alive, now; register it if need be.
+        """Report that a member is alive, now; register it if need be.
 
         :raises MemberVanished: the record was removed while it ran
         :raises BackendError: the report did not get through
@@ -108,9 +108,9 @@ class Driver(abc.ABC):
 
     @abc.abstractmethod
     def withdraw(self, membership: Membership) -> None:
-        """Say that a member has left; its last report stays known.
+        """Report that a member has left; its last report stays known.
 
-        :raises BackendError: the word did not get through
+        :raises BackendError: the backend was not told
         """
 
     @abc.abstractmethod
@@ -131,8 +131,8 @@ class Driver(abc.ABC):
     def follow(self, group: str, wake: Callable[[], None]) -> None:  # noqa: B027
         """Have wake() called, quickly and from any thread, for each change.
 
-        Only for backends that tell; others are looked at now and then. To
-        call it again with the same wake does nothing more.
+        Only for backends that tell; others are polled. To call it again with
+        the same wake does nothing more.
         """
 
     def unfollow(self, group: str, wake: Callable[[], None]) -> None:  # noqa: B027
@@ -150,7 +150,7 @@ class Driver(abc.ABC):
         """Declare a member down, or take that back.
 
         :raises MemberNotFound: the group has no such member
-        :raises BackendError: the word did not get through
+        :raises BackendError: the backend was not told
         """
 
     @abc.abstractmethod
@@ -158,22 +158,22 @@ class Driver(abc.ABC):
         """Remove a member for good.
 
         :raises MemberNotFound: the group has no such member
-        :raises BackendError: the word did not get through
+        :raises BackendError: the backend was not told
         """
 
     @abc.abstractmethod
     def check(self) -> list[Finding]:
-        """Look for trouble: what `nova-sg doctor` prints."""
+        """Check the backend: what `nova-sg doctor` prints."""
 
     def read_record(self, member: Mapping) -> Record | None:
-        """Return what a services record that the asker holds says by itself.
+        """Return what a services record says that the caller brings along.
 
         None: this backend has to be asked.
         """
         return None
 
     def updated_time(self, member: Mapping) -> Any:
-        """Return when the asker's record was updated, as it stands there."""
+        """Return when the caller's record was updated, as it stands there."""
         return member["updated_at"]
 
     @abc.abstractmethod
