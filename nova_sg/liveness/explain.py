@@ -15,6 +15,7 @@
 from __future__ import annotations
 
 from nova_sg.liveness import outages
+from nova_sg.liveness.deadline import deadline
 from nova_sg.liveness.group import Group
 from nova_sg.liveness.model import (
     CRASHED,
@@ -50,7 +51,7 @@ def explain(
     :param verdict: what group.verdict() said of it at that moment
     """
     if verdict is UNAVAILABLE:
-        return _unavailable(group, now, limits)
+        return _unavailable(group, host, now, limits)
     if verdict in _PLAIN:
         return _PLAIN[verdict]
     member = group.members[host]
@@ -60,8 +61,12 @@ def explain(
     return sentence + _failing(group, member, now, limits)
 
 
-def _unavailable(group: Group, now: float, limits: Limits) -> str:
+def _unavailable(group: Group, host: str, now: float, limits: Limits) -> str:
     refreshed = group.refreshed
+    member = group.members.get(host)
+    if member is not None:
+        counts = group.counts(member.seen, limits.service_down_time)
+        refreshed = group.refreshed_for(counts)
     if refreshed == NEVER:
         return "the backend has never answered"
     return (
@@ -92,7 +97,14 @@ def _silence(
             return "never reported"
         sentence = f"registered {now - since:.1f} s ago, no report yet"
     if verdict is UNWATCHED:
-        left = member.watched + limits.service_down_time - now
+        counts = group.counts(member.seen, limits.service_down_time)
+        left = deadline(
+            group.basis(counts).outages,
+            member.watched,
+            limits.service_down_time,
+            limits.long,
+        )
+        left -= now
         return (
             f"{sentence}, and no other member reported later than "
             f"{limits.due:g} s before this observer began: the backend may "

@@ -41,6 +41,7 @@ from nova_sg.liveness.model import (
     NOT_A_MEMBER,
     REPORTED,
     UNAVAILABLE,
+    UNWATCHED,
     UP,
     Limits,
 )
@@ -362,8 +363,8 @@ class Shared:
             others,
             self._by_record,
         )
-        if verdict is UNAVAILABLE:
-            raise self.view(group).unavailable(host)
+        if verdict in (UNAVAILABLE, UNWATCHED):
+            raise self.view(group).not_known(host, verdict)
         return verdict.state == UP
 
     def groups(self) -> list[str]:

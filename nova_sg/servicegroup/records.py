@@ -236,8 +236,14 @@ class Records:
                 before = theirs
         group = liveness.Group(backends)
         counts = group.counts(everywhere, limits.service_down_time)
+        watched = NEVER if before is None else before.watched
         member = rules.judge(
-            Member(host, everywhere, NEVER, NEVER, REPORTED, False),
+            Member(
+                host,
+                everywhere,
+                *(NEVER, NEVER, REPORTED, False),
+                watched=watched,
+            ),
             before,
             reported,
             group.basis(counts),

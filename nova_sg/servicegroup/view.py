@@ -107,18 +107,26 @@ class GroupView(observers.Listener):
         """Whether a member is up.
 
         :raises ServiceGroupUnavailable: no backend that knows it has answered
-            for service_down_time
+            for service_down_time; or it may be frozen, see model.UNWATCHED
         """
         verdict = self.observer.verdict(host)
-        if verdict is model.UNAVAILABLE:
-            raise self.unavailable(host)
+        if verdict in (model.UNAVAILABLE, model.UNWATCHED):
+            raise self.not_known(host, verdict)
         return verdict.state == model.UP
 
-    def unavailable(self, host: str) -> exception.ServiceGroupUnavailable:
+    def not_known(
+        self, host: str, verdict: model.Verdict
+    ) -> exception.ServiceGroupUnavailable:
         """Return the error that says that a member's state is not known."""
+        why = self._trouble()
+        if verdict is model.UNWATCHED:
+            group = self.observer.group
+            limits = self.observer.settings.limits
+            now = time.monotonic()
+            why = explain.explain(group, host, verdict, now, limits)
         return exception.ServiceGroupUnavailable(
             f"The state of {host} in the group {self.group} is not known: "
-            f"{self._trouble()}"
+            f"{why}"
         )
 
     def hosts_up(self) -> list[str]:

@@ -43,11 +43,18 @@ class Connection:
         self.acl = _acl()
         self._lock = threading.Lock()
         self._made: evzookeeper.ZKSession | None = None
+        self._closed = False
 
     @property
     def session(self) -> evzookeeper.ZKSession:
+        """The session, begun on first use.
+
+        :raises BackendError: this process has closed it before that
+        """
         if self._made is None:
             with self._lock:
+                if self._closed:
+                    raise self.error("was closed by this process")
                 if self._made is None:
                     self._made = self._begin()
         return self._made
@@ -107,6 +114,9 @@ class Connection:
             self.session.delete(path)
 
     def close(self) -> None:
+        """End the session, for good: a thread that is late begins none."""
+        with self._lock:
+            self._closed = True
         if self._made is not None:
             self._made.close(timeout=self.timeout)
 

@@ -233,11 +233,13 @@ class ChangeNotTimeTest(unittest.TestCase):
             self.assertEqual("reported", observer.cause("h"))
 
     def test_a_new_member_with_an_old_stamp(self):
+        """As a server that was away shows it, which knows more members."""
         observer = Observer()
         observer.refresh(100.0, [])
-        observer.refresh(102.0, [seen("h", 1, 20.0)])
-        self.assertEqual("reported", observer.cause("h"))
-        self.assertEqual(100.0, observer.group.members["h"].report)
+        observer.refresh(102.0, [seen("h", 1, 20.0), seen("i", 1, 90.0)])
+        self.assertEqual("silent", observer.cause("h"))
+        self.assertEqual("reported", observer.cause("i"))
+        self.assertEqual(90.0, observer.group.members["i"].report)
 
 
 class DownStaysDownTest(unittest.TestCase):
