@@ -35,6 +35,7 @@ import warnings
 
 from nova_sg.conf import CONF
 from nova_sg.servicegroup import process as shared_by_process
+from nova_sg.zookeeper import dispatch, logstream
 from tests import MODE
 from tests.fixtures.process import wait_for
 
@@ -221,6 +222,9 @@ def _threads():
     An agent that stops does not wait for its periodic tasks. Here they would
     go on with the configuration of the next program, or with none.
     """
+    # These live as long as the process, from the first session on.
+    dispatch.start()
+    logstream.start()
     before = _running()
     try:
         yield
