@@ -18,7 +18,8 @@ import pathlib
 import unittest
 
 from nova_sg.actions import messages, schedule
-from nova_sg.servicegroup import events, facts, memory
+from nova_sg.liveness import model
+from nova_sg.servicegroup import events, view
 
 AT = datetime.datetime(2026, 1, 2, 3, 4, 5, 678900, tzinfo=datetime.UTC)
 SEEN = datetime.datetime(2026, 1, 2, 3, 3, 4, 567800, tzinfo=datetime.UTC)
@@ -50,7 +51,7 @@ def made(kind, cause, seen=SEEN, member=None):
 
 class NotificationTest(unittest.TestCase):
     def test_the_whole_of_it(self):
-        member = memory.Member(
+        member = view.Member(
             *("compute", "h", "compute", "nova-compute", "down", SEEN, 61.1),
             *("db", True, True, "repair", "because", "silent"),
         )
@@ -116,11 +117,13 @@ class NotificationTest(unittest.TestCase):
             self.assertIsNone(data[name])
 
     def test_the_state_follows_from_the_cause(self):
-        for verdict in (
-            *(facts.REPORTED, facts.REGISTERED, facts.HELD, facts.VANISHED),
-            *(facts.SILENT, facts.NEVER_REPORTED, facts.FORCED_DOWN),
-            *(facts.LEFT, facts.LOST, facts.CRASHED, facts.UNAVAILABLE),
-        ):
+        told = {
+            verdict
+            for verdict in vars(model).values()
+            if isinstance(verdict, model.Verdict)
+        } - {model.NOT_A_MEMBER}
+        self.assertEqual(told, set(model.VERDICTS))
+        for verdict in told:
             # A new member may be down.
             data = made(events.JOINED, verdict.cause)["payload"]
             self.assertEqual(

@@ -31,7 +31,10 @@ from nova_sg import config, exception
 from nova_sg.cmd import shell
 from nova_sg.conf import CONF
 from nova_sg.db import records as db_records
-from nova_sg.servicegroup import detector, records
+from nova_sg.liveness import detector as detectors
+from nova_sg.liveness import explain, group, model
+from nova_sg.servicegroup import records
+from nova_sg.servicegroup.drivers import base as drivers
 from nova_sg.znodes import names as znodes
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -109,6 +112,9 @@ VALUES = st.one_of(
 )
 
 
+LIMITS = model.Limits(60.0, 10.0)
+
+
 class Quiet(unittest.TestCase):
     """What is said of what is found is no matter here."""
 
@@ -128,6 +134,7 @@ class RowsTest(Quiet):
     @given(
         st.builds(
             types.SimpleNamespace,
+            id=st.integers(),
             host=st.one_of(VALUES, st.binary(max_size=5)),
             topic=VALUES,
             binary=VALUES,
@@ -144,13 +151,16 @@ class RowsTest(Quiet):
         if not self.reader.named(row):
             self.assertNotIsInstance(row.host, str)
             return
-        fact = self.reader.fact(100.0, row)
-        self.assertEqual(row.host, fact.host)
-        judge = detector.Detector(60.0)
-        judge.look(100.0, [fact], complete=True)
-        verdict = judge.judge(row.host, 100.0)
+        observation = self.reader.observation(row)
+        self.assertEqual(row.host, observation.host)
+        refresh = model.Refresh("db", 100.0, [observation])
+        drivers.check_refresh(refresh)
+        known, _ = detectors.step(group.new("db"), refresh, LIMITS)
+        verdict = known.verdict(row.host, 100.0, 60.0)
         self.assertIn(verdict.state, ("up", "down"))
-        self.assertTrue(judge.explain(row.host, verdict, 100.0))
+        self.assertTrue(
+            explain.explain(known, row.host, verdict, 100.0, LIMITS)
+        )
 
     @given(
         st.dictionaries(
@@ -164,8 +174,10 @@ class RowsTest(Quiet):
         record = {"host": "h", "topic": "t"} | record
         reference = self.reader.read(record)
         if reference is not None:
-            verdict = records.judge_alone(reference, 60.0)
-            self.assertIn(verdict.state, ("up", "down"))
+            judge = records.Records()
+            for now in (100.0, 101.0):
+                verdict = judge.judge(("t", "h"), reference, now, LIMITS)
+                self.assertIn(verdict.state, ("up", "down"))
 
 
 OPTIONS = st.sampled_from(

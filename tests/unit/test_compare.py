@@ -10,21 +10,21 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Where two backends disagree, and which word is news."""
+"""Where two backends disagree, and for how long."""
 
 import unittest
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nova_sg.servicegroup import detector
-from nova_sg.servicegroup.several import compare
+from nova_sg.liveness import model
+from nova_sg.servicegroup import compare
 
-UP, DOWN = detector.REPORTED, detector.SILENT
-FORCED, LOST, LEFT = detector.FORCED_DOWN, detector.LOST, detector.LEFT
+UP, DOWN = model.REPORTED, model.SILENT
+FORCED, LOST, LEFT = model.FORCED_DOWN, model.LOST, model.LEFT
 
 VERDICTS = st.sampled_from(
-    [None, UP, detector.REGISTERED, DOWN, FORCED, LOST, LEFT]
+    [None, UP, model.REGISTERED, DOWN, FORCED, LOST, LEFT]
 )
 GROUPS = st.dictionaries(
     st.sampled_from("abcd"), st.sampled_from([UP, DOWN, FORCED, LOST])
@@ -37,7 +37,7 @@ class KindTest(unittest.TestCase):
             # primary, secondary, kind
             (None, None, None),
             (UP, UP, None),
-            (UP, detector.REGISTERED, None),
+            (UP, model.REGISTERED, None),
             (UP, DOWN, "up-down"),
             (UP, LEFT, "up-down"),
             (UP, None, "up-unknown"),
@@ -112,28 +112,6 @@ class ComparerTest(unittest.TestCase):
         # What had settled before has, and is not counted again.
         self.assertEqual({"a": "up-down"}, settled)
         self.assertEqual(1, self.comparer.totals["up-down"])
-
-    def test_who_contradicted_all_the_time_has_no_news(self):
-        self.look(
-            0,
-            {"a": UP, "b": UP, "c": DOWN, "d": DOWN},
-            {"a": UP, "b": DOWN, "c": UP, "e": UP},
-        )
-        self.comparer.interrupt()
-        for host, verdict, news in (
-            ("a", UP, True),
-            ("a", DOWN, True),
-            ("b", DOWN, False),
-            ("b", LOST, False),
-            ("b", UP, True),
-            ("c", UP, False),
-            ("c", DOWN, True),
-            ("d", UP, True),
-            ("e", UP, False),
-            ("f", UP, True),
-        ):
-            with self.subTest(host, verdict=verdict):
-                self.assertIs(news, self.comparer.is_news(host, verdict))
 
     @given(st.lists(st.tuples(GROUPS, GROUPS, st.booleans()), max_size=20))
     def test_a_settled_one_is_there_now_and_was_counted(self, looks):
