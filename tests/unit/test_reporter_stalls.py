@@ -18,8 +18,8 @@ import time
 from unittest import mock
 
 from nova_sg import exception
-from nova_sg.servicegroup import detector, process, reporter
-from nova_sg.servicegroup.drivers import base as drivers
+from nova_sg.liveness.model import Observation, Outage, Refresh
+from nova_sg.servicegroup import process, reporter
 from tests import base
 
 
@@ -28,13 +28,15 @@ class Driver:
 
     name = "fake"
     apart = False
+    observes = True
 
     def __init__(self):
         self.error = None
         self.entered = threading.Event()
         self.free = threading.Event()
         self.free.set()
-        self.facts = []
+        #: What observe() answers.
+        self.refresh = Refresh(self.name, 0.0, [])
         # What members had to say of the time in which they could not report.
         self.said = []
 
@@ -51,7 +53,13 @@ class Driver:
     def observe(self, group):
         if self.error is not None:
             raise self.error
-        return drivers.Snapshot(0.0, self.facts, complete=True)
+        return self.refresh
+
+    def follow(self, group, wake):
+        pass
+
+    def unfollow(self, group, wake):
+        pass
 
     def backend_of(self, group):
         return group[0]
@@ -217,40 +225,47 @@ class TellingTest(base.TestCase):
 
 
 class PassingOnTest(base.TestCase):
-    def test_groups_of_the_same_backend_are_told(self):
-        driver = Driver()
-        shared = process.Shared(driver)
+    def share(self):
+        self.driver = Driver()
+        shared = process.Shared(self.driver)
         self.addCleanup(shared.close)
-        early = {name: shared.view(name) for name in ("a1", "b1")}
-        shared._stall("a2", "me", 1.0, 1.5, False)
-        shared._stall("a2", "me", 1.0, 2.0, True)
-        late = {name: shared.view(name) for name in ("a3", "b3")}
-        found = {
-            name: list(view._stalls) for name, view in (early | late).items()
-        }
-        self.assertEqual(
-            {
-                "a1": [("me", 1.0, 1.5, False), ("me", 1.0, 2.0, True)],
-                "b1": [],
-                # The last word is enough.
-                "a3": [("me", 1.0, 2.0, True)],
-                "b3": [],
-            },
-            found,
-        )
+        return shared
 
-    def test_the_next_look_takes_it_in(self):
-        self.flags(service_down_time=60.0, report_interval=10.0)
-        driver = Driver()
-        shared = process.Shared(driver)
-        self.addCleanup(shared.close)
-        view = shared.view("a")
-        fact = detector.Fact("one", 0.0, last_report=-55.0)
-        driver.facts = [fact]
-        view.refresh()
-        shared._stall("a", "me", 1.0, 100.0, True)
-        driver.observe = lambda group: drivers.Snapshot(
-            110.0, [fact._replace(asked=110.0)], complete=True
-        )
-        view.refresh()
-        self.assertEqual("up", view.last_verdicts["one"].state)
+    def outages(self, view):
+        """Return the outages that a view knows of, up to second 3."""
+        (backend,) = view.observer.group.backends
+        return backend.outages_until(3.0)
+
+    def test_groups_of_the_same_backend_are_told(self):
+        shared = self.share()
+        early = {name: shared.view(name) for name in ("a1", "b1")}
+        told = self.driver, "a2", "me", 1.0
+        shared._reports_fail(*told, 1.5, False)
+        going_on = {name: shared.view(name) for name in ("a2", "b2")}
+        for name, view in (early | going_on).items():
+            expected = (Outage(1.0, 3.0, True),) if "a" in name else ()
+            self.assertEqual(expected, self.outages(view), name)
+        shared._reports_fail(*told, 2.0, True)
+        late = {name: shared.view(name) for name in ("a3", "b3")}
+        for name, view in (early | going_on | late).items():
+            expected = (Outage(1.0, 2.0, True),) if "a" in name else ()
+            self.assertEqual(expected, self.outages(view), name)
+
+    def test_the_next_refresh_takes_it_in(self):
+        # Refreshes that seem to take long are no matter here.
+        self.flags(service_down_time=60, report_interval=1000)
+        for told, state in ((True, "up"), (False, "down")):
+            with self.subTest(told=told):
+                shared = self.share()
+                observer = shared.view("a").observer
+                now = time.monotonic()
+                last = [Observation("one", 1, now - 175)]
+                self.driver.refresh = Refresh("fake", now - 120, last)
+                shared.view("a").refresh()
+                self.assertEqual("up", observer.group.members["one"].life[0])
+                if told:
+                    span = now - 119, now - 20
+                    shared._reports_fail(self.driver, "a", "me", *span, True)
+                self.driver.refresh = Refresh("fake", now - 10, last)
+                shared.view("a").refresh()
+                self.assertEqual(state, observer.group.members["one"].life[0])
