@@ -96,6 +96,23 @@ class PropertyTest(unittest.TestCase):
             deadline(found, since + later, LIMIT, LONG) + 1e-9,
         )
 
+    @given(
+        disjoint(),
+        st.integers(0, 300),
+        st.integers(0, 400),
+        st.integers(1, 80),
+        st.booleans(),
+    )
+    def test_one_more_never_makes_it_earlier(
+        self, found, since, begin, length, missed
+    ):
+        one = Outage(float(begin), float(begin + length), missed)
+        more = outages_.add(tuple(found), one)
+        self.assertLessEqual(
+            deadline(found, since, LIMIT, LONG),
+            deadline(more, since, LIMIT, LONG) + 1e-9,
+        )
+
     @given(disjoint(), st.integers(0, 200))
     def test_what_is_forgotten_makes_no_difference(self, found, since):
         """Not to a silence that can still be shorter than allowed."""

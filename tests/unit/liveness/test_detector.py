@@ -34,6 +34,7 @@ class TableTest(unittest.TestCase):
             ("silent", seen("h", 1, late)),
             # Written between the question and the answer.
             ("reported", seen("h", 1, asked + 0.2)),
+            ("reported", seen("h", 1, asked + LIMIT)),
             # A stamp from the future is not believed.
             ("never-reported", seen("h", 1, asked + LIMIT + 1)),
             ("registered", Observation("h", registered=asked - LIMIT)),
@@ -47,10 +48,13 @@ class TableTest(unittest.TestCase):
             ("lost", seen("h", None, lost=True)),
             ("left", seen("h", 1, asked, left=True)),
             ("left", seen("h", None, left=True)),
+            ("left", seen("h", None, left=True, lost=True)),
             ("crashed", seen("h", 1, asked, crashed=True)),
             ("crashed", seen("h", 1, asked, crashed=True, lost=True)),
             ("forced-down", seen("h", 1, asked, forced_down=True)),
             ("forced-down", seen("h", 1, asked, left=True, forced_down=True)),
+            ("forced-down", seen("h", None, crashed=True, forced_down=True)),
+            ("forced-down", seen("h", None, lost=True, forced_down=True)),
             ("reported", seen("h", 1, asked, disabled=True)),
         ):
             with self.subTest(observation):
@@ -329,6 +333,57 @@ class DownStaysDownTest(unittest.TestCase):
                 observer.backend_out(now - seconds, now)
 
 
+class OutageTest(unittest.TestCase):
+    """Time without the backend counts against no member."""
+
+    def setUp(self):
+        super().setUp()
+        self.observer = Observer()
+        self.observer.refresh(100.0, {"alive": 95.0, "dead": 39.0})
+
+    def states(self, now):
+        return [
+            self.observer.group.verdict(host, now, LIMIT).state
+            for host in ("alive", "dead")
+        ]
+
+    def test_the_last_verdict_stands_for_service_down_time(self):
+        self.observer.fails(102.0)
+        self.assertEqual(["up", "down"], self.states(100.0 + LIMIT))
+        self.assertEqual(["unknown", "unknown"], self.states(100.1 + LIMIT))
+
+    def test_forced_down_is_known_without_the_backend(self):
+        self.observer.refresh(101.0, [seen("alive", 95.0, forced_down=True)])
+        self.observer.fails(102.0)
+        self.assertEqual("forced-down", self.observer.cause("alive", 1e6))
+
+    def test_time_without_the_backend_counts_against_no_member(self):
+        self.observer.fails(102.0)
+        back = 100.0 + 10 * LIMIT
+        self.observer.refresh(back, {"alive": 95.0, "dead": 39.0})
+        self.assertEqual(["up", "down"], self.states(back))
+        # From now on it has the whole time once more.
+        for at, state in ((back + LIMIT, "up"), (back + LIMIT + 0.1, "down")):
+            self.observer.refresh(at, [], complete=False)
+            self.assertEqual([state, "down"], self.states(at))
+
+    def test_a_report_after_the_backend_is_back_counts_as_usual(self):
+        self.observer.fails(102.0)
+        self.observer.refresh(500.0, {"alive": 95.0}, complete=False)
+        self.observer.refresh(503.0, {"alive": 502.0}, complete=False)
+        for at, state in ((502.0 + LIMIT, "up"), (502.1 + LIMIT, "down")):
+            self.observer.refresh(at, [], complete=False)
+            self.assertEqual([state, "down"], self.states(at))
+
+    def test_outages_that_overlap_count_once(self):
+        for span in ((110, 114), (112, 117), (130, 134), (109, 116)):
+            self.observer.backend_out(*span)
+        # From 95 to 167: 72 s, 12 of them without the backend.
+        for at, state in ((167.0, "up"), (167.1, "down")):
+            self.observer.refresh(at, [], complete=False)
+            self.assertEqual([state, "down"], self.states(at))
+
+
 class SessionTest(unittest.TestCase):
     """A backend that knows by itself that a member is alive."""
 
@@ -377,6 +432,78 @@ class SessionTest(unittest.TestCase):
         observer.refresh(102.0, unsure)
         for at, verdict in ((160.0, "reported"), (160.1, "silent")):
             self.assertEqual({"h": verdict}, observer.refresh(at, unsure))
+
+    def test_a_session_that_was_never_seen(self):
+        for interrupted in (False, True):
+            observer = Observer("zk")
+            ended = [seen("h", None, lost=True)]
+            self.assertEqual(
+                {"h": "lost"},
+                observer.refresh(
+                    100.0, ended, interrupted=interrupted, rejoin=8.0
+                ),
+            )
+
+    def test_outages_in_a_row_do_not_end_the_time_to_come_back(self):
+        observer = Observer("zk")
+        observer.refresh(100.0, [seen("h", None, present=True)])
+        ended = [seen("h", None, lost=True)]
+        for at in (105.0, 110.0, 115.0):
+            self.assertEqual(
+                {"h": "reported"},
+                observer.refresh(at, ended, interrupted=True, rejoin=8.0),
+            )
+        self.assertEqual({"h": "reported"}, observer.refresh(123.0, ended))
+        self.assertEqual({"h": "lost"}, observer.refresh(123.1, ended))
+        # The next outage raises no member.
+        self.assertEqual(
+            {"h": "lost"},
+            observer.refresh(130.0, ended, interrupted=True, rejoin=8.0),
+        )
+
+    @given(
+        st.lists(
+            st.tuples(
+                st.floats(0.1, LIMIT),
+                # What happened since the last refresh.
+                st.sampled_from(["nothing", "interrupted", "failed"]),
+                st.booleans(),
+            ),
+            min_size=1,
+            max_size=30,
+        ),
+        st.floats(0, 20),
+    )
+    def test_only_a_session_raises_one_that_was_lost(self, steps, rejoin):
+        observer = Observer("zk")
+        at, was_down = 0.0, False
+        for pause, happened, here in steps:
+            at += pause
+            if happened == "failed":
+                observer.fails(at - 0.05)
+            observer.refresh(
+                at,
+                [seen("h", None, present=here, lost=not here)],
+                interrupted=happened == "interrupted",
+                rejoin=rejoin,
+            )
+            down = observer.group.members["h"].life.state == "down"
+            self.assertFalse(here and down)
+            self.assertFalse(was_down and not here and not down)
+            was_down = down
+
+    @given(st.floats(0.1, 20), st.lists(st.floats(0.1, LIMIT), max_size=5))
+    def test_one_that_does_not_come_back_is_lost(self, rejoin, outages):
+        """After the last outage and the time to come back."""
+        observer = Observer("zk")
+        at = 100.0
+        observer.refresh(at, [seen("h", None, present=True)], rejoin=rejoin)
+        ended = [seen("h", None, lost=True)]
+        for pause in outages:
+            at += pause
+            observer.refresh(at, ended, interrupted=True, rejoin=rejoin)
+        at += rejoin + 0.1
+        self.assertEqual({"h": "lost"}, observer.refresh(at, ended))
 
 
 class SeveralBackendsTest(unittest.TestCase):
