@@ -167,6 +167,8 @@ class TableTest(unittest.TestCase):
         self.assertEqual(
             {"h": "silent"}, observer.refresh(200.0, [seen("h", 5, 99.0)])
         )
+        # And the backend may lose it once more.
+        self.assertEqual({"h": "silent"}, observer.refresh(202.0, gone))
         self.assertEqual(
             {"h": "reported"}, observer.refresh(210.0, [seen("h", 6, 209.0)])
         )
