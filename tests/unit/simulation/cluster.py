@@ -22,8 +22,13 @@ import bisect
 import random
 from typing import NamedTuple
 
-from nova_sg.liveness.model import DOWN, UP, Observation, Refresh
-from nova_sg.servicegroup import silence
+from nova_sg.liveness.model import (
+    DOWN,
+    NO_MASS_RULE,
+    UP,
+    Observation,
+    Refresh,
+)
 from tests.unit.simulation import judges
 from tests.unit.simulation.world import INTERVAL, LIMIT, Span
 
@@ -79,7 +84,7 @@ class Cluster:
     """
 
     def __init__(
-        self, members, backends, dead, step, seed, begin=0.0, rule=silence.OFF
+        self, members, backends, dead, step, seed, begin=0.0, rule=NO_MASS_RULE
     ):
         self.backends = dict(enumerate(backends))
         self.dead = dead
@@ -87,7 +92,7 @@ class Cluster:
         self.now = begin
         rng = self.rng = random.Random(seed)
         names = tuple(str(number) for number in self.backends)
-        self.judge = judges.Liveness(LIMIT, INTERVAL, rule, names)
+        self.judge = judges.Judge(LIMIT, INTERVAL, rule, names)
         self._own = dict.fromkeys(self.backends, begin)
         #: By backend and member: its reports, the oldest first.
         self.reports = {}
@@ -128,7 +133,7 @@ class Cluster:
             for index, backend in self.backends.items():
                 self._tell_of_own_reports(index, backend)
                 if not backend.answers(self.now):
-                    self.judge.look_failed(self.now, str(index))
+                    self.judge.refresh_failed(self.now, str(index))
                     continue
                 changes = self.judge.step(self._refresh(index, backend))
                 for change in changes:

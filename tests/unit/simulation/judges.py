@@ -10,22 +10,18 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What judges the members of a simulated group."""
+"""What judges the members of a simulated group: nova_sg.liveness."""
 
-from nova_sg.liveness import detector as rules
-from nova_sg.liveness import group, model
-from nova_sg.liveness.model import Observation, Refresh
-from nova_sg.servicegroup import detector
+from nova_sg.liveness import detector, group, model
 
 BACKEND = "db"
 
 
-class Detector(detector.Detector):
-    """The detector that observers use today."""
+class Judge:
+    """One observer's knowledge, step by step.
 
-
-class Liveness:
-    """The rules of nova_sg.liveness, with the methods of a Detector."""
+    :ivar service_down_time: the limits, which a test may change
+    """
 
     def __init__(self, limit, interval, rule, backends=(BACKEND,)):
         self.service_down_time = limit
@@ -37,28 +33,15 @@ class Liveness:
     def failing(self):
         return all(one.failed is not None for one in self.group.backends)
 
-    def look(self, asked, facts, *, complete=True):
-        observations = [
-            Observation(
-                fact.host,
-                fact.last_report,
-                fact.last_report,
-                facts=model.Facts(outage=fact.away),
-            )
-            for fact in facts
-        ]
-        return self.step(Refresh(BACKEND, asked, observations))
-
     def step(self, refresh):
+        """Take in a refresh; return the changes."""
         limits = model.Limits(
-            self.service_down_time,
-            self.report_interval,
-            model.MassRule(*self.mass),
+            self.service_down_time, self.report_interval, self.mass
         )
-        self.group, changes = rules.step(self.group, refresh, limits)
+        self.group, changes = detector.step(self.group, refresh, limits)
         return changes
 
-    def look_failed(self, asked, backend=BACKEND):
+    def refresh_failed(self, asked, backend=BACKEND):
         self.group = self.group.refresh_failed(backend, asked)
 
     def reports_fail(self, source, begin, certain, backend=BACKEND):

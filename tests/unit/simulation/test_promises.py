@@ -13,15 +13,14 @@
 
 """The judgement in simulated worlds: what is promised, holds."""
 
-import itertools
 import unittest
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nova_sg.servicegroup import silence
+from nova_sg.liveness import model
 from tests import LONG
-from tests.unit.simulation import days, judges, oracle
+from tests.unit.simulation import days, oracle
 from tests.unit.simulation.world import (
     HOLD,
     INTERVAL,
@@ -39,8 +38,6 @@ UNTIL = 1200.0
 # NOVA_SG_LONG: look for longer.
 TIMES = 20 if LONG else 1
 steps = st.sampled_from([2.0, 5.0, 15.0])
-JUDGES = (judges.Detector, judges.Liveness)
-any_judge = st.sampled_from(JUDGES)
 # What a broken node says, at a moment and with its last report.
 LIES = (
     lambda now, last: (0.0, last),
@@ -95,18 +92,16 @@ class PromisesTest(unittest.TestCase):
         # Found by the test below.
         outages = (Outage(Span(110, 111)), Outage(Span(171, 227), True))
         cut = Cut(Span(100, 166), frozenset({ME}))
-        for judge in JUDGES:
-            script = Script(outages, (cut,))
-            oracle.run(script, 2, UNTIL, 2.0, judge=judge)
+        oracle.run(Script(outages, (cut,)), 2, UNTIL, 2.0)
 
     def test_two_whose_observer_was_in_trouble_when_an_outage_began(self):
         # Found by the test below: an outage of three minutes is too long for
         # them, and one of two and a half is not.
         cut = Cut(Span(100, 166), frozenset({ME}))
-        for length, judge in itertools.product((150, 189), JUDGES):
+        for length in (150, 189):
             outage = Outage(Span(171, 171 + length), True)
             script = Script((outage,), (cut,))
-            world, _ = oracle.run(script, 2, 365, 2.0, judge=judge)
+            world, _ = oracle.run(script, 2, 365, 2.0)
             self.assertEqual({1} if length > 180 else set(), world.downs)
 
     @settings(deadline=None, max_examples=50 * TIMES)
@@ -116,20 +111,17 @@ class PromisesTest(unittest.TestCase):
         steps,
         st.integers(0, 10**6),
         st.booleans(),
-        any_judge,
     )
     def test_nobody_alive_is_down_and_the_dead_are_found(
-        self, data, members, step, seed, says, judge
+        self, data, members, step, seed, says
     ):
         script = data.draw(scripts(members))
-        oracle.run(script, members, UNTIL, step, seed, says=says, judge=judge)
+        oracle.run(script, members, UNTIL, step, seed, says=says)
 
     @settings(deadline=None, max_examples=40 * TIMES)
-    @given(
-        st.data(), st.integers(5, 20), steps, st.integers(0, 10**6), any_judge
-    )
+    @given(st.data(), st.integers(5, 20), steps, st.integers(0, 10**6))
     def test_what_broken_nodes_say_changes_nothing(
-        self, data, members, step, seed, judge
+        self, data, members, step, seed
     ):
         """All say when they could not report; some say what is not true."""
         script = data.draw(scripts(members))._replace(cuts=())
@@ -151,7 +143,6 @@ class PromisesTest(unittest.TestCase):
             seed,
             says=True,
             liars=lying,
-            judge=judge,
         )
 
     @settings(deadline=None, max_examples=30 * TIMES)
@@ -162,10 +153,9 @@ class PromisesTest(unittest.TestCase):
         st.floats(0.0, 10.0),
         steps,
         st.integers(0, 10**6),
-        any_judge,
     )
     def test_who_begins_to_look_after_an_outage_is_told_of_it(
-        self, members, length, dying, late, step, seed, judge
+        self, members, length, dying, late, step, seed
     ):
         end = 300.0 + length
         dying = min(dying, members // 3)
@@ -176,10 +166,9 @@ class PromisesTest(unittest.TestCase):
             script,
             step,
             seed,
-            silence.OFF,
+            model.NO_MASS_RULE,
             begin=end + late,
             says=True,
-            judge=judge,
         )
         downs = []
 
@@ -199,16 +188,12 @@ class PromisesTest(unittest.TestCase):
         self.assertEqual(set(dead), {number for number, _ in downs})
 
     @settings(deadline=None, max_examples=40 * TIMES)
-    @given(
-        st.data(), st.integers(2, 20), steps, st.integers(0, 10**6), any_judge
-    )
+    @given(st.data(), st.integers(2, 20), steps, st.integers(0, 10**6))
     def test_the_dead_are_found_however_the_backend_flaps(
-        self, data, members, step, seed, judge
+        self, data, members, step, seed
     ):
         script = data.draw(scripts(members, pause=1))
-        oracle.run(
-            script, members, UNTIL, step, seed, rested=False, judge=judge
-        )
+        oracle.run(script, members, UNTIL, step, seed, rested=False)
 
     @settings(deadline=None, max_examples=40 * TIMES)
     @given(
@@ -217,10 +202,9 @@ class PromisesTest(unittest.TestCase):
         st.integers(1, 400),
         steps,
         st.integers(0, 10**6),
-        any_judge,
     )
     def test_a_mass_is_held_and_then_told(
-        self, members, part, length, step, seed, judge
+        self, members, part, length, step, seed
     ):
         """Partitions of most, or all, of the group and nothing else."""
         number = min(members - 1, -int(-members * (part + 1e-9) // 1))
@@ -240,7 +224,7 @@ class PromisesTest(unittest.TestCase):
                 if change.now.state == "down"
             )
 
-        world = World(members, script, step, seed, judge=judge)
+        world = World(members, script, step, seed)
         judged = oracle.Oracle(script, members, step)
         world.run(800.0, check)
         early = 200.0 + min(length, held)
@@ -257,15 +241,12 @@ class PromisesTest(unittest.TestCase):
         st.floats(0.01, 0.5),
         steps,
         st.integers(0, 99),
-        any_judge,
     )
-    def test_a_minority_is_told_at_once(
-        self, members, part, step, seed, judge
-    ):
+    def test_a_minority_is_told_at_once(self, members, part, step, seed):
         gone = frozenset(range(1, 1 + max(1, int(members * part))))
         script = Script(cuts=(Cut(Span(200.0, 900.0), gone),))
         world, judged = oracle.run(
-            script, members, 200 + LIMIT + step, step, seed, judge=judge
+            script, members, 200 + LIMIT + step, step, seed
         )
         self.assertEqual(gone, frozenset(world.downs))
 
@@ -276,10 +257,9 @@ class PromisesTest(unittest.TestCase):
         steps,
         st.booleans(),
         st.integers(0, 99),
-        any_judge,
     )
     def test_who_dies_in_an_outage_is_found_soon_after_it(
-        self, dying, length, step, readable, seed, judge
+        self, dying, length, step, readable, seed
     ):
         end = 300.0 + length
         dead = {n: Span(300.0 + n, 10_000.0) for n in range(1, dying + 1)}
@@ -287,9 +267,7 @@ class PromisesTest(unittest.TestCase):
         # Looks that fail tell of the end by the next that is answered; own
         # reports that fail do not excuse the time after the last of them.
         lag = 0.0 if readable else step
-        world, _ = oracle.run(
-            script, 30, end + lag + LIMIT + step, step, seed, judge=judge
-        )
+        world, _ = oracle.run(script, 30, end + lag + LIMIT + step, step, seed)
         self.assertEqual(set(dead), world.downs)
 
 
@@ -314,10 +292,10 @@ class OracleTest(unittest.TestCase):
         judged = oracle.Oracle(script, 10, 2.0)
         world.run(290.0, judged.check)
         # A detector without any evidence.
-        world.judge.look_failed = lambda asked: None
+        world.judge.refresh_failed = lambda asked: None
         world.judge.reports_fail = lambda *stall: None
         with self.assertRaisesRegex(oracle.Wrong, "by its own fault for 0"):
-            world.judge.mass = silence.OFF
+            world.judge.mass = model.NO_MASS_RULE
             world.run(500.0, judged.check)
 
     def test_it_sees_a_missed_death(self):
@@ -333,4 +311,4 @@ class OracleTest(unittest.TestCase):
         cut = Cut(Span(300.0, 9000.0), frozenset(range(1, 9)))
         script = Script(cuts=(cut,))
         with self.assertRaisesRegex(oracle.Wrong, "not held"):
-            oracle.run(script, 10, 600.0, 2.0, rule=silence.OFF)
+            oracle.run(script, 10, 600.0, 2.0, rule=model.NO_MASS_RULE)

@@ -22,7 +22,7 @@ and its reports came to. Nothing here knows the detector's rules.
 import random
 from typing import NamedTuple
 
-from nova_sg.servicegroup import facts, silence
+from nova_sg.liveness.model import Facts, MassRule, Observation, Refresh
 from tests.unit.simulation import judges
 
 LIMIT = 60.0
@@ -32,7 +32,7 @@ LONGEST = 1.1 * INTERVAL
 # Seconds after which an attempt that is not taken has failed.
 FAILS = 0.01
 HOLD = 2 * LIMIT
-RULE = silence.Rule(0.55, 4, HOLD)
+RULE = MassRule(0.55, 4, HOLD)
 # The member that is the observer itself.
 ME = 0
 
@@ -79,7 +79,6 @@ class World:
         report
     :param liars: what some say instead: by member, a function of the moment
         and of its last report
-    :param judge: what judges the members, a class
     """
 
     def __init__(
@@ -92,7 +91,6 @@ class World:
         begin=0.0,
         says=False,
         liars=None,
-        judge=judges.Detector,
     ):
         rng = random.Random(seed)
         self.names = [f"host{number:06}" for number in range(members)]
@@ -106,7 +104,7 @@ class World:
         self.now = begin
         self.says = says
         self.liars = liars or {}
-        self.judge = judge(LIMIT, INTERVAL, rule)
+        self.judge = judges.Judge(LIMIT, INTERVAL, rule)
         #: By member: the last attempt that was taken.
         self.last = [
             phase - period
@@ -189,11 +187,11 @@ class World:
             self.now += self.step
             self._report_mine()
             if self._answers(self.now):
-                changes = self.judge.look(
-                    self.now, self._facts(), complete=True
+                changes = self.judge.step(
+                    Refresh(judges.BACKEND, self.now, self._observations())
                 )
             else:
-                self.judge.look_failed(self.now)
+                self.judge.refresh_failed(self.now)
                 changes = []
             self._note(changes)
             check(self, changes)
@@ -218,7 +216,7 @@ class World:
             at += period
         self._mine = self.now
 
-    def _facts(self):
+    def _observations(self):
         now, begin = self.now, self.now - self.step - 2 * LONGEST
         if self.says or any(
             o.span.begin <= now and o.span.end > begin
@@ -244,15 +242,14 @@ class World:
                 self.last[number], self._tried[number] = last, tried
         for number in slow:
             self._report(number)
-        new, fact = tuple.__new__, facts.Fact
-        rest = fact("", 0.0)[3:]
+        new, rest = tuple.__new__, Observation("")[3:]
         found = [
-            new(fact, (name, now, last, *rest))
+            new(Observation, (name, last, last, *rest))
             for name, last in zip(self.names, self.last, strict=True)
         ]
         if self.says:
             found = [
-                one._replace(away=self._word(number))
+                one._replace(facts=Facts(outage=self._word(number)))
                 for number, one in enumerate(found)
             ]
         return found
