@@ -15,7 +15,8 @@
 Each server has a clock of its own, which may be wrong by any amount and may
 be set; some are behind. A report goes to one of them, which stamps it; a
 refresh reads from one of them. Which one is chance, as behind a load
-balancer.
+balancer. A report that was written late, or again, is a ghost: its number is
+not newer than what the record has, whatever its stamp says.
 """
 
 import bisect
@@ -60,6 +61,8 @@ class Backend(NamedTuple):
     outages: tuple[Span, ...] = ()
     #: and when it takes none, but answers.
     read_only: tuple[Span, ...] = ()
+    #: By member: when it answers with a report that is no new one.
+    ghosts: dict[int, tuple[Span, ...]] = {}
 
     def takes(self, moment):
         return not _within(moment, (*self.outages, *self.read_only))
@@ -159,12 +162,24 @@ class Cluster:
             last = self.last_report(number, self.now - server.lag, index)
             if last is None:
                 continue
+            if _within(self.now, backend.ghosts.get(number, ())):
+                last = self._ghost(index, number, server)
             # The driver compares the stamp with the clock of that server.
             ago = server.clock(self.now) - last.stamp
             observations.append(
                 Observation(str(number), last.number, self.now - ago)
             )
         return Refresh(str(index), self.now, observations)
+
+    def _ghost(self, index, number, server):
+        """Return a report that was taken before, in one of two ways."""
+        last = self.last_report(number, self.now, index)
+        if self.rng.random() < 0.5:
+            # The last one is written again.
+            return last._replace(stamp=server.clock(self.now))
+        # An older one, as it was.
+        earlier = last.at - self.rng.uniform(0.0, LIMIT)
+        return self.last_report(number, earlier, index) or last
 
 
 class Wrong(AssertionError):

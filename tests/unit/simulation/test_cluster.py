@@ -17,6 +17,7 @@ import unittest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nova_sg.liveness import model
 from tests import LONG
 from tests.unit.simulation import cluster as clusters
 from tests.unit.simulation.cluster import Backend, Cluster, Oracle, Server
@@ -129,6 +130,80 @@ class PromisesTest(unittest.TestCase):
         watch(
             Cluster(members, backends, data.draw(deaths(members)), step, seed)
         )
+
+    @settings(deadline=None, max_examples=30 * TIMES)
+    @given(st.data(), st.integers(2, 8), steps, st.integers(0, 10**6))
+    def test_ghosts(self, data, members, step, seed):
+        """A report that is no new one raises no member, whatever its stamp."""
+        dead = data.draw(deaths(members))
+        # From their deaths on; and some of the living.
+        ghosts = {number: (span,) for number, span in dead.items()}
+        for number in data.draw(st.frozensets(st.integers(1, members - 1))):
+            ghosts.setdefault(number, data.draw(spans(100, 2)))
+        backend = Backend((Server(),), data.draw(spans(300, 1)), (), ghosts)
+        # A ghost may hide a report that is one.
+        lag = max(
+            (
+                span.end - span.begin
+                for number, found in ghosts.items()
+                for span in found
+                if number not in dead
+            ),
+            default=0.0,
+        )
+        watch(Cluster(members, [backend], dead, step, seed), lag=lag)
+
+    @settings(deadline=None, max_examples=40 * TIMES)
+    @given(
+        st.data(),
+        st.integers(2, 8),
+        st.integers(1, 2),
+        steps,
+        st.integers(0, 10**6),
+    )
+    def test_a_new_observer(self, data, members, number, step, seed):
+        """It begins in the middle, with nothing but stamps to go by."""
+        begin = float(data.draw(st.integers(100, 600)))
+        backends = []
+        for _ in range(number):
+            clocks = tuple(
+                Server(data.draw(skews))
+                for _ in range(data.draw(st.integers(1, 3)))
+            )
+            later = [
+                tuple(
+                    span
+                    for span in data.draw(spans(200, 2))
+                    if span.begin > begin + step
+                )
+                for _ in range(2)
+            ]
+            backends.append(Backend(clocks, *later))
+        dead = data.draw(deaths(members))
+        cluster = Cluster(members, backends, dead, step, seed, begin)
+        # The stamps of a dead member may be wrong by as much as the clocks.
+        watch(cluster, watches=begin + 40.0)
+
+    @settings(deadline=None, max_examples=40 * TIMES)
+    @given(
+        st.data(),
+        st.integers(8, 12),
+        st.integers(20, 300),
+        st.floats(0.0, 0.9),
+        steps,
+        st.integers(0, 10**6),
+    )
+    def test_a_new_observer_of_a_backend_that_takes_no_reports(
+        self, data, members, length, part, step, seed
+    ):
+        """All reports are old: it calls no living member down."""
+        frozen = Span(200.0, 200.0 + length)
+        begin = 200.0 + part * (length - step)
+        dead = data.draw(deaths(members))
+        backend = Backend((Server(),), (), (frozen,))
+        rule = model.MassRule(0.55, 4, 120.0)
+        cluster = Cluster(members, [backend], dead, step, seed, begin, rule)
+        watch(cluster, watches=begin)
 
 
 class OracleTest(unittest.TestCase):
