@@ -10,125 +10,326 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Records at hand, judged in view of what our own reports met."""
+
+"""Members that are judged by the records that askers bring."""
 
 import unittest
 
-from nova_sg.servicegroup import detector, records
-from nova_sg.servicegroup.facts import Reference
-
-D = 60.0
-INTERVAL = 10.0
+from nova_sg.liveness import model
+from nova_sg.servicegroup import records
+from tests.unit.liveness.observing import INTERVAL, LIMIT, Observer, seen
 
 
-class RecordsTest(unittest.TestCase):
+class RecordsTestCase(unittest.TestCase):
     def setUp(self):
+        super().setUp()
         self.records = records.Records()
+        self.limits = model.Limits(LIMIT, INTERVAL)
 
-    def judge(self, report, now, verdict=detector.SILENT):
-        """Judge a member whose last report was at a moment."""
-        return self.records.judge(verdict, now - report, now, D, INTERVAL)
+    def ask(self, host, record, now, others=None, configured=True):
+        """Return the cause of the verdict by a record."""
+        who = "compute", host
+        return self.records.judge(
+            who, record, now, self.limits, others, configured
+        ).cause
 
-    def test_alone(self):
-        cases = [
-            (Reference(age=0, reported=True, left=False), detector.REPORTED),
-            (Reference(age=D, reported=True, left=False), detector.REPORTED),
-            (
-                Reference(age=D + 0.001, reported=True, left=False),
-                detector.SILENT,
-            ),
-            (Reference(age=-D, reported=True, left=False), detector.REPORTED),
-            (
-                Reference(age=-D - 0.001, reported=True, left=False),
-                detector.SILENT,
-            ),
-            (Reference(age=1, reported=True, left=True), detector.LEFT),
-            (
-                Reference(age=1, reported=True, left=False, crashed=True),
-                detector.CRASHED,
-            ),
-            (
-                Reference(age=1, reported=False, left=False),
-                detector.REGISTERED,
-            ),
-            (
-                Reference(age=D + 1, reported=False, left=False),
-                detector.NEVER_REPORTED,
-            ),
-        ]
-        for reference, verdict in cases:
-            with self.subTest(reference=reference):
-                self.assertIs(
-                    verdict, records.judge_alone(reference, D)
-                )
+    def judge(self, report, now, host=None, **keywords):
+        """Judge a member whose last report was at a moment.
 
-    def test_without_trouble_the_record_stands(self):
-        for verdict in (
-            detector.SILENT,
-            detector.NEVER_REPORTED,
-            detector.LEFT,
-            detector.REPORTED,
+        :param host: None: one that was never asked about
+        """
+        host = host or f"{report} at {now}"
+        record = records.Record(report, 100 + report, now - report)
+        return self.ask(host, record, now, **keywords)
+
+    def reports_fail(self, begin, certain):
+        self.records.reports_fail("us", begin, certain)
+
+    def reports_work(self, certain):
+        self.records.reports_work("us", certain)
+
+
+class FirstQuestionTest(RecordsTestCase):
+    """What a record says by itself."""
+
+    def test_table(self):
+        for verdict, record in (
+            ("reported", (1, 1, 0.0)),
+            ("reported", (1, 1, LIMIT)),
+            ("silent", (1, 1, LIMIT + 0.001)),
+            ("reported", (1, 1, -LIMIT)),
+            # From the future: not believed.
+            ("never-reported", (1, 1, -LIMIT - 0.001)),
+            ("left", (1, 0, 1.0, True)),
+            ("left", (1, 0, 1000.0, True)),
+            ("crashed", (1, -1, 1.0, False, True)),
+            ("registered", (None, None, 1.0)),
+            ("never-reported", (None, None, LIMIT + 1)),
         ):
-            self.assertIs(verdict, self.judge(0, 61, verdict))
+            with self.subTest(record):
+                self.setUp()
+                record = records.Record(*record)
+                for _ in range(2):
+                    self.assertEqual(verdict, self.ask("h", record, 1000.0))
 
-    def test_while_reports_do_not_get_through(self):
-        self.records.stall("us", 100, 101, False)
-        self.assertTrue(self.records.trouble)
-        self.assertIs(detector.REPORTED, self.judge(95, 220))
-        # Who was down before stays down; who has left stays away.
-        self.assertIs(detector.SILENT, self.judge(39, 220))
-        self.assertIs(detector.LEFT, self.judge(95, 220, detector.LEFT))
 
-    def test_after_that_everybody_has_the_whole_time_once(self):
-        self.records.stall("us", 100, 101, False)
-        self.records.stall("us", 100, 220, True)
-        self.assertFalse(self.records.trouble)
-        self.assertIs(detector.REPORTED, self.judge(95, 280))
-        self.assertIs(detector.SILENT, self.judge(95, 281))
+class OwnReportsTest(RecordsTestCase):
+    """Reports of this process that do not get through."""
+
+    def test_while_they_do_not(self):
+        self.reports_fail(100, 101)
+        self.assertEqual("reported", self.judge(95, 220))
+        # A member that was down before stays down; one that left, too.
+        self.assertEqual("silent", self.judge(39, 220))
+        left = records.Record(95, 0, 125.0, True)
+        self.assertEqual("left", self.ask("left", left, 220))
+        # So does one that only registered.
+        self.assertEqual(
+            "registered",
+            self.ask("new", records.Record(None, None, 125.0), 220),
+        )
+
+    def test_after_that_all_have_the_whole_time_once(self):
+        self.reports_fail(100, 101)
+        self.reports_work(220)
+        self.assertEqual("reported", self.judge(95, 280, "h"))
+        self.assertEqual("silent", self.judge(95, 281, "h"))
         # It is forgotten when it can no longer matter.
-        self.assertIs(detector.SILENT, self.judge(95, 400))
-        self.assertFalse(self.records._stalls)
+        self.assertEqual("silent", self.judge(95, 400))
+        self.assertEqual((), self.records._backend.outages)
 
-    def heed(self, who, report, now):
-        self.records.heed(who, now - report, now, D, INTERVAL)
-
-    def test_trouble_that_is_ours_alone(self):
-        self.records.stall("us", 100, 130, False)
-        self.heed("a", 129, 130)
-        # What was said of the time until then stands, and no more.
-        self.assertIs(detector.REPORTED, self.judge(95, 190))
-        self.assertIs(detector.SILENT, self.judge(95, 191))
-        # Nobody else reports any more either: it was not ours alone.
-        self.heed("a", 129, 160)
-        self.assertIs(detector.REPORTED, self.judge(129, 260))
-        self.records.stall("us", 100, 300, True)
-        self.assertFalse(self.records.trouble)
+    def test_trouble_that_is_its_own_alone(self):
+        self.reports_fail(100, 130)
+        self.assertEqual("reported", self.judge(129, 130, "a"))
+        # What was told of the time until then stands, and no more.
+        for now, verdict in (
+            (160, "reported"),
+            (190, "reported"),
+            (191, "silent"),
+        ):
+            self.judge(now - 1, now, "a")
+            self.assertEqual(verdict, self.judge(95, now, "h"))
+        # No other member reports any longer: it was not its own alone.
+        self.assertEqual("reported", self.judge(150, 230))
+        self.reports_work(300)
+        self.assertEqual({}, self.records._backend.troubles)
 
     def test_most_have_to_get_through(self):
-        self.records.stall("us", 100, 151, False)
-        self.heed("a", 80, 150)
-        self.heed("b", 90, 150)
-        self.heed("c", 149, 150)
-        self.assertIs(detector.REPORTED, self.judge(95, 260))
-        # Who had been down before counts for nothing.
-        self.heed("d", 38, 150)
-        self.heed("b", 149, 151)
-        self.assertIs(detector.REPORTED, self.judge(95, 211))
-        self.assertIs(detector.SILENT, self.judge(95, 212))
-
-    def test_it_stays_ours_alone_while_others_report(self):
-        for now in range(110, 400, 10):
-            self.records.stall("us", 100, now - 5, False)
-            self.heed("a", now - 1, now)
-            self.heed("b", 95, now)
-        self.assertIs(detector.SILENT, self.judge(95, 400))
-
-    def test_where_few_are_asked_about_it_is_ours_in_the_end(self):
-        for enough, verdict in (1, detector.REPORTED), (4, detector.SILENT):
+        def begin():
             self.setUp()
-            for now in range(110, 110 + int(4 * D), 5):
-                self.records.stall("us", 100, now - 5, False)
-                report = min(now - 1, 119)
-                self.records.heed("a", now - report, now, D, INTERVAL, enough)
-            self.assertIs(detector.REPORTED, self.judge(119, 250))
-            self.assertIs(verdict, self.judge(119, 350))
+            self.reports_fail(100, 151)
+            self.judge(80, 139, "a")
+            self.judge(90, 139, "b")
+            self.judge(149, 150, "c")
+
+        begin()
+        self.assertEqual("reported", self.judge(95, 260))
+        for now, verdict in ((211, "reported"), (212, "silent")):
+            begin()
+            # What was down before counts for nothing.
+            for host in "def":
+                self.assertEqual("silent", self.judge(38, 150, host))
+            self.judge(149, 151, "b")
+            self.assertEqual(verdict, self.judge(95, now))
+
+    def test_it_stays_its_own_alone_while_others_report(self):
+        for now in range(110, 400, 10):
+            self.reports_fail(100, now - 5)
+            self.judge(now - 1, now, "a")
+            self.judge(95, now, "b")
+        self.assertEqual("silent", self.judge(95, 400))
+
+    def test_where_few_are_asked_about_it_is_its_own_in_the_end(self):
+        for enough, verdict in ((1, "reported"), (4, "silent")):
+            self.setUp()
+            mass = model.MassRule(0.55, enough, 2 * LIMIT)
+            self.limits = self.limits._replace(mass=mass)
+            said = {}
+            for now in range(110, 410, 5):
+                self.reports_fail(100, now - 5)
+                said[now] = self.judge(min(now - 1, 119), now, "a")
+            self.assertEqual("reported", said[250])
+            self.assertEqual(verdict, said[400])
+
+
+class ChangeNotTimeTest(RecordsTestCase):
+    """Rule 1: a report is seen by what changed."""
+
+    def test_a_record_that_changes_is_a_report(self):
+        """At most as old as the question before, whatever its stamp says."""
+        for age in (500.0, 61.0, 0.0, -LIMIT):
+            with self.subTest(age):
+                self.setUp()
+                self.ask("h", records.Record(1, 1, 0.0), 100.0)
+                new = records.Record(2, 2, age)
+                self.assertEqual("reported", self.ask("h", new, 160.0))
+                # It was at 100 at the earliest, at 160 at the latest.
+                last = min(max(160.0 - age, 100.0), 160.0)
+                for now, verdict in (
+                    (last + LIMIT, "reported"),
+                    (last + LIMIT + 0.1, "silent"),
+                ):
+                    self.assertEqual(verdict, self.ask("h", new, now))
+
+    def test_a_record_that_stays_the_same_is_none(self):
+        """Its age is that of this process's clock."""
+        self.ask("h", records.Record(1, 1, 0.0), 100.0)
+        for now, verdict in ((160.0, "reported"), (160.1, "silent")):
+            # The database's clock stands still.
+            same = records.Record(1, 1, 0.0)
+            self.assertEqual(verdict, self.ask("h", same, now))
+
+    def test_an_older_copy_changes_nothing(self):
+        old, new = records.Record(1, 1, 0.0), records.Record(2, 2, 0.0)
+        self.ask("h", old, 90.0)
+        self.ask("h", new, 100.0)
+        for now, verdict in ((160.0, "reported"), (160.1, "silent")):
+            for record in (old, new, old):
+                self.assertEqual(verdict, self.ask("h", record, now))
+
+    def test_a_backup_that_was_restored(self):
+        """The numbers begin anew, with stamps that are new."""
+        self.ask("h", records.Record(1, 500, 0.0), 100.0)
+        new = records.Record(150, 3, 5.0)
+        self.assertEqual("reported", self.ask("h", new, 155.0))
+        self.assertEqual("reported", self.ask("h", new, 210.0))
+        self.assertEqual("silent", self.ask("h", new, 210.1))
+
+    def test_leaving_ends_with_the_next_report(self):
+        self.ask("h", records.Record(100, 7, 0.0), 100.0)
+        left = records.Record(100, 0, 5.0, True)
+        for now in (105.0, 106.0):
+            self.assertEqual("left", self.ask("h", left, now))
+        back = records.Record(110, 1, 0.0)
+        self.assertEqual("reported", self.ask("h", back, 110.0))
+
+
+class DownStaysDownTest(RecordsTestCase):
+    """Rule 3: nothing but a report raises a member that was down."""
+
+    def test_an_outage_that_becomes_known_later(self):
+        self.assertEqual("silent", self.judge(100, 161, "h"))
+        self.reports_fail(103, 160)
+        self.assertEqual("silent", self.judge(100, 162, "h"))
+        # It would have excused a member that was not asked about before.
+        self.assertEqual("reported", self.judge(100, 162, "another"))
+        self.reports_work(160)
+        self.assertEqual("silent", self.judge(100, 163, "h"))
+        self.assertEqual("reported", self.judge(162, 164, "h"))
+
+    def test_an_older_report_elsewhere(self):
+        self.assertEqual("silent", self.judge(100, 161, "h"))
+        others = Observer("mc")
+        others.refresh(162.0, {"h": 130.0})
+        self.assertEqual(
+            "silent", self.judge(100, 162, "h", others=others.group)
+        )
+        others.refresh(164.0, {"h": 163.0})
+        self.assertEqual(
+            "reported", self.judge(100, 165, "h", others=others.group)
+        )
+
+
+class OtherBackendsTest(RecordsTestCase):
+    """Rule 5: a record and other backends are merged observations."""
+
+    def setUp(self):
+        super().setUp()
+        self.others = Observer("mc")
+
+    def merged(self, report, now, host="h", **keywords):
+        return self.judge(
+            report, now, host, others=self.others.group, **keywords
+        )
+
+    def test_the_newest_report_counts(self):
+        self.others.refresh(200.0, {"h": 195.0})
+        self.assertEqual("reported", self.merged(100, 200))
+        self.setUp()
+        self.others.refresh(200.0, {"h": 100.0})
+        self.assertEqual("reported", self.merged(195, 200))
+        self.setUp()
+        self.others.refresh(200.0, {"h": 139.0})
+        self.assertEqual("silent", self.merged(100, 200))
+
+    def test_an_operators_word_counts(self):
+        self.others.refresh(200.0, [seen("h", 1, 195.0, forced_down=True)])
+        self.assertEqual("forced-down", self.merged(199, 200))
+
+    def test_leaving_counts_wherever_it_was_heard_last(self):
+        self.others.refresh(150.0, {"h": 150.0})
+        self.others.refresh(190.0, [seen("h", 150.0, 150.0, left=True)])
+        self.assertEqual("left", self.merged(180, 200))
+        self.setUp()
+        self.others.refresh(200.0, {"h": 195.0})
+        left = records.Record(100, 0, 100.0, True)
+        self.assertEqual(
+            "reported", self.ask("h", left, 200, self.others.group)
+        )
+
+    def test_another_that_does_not_answer(self):
+        """The record tells what is known, as long as it reports there."""
+        self.others.refresh(100.0, {"h": 99.0})
+        self.others.fails(102.0)
+        self.assertEqual("reported", self.merged(195, 200))
+        # It reported there, too, until it died.
+        for report in (98, 130):
+            self.setUp()
+            self.others.refresh(100.0, {"h": 99.0})
+            self.others.fails(102.0)
+            self.assertEqual("silent", self.merged(report, 200))
+
+    def test_unavailable(self):
+        """The only backend that it reports to does not answer."""
+        self.others.refresh(100.0, {"h": 99.0})
+        self.others.fails(102.0)
+        self.assertEqual("reported", self.merged(38, 160))
+        self.assertEqual("unavailable", self.merged(38, 160.1))
+        # Another member may have reported to the record.
+        self.assertEqual("silent", self.merged(38, 161, "h2"))
+
+    def test_an_outage_of_both_excuses(self):
+        self.others.refresh(100.0, {"h": 95.0})
+        self.others.fails(102.0)
+        self.reports_fail(101, 160)
+        self.reports_work(161)
+        self.others.refresh(165.0, {"h": 95.0})
+        self.assertEqual("reported", self.merged(95, 166))
+        # One of this database alone does not.
+        self.setUp()
+        self.others.refresh(100.0, {"h": 95.0})
+        self.reports_fail(101, 160)
+        self.others.refresh(165.0, {"h": 95.0})
+        self.assertEqual("silent", self.merged(95, 166))
+
+
+class NotConfiguredTest(RecordsTestCase):
+    """Members report by another driver: a record can only raise."""
+
+    def ask_both(self, record, now, others=None):
+        return self.ask("h", record, now, others, configured=False)
+
+    def test_alone(self):
+        for verdict, record in (
+            ("reported", (1, 1, LIMIT)),
+            ("not-a-member", (1, 1, LIMIT + 1)),
+            ("not-a-member", (1, -1, 1.0, False, True)),
+            ("not-a-member", (None, None, LIMIT + 1)),
+        ):
+            with self.subTest(record):
+                self.setUp()
+                record = records.Record(*record)
+                self.assertEqual(verdict, self.ask_both(record, 1000.0))
+
+    def test_with_others(self):
+        others = Observer("mc")
+        others.refresh(200.0, {"h": 195.0, "other": 130.0})
+        old, fresh = records.Record(1, 1, 150.0), records.Record(2, 2, 1.0)
+        self.assertEqual("reported", self.ask_both(old, 200.0, others.group))
+        self.assertEqual(
+            "unavailable", self.ask_both(old, 261.0, others.group)
+        )
+        # On its way from this driver: it still reports here.
+        others.refresh(256.0, {"h": 195.0, "other": 130.0})
+        self.assertEqual("silent", self.ask_both(old, 256.0, others.group))
+        self.assertEqual("reported", self.ask_both(fresh, 257.0, others.group))
