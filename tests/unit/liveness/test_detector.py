@@ -594,6 +594,127 @@ class SeveralBackendsTest(unittest.TestCase):
         self.assertEqual("unavailable", self.observer.cause("other"))
 
 
+class MovingMemberTest(unittest.TestCase):
+    """A backend that a member no longer reports to does not count for it."""
+
+    def counts(self, observer):
+        member = observer.group.members["h"]
+        return observer.group.counts(member.seen, LIMIT)
+
+    def check_unavailable(self, observer, last, db):
+        """Check that no working of db makes it down while mc is out.
+
+        :param last: when mc answered last, and its report there
+        :param db: what db says of it, in any refresh
+        """
+        self.assertEqual((False, True), self.counts(observer))
+        observer.fails(last + 2.0, "mc")
+        for at in (last + 2.0, last + LIMIT):
+            observer.refresh(at, db, "db")
+            self.assertEqual("reported", observer.cause("h", at))
+        for at in (last + LIMIT + 0.1, last + 500.0):
+            observer.refresh(at, db, "db")
+            self.assertEqual("unavailable", observer.cause("h", at))
+            self.assertEqual([], observer.changes)
+        # It died meanwhile: mc is back, and was at fault until then.
+        back = last + 510.0
+        observer.refresh(back, {"h": last}, "mc")
+        self.assertEqual("reported", observer.cause("h"))
+        observer.refresh(back + LIMIT + 0.1, {"h": last}, "mc")
+        self.assertEqual("silent", observer.cause("h"))
+
+    def test_its_report_there_is_far_older(self):
+        observer = Observer("db", "mc")
+        observer.refresh(100.0, {"h": 99.0}, "db")
+        observer.refresh(160.0, {"h": 159.1}, "mc")
+        self.assertEqual((False, True), self.counts(observer))
+        # Not so far.
+        observer = Observer("db", "mc")
+        observer.refresh(100.0, {"h": 99.0}, "db")
+        observer.refresh(159.0, {"h": 159.0}, "mc")
+        self.assertEqual((True, True), self.counts(observer))
+        observer.refresh(200.0, {"h": 200.0}, "mc")
+        self.check_unavailable(observer, 200.0, {"h": 99.0})
+
+    def test_it_left_there_before_it_reported_elsewhere(self):
+        observer = Observer("db", "mc")
+        left = [seen("h", 99.0, 99.0, left=True)]
+        observer.refresh(100.0, left, "db")
+        observer.refresh(120.0, {"h": 120.0}, "mc")
+        self.check_unavailable(observer, 120.0, left)
+
+    def test_a_member_of_both(self):
+        """It dies while mc is out: db would have its reports."""
+        observer = Observer("db", "mc")
+        for backend in ("db", "mc"):
+            observer.refresh(200.0, {"h": 200.0}, backend)
+        observer.fails(202.0, "mc")
+        for at, verdict in ((260.0, "reported"), (260.1, "silent")):
+            observer.refresh(at, {"h": 200.0}, "db")
+            self.assertEqual(verdict, observer.cause("h", at))
+
+    def test_a_session_counts_up_to_the_last_refresh(self):
+        for last, verdict in ((50.0, "silent"), (39.0, "unavailable")):
+            observer = Observer("zk", "db")
+            observer.refresh(100.0, [seen("h", None, present=True)], "zk")
+            observer.refresh(100.0, {"h": last}, "db")
+            observer.fails(102.0, "zk")
+            observer.refresh(160.0, {"h": last}, "db")
+            self.assertEqual("reported", observer.cause("h", 160.0))
+            # Where it reported to db too, it should do so now.
+            observer.refresh(160.1, {"h": last}, "db")
+            self.assertEqual(verdict, observer.cause("h", 160.1))
+
+    def test_a_session_raises_none_while_its_backend_is_unreachable(self):
+        observer = Observer("zk", "db")
+        observer.refresh(100.0, [seen("h", None, present=True)], "zk")
+        for at in range(100, 300, 10):
+            observer.refresh(float(at), {"h": min(at, 150.0)}, "db")
+            if at > 100:
+                observer.fails(float(at), "zk")
+        self.assertEqual("silent", observer.cause("h"))
+        # It was there when zk answered last, and is known to be there now.
+        observer.refresh(300.0, [seen("h", None, present=True)], "zk")
+        self.assertEqual("reported", observer.cause("h"))
+
+    def test_one_that_has_not_come_over_yet(self):
+        for observations, verdict in (
+            ({"h": 99.0}, "reported"),
+            ({"h": 30.0}, "silent"),
+        ):
+            observer = Observer("db", "mc")
+            observer.refresh(100.0, [], "db")
+            observer.refresh(100.0, observations, "mc")
+            self.assertEqual(verdict, observer.cause("h"))
+            observer.fails(102.0, "mc")
+            observer.refresh(170.0, [], "db")
+            self.assertEqual("unavailable", observer.cause("h"))
+
+    def test_an_operators_word_in_one_that_does_not_answer(self):
+        observer = Observer("db", "mc")
+        observer.refresh(100.0, {"h": 100.0}, "db")
+        forced = [seen("h", 100.0, 100.0, forced_down=True)]
+        observer.refresh(101.0, forced, "mc")
+        observer.fails(103.0, "mc")
+        for at in (103.0, 500.0):
+            observer.refresh(at, {"h": at}, "db")
+            self.assertEqual("forced-down", observer.cause("h"))
+
+    def test_it_takes_a_report_to_any_to_be_up_again(self):
+        for backend in ("db", "mc"):
+            observer = Observer("db", "mc")
+            for one in ("db", "mc"):
+                observer.refresh(100.0, {"h": 100.0}, one)
+            observer.fails(102.0, "db")
+            observer.refresh(161.0, {"h": 100.0}, "mc")
+            self.assertEqual("silent", observer.cause("h"))
+            # db is back: this excuses nothing any more.
+            observer.refresh(163.0, {"h": 100.0}, "db")
+            self.assertEqual("silent", observer.cause("h"))
+            observer.refresh(165.0, {"h": 164.0}, backend)
+            self.assertEqual("reported", observer.cause("h"))
+
+
 class FirstRefreshTest(unittest.TestCase):
     """The server may be frozen, or a replica that lags."""
 
