@@ -180,6 +180,129 @@ class RowsTest(Quiet):
                 self.assertIn(verdict.state, ("up", "down"))
 
 
+JUNK = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(),
+    st.text(max_size=3),
+    st.binary(max_size=3),
+    st.lists(st.none(), max_size=2),
+    st.tuples(st.floats(), st.floats()),
+    st.datetimes(),
+)
+
+
+@st.composite
+def mostly(draw, good, rate=12):
+    """Draw what is right, and now and then anything else."""
+    return draw(JUNK if draw(st.integers(1, rate)) == 1 else good)
+
+
+SECONDS = st.none() | st.floats(-1000, 1000)
+SAID = mostly(
+    st.builds(
+        model.Facts,
+        topic=st.just("t"),
+        binary=st.just("b"),
+        disabled_reason=st.none(),
+        present=st.just(False),
+        outage=mostly(st.none() | st.tuples(st.floats(), st.floats())),
+    )
+)
+OBSERVED = mostly(
+    st.builds(
+        model.Observation,
+        host=mostly(st.sampled_from("abc")),
+        mark=st.none() | st.integers(0, 3),
+        reported=mostly(SECONDS),
+        registered=mostly(SECONDS),
+        last_seen=mostly(st.none() | st.datetimes()),
+        facts=SAID,
+    )
+)
+REFRESHES = mostly(
+    st.builds(
+        model.Refresh,
+        backend=st.just("fake"),
+        asked=mostly(st.floats(0, 1000)),
+        observations=mostly(st.lists(OBSERVED, max_size=3)),
+        answered=st.none(),
+        rejoin=mostly(st.floats(0, 10)),
+    )
+)
+
+
+class Answering(drivers.Driver):
+    """A driver whose observe() answers anything."""
+
+    name = "fake"
+    answer = None
+
+    def observe(self, group):
+        return self.answer
+
+
+# Nothing else of it is used.
+Answering.__abstractmethods__ = frozenset()
+
+
+class RefreshTest(unittest.TestCase):
+    @given(REFRESHES)
+    def test_any_answer(self, answer):
+        """It can be judged by, or is refused as a whole."""
+        driver = Answering()
+        driver.answer = answer
+        try:
+            refresh = driver.observe("compute")
+        except exception.BackendError as error:
+            self.assertIn("the driver fake", str(error))
+            with self.assertRaises((TypeError, ValueError)):
+                drivers.check_refresh(answer)
+            return
+        self.assertIs(answer, refresh)
+        self.assertIs(answer, drivers.check_refresh(answer))
+        for one in refresh.observations:
+            self.assertIsInstance(one.host, str)
+            self.assertIsInstance(one.facts, model.Facts)
+        known, _ = detectors.step(group.new("fake"), refresh, LIMITS)
+        self.assertEqual(
+            {one.host for one in refresh.observations}, set(known.members)
+        )
+
+    def test_what_is_refused(self):
+        plain = model.Observation("h")
+        for answer in (
+            None,
+            [],
+            [plain],
+            model.Refresh("fake", None, []),
+            model.Refresh("fake", float("nan"), []),
+            model.Refresh("fake", 1.0, None),
+            model.Refresh("fake", 1.0, (plain,)),
+            model.Refresh("fake", 1.0, [None]),
+            model.Refresh("fake", 1.0, [tuple(plain)]),
+            model.Refresh("fake", 1.0, [], rejoin=None),
+            model.Refresh("fake", 1.0, [plain._replace(host=None)]),
+            model.Refresh("fake", 1.0, [plain, plain._replace(host=b"h")]),
+            model.Refresh("fake", 1.0, [plain._replace(reported="1")]),
+            model.Refresh("fake", 1.0, [plain._replace(reported=LIMITS)]),
+            model.Refresh(
+                "fake", 1.0, [plain._replace(registered=float("nan"))]
+            ),
+            model.Refresh("fake", 1.0, [plain._replace(last_seen=1.0)]),
+            model.Refresh("fake", 1.0, [plain._replace(facts=None)]),
+            model.Refresh(
+                "fake", 1.0, [plain._replace(facts=model.Facts(outage=1.0))]
+            ),
+        ):
+            with (
+                self.subTest(answer),
+                self.assertRaises((TypeError, ValueError)),
+            ):
+                drivers.check_refresh(answer)
+
+
 OPTIONS = st.sampled_from(
     [
         "servicegroup_driver",
