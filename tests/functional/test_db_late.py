@@ -72,8 +72,19 @@ class LateTest(db.MariaDBTestCase):
 
     def hold_a_statement(self):
         """Cut the wire, and wait until a statement is stuck on it."""
-        self.proxy.cut()
-        wait_for(lambda: self.proxy.held() > 60, 30, "a statement is held")
+
+        def is_held():
+            self.proxy.cut()
+            until = time.monotonic() + 2
+            while time.monotonic() < until:
+                if self.proxy.held() > 60:
+                    return True
+                time.sleep(0.01)
+            # An answer is, and nothing is sent before it has come.
+            self.proxy.restore()
+            return False
+
+        wait_for(is_held, 60, "a statement is held")
 
     def let_go(self):
         """End the partition; wait until the statement was executed."""

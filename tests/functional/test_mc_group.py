@@ -59,7 +59,7 @@ class MembershipTest(mc.McTestCase):
         self.assertLess(abs(time.time() - began.timestamp()), 30)
 
     def test_who_falls_silent_goes_down(self):
-        self.flags(service_down_time=2.5)
+        self.flags(service_down_time=4.0)
         events = self.collect(self.api)
         one, two = self.join("one", "two")
 
