@@ -84,7 +84,9 @@ class Reader:
         # At once, and no more than is needed: there may be many thousands.
         service_id, host, topic, binary, count, seen, created = row[1:8]
         forced_down, disabled, reason = row[8:]
-        if seen is not None and type(seen) is not datetime.datetime:
+        if seen is not None and (
+            type(seen) is not datetime.datetime or seen.tzinfo is not None
+        ):
             seen = self._moment(host, seen)
         reported = last_seen = registered = mark = None
         left = crashed = False

@@ -13,6 +13,7 @@
 """What comes from outside is read, or refused in words; nothing else."""
 
 import argparse
+import collections
 import configparser
 import contextlib
 import datetime
@@ -21,7 +22,6 @@ import io
 import logging
 import pathlib
 import tempfile
-import types
 import unittest
 
 from hypothesis import example, given
@@ -124,6 +124,14 @@ class Quiet(unittest.TestCase):
         self.addCleanup(logging.disable, logging.NOTSET)
 
 
+#: A row, with its columns in the order of db.queries.observe().
+Row = collections.namedtuple(
+    "Row",
+    "now id host topic binary report_count last_seen_up created_at "
+    "forced_down disabled disabled_reason",
+)
+
+
 class RowsTest(Quiet):
     def setUp(self):
         super().setUp()
@@ -133,25 +141,25 @@ class RowsTest(Quiet):
 
     @given(
         st.builds(
-            types.SimpleNamespace,
+            Row,
+            now=st.just(datetime.datetime(2026, 1, 1)),
             id=st.integers(),
             host=st.one_of(VALUES, st.binary(max_size=5)),
             topic=VALUES,
             binary=VALUES,
+            report_count=VALUES,
             last_seen_up=MOMENTS,
             created_at=MOMENTS,
-            report_count=VALUES,
             forced_down=VALUES,
             disabled=VALUES,
             disabled_reason=VALUES,
         )
     )
     def test_any_row(self, row):
-        row.now = datetime.datetime(2026, 1, 1)
         if not self.reader.named(row):
             self.assertNotIsInstance(row.host, str)
             return
-        observation = self.reader.observation(row)
+        observation = self.reader.observation(100.0, row)
         self.assertEqual(row.host, observation.host)
         refresh = model.Refresh("db", 100.0, [observation])
         drivers.check_refresh(refresh)
