@@ -26,12 +26,12 @@ DEFAULT_OPTS = [
         default="db",
         choices=DRIVERS,
         help="""
-Where members report and observers look.
+The backend that members report to and observers refresh from.
 
 Related options:
 
 * service_down_time: how long a member may be silent.
-* [servicegroup] secondary_drivers: where they report, too.
+* [servicegroup] secondary_drivers: further backends.
 * [database] connection, for db.
 * memcached_servers, for mc.
 * [zookeeper] address, for zk.
@@ -48,8 +48,8 @@ SERVICEGROUP_OPTS = [
         default=[],
         help="""
 More drivers, separated by commas: members report to each of these as well,
-and an operator's word goes to each. Verdicts come from servicegroup_driver;
-while that backend cannot be asked, from the first of these that can.
+and what an operator orders goes to each. There is one verdict over a member,
+made of what all backends say: its newest report in any of them counts.
 
 Made for moving from one backend to another while everything runs: see "From
 one backend to another" in the documentation. servicegroup_driver may be
@@ -65,12 +65,12 @@ Related options:
         default=2,
         min=0.05,
         help="""
-Seconds between two looks at the backend by a process that watches a group or
-asks about its members. Answers come from memory in between. At least two
-looks are made in service_down_time: an older answer is no answer.
+Seconds between two refreshes from the backend by a process that watches a
+group or asks about its members. Answers come from memory. There are at least
+two refreshes in service_down_time: an older answer is no answer.
 
-A look that takes long is repeated less often: at most a tenth of the time is
-spent on looking.
+A refresh that takes long is repeated less often: at most a tenth of the time
+is spent on it.
 """,
     ),
     cfg.FloatOpt(
