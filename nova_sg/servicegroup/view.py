@@ -95,8 +95,8 @@ class GroupView(observers.Listener):
         self._verdicts: dict[str, model.Verdict] = {}
         self._of: liveness.Group | None = None
         self._watches = events.Watches(group)
-        # Where refresh() gathers what has happened; None: nowhere.
-        self._gathered: list[events.Event] | None = None
+        # Where calls of refresh() gather what has happened.
+        self._gathering: list[list[events.Event]] = []
         for number, looking in enumerate(self._lookings.values()):
             # There is one verdict over a member, by all backends.
             looking.show(metrics.no_census if number else self._census)
@@ -439,10 +439,14 @@ class GroupView(observers.Listener):
         :returns: what has changed by that; nothing at the first time, or
             where no backend answers
         """
-        gathered = self._gathered = []
-        self.observer.refresh(REFRESH_WAIT)
-        if self._gathered is gathered:
-            self._gathered = None
+        gathered: list[events.Event] = []
+        self._gathering.append(gathered)
+        try:
+            self.observer.refresh(REFRESH_WAIT)
+        finally:
+            self._gathering = [
+                one for one in self._gathering if one is not gathered
+            ]
         return gathered
 
     # -- what the observer tells
@@ -468,12 +472,11 @@ class GroupView(observers.Listener):
             event = self._event(group, change, now)
             if event is not None:
                 told.append(event)
-        for looking in self._lookings.values():
-            # Of the primary, whose label the members have.
-            looking.happened(event.type for event in told)
-            break
-        if self._gathered is not None:
-            self._gathered += told
+        # Of the primary, whose label the members have.
+        primary = self._lookings[self._names[0]]
+        primary.happened(event.type for event in told)
+        for gathered in self._gathering:
+            gathered += told
         self._watches.tell(told)
 
     def _event(
