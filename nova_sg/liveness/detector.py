@@ -146,7 +146,7 @@ class _Step:
             known = seen.first(observation, asked, self.limits)
             if observation.facts.present:
                 self.reported.add(host)
-        elif seen.is_older(observation, before):
+        elif seen.is_older(observation, before, self.limits):
             return
         else:
             report = before.report
@@ -154,7 +154,10 @@ class _Step:
             known = seen.again(
                 before, observation, self.since, asked, self.limits, up
             )
-            if seen.has_reported(before, observation):
+            if seen.has_reported(before, observation) and (
+                # Not where it reported before it fell, to another backend.
+                self.since >= member.fell or known.report > member.fell
+            ):
                 self.reported.add(host)
         self.backend = self.backend.hear(
             observation, known.report, report, self.limits.due
@@ -318,15 +321,21 @@ class _Step:
             elif before.life.state == UP:
                 candidates[host] = before.life is HELD
 
+        now = self.refresh.asked
+
         def falls() -> dict[str, float]:
+            # A session ended at a time that is not known: it is known now.
             return {
-                host: member.deadline
+                host: now
+                if member.life is LOST
+                and host in candidates
+                and host in self.before.members
+                else member.deadline
                 for host, member in {**self.members, **judged}.items()
                 if not member.forced_down
                 and member.life not in (LEFT, CRASHED)
             }
 
-        now = self.refresh.asked
         mass, held = mass_silence.hold(
             group.mass,
             self.limits,

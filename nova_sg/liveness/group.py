@@ -110,7 +110,7 @@ class Group(NamedTuple):
         ]
         newest = max(reports)
         late = newest - service_down_time
-        return tuple(
+        counts = tuple(
             [
                 known is not None
                 and report >= late
@@ -118,6 +118,9 @@ class Group(NamedTuple):
                 for known, report in zip(seen, reports, strict=True)
             ]
         )
+        if any(counts):
+            return counts
+        return tuple([known is not None for known in seen])
 
     def refreshed_for(self, counts: tuple[bool, ...]) -> float:
         """Return when a backend that counts for a member answered last."""

@@ -146,6 +146,10 @@ def judge(
         life = VANISHED
     else:
         life, fell_at = SILENT, now
+        if before is None and report > NEVER:
+            # It may have fallen at any time since. Another backend, which has
+            # not been asked yet, may know of a later report.
+            fell_at = report
         if evidence.lost:
             life = LOST
         elif report == NEVER:

@@ -105,11 +105,14 @@ def again(
     )
 
 
-def is_older(observation: Observation, before: Seen) -> bool:
+def is_older(
+    observation: Observation, before: Seen, limits: Limits
+) -> bool:
     """Whether an observation comes from a server that is behind.
 
-    A smaller mark with a newer stamp is no older one: the numbers began
-    anew, as after a backup was restored.
+    A smaller mark with a stamp that is far newer is no older one: the numbers
+    began anew, as after a backup was restored. Stamps of two servers may
+    differ as their clocks do.
     """
     mark, than = observation.mark, before.mark
     last, known = observation.last_seen, before.last_seen
@@ -122,7 +125,8 @@ def is_older(observation: Observation, before: Seen) -> bool:
         # The numbers of a member that comes back may begin anew.
         return last <= known
     reported = observation.reported
-    return reported is None or reported <= before.report + MARGIN
+    far = max(MARGIN, limits.service_down_time - limits.due)
+    return reported is None or reported <= before.report + far
 
 
 def has_reported(before: Seen, observation: Observation) -> bool:

@@ -73,8 +73,9 @@ class _Known(NamedTuple):
     report: float
     #: When it was asked about last.
     asked: float
-    #: Since when it counts as left or crashed, or NEVER.
+    #: Since when it counts as left or crashed, or NEVER; and as which.
     gone: float = NEVER
+    crashed: bool = False
     #: What was said of it last, where it was not plainly up.
     member: Member | None = None
 
@@ -143,7 +144,6 @@ class Records:
         stamp, count, age, left, crashed = record
         # What has no count is no record that can be told from another one.
         known = None if count is None else self._known.get(who)
-        gone = crashed or (left and configured)
         limit = limits.service_down_time
         new = known is None or (
             (stamp != known.stamp or count != known.count)
@@ -151,7 +151,10 @@ class Records:
         )
         if not new:
             assert known is not None
+            # It may be an older copy, which says what was so then.
             stamp, count, report = known.stamp, known.count, known.report
+            crashed = known.crashed
+            left = known.gone > NEVER and not crashed
         else:
             report = now - age
             if stamp is None:
@@ -162,6 +165,7 @@ class Records:
             elif age < -limit:
                 # One from the future is not believed, nor by Nova.
                 report = NEVER
+        gone = crashed or (left and configured)
         if (
             (age if new else now - report) <= limit
             and report > NEVER
@@ -197,7 +201,11 @@ class Records:
             registered=registered,
             gone=since,
         )
-        before = known and known.member
+        before = None
+        if known is not None:
+            before = known.member or Member(
+                who[1], (seen,), known.report, NEVER, REPORTED, False
+            )
         member, verdict = self._judge(
             who[1], seen, before, new, now, limits, others
         )
@@ -205,7 +213,13 @@ class Records:
         self._remember(
             who,
             _Known(
-                stamp, count, report, now, since, None if plain else member
+                stamp,
+                count,
+                report,
+                now,
+                since,
+                crashed,
+                None if plain else member,
             ),
         )
         return verdict

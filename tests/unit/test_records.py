@@ -218,6 +218,7 @@ class DownStaysDownTest(RecordsTestCase):
         self.assertEqual("reported", self.judge(162, 164, "h"))
 
     def test_an_older_report_elsewhere(self):
+        self.assertEqual("reported", self.judge(100, 159, "h"))
         self.assertEqual("silent", self.judge(100, 161, "h"))
         others = Observer("mc")
         others.refresh(162.0, {"h": 130.0})

@@ -27,6 +27,8 @@ import abc
 import dataclasses
 import datetime
 import functools
+import itertools
+import math
 import operator
 from collections.abc import Callable, Hashable, Mapping
 from typing import Any, NamedTuple
@@ -214,18 +216,40 @@ def check_refresh(answer: Any) -> Refresh:
     """
     if not isinstance(answer, Refresh):
         raise TypeError(f"observe() returned {answer!r:.100}")
-    _check_types("Refresh.asked", [answer.asked], (float, int))
-    _check_types("Refresh.rejoin", [answer.rejoin], (float, int))
+    for name in ("asked", "rejoin"):
+        value = getattr(answer, name)
+        _check_types(f"Refresh.{name}", [value], (float, int))
+        if not math.isfinite(value):
+            raise ValueError(f"Refresh.{name} is {value}")
     _check_types("Refresh.observations", [answer.observations], (list,))
     _check_types("an observation", answer.observations, (Observation,))
     for name, types in _OBSERVATION.items():
         column = list(map(operator.attrgetter(name), answer.observations))
         _check_types(f"Observation.{name}", column, types)
+    if len({one.host for one in answer.observations}) < len(
+        answer.observations
+    ):
+        raise ValueError("a host is observed twice")
+    _check_marks([one.mark for one in answer.observations])
     # Most of them are one and the same.
     said = {id(one.facts): one.facts for one in answer.observations}
-    outages = [facts.outage for facts in said.values()]
-    _check_types("Facts.outage", outages, (tuple, _MAYBE))
+    for facts in said.values():
+        _check_types("Facts.outage", [facts.outage], (tuple, _MAYBE))
+        if facts.outage is not None:
+            begin, end = facts.outage
+            _check_types("Facts.outage", [begin, end], (float, int))
     return answer
+
+
+def _check_marks(marks: list) -> None:
+    """Check that marks can be compared: numbers, or tuples of whole ones."""
+    _check_types("Observation.mark", marks, (float, int, tuple, _MAYBE))
+    several = [mark for mark in marks if isinstance(mark, tuple)]
+    if several:
+        if any(isinstance(mark, (float, int)) for mark in marks):
+            raise TypeError("Observation.mark: a tuple, and a number")
+        parts = list(itertools.chain.from_iterable(several))
+        _check_types("a part of Observation.mark", parts, (int,))
 
 
 def _check_types(what: str, values: list, types: tuple[type, ...]) -> None:
