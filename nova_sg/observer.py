@@ -46,6 +46,7 @@ from nova_sg.liveness.model import (
     Limits,
     Outage,
     Refresh,
+    ServerOutage,
     Verdict,
 )
 
@@ -84,6 +85,15 @@ class Source(Protocol):
 
     def unfollow(self, group: str, wake: Callable[[], None]) -> None:
         """Have wake() called no longer."""
+
+    def outage(self, group: str, since: float) -> ServerOutage | None:
+        """Return an outage that the server itself tells of.
+
+        Asked while no member has reported for longer than members take,
+        again after each refresh.
+
+        :param since: the last report of any member
+        """
 
 
 class Settings(NamedTuple):
@@ -335,6 +345,26 @@ class Observer:
         with self._lock:
             self._group = self._group.backend_out(backend, outage)
 
+    def silent_since(self, backend: str, asked: float) -> float | None:
+        """Return the last report to a backend, if it is too long ago.
+
+        :param asked: when it was refreshed
+        :returns: None: a member has reported since members have to, none
+            ever has, or there are not two that might
+        """
+        group, limits = self._group, self.settings.limits
+        heard = group.backends[group.place(backend)].heard
+        if heard == NEVER or heard >= asked - limits.due:
+            return None
+        index, there = group.place(backend), 0
+        for member in group.members.values():
+            seen = member.seen[index]
+            if seen is not None and not seen.observation.facts.gone:
+                there += 1
+                if there == 2:
+                    return heard
+        return None
+
     # -- for the pollers
 
     def configure(self) -> None:
@@ -468,6 +498,11 @@ class _Poller:
         self._asked = NEVER
         # When refreshes that fail are logged.
         self._log = trouble_log.Trouble()
+        # When the server last told of an outage of its own, or NEVER.
+        self._out = NEVER
+        # When such outages are logged, and that the server cannot be asked.
+        self._log_out = trouble_log.Trouble()
+        self._log_unasked = trouble_log.Trouble()
 
     def begin(self) -> bool:
         """Ask from now on; return whether it did not before."""
@@ -553,9 +588,12 @@ class _Poller:
             trouble = exception.as_backend_error(error, f"the driver {name}")
             observer.failed(name, begun, ended, str(trouble))
         self._tell(trouble)
+        # What waits for the refresh has it: the rest delays no question.
+        self._asked = begun
         if trouble is None:
             self._follow()
-        self._asked, self.is_asking = begun, False
+            self._ask_server(begun)
+        self.is_asking = False
         pause = observer.pause(time.monotonic() - begun, trouble is not None)
         self._set_due(pause)
         return pause
@@ -571,6 +609,75 @@ class _Poller:
             )
             return
         self._following = True
+
+    def _ask_server(self, asked: float) -> None:
+        """Ask the server why no member reports, if none does.
+
+        :param asked: when it was refreshed
+        """
+        observer, told = self._observer, None
+        since = observer.silent_since(self.source.name, asked)
+        if since is not None and not self._closed:
+            try:
+                told = self.source.outage(observer.name, since)
+            except Exception as error:
+                # No evidence; nor that the server works.
+                if self._log_unasked.begins():
+                    LOG.debug(
+                        "Cannot ask %(backend)s why no member of the group "
+                        "%(group)s reports: %(error)s",
+                        {
+                            "backend": self.source.name,
+                            "group": observer.name,
+                            "error": exception.describe(error),
+                        },
+                    )
+                return
+            self._log_unasked.ends()
+        if told is not None and since is not None:
+            outage = Outage(
+                max(since, told.begin), min(told.end, time.monotonic())
+            )
+            observer.backend_out(self.source.name, outage)
+        self._tell_outage(asked, told, since is None)
+
+    def _tell_outage(
+        self, asked: float, told: ServerOutage | None, reports: bool
+    ) -> None:
+        """Log when the server first tells of an outage, and when it is over.
+
+        :param reports: whether members report
+        """
+        group, backend = self._observer.name, self.source.name
+        if told is not None:
+            self._out = asked
+            if self._log_out.begins():
+                LOG.warning(
+                    "The backend %(backend)s takes no reports of the group "
+                    "%(group)s: %(reason)s. Its members are not called down "
+                    "for that",
+                    {
+                        "backend": backend,
+                        "group": group,
+                        "reason": told.reason,
+                    },
+                )
+            return
+        limits = self._observer.settings.limits
+        # It may show no sign of it for a moment, as between two reports.
+        if (reports or asked > self._out + limits.due) and (
+            self._log_out.ends()
+        ):
+            LOG.info(
+                "The backend %(backend)s no longer shows why it would take "
+                "no reports of the group %(group)s: members that are silent "
+                "for %(limit)g s more are called down",
+                {
+                    "backend": backend,
+                    "group": group,
+                    "limit": limits.service_down_time,
+                },
+            )
 
     def _set_due(self, pause: float) -> None:
         limit = self._observer.settings.limits.service_down_time

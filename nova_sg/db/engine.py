@@ -123,6 +123,7 @@ class Database:
         #: parameters.
         self.name = where.set(query={}).render_as_string(hide_password=True)
         self.is_sqlite = where.get_backend_name() == "sqlite"
+        self.is_mysql = where.get_backend_name() in ("mysql", "mariadb")
         #: Seconds to wait for a database server.
         self.timeout = max(1.0, min(10.0, CONF.service_down_time / 4))
         self._engine: sa.Engine | None = None

@@ -30,6 +30,8 @@ class Backend(NamedTuple):
     refreshed: float = NEVER
     #: When it was asked first without an answer since then; None: it answers.
     failed: float | None = None
+    #: The newest report of any member that it has shown; NEVER: none.
+    heard: float = NEVER
     #: The newest observation of each member.
     observed: Mapping[str, Observation] = {}
     #: Disjoint, the earliest first.

@@ -64,6 +64,8 @@ class _Step:
         #: When the backend was refreshed before.
         self.since = self.backend.refreshed
         self.first = self.since == NEVER
+        #: The newest report of any member to the backend.
+        self.heard = self.backend.heard
         self.members = dict(group.members)
         self.observed = dict(self.backend.observed)
         #: Members that have reported since they fell.
@@ -78,7 +80,7 @@ class _Step:
         removed = self._observe()
         self._look_for_outages()
         self.backend = self.backend._replace(
-            observed=self.observed
+            observed=self.observed, heard=self.heard
         ).forget_outages(limits.service_down_time)
         group = self.before.with_backend(self.backend)
         judged = self._judge(group)
@@ -162,6 +164,7 @@ class _Step:
         self.backend = self.backend.hear(
             observation, known.report, report, self.limits.due
         )
+        self.heard = max(self.heard, known.report)
         self.observed[host] = observation
         self.members[host] = member._replace(
             seen=self._with(member.seen, known)
@@ -188,6 +191,8 @@ class _Step:
         report = asked = self.refresh.asked
         if stamp is not None and stamp < asked:
             report = stamp if stamp > self.since else self.since
+        if report > self.heard:
+            self.heard = report
         # Made as tuples: by name it would take three times as long.
         make = tuple.__new__
         registered = before.registered

@@ -188,6 +188,15 @@ class Outage(NamedTuple):
     missed: bool = False
 
 
+class ServerOutage(NamedTuple):
+    """An outage that a backend's server itself tells of."""
+
+    begin: float
+    end: float
+    #: What the server says, as a clause for people: "it is read-only".
+    reason: str
+
+
 class Change(NamedTuple):
     """What a step has changed."""
 

@@ -22,6 +22,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from nova_sg import exception
+from nova_sg.liveness.model import ServerOutage
 from nova_sg.memcached import servers
 from nova_sg.servicegroup import clock
 
@@ -29,6 +30,8 @@ from nova_sg.servicegroup import clock
 REPLICAS = 3
 # A server's clock is read again after so many seconds.
 CLOCK_LIFE = 60.0
+# What memcached shows as its uptime when it has just been started, in seconds.
+UPTIME_AT_START = 2.0
 
 Server = servers.RemoteServer | servers.LocalServer
 
@@ -114,6 +117,30 @@ class Replicas:
         for server in read:
             self._clock_read[server] = now, server.generation, ours
 
+    def restarted(
+        self, replicas: list[Server], since: float
+    ) -> ServerOutage | None:
+        """Return the time in which reports were lost by restarts.
+
+        None: a server runs that has run then, or one does not answer.
+
+        :param since: the last report of any member, monotonic
+        """
+        asked = time.monotonic()
+        found = self.gather({server: server.stats() for server in replicas})
+        uptimes = [stats.get("uptime") for stats in found.values()]
+        if len(found) < len(replicas) or None in uptimes:
+            return None
+        started = [
+            # It counts from this on, and in whole seconds.
+            min(asked, asked - float(uptime) + UPTIME_AT_START)
+            for uptime in uptimes
+        ]
+        if min(started) <= since:
+            return None
+        return ServerOutage(
+            since, max(started), "it was restarted, which loses all reports"
+        )
 
 
 def now(server: Server) -> float:

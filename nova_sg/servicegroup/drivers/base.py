@@ -34,7 +34,7 @@ from collections.abc import Callable, Hashable, Mapping
 from typing import Any, NamedTuple
 
 from nova_sg import exception
-from nova_sg.liveness.model import Facts, Observation, Refresh
+from nova_sg.liveness.model import Facts, Observation, Refresh, ServerOutage
 from nova_sg.servicegroup.records import Record
 
 
@@ -139,6 +139,20 @@ class Driver(abc.ABC):
 
     def unfollow(self, group: str, wake: Callable[[], None]) -> None:  # noqa: B027
         """Have wake() called no longer, if it is; see follow()."""
+
+    def outage(self, group: str, since: float) -> ServerOutage | None:
+        """Return an outage that the backend's server itself tells of.
+
+        A server may answer questions and take no reports. It is asked only
+        while no member has reported for longer than members take, and then
+        after each refresh. What is returned is evidence: in that time no
+        silence counts against a member.
+
+        :param since: the last report of any member, monotonic
+        :returns: None: the server works, or does not say
+        :raises BackendError: there is no answer
+        """
+        return None
 
     @abc.abstractmethod
     def groups(self) -> list[str]:
@@ -261,6 +275,16 @@ def _check_types(what: str, values: list, types: tuple[type, ...]) -> None:
         raise ValueError(f"{what} is not a number")
 
 
+def _check_outage(answer: Any) -> ServerOutage | None:
+    if answer is None:
+        return None
+    if not isinstance(answer, ServerOutage):
+        raise TypeError(f"outage() returned {answer!r:.100}")
+    _check_types("a time of an outage", list(answer[:2]), (float, int))
+    _check_types("the reason of an outage", [answer.reason], (str,))
+    return answer
+
+
 def _check_groups(answer: Any) -> list[str]:
     groups = list(answer)
     _check_types("the name of a group", groups, (str,))
@@ -291,6 +315,7 @@ _ANSWERS: dict[str, Callable[[Any], Any] | None] = {
     "withdraw": None,
     "observe": check_refresh,
     "follow": None,
+    "outage": _check_outage,
     "groups": _check_groups,
     "force_down": None,
     "forget": None,

@@ -23,9 +23,23 @@ from oslo_utils import timeutils
 
 from nova_sg import exception
 from nova_sg.conf import CONF
-from nova_sg.db import engine, queries, records, reports, schema, writer
+from nova_sg.db import (
+    engine,
+    health,
+    queries,
+    records,
+    reports,
+    schema,
+    writer,
+)
 from nova_sg.guard import keeper
-from nova_sg.liveness.model import NEVER, Observation, Refresh
+from nova_sg.liveness.model import (
+    NEVER,
+    Limits,
+    Observation,
+    Refresh,
+    ServerOutage,
+)
 from nova_sg.servicegroup.drivers import base
 from nova_sg.servicegroup.records import Record
 
@@ -58,6 +72,9 @@ class DbDriver(base.Driver):
             self._write_reports, self._database.timeout
         )
         self._wills = keeper.Wills("db")
+        # What the server said when it was asked why no member of a group
+        # reports.
+        self._asked: dict[str, health.Asked] = {}
 
     def _run(self, work):
         if not self._ready:
@@ -203,6 +220,21 @@ class DbDriver(base.Driver):
             read.observation(sent, row) for row in rows if read.named(row)
         ]
         return Refresh(self.name, sent, _one_a_host(found))
+
+    def outage(self, group: str, since: float) -> ServerOutage | None:
+        if not self._database.is_mysql:
+            return None
+        asked = time.monotonic()
+        now = health.Asked(asked, self._run(health.read))
+        before = self._asked.get(group)
+        self._asked[group] = now
+        return health.judge(
+            now,
+            before,
+            since,
+            self._database.timeout,
+            Limits(CONF.service_down_time, CONF.report_interval),
+        )
 
     def groups(self) -> list[str]:
         return self._run(queries.groups)

@@ -28,7 +28,7 @@ from oslo_log import log as logging
 from nova_sg import exception
 from nova_sg.conf import CONF
 from nova_sg.guard import keeper
-from nova_sg.liveness.model import Refresh
+from nova_sg.liveness.model import Refresh, ServerOutage
 from nova_sg.memcached import (
     changes,
     configured,
@@ -241,6 +241,9 @@ class McDriver(base.Driver):
 
     def unfollow(self, group: str, wake: Callable[[], None]) -> None:
         self._changes.unfollow(group, wake)
+
+    def outage(self, group: str, since: float) -> ServerOutage | None:
+        return self._replicas.restarted(self._replicas.of(group), since)
 
     def groups(self) -> list[str]:
         found: set[str] = set()

@@ -1,0 +1,274 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Whether a database server takes reports, by its own account.
+
+A server may answer every question and execute no report: it is read-only, a
+donor of its cluster, held by a lock on all tables, or out of space. Here it
+is asked, and what it says is weighed. For MariaDB and MySQL.
+
+read() asks, and takes no privilege but the user's own; judge() weighs.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import sqlalchemy as sa
+from oslo_db import exception as db_exception
+
+from nova_sg.liveness.model import Limits, ServerOutage
+
+# wsrep_local_state of a node that has all that the others have.
+SYNCED = 4
+# Of so much of the time between two asks a cluster holds writes back before
+# that counts.
+PAUSED = 0.5
+# So many service_down_times weak evidence excuses at most.
+WEAK = 2.0
+# A replica shows its lag in whole seconds.
+LAG_RESOLUTION = 1.0
+
+# "You have an error in your SQL syntax": the statement is of later versions.
+_NO_SUCH_STATEMENT = 1064
+
+_READ_ONLY = sa.text("SELECT @@global.read_only")
+_WSREP = sa.text("SHOW GLOBAL STATUS LIKE 'wsrep\\_%'")
+_REPLICA = (
+    sa.text("SHOW REPLICA STATUS"),
+    # Before MariaDB 10.5.1 and MySQL 8.0.22.
+    sa.text("SHOW SLAVE STATUS"),
+)
+
+
+def _waiting(seconds: str) -> sa.TextClause:
+    # A user sees its own statements. Reports of several members of a process
+    # begin with a SELECT, see reports.py.
+    return sa.text(
+        f"SELECT MAX({seconds}) FROM information_schema.processlist "
+        "WHERE db = DATABASE() AND command <> 'Sleep' "
+        "AND id <> CONNECTION_ID() AND (info LIKE 'UPDATE services %' "
+        "OR info LIKE 'SELECT services.%FOR UPDATE%')"
+    )
+
+
+_WAITING_MARIADB = _waiting("time_ms / 1000")
+_WAITING_MYSQL = _waiting("time")
+
+
+class Replica(NamedTuple):
+    """What a server says of its replication."""
+
+    running: bool
+    #: Seconds by which it is behind; None: it does not say.
+    lag: float | None
+
+
+class Cluster(NamedTuple):
+    """What a node says of its Galera cluster."""
+
+    ready: bool
+    #: See SYNCED.
+    state: int
+    #: What the state is called.
+    called: str
+    #: Changes of other nodes that it has received and not executed.
+    waiting: int
+    #: Nanoseconds for which flow control has paused it, since it started.
+    paused: int
+
+
+class Health(NamedTuple):
+    """What a server says of itself."""
+
+    read_only: bool
+    #: The replication; None: it is no replica, or see below.
+    replica: Replica | None
+    #: Whether this user may ask about replication.
+    replica_known: bool
+    #: The Galera cluster; None: it is in none.
+    cluster: Cluster | None
+    #: Seconds for which the oldest report waits; 0: none does.
+    waiting: float
+
+
+def read(connection: sa.Connection) -> Health:
+    """Ask a server."""
+    replica, known = _read_replica(connection)
+    is_mariadb = getattr(connection.dialect, "is_mariadb", False)
+    waiting = _WAITING_MARIADB if is_mariadb else _WAITING_MYSQL
+    return Health(
+        read_only=_is_on(connection.execute(_READ_ONLY).scalar()),
+        replica=replica,
+        replica_known=known,
+        cluster=_cluster(connection),
+        waiting=float(connection.execute(waiting).scalar() or 0.0),
+    )
+
+
+def _read_replica(
+    connection: sa.Connection,
+) -> tuple[Replica | None, bool]:
+    """Return what the server says of its replication, and whether it does."""
+    for statement in _REPLICA:
+        try:
+            rows = connection.execute(statement).mappings().all()
+        except db_exception.DBError as error:
+            number = getattr(error.inner_exception, "orig", None)
+            number = getattr(number, "args", (None,))[0]
+            if number == _NO_SUCH_STATEMENT:
+                continue
+            # A privilege that few users have.
+            return None, False
+        return (_replica(rows[0]) if rows else None), True
+    return None, False
+
+
+def _replica(row: Any) -> Replica:
+    said = {name.lower(): value for name, value in row.items()}
+
+    def get(*names: str) -> Any:
+        return next((said[name] for name in names if name in said), None)
+
+    lag = get("seconds_behind_source", "seconds_behind_master")
+    return Replica(
+        running=get("replica_io_running", "slave_io_running") == "Yes"
+        and get("replica_sql_running", "slave_sql_running") == "Yes",
+        lag=None if lag is None else float(lag),
+    )
+
+
+def _cluster(connection: sa.Connection) -> Cluster | None:
+    rows = connection.execute(_WSREP).all()
+    return cluster({name.lower(): value for name, value in rows})
+
+
+def cluster(status: dict[str, str]) -> Cluster | None:
+    """Return what status variables say of a cluster; None: it is in none."""
+    state = status.get("wsrep_local_state")
+    if state is None:
+        # MariaDB has wsrep_ready and others without any cluster.
+        return None
+    return Cluster(
+        _is_on(status.get("wsrep_ready", "ON")),
+        int(state),
+        status.get("wsrep_local_state_comment", ""),
+        int(status.get("wsrep_local_recv_queue", 0)),
+        int(status.get("wsrep_flow_control_paused_ns", 0)),
+    )
+
+
+def _is_on(value: Any) -> bool:
+    return str(value).upper() not in ("0", "OFF", "NONE")
+
+
+def replication(health: Health) -> str:
+    """Say how far behind a server is; empty: it is no replica."""
+    replica = health.replica
+    if replica is None:
+        return ""
+    if replica.lag is None or not replica.running:
+        return "its replication does not run"
+    return f"{replica.lag:.0f} s behind"
+
+
+class Asked(NamedTuple):
+    """What a server said, and when it was asked."""
+
+    #: Monotonic.
+    at: float
+    health: Health
+
+
+def judge(
+    now: Asked,
+    before: Asked | None,
+    since: float,
+    patience: float,
+    limits: Limits,
+) -> ServerOutage | None:
+    """Return the outage that a server tells of.
+
+    :param before: what it said when it was asked before
+    :param since: the last report of any member; there should be later ones
+    :param patience: seconds for which members wait for an answer
+    """
+    asked, health = now
+    if health.waiting >= patience / 2:
+        return ServerOutage(
+            since,
+            asked,
+            f"reports wait in the server, for {health.waiting:.1f} s so far",
+        )
+    behind, replica = replication(health), health.replica
+    if replica is not None:
+        if replica.running and replica.lag is not None:
+            lag = replica.lag
+            if lag > limits.due:
+                # What was written before that, it has.
+                begin = max(since, asked - lag - LAG_RESOLUTION)
+                what = "read-only and " if health.read_only else ""
+                return ServerOutage(begin, asked, f"it is {what}{behind}")
+        elif health.read_only:
+            return ServerOutage(since, asked, f"it is read-only, and {behind}")
+    node = health.cluster
+    if node is not None:
+        found = _judge_cluster(now, node, before, since, limits)
+        if found is not None:
+            return found
+    if health.read_only and replica is None:
+        if health.replica_known:
+            return ServerOutage(since, asked, "it is read-only")
+        # It may be a replica that has all there is.
+        return _weak(since, asked, "it is read-only", limits)
+    return None
+
+
+def _judge_cluster(
+    now: Asked,
+    node: Cluster,
+    before: Asked | None,
+    since: float,
+    limits: Limits,
+) -> ServerOutage | None:
+    asked = now.at
+    if not node.ready:
+        return ServerOutage(
+            since, asked, f"its cluster node is not ready ({node.called})"
+        )
+    past = None if before is None else before.health.cluster
+    # Before the last report it may have been paused, too.
+    if before is not None and past is not None and before.at >= since:
+        paused = (node.paused - past.paused) / 1e9
+        if before.at < asked and paused >= PAUSED * (asked - before.at):
+            return ServerOutage(
+                before.at,
+                asked,
+                "the flow control of its cluster has held writes back for "
+                f"{paused:.1f} s of {asked - before.at:.1f} s",
+            )
+    if node.state != SYNCED:
+        reason = f"its cluster node is not synced ({node.called})"
+        if node.waiting:
+            return ServerOutage(since, asked, reason)
+        # Many a donor takes reports all the time.
+        return _weak(since, asked, reason, limits)
+    return None
+
+
+def _weak(
+    since: float, asked: float, reason: str, limits: Limits
+) -> ServerOutage | None:
+    """Return an outage that may be none: dead members have to be found."""
+    if asked > since + WEAK * limits.service_down_time:
+        return None
+    return ServerOutage(since, asked, reason)
