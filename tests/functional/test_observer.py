@@ -12,6 +12,7 @@
 
 """The observer of a group, over backends that do what they want."""
 
+import logging
 import struct
 import threading
 import time
@@ -22,7 +23,7 @@ from hypothesis import strategies as st
 
 from nova_sg import observer as observers
 from nova_sg.liveness import model
-from nova_sg.liveness.model import Facts, Observation, Refresh
+from nova_sg.liveness.model import Facts, Observation, Refresh, ServerOutage
 from tests import base
 from tests.base import wait_for
 
@@ -39,6 +40,7 @@ class Backend:
         #: By host: the number of its last report.
         self.marks = {}
         self.forced = set()
+        self.left = set()
         #: What observe() raises; None: it answers.
         self.error = None
         #: Cleared: it hangs.
@@ -46,6 +48,10 @@ class Backend:
         self.running.set()
         self.asked = 0
         self.wake = None
+        #: Since when its server was asked why no member reports,
+        self.silent = []
+        #: and what it does then: a function of that moment.
+        self.tell = lambda since: None
 
     def observe(self, group):
         begun = time.monotonic()
@@ -61,7 +67,10 @@ class Backend:
                     host,
                     mark,
                     begun,
-                    facts=Facts(forced_down=host in self.forced),
+                    facts=Facts(
+                        forced_down=host in self.forced,
+                        left=host in self.left,
+                    ),
                 )
                 for host, mark in self.marks.items()
             ],
@@ -73,13 +82,17 @@ class Backend:
     def unfollow(self, group, wake):
         self.wake = None
 
+    def outage(self, group, since):
+        self.silent.append(since)
+        return self.tell(since)
+
 
 class TestCase(base.TestCase):
     INTERVAL = 0.02
 
-    def observe(self, *backends, limit=LIMIT, **keywords):
+    def observe(self, *backends, limit=LIMIT, interval=10.0, **keywords):
         """Return an observer of backends; it ends with the test."""
-        limits = model.Limits(limit, 10.0)
+        limits = model.Limits(limit, interval)
         observer = observers.Observer(
             "compute",
             backends,
@@ -226,6 +239,152 @@ class QuestionTest(TestCase):
         asked = backend.asked
         observer.verdict("one")
         wait_for(lambda: backend.asked > asked, message="it asks again")
+
+
+def read_only(since):
+    return ServerOutage(since, time.monotonic(), "it is read-only")
+
+
+class ServerTest(TestCase):
+    """What a backend's server says where no member reports."""
+
+    LIMIT = 1.0
+    TAKES_NONE = "takes no reports of the group compute: it is read-only"
+    OVER = "no longer shows why it would take no reports"
+
+    def start(self, *hosts, **keywords):
+        self.backend = Backend()
+        for host in hosts:
+            self.backend.marks[host] = 1
+        self.observer = self.observe(
+            self.backend, limit=self.LIMIT, interval=0.1, **keywords
+        )
+        self.observer.verdict(hosts[0])
+
+    def cause(self, host):
+        return self.observer.verdict(host).cause
+
+    def refreshes(self, number):
+        asked = self.backend.asked
+        wait_for(lambda: self.backend.asked >= asked + number)
+
+    def test_members_do_not_fall_while_it_tells(self):
+        self.start("one", "two")
+        self.backend.tell = read_only
+        heard = self.observer.group.backends[0].heard
+        give_up = time.monotonic() + 2.5 * self.LIMIT
+        while time.monotonic() < give_up:
+            self.assertEqual("reported", self.cause("one"))
+            self.assertEqual("reported", self.cause("two"))
+            time.sleep(0.02)
+        self.assertEqual({heard}, set(self.backend.silent))
+        [line] = self.logs.matching(self.TAKES_NONE)
+        self.assertIn("The backend fake", line)
+        self.assertEqual([], self.logs.matching(self.OVER))
+        # It works again, and the dead have one limit from then.
+        self.backend.tell = lambda since: None
+        over = time.monotonic()
+        self.assert_becomes(("silent",) * 2, lambda: self.causes())
+        self.assertGreater(time.monotonic(), over + 0.8 * self.LIMIT)
+        self.assertEqual(1, len(self.logs.matching(self.OVER)))
+
+    def causes(self):
+        return self.cause("one"), self.cause("two")
+
+    def test_a_report_ends_it(self):
+        self.start("one", "two")
+        self.backend.tell = read_only
+        wait_for(lambda: self.logs.matching(self.TAKES_NONE))
+        limits = model.Limits(LIMIT, 10.0)
+        self.observer._read_settings = lambda: observers.Settings(
+            limits, self.INTERVAL
+        )
+        self.backend.marks["one"] = 2
+        wait_for(lambda: self.logs.matching(self.OVER))
+        self.backend.silent.clear()
+        self.refreshes(3)
+        self.assertEqual([], self.backend.silent)
+
+    def test_a_moment_without_a_sign_is_not_its_end(self):
+        self.start("one", "two")
+        told = []
+
+        def tell(since):
+            told.append(since)
+            return None if len(told) % 2 else read_only(since)
+
+        self.backend.tell = tell
+        wait_for(lambda: len(told) > 12)
+        self.assertEqual(1, len(self.logs.matching(self.TAKES_NONE)))
+        self.assertEqual([], self.logs.matching(self.OVER))
+
+    def test_it_is_asked_only_where_that_says_something(self):
+        for hosts, left in (
+            (["one"], []),
+            (["one", "two"], ["two"]),
+        ):
+            with self.subTest(hosts=hosts, left=left):
+                self.start(*hosts)
+                self.backend.left.update(left)
+                wait_for(lambda: self.cause("one") == "silent")
+                self.refreshes(2)
+                if not left:
+                    self.assertEqual([], self.backend.silent)
+                self.backend.silent.clear()
+                self.refreshes(3)
+                self.assertEqual([], self.backend.silent)
+
+    def test_it_is_not_asked_while_a_member_reports(self):
+        self.start("one", "two")
+        stopped = threading.Event()
+        self.addCleanup(stopped.set)
+        limits = model.Limits(self.LIMIT, self.LIMIT)
+        self.observer._read_settings = lambda: observers.Settings(
+            limits, self.INTERVAL
+        )
+        self.refreshes(2)
+        self.backend.silent.clear()
+        give_up = time.monotonic() + 60
+        while self.cause("two") != "silent" and time.monotonic() < give_up:
+            self.backend.marks["one"] += 1
+            time.sleep(0.02)
+        self.assertEqual("silent", self.cause("two"))
+        self.assertEqual([], self.backend.silent)
+
+    def test_what_it_raises_is_no_evidence(self):
+        self.start("one", "two")
+
+        def fail(since):
+            raise RuntimeError("no privilege")
+
+        self.backend.tell = fail
+        self.assert_becomes(("silent",) * 2, lambda: self.causes())
+        self.assertGreater(len(self.backend.silent), 3)
+        [line] = self.logs.matching("no privilege")
+        self.assertEqual([], self.logs.matching("", logging.WARNING))
+        self.assertEqual("", self.observer.trouble())
+
+    def test_one_that_does_not_say_delays_no_question(self):
+        self.start("one", "two")
+        go_on = threading.Event()
+        self.addCleanup(go_on.set)
+        self.backend.tell = lambda since: go_on.wait() and None
+        wait_for(lambda: self.backend.silent)
+        self.assertLess(self.took(self.cause, "one"), BOUND)
+        # It has been asked; the rest is not waited for.
+        begun = time.monotonic()
+        self.observer.keep_fresh()
+        self.assertLess(time.monotonic() - begun, self.LIMIT)
+
+    def test_it_tells_of_no_other_time(self):
+        self.start("one", "two")
+        self.backend.tell = lambda since: ServerOutage(
+            since - 99.0, time.monotonic() + 99.0, "it is read-only"
+        )
+        wait_for(lambda: self.observer.group.backends[0].outages)
+        [outage] = self.observer.group.backends[0].outages
+        self.assertEqual(self.backend.silent[0], outage.begin)
+        self.assertLessEqual(outage.end, time.monotonic())
 
 
 class Machine(stateful.RuleBasedStateMachine):

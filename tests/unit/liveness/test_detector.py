@@ -62,6 +62,31 @@ class TableTest(unittest.TestCase):
                     {"h": verdict}, Observer().refresh(asked, [observation])
                 )
 
+    def test_the_newest_report_of_any_member(self):
+        observer = Observer("db", "mc")
+
+        def heard():
+            return [one.heard for one in observer.group.backends]
+
+        never = model.NEVER
+        self.assertEqual([never, never], heard())
+        observer.refresh(100.0, [Observation("new", registered=99.0)])
+        self.assertEqual([never, never], heard())
+        observer.refresh(110.0, {"a": 95.0, "b": 103.0})
+        self.assertEqual([103.0, never], heard())
+        observer.refresh(120.0, {"a": 95.0, "b": 103.0})
+        self.assertEqual([103.0, never], heard())
+        # A report that is seen to have come, by the stamp and without one.
+        observer.refresh(130.0, {"a": 125.0, "b": 103.0})
+        self.assertEqual([125.0, never], heard())
+        observer.refresh(140.0, [seen("a", 126.0)], complete=False)
+        self.assertEqual([140.0, never], heard())
+        # Leaving is no report, nor is it for one to be removed.
+        observer.refresh(150.0, [seen("a", 126.0, left=True)])
+        self.assertEqual([140.0, never], heard())
+        observer.refresh(150.0, {"a": 149.0}, backend="mc")
+        self.assertEqual([140.0, 149.0], heard())
+
     def test_without_an_answer_nothing_is_known(self):
         observer = Observer()
         self.assertEqual("unavailable", observer.cause("h", 1.0))

@@ -1,0 +1,186 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""A database server that answers questions and takes no reports.
+
+The observer is this process, which does not report itself: it has no evidence
+of its own.
+"""
+
+import contextlib
+import json
+import time
+
+from nova_sg.servicegroup import process
+from tests.base import wait_for
+from tests.functional import db, zk
+
+TAKES_NONE = "The backend db takes no reports of the group compute"
+OVER = "no longer shows why it would take no reports"
+
+
+class OutageTest(db.MariaDBTestCase):
+    DOWN_TIME = 3.0
+    # Seconds that a busy machine may add.
+    SLACK = 10.0
+
+    def start(self, host):
+        """Have a member join, in a process of its own; return that."""
+        member = zk.Process(
+            "-m",
+            "tests.functional.guarded",
+            json.dumps(
+                {
+                    "DEFAULT": {"service_down_time": self.DOWN_TIME},
+                    "database": {"connection": self.url},
+                    "servicegroup": {"crash_guard": False},
+                }
+            ),
+        )
+        self.addCleanup(member.close)
+        member.expect("ready", 60)
+        member.tell(f"join {host}")
+        self.wait_for_report(host, 3)
+        return member
+
+    def start_two(self):
+        """Return the processes of two members, both known to be up."""
+        members = self.start("one"), self.start("two")
+        self.wait_for_state("up", "one")
+        self.wait_for_state("up", "two")
+        return members
+
+    @contextlib.contextmanager
+    def read_lock(self):
+        """Have all tables locked, as backups do it."""
+        locker = self.link()
+        locker.execute("FLUSH TABLES WITH READ LOCK")
+        yield
+        locker.execute("UNLOCK TABLES")
+
+    @contextlib.contextmanager
+    def read_only(self):
+        self.server.execute("SET GLOBAL read_only = 1")
+        try:
+            yield
+        finally:
+            self.server.execute("SET GLOBAL read_only = 0")
+
+    def test_a_lock_on_all_tables(self):
+        _, dies = self.start_two()
+        with zk.Poller(self.api, "one", "two") as poller, self.read_lock():
+            time.sleep(self.DOWN_TIME)
+            dies.kill()
+            time.sleep(2 * self.DOWN_TIME)
+            self.assertEqual(["up"], poller.states)
+            [line] = self.logs.matching(TAKES_NONE)
+            self.assertRegex(line, r": reports wait in the server, for \d+\.")
+            reason = self.api.member("compute", "one").reason
+            self.assertRegex(reason, r"; \d+\.\d s of that without the back")
+        over = time.monotonic()
+        self.wait_for_state("down", "two", self.DOWN_TIME + self.SLACK)
+        self.assertGreater(time.monotonic(), over + self.DOWN_TIME - 1)
+        self.assertEqual("up", self.state("one"))
+        self.assertEqual(1, len(self.logs.matching(OVER)))
+
+    def test_a_lock_while_a_process_reports_several_members(self):
+        # Their reports are another statement.
+        member = self.start("one")
+        member.tell("join " + " ".join(f"host{n}" for n in range(4)))
+        self.wait_for_report("host3", 3)
+        self.wait_for_state("up", "host3")
+        with zk.Poller(self.api, "one", "host3") as poller, self.read_lock():
+            wait_for(lambda: self.logs.matching(TAKES_NONE))
+            time.sleep(1.5 * self.DOWN_TIME)
+            self.assertEqual(["up"], poller.states)
+
+    def test_read_only(self):
+        _, dies = self.start_two()
+        with self.read_only():
+            begun = time.monotonic()
+            dies.kill()
+            with zk.Poller(self.api, "one", "two") as poller:
+                time.sleep(begun + 2 * self.DOWN_TIME - time.monotonic())
+                self.assertEqual(["up"], poller.states)
+            self.assertIn(
+                f"{TAKES_NONE}: it is read-only. Its members are not called "
+                "down for that",
+                self.logs.matching(TAKES_NONE),
+            )
+            # The user may not ask whether it is a replica that has all there
+            # is, and every member dead.
+            self.wait_for_state("down", "two", self.DOWN_TIME + self.SLACK)
+            self.assertEqual(1, len(self.logs.matching(OVER)))
+        self.wait_for_state("up", "one")
+        self.assertEqual("down", self.state("two"))
+
+    def test_read_only_where_its_replication_may_be_asked_about(self):
+        self.server.execute(f"GRANT SLAVE MONITOR ON *.* TO {self.user}")
+        self.start_two()
+        with (
+            self.read_only(),
+            zk.Poller(self.api, "one", "two") as poller,
+        ):
+            time.sleep(3.5 * self.DOWN_TIME)
+            self.assertEqual(["up"], poller.states)
+            self.assertTrue(self.logs.matching(f"{TAKES_NONE}: it is read-"))
+
+    @property
+    def user(self):
+        return f"{self.name}@127.0.0.1"
+
+    def test_the_dead_do_not_rise(self):
+        """Where the lock begins shortly before they fall."""
+        _, dies = self.start_two()
+        # The first observer reports itself, the second does not.
+        self.join("here")
+        alone = process.Shared(process.load("db"))
+        self.addCleanup(alone.close)
+        views = [process.shared().view("compute"), alone.view("compute")]
+        told = []
+        for number, view in enumerate(views):
+            events = []
+            told.append(events)
+            self.addCleanup(view.watch(events.append).cancel)
+            wait_for(lambda v=view: v.is_up("two"), message=f"{number}")
+        dies.kill()
+        dead = time.monotonic()
+        time.sleep(0.9 * self.DOWN_TIME)
+        with self.read_lock():
+            time.sleep(0.5 * self.DOWN_TIME)
+        wait_for(
+            lambda: all(not view.is_up("two") for view in views),
+            2 * self.DOWN_TIME + self.SLACK,
+        )
+        self.assertGreater(time.monotonic(), dead + self.DOWN_TIME - 1)
+        # Whatever is told of the outage later.
+        self.wait_for_report("here", 5)
+        for view in views:
+            view.refresh()
+        for events in told:
+            self.assertEqual(
+                [("down", "two")],
+                [(event.type, event.host) for event in events],
+            )
+
+
+class SayTest(db.MariaDBTestCase):
+    """What the driver says of a server that works."""
+
+    def test_it_works(self):
+        self.join("one")
+        now = time.monotonic()
+        driver = process.shared().driver
+        self.assertIsNone(driver.outage("compute", now - 99.0))
+        # A short wait is none.
+        self.link().execute("SELECT * FROM services FOR UPDATE")
+        self.assertIsNone(driver.outage("compute", now - 99.0))
