@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from oslo_db import exception as db_exception
+from sqlalchemy import exc as sa_exception
 
 from nova_sg.liveness.model import Limits, ServerOutage
 
@@ -122,15 +123,21 @@ def _read_replica(
     for statement in _REPLICA:
         try:
             rows = connection.execute(statement).mappings().all()
-        except db_exception.DBError as error:
-            number = getattr(error.inner_exception, "orig", None)
-            number = getattr(number, "args", (None,))[0]
-            if number == _NO_SUCH_STATEMENT:
+        except db_exception.DBConnectionError:
+            raise
+        except (db_exception.DBError, sa_exception.SQLAlchemyError) as error:
+            if _number(error) == _NO_SUCH_STATEMENT:
                 continue
             # A privilege that few users have.
             return None, False
         return (_replica(rows[0]) if rows else None), True
     return None, False
+
+
+def _number(error: Exception) -> int | None:
+    cause = getattr(error, "inner_exception", None) or error
+    arguments = getattr(getattr(cause, "orig", cause), "args", ())
+    return arguments[0] if arguments else None
 
 
 def _replica(row: Any) -> Replica:
