@@ -188,6 +188,28 @@ def replication(health: Health) -> str:
     return f"{replica.lag:.0f} s behind"
 
 
+def trouble(health: Health, limits: Limits) -> str:
+    """Say why a server takes no reports, or is behind; empty: all is well.
+
+    As it is now, whether members report or not.
+    """
+    words = []
+    replica, node = health.replica, health.cluster
+    if health.read_only:
+        words.append("read-only")
+        if replica is not None:
+            words.append(replication(health))
+    elif replica is not None and (replica.lag or 0.0) > limits.due:
+        words.append(replication(health))
+    if node is not None and not node.ready:
+        words.append(f"not ready ({node.called})")
+    elif node is not None and node.state != SYNCED:
+        words.append(f"not synced with its cluster ({node.called})")
+    if health.waiting >= 1.0:
+        words.append(f"reports wait in it for {health.waiting:.1f} s")
+    return " and ".join(words)
+
+
 class Asked(NamedTuple):
     """What a server said, and when it was asked."""
 

@@ -28,7 +28,6 @@ from nova_sg.guard import db as guard_db
 from nova_sg.servicegroup import process
 from tests import base
 from tests.base import wait_for
-from tests.faults.processes import FAKETIME
 from tests.fixtures import mariadb
 from tests.fixtures.proxy import TcpProxy
 from tests.functional import db, zk
@@ -337,35 +336,8 @@ class NumberTest(db.MariaDBTestCase):
         self.assertEqual(before, self.number())
 
 
-class _Steppable(mariadb.MariaDB):
-    """A server with a clock of its own."""
-
-    def set_clock(self, seconds):
-        with open(self._clock + "~", "w") as clock:
-            clock.write(f"{seconds:+d}")
-        os.rename(self._clock + "~", self._clock)
-
-    @property
-    def _clock(self):
-        return os.path.join(self.directory, "clock")
-
-    def prepare(self):
-        super().prepare()
-        self.set_clock(0)
-
-    def _surroundings(self):
-        surroundings = super()._surroundings()
-        surroundings["env"] |= {
-            "LD_PRELOAD": FAKETIME,
-            "FAKETIME_TIMESTAMP_FILE": self._clock,
-            "FAKETIME_NO_CACHE": "1",
-            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-        }
-        return surroundings
-
-
 class SteppedClockTest(db.MariaDBTestCase):
-    SERVER = _Steppable
+    SERVER = mariadb.SteppableMariaDB
 
     def test_no_report_is_lost(self):
         members = [self.join(f"host{number}") for number in range(3)]

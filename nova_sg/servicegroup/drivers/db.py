@@ -26,6 +26,7 @@ from nova_sg.conf import CONF
 from nova_sg.db import (
     engine,
     health,
+    nodes,
     queries,
     records,
     reports,
@@ -302,18 +303,11 @@ class DbDriver(base.Driver):
             findings.append(
                 base.Finding(True, where, f"the services table is {whose}")
             )
+        if self._database.is_mysql:
+            return findings + _check_nodes(where, self._database)
         offset = records.seconds(records.moment(now))
         offset -= records.seconds(timeutils.utcnow())
-        findings.append(
-            base.Finding(
-                abs(offset) <= 1.0,
-                "clock",
-                f"the database is {offset:+.3f} s from this host",
-                "Synchronise the clocks (NTP). Verdicts of nova_sg do not "
-                "depend on it, Nova's own do",
-            )
-        )
-        return findings
+        return [*findings, _check_clock("the database is", offset)]
 
     def close(self) -> None:
         self._wills.revoke_all()
@@ -330,6 +324,51 @@ def _one_a_host(found: list[Observation]) -> list[Observation]:
         ):
             newest[one.host] = one
     return list(newest.values())
+
+
+def _check_clock(whose: str, offset: float) -> base.Finding:
+    return base.Finding(
+        abs(offset) <= 1.0,
+        "clock",
+        f"{whose} {offset:+.3f} s from this host",
+        "Synchronise the clocks (NTP). Verdicts of nova_sg do not "
+        "depend on it, Nova's own do",
+    )
+
+
+def _check_nodes(where: str, database: engine.Database) -> list[base.Finding]:
+    """Look at each node that connections to the database lead to."""
+    found = nodes.find(database.url)
+    limits = Limits(CONF.service_down_time, CONF.report_interval)
+    findings = []
+    several = len(found.nodes) > 1
+    for name, node in zip(found.names, found.nodes, strict=True):
+        whose = f"node {name}:" if several else "the database is"
+        findings.append(_check_clock(whose, node.offset))
+        trouble = node.trouble(limits)
+        if trouble:
+            findings.append(
+                base.Finding(
+                    # Members may have another one to report to.
+                    not several and node.serves_observers(limits),
+                    where,
+                    f"node {name}: {trouble}",
+                    "Members cannot report to it, or observers do not see "
+                    "in time that they did. Connect to nodes that take "
+                    "writes and are not behind",
+                )
+            )
+    if found.error is not None:
+        findings.append(
+            base.Finding(
+                False,
+                where,
+                "one of several new connections failed: "
+                + found.error.removeprefix(f"the {where}: "),
+                "Have the load balancer leave out nodes that do not answer",
+            )
+        )
+    return findings
 
 
 def _version(connection) -> str:
