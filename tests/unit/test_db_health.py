@@ -1,0 +1,197 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""What follows from what a database server says of itself."""
+
+import unittest
+
+from nova_sg.db import health
+from nova_sg.db.health import Asked, Cluster, Health, Replica
+from nova_sg.liveness.model import Limits
+from tests import single_mode
+
+LIMITS = Limits(60.0, 10.0)
+PATIENCE = 10.0
+WELL = Health(
+    read_only=False,
+    replica=None,
+    replica_known=True,
+    cluster=None,
+    waiting=0.0,
+)
+NODE = Cluster(True, health.SYNCED, "Synced", 0, 0)
+# The last report, and when the server is asked.
+SINCE, NOW = 1000.0, 1030.0
+
+
+def judge(now=NOW, before=None, since=SINCE, **said):
+    return health.judge(
+        Asked(now, WELL._replace(**said)), before, since, PATIENCE, LIMITS
+    )
+
+
+def node(**said):
+    return WELL._replace(cluster=NODE._replace(**said))
+
+
+@single_mode
+class JudgeTest(unittest.TestCase):
+    def test_one_ask(self):
+        for reason, begin, said in (
+            (None, None, {}),
+            (None, None, {"waiting": PATIENCE / 2 - 0.1}),
+            ("reports wait in the server", SINCE, {"waiting": PATIENCE / 2}),
+            ("it is read-only", SINCE, {"read_only": True}),
+            (None, None, {"read_only": True, "replica": Replica(True, 15.0)}),
+            (
+                "it is read-only and 25 s behind",
+                NOW - 25.0 - 1.0,
+                {"read_only": True, "replica": Replica(True, 25.0)},
+            ),
+            ("it is 16 s behind", NOW - 17.0, {"replica": Replica(True, 16)}),
+            # What was written after the last report only.
+            ("it is 99 s behind", SINCE, {"replica": Replica(True, 99.0)}),
+            (
+                "it is read-only, and its replication does not run",
+                SINCE,
+                {"read_only": True, "replica": Replica(False, None)},
+            ),
+            (
+                "it is read-only, and its replication does not run",
+                SINCE,
+                {"read_only": True, "replica": Replica(False, 0.0)},
+            ),
+            # The primary of today may have been a replica once.
+            (None, None, {"replica": Replica(False, None)}),
+            (None, None, {"cluster": NODE}),
+            (
+                "its cluster node is not ready (Initialized)",
+                SINCE,
+                {"cluster": Cluster(False, 0, "Initialized", 0, 0)},
+            ),
+            (
+                "its cluster node is not synced (Donor/Desynced)",
+                SINCE,
+                {"cluster": Cluster(True, 2, "Donor/Desynced", 7, 0)},
+            ),
+            # What it was paused for before is not known.
+            (None, None, {"cluster": NODE._replace(paused=10**15)}),
+        ):
+            with self.subTest(said):
+                found = judge(**said)
+                if reason is None:
+                    self.assertIsNone(found)
+                else:
+                    self.assertIn(reason, found.reason)
+                    self.assertEqual((begin, NOW), found[:2])
+
+    def test_weak_evidence_ends(self):
+        donor = NODE._replace(state=2, called="Donor/Desynced")
+        for said in (
+            {"read_only": True, "replica_known": False},
+            {"cluster": donor},
+        ):
+            with self.subTest(said):
+                found = judge(now=SINCE + 120.0, **said)
+                self.assertEqual((SINCE, SINCE + 120.0), found[:2])
+                self.assertIsNone(judge(now=SINCE + 120.1, **said))
+        # What is certain does not.
+        for said in (
+            {"read_only": True},
+            {"cluster": donor._replace(waiting=1)},
+            {"waiting": 9.0, "read_only": True, "replica_known": False},
+        ):
+            with self.subTest(said):
+                found = judge(now=SINCE + 9999.0, **said)
+                self.assertEqual((SINCE, SINCE + 9999.0), found[:2])
+
+    def test_flow_control(self):
+        second = 10**9
+        for paused, at, expected in (
+            (5 * second, NOW - 10.0, NOW - 10.0),
+            (5 * second - 1, NOW - 10.0, None),
+            # A part of it may have been before the last report.
+            (99 * second, SINCE - 1.0, None),
+            (0, NOW - 10.0, None),
+            # The server was restarted.
+            (-(10**15), NOW - 10.0, None),
+            # Asked at the same moment.
+            (0, NOW, None),
+        ):
+            with self.subTest(paused=paused, at=at):
+                found = judge(
+                    before=Asked(at, node(paused=10**16)),
+                    cluster=NODE._replace(paused=10**16 + paused),
+                )
+                if expected is None:
+                    self.assertIsNone(found)
+                else:
+                    self.assertEqual((expected, NOW), found[:2])
+                    self.assertIn("for 5.0 s of 10.0 s", found.reason)
+        # It joined the cluster meanwhile.
+        self.assertIsNone(judge(before=Asked(NOW - 9, WELL), cluster=NODE))
+
+
+@single_mode
+class ClusterTest(unittest.TestCase):
+    def test_a_server_without_a_cluster(self):
+        # As MariaDB says it.
+        self.assertIsNone(
+            health.cluster({"wsrep_ready": "OFF", "wsrep_cluster_size": "0"})
+        )
+        self.assertIsNone(health.cluster({}))
+
+    def test_a_donor(self):
+        self.assertEqual(
+            Cluster(True, 2, "Donor/Desynced", 12, 3456),
+            health.cluster(
+                {
+                    "wsrep_ready": "ON",
+                    "wsrep_local_state": "2",
+                    "wsrep_local_state_comment": "Donor/Desynced",
+                    "wsrep_local_recv_queue": "12",
+                    "wsrep_flow_control_paused_ns": "3456",
+                }
+            ),
+        )
+
+
+@single_mode
+class TroubleTest(unittest.TestCase):
+    def test_words(self):
+        for words, said in (
+            ("", WELL),
+            ("", node()),
+            ("", WELL._replace(replica=Replica(True, 15.0))),
+            ("", WELL._replace(replica=Replica(False, None))),
+            ("25 s behind", WELL._replace(replica=Replica(True, 25.0))),
+            ("read-only", WELL._replace(read_only=True)),
+            (
+                "read-only and 25 s behind",
+                WELL._replace(read_only=True, replica=Replica(True, 25.0)),
+            ),
+            (
+                "read-only and its replication does not run",
+                WELL._replace(read_only=True, replica=Replica(False, None)),
+            ),
+            (
+                "not synced with its cluster (Donor/Desynced) and reports "
+                "wait in it for 3.0 s",
+                node(state=2, called="Donor/Desynced")._replace(waiting=3.0),
+            ),
+            (
+                "not ready (Initialized)",
+                node(ready=False, called="Initialized"),
+            ),
+        ):
+            with self.subTest(words):
+                self.assertEqual(words, health.trouble(said, LIMITS))
