@@ -259,6 +259,10 @@ class Database:
             except Exception as error:
                 raise self._unexpected(error) from error
 
+    def connect_anew(self) -> None:
+        """Have whatever is asked next use a new connection."""
+        self.engine.dispose()
+
     def outside(self) -> dict:
         """Return how another process connects: see nova_sg.guard.db.
 

@@ -86,6 +86,8 @@ class Cluster(NamedTuple):
     waiting: int
     #: Nanoseconds for which flow control has paused it, since it started.
     paused: int
+    #: Another one for each start of each node.
+    node: str = ""
 
 
 class Health(NamedTuple):
@@ -171,6 +173,7 @@ def cluster(status: dict[str, str]) -> Cluster | None:
         status.get("wsrep_local_state_comment", ""),
         int(status.get("wsrep_local_recv_queue", 0)),
         int(status.get("wsrep_flow_control_paused_ns", 0)),
+        status.get("wsrep_gcomm_uuid", ""),
     )
 
 
@@ -275,8 +278,14 @@ def _judge_cluster(
             since, asked, f"its cluster node is not ready ({node.called})"
         )
     past = None if before is None else before.health.cluster
-    # Before the last report it may have been paused, too.
-    if before is not None and past is not None and before.at >= since:
+    if (
+        before is not None
+        # Behind a load balancer it may be another node.
+        and past is not None
+        and past.node == node.node
+        # Before the last report it may have been paused, too.
+        and before.at >= since
+    ):
         paused = (node.paused - past.paused) / 1e9
         if before.at < asked and paused >= PAUSED * (asked - before.at):
             return ServerOutage(

@@ -84,8 +84,8 @@ class NodesTest(db.MariaDBTestCase):
         return process.shared().driver
 
     def balanced(self, *ports):
-        """Return the driver that connects to the primary and others."""
-        proxy = TcpProxy(self.server.port, *ports)
+        """Return the driver that connects to ports in turn."""
+        proxy = TcpProxy(*ports)
         proxy.start()
         self.addCleanup(proxy.stop)
         return self.connect_to(proxy.port)
@@ -99,7 +99,7 @@ class NodesTest(db.MariaDBTestCase):
         return [one for one in findings if one.subject == "clock"]
 
     def test_each_node_is_told_of(self):
-        driver = self.balanced(self.replica.port)
+        driver = self.balanced(self.server.port, self.replica.port)
         self.replica.set_clock(30)
         self.addCleanup(self.replica.set_clock, 0)
         self.replica.execute("SET GLOBAL read_only = 1")
@@ -128,7 +128,7 @@ class NodesTest(db.MariaDBTestCase):
     def test_a_node_that_does_not_answer(self):
         # A connection is tried twice.
         nothing = servers.free_port()
-        driver = self.balanced(nothing, nothing)
+        driver = self.balanced(self.server.port, nothing, nothing)
         [bad] = [one for one in driver.check() if not one.ok]
         self.assertIn("one of several new connections failed", bad.text)
 
@@ -139,6 +139,15 @@ class NodesTest(db.MariaDBTestCase):
         self.assertRegex(
             clock.text, r"^the database is [-+]0\.\d+ s from this host$"
         )
+
+    def test_a_server_that_is_no_longer_in_charge(self):
+        self.replica.execute("STOP SLAVE")
+        self.replica.execute("SET GLOBAL read_only = 1")
+        # The address has moved since the driver connected.
+        driver = self.balanced(self.replica.port, self.server.port)
+        since = time.monotonic() - 99.0
+        self.assertIn("read-only", driver.outage("compute", since).reason)
+        self.assertIsNone(driver.outage("compute", since))
 
     def test_a_replica(self):
         driver = self.connect_to(self.replica.port)

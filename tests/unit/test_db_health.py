@@ -122,8 +122,6 @@ class JudgeTest(unittest.TestCase):
             # A part of it may have been before the last report.
             (99 * second, SINCE - 1.0, None),
             (0, NOW - 10.0, None),
-            # The server was restarted.
-            (-(10**15), NOW - 10.0, None),
             # Asked at the same moment.
             (0, NOW, None),
         ):
@@ -137,6 +135,10 @@ class JudgeTest(unittest.TestCase):
                 else:
                     self.assertEqual((expected, NOW), found[:2])
                     self.assertIn("for 5.0 s of 10.0 s", found.reason)
+        # Another node.
+        other = Asked(NOW - 9, node(node="other"))
+        paused = NODE._replace(paused=5 * second)
+        self.assertIsNone(judge(before=other, cluster=paused))
         # It joined the cluster meanwhile.
         self.assertIsNone(judge(before=Asked(NOW - 9, WELL), cluster=NODE))
 
@@ -152,7 +154,7 @@ class ClusterTest(unittest.TestCase):
 
     def test_a_donor(self):
         self.assertEqual(
-            Cluster(True, 2, "Donor/Desynced", 12, 3456),
+            Cluster(True, 2, "Donor/Desynced", 12, 3456, "4f1c"),
             health.cluster(
                 {
                     "wsrep_ready": "ON",
@@ -160,6 +162,7 @@ class ClusterTest(unittest.TestCase):
                     "wsrep_local_state_comment": "Donor/Desynced",
                     "wsrep_local_recv_queue": "12",
                     "wsrep_flow_control_paused_ns": "3456",
+                    "wsrep_gcomm_uuid": "4f1c",
                 }
             ),
         )

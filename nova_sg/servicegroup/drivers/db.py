@@ -229,13 +229,17 @@ class DbDriver(base.Driver):
         now = health.Asked(asked, self._run(health.read))
         before = self._asked.get(group)
         self._asked[group] = now
-        return health.judge(
+        told = health.judge(
             now,
             before,
             since,
             self._database.timeout,
             Limits(CONF.service_down_time, CONF.report_interval),
         )
+        if told is not None and now.health.read_only:
+            # Behind a moving address it is the one that was in charge.
+            self._database.connect_anew()
+        return told
 
     def groups(self) -> list[str]:
         return self._run(queries.groups)
