@@ -21,7 +21,7 @@ import time
 from unittest import mock
 
 from nova_sg import exception, metrics, observer, servicegroup, trouble
-from nova_sg.liveness.model import Observation, Refresh
+from nova_sg.liveness.model import Observation, Outage, Refresh, ServerOutage
 from nova_sg.servicegroup import process
 from nova_sg.servicegroup.drivers import base as drivers
 from tests.base import Member, TestCase, wait_for
@@ -69,6 +69,10 @@ class Fake(drivers.Driver):
             for host, at in self.members.items()
         ]
         return Refresh(self.name, now, found)
+
+    def outage(self, group, since):
+        self._ask()
+        return None if self.answer is None else self.answer()
 
     def groups(self):
         self._ask()
@@ -232,6 +236,7 @@ class AnyErrorTest(FakeTestCase):
             lambda: self.api.leave("one", "compute"),
             lambda: self.api.force_down("one", "compute"),
             lambda: self.driver.forget("compute", "one"),
+            lambda: self.driver.outage("compute", 0.0),
             self.driver.check,
         ):
             with self.assertRaisesRegex(
@@ -246,6 +251,22 @@ class AnyErrorTest(FakeTestCase):
         self.assertEqual(
             ["well"], [one.text for one in self.driver.check()]
         )
+
+    def test_an_outage_that_is_none(self):
+        for answer in (
+            "it is read-only",
+            Outage(0.0, 1.0),
+            ServerOutage(None, 1.0, "it is read-only"),
+            ServerOutage(0.0, float("nan"), "it is read-only"),
+            ServerOutage(0.0, 1.0, None),
+        ):
+            with self.subTest(answer):
+                self.driver.answer = lambda answer=answer: answer
+                with self.assertRaises(exception.UnexpectedError):
+                    self.driver.outage("compute", 0.0)
+        answer = ServerOutage(0.0, 1, "it is read-only")
+        self.driver.answer = lambda: answer
+        self.assertIs(answer, self.driver.outage("compute", 0.0))
 
     def test_a_driver_that_cannot_be_closed(self):
         self.assertEqual(["compute"], self.api.groups())

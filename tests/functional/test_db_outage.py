@@ -157,6 +157,9 @@ class OutageTest(db.MariaDBTestCase):
         time.sleep(0.9 * self.DOWN_TIME)
         with self.read_lock():
             time.sleep(0.5 * self.DOWN_TIME)
+            for view in views:
+                [backend] = view.observer.group.backends
+                self.assertTrue(backend.outages_until(time.monotonic()))
         wait_for(
             lambda: all(not view.is_up("two") for view in views),
             2 * self.DOWN_TIME + self.SLACK,
