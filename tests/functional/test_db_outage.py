@@ -18,8 +18,11 @@ of its own.
 
 import contextlib
 import json
+import threading
 import time
 
+from nova_sg import exception
+from nova_sg.db import queries
 from nova_sg.servicegroup import process
 from tests.base import wait_for
 from tests.functional import db, zk
@@ -28,7 +31,17 @@ TAKES_NONE = "The backend db takes no reports of the group compute"
 OVER = "no longer shows why it would take no reports"
 
 
-class OutageTest(db.MariaDBTestCase):
+class TestCase(db.MariaDBTestCase):
+    @contextlib.contextmanager
+    def read_lock(self):
+        """Have all tables locked, as backups do it."""
+        locker = self.link()
+        locker.execute("FLUSH TABLES WITH READ LOCK")
+        yield
+        locker.execute("UNLOCK TABLES")
+
+
+class OutageTest(TestCase):
     DOWN_TIME = 3.0
     # Seconds that a busy machine may add.
     SLACK = 10.0
@@ -60,14 +73,6 @@ class OutageTest(db.MariaDBTestCase):
         return members
 
     @contextlib.contextmanager
-    def read_lock(self):
-        """Have all tables locked, as backups do it."""
-        locker = self.link()
-        locker.execute("FLUSH TABLES WITH READ LOCK")
-        yield
-        locker.execute("UNLOCK TABLES")
-
-    @contextlib.contextmanager
     def read_only(self):
         self.server.execute("SET GLOBAL read_only = 1")
         try:
@@ -91,17 +96,6 @@ class OutageTest(db.MariaDBTestCase):
         self.assertGreater(time.monotonic(), over + self.DOWN_TIME - 1)
         self.assertEqual("up", self.state("one"))
         self.assertEqual(1, len(self.logs.matching(OVER)))
-
-    def test_a_lock_while_a_process_reports_several_members(self):
-        # Their reports are another statement.
-        member = self.start("one")
-        member.tell("join " + " ".join(f"host{n}" for n in range(4)))
-        self.wait_for_report("host3", 3)
-        self.wait_for_state("up", "host3")
-        with zk.Poller(self.api, "one", "host3") as poller, self.read_lock():
-            wait_for(lambda: self.logs.matching(TAKES_NONE))
-            time.sleep(1.5 * self.DOWN_TIME)
-            self.assertEqual(["up"], poller.states)
 
     def test_read_only(self):
         _, dies = self.start_two()
@@ -174,14 +168,55 @@ class OutageTest(db.MariaDBTestCase):
             self.assertEqual(["down"], found)
 
 
-class SayTest(db.MariaDBTestCase):
-    """What the driver says of a server that works."""
+class SayTest(TestCase):
+    """What the driver says of a server."""
+
+    DOWN_TIME = 4.0
+
+    def setUp(self):
+        super().setUp()
+        self.join("one")
+        self.stop_reports()
+        self.driver = process.shared().driver
+        self.since = time.monotonic() - 99.0
+
+    def outage(self):
+        return self.driver.outage("compute", self.since)
 
     def test_it_works(self):
-        self.join("one")
-        now = time.monotonic()
-        driver = process.shared().driver
-        self.assertIsNone(driver.outage("compute", now - 99.0))
-        # A short wait is none.
-        self.link().execute("SELECT * FROM services FOR UPDATE")
-        self.assertIsNone(driver.outage("compute", now - 99.0))
+        self.assertIsNone(self.outage())
+        # A wait is none before it is long.
+        locker = self.link()
+        locker.execute("SELECT * FROM services FOR UPDATE")
+        with self.waiting(lambda c: queries.report(c, 1, 99, None, None)):
+            self.assertIsNone(self.outage())
+            locker.execute("ROLLBACK")
+
+    @contextlib.contextmanager
+    def waiting(self, work):
+        """Have another connection wait for a lock."""
+
+        def wait():
+            with contextlib.suppress(exception.BackendError):
+                self.driver._database.run(work)
+
+        thread = threading.Thread(target=wait)
+        thread.start()
+        try:
+            yield
+        finally:
+            thread.join()
+
+    def test_a_report_that_waits(self):
+        # One member, and several of one process.
+        for name, work in (
+            ("one", lambda c: queries.report(c, 1, 99, None, None)),
+            ("several", lambda c: queries.claim(c, [1, 2])),
+        ):
+            with self.subTest(name):
+                with self.read_lock(), self.waiting(work):
+                    wait_for(lambda: self.outage() is not None)
+                    outage = self.outage()
+                    self.assertEqual(self.since, outage.begin)
+                    self.assertIn("reports wait in the serv", outage.reason)
+                wait_for(lambda: self.outage() is None)
