@@ -44,9 +44,11 @@ _NO_SUCH_STATEMENT = 1064
 
 _READ_ONLY = sa.text("SELECT @@global.read_only")
 _WSREP = sa.text("SHOW GLOBAL STATUS LIKE 'wsrep\\_%'")
-_REPLICA = (
+# A replica may have several sources.
+_REPLICA_MARIADB = (sa.text("SHOW ALL SLAVES STATUS"),)
+_REPLICA_MYSQL = (
     sa.text("SHOW REPLICA STATUS"),
-    # Before MariaDB 10.5.1 and MySQL 8.0.22.
+    # Before 8.0.22.
     sa.text("SHOW SLAVE STATUS"),
 )
 
@@ -106,8 +108,10 @@ class Health(NamedTuple):
 
 def read(connection: sa.Connection) -> Health:
     """Ask a server."""
-    replica, known = _read_replica(connection)
     is_mariadb = getattr(connection.dialect, "is_mariadb", False)
+    replica, known = _read_replica(
+        connection, _REPLICA_MARIADB if is_mariadb else _REPLICA_MYSQL
+    )
     waiting = _WAITING_MARIADB if is_mariadb else _WAITING_MYSQL
     return Health(
         read_only=_is_on(connection.execute(_READ_ONLY).scalar()),
@@ -119,10 +123,10 @@ def read(connection: sa.Connection) -> Health:
 
 
 def _read_replica(
-    connection: sa.Connection,
+    connection: sa.Connection, statements: tuple[sa.TextClause, ...]
 ) -> tuple[Replica | None, bool]:
     """Return what the server says of its replication, and whether it does."""
-    for statement in _REPLICA:
+    for statement in statements:
         try:
             rows = connection.execute(statement).mappings().all()
         except db_exception.DBConnectionError:
@@ -132,7 +136,7 @@ def _read_replica(
                 continue
             # A privilege that few users have.
             return None, False
-        return (_replica(rows[0]) if rows else None), True
+        return replica_of([dict(row) for row in rows]), True
     return None, False
 
 
@@ -142,18 +146,32 @@ def _number(error: Exception) -> int | None:
     return arguments[0] if arguments else None
 
 
-def _replica(row: Any) -> Replica:
-    said = {name.lower(): value for name, value in row.items()}
+def replica_of(rows: list[dict[str, Any]]) -> Replica | None:
+    """Return what is said of a server's sources; None: it has none.
 
-    def get(*names: str) -> Any:
-        return next((said[name] for name in names if name in said), None)
-
-    lag = get("seconds_behind_source", "seconds_behind_master")
-    return Replica(
-        running=get("replica_io_running", "slave_io_running") == "Yes"
-        and get("replica_sql_running", "slave_sql_running") == "Yes",
-        lag=None if lag is None else float(lag),
-    )
+    It is as far behind as it is behind any of them.
+    """
+    if not rows:
+        return None
+    running, lags = True, []
+    for row in rows:
+        said = {
+            # MySQL's new names.
+            name.lower().replace("replica", "slave"): value
+            for name, value in row.items()
+        }
+        running = running and (
+            said.get("slave_io_running") == "Yes"
+            and said.get("slave_sql_running") == "Yes"
+        )
+        lags.append(
+            said.get(
+                "seconds_behind_source", said.get("seconds_behind_master")
+            )
+        )
+    if None in lags:
+        return Replica(running, None)
+    return Replica(running, float(max(lags)))
 
 
 def _cluster(connection: sa.Connection) -> Cluster | None:

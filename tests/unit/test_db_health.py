@@ -169,6 +169,39 @@ class ClusterTest(unittest.TestCase):
 
 
 @single_mode
+class ReplicaTest(unittest.TestCase):
+    MARIADB = {
+        "Connection_name": "one",
+        "Slave_IO_Running": "Yes",
+        "Slave_SQL_Running": "Yes",
+        "Seconds_Behind_Master": 3,
+    }
+    MYSQL = {
+        "Replica_IO_Running": "Yes",
+        "Replica_SQL_Running": "Yes",
+        "Seconds_Behind_Source": 3,
+    }
+
+    def test_one_source(self):
+        self.assertIsNone(health.replica_of([]))
+        for row in self.MARIADB, self.MYSQL:
+            self.assertEqual(Replica(True, 3.0), health.replica_of([row]))
+            stopped = {**row, list(row)[-2]: "No", list(row)[-1]: None}
+            self.assertEqual(
+                Replica(False, None), health.replica_of([stopped])
+            )
+
+    def test_the_source_that_it_is_most_behind(self):
+        other = {**self.MARIADB, "Seconds_Behind_Master": 25}
+        both = [self.MARIADB, other]
+        self.assertEqual(Replica(True, 25.0), health.replica_of(both))
+        connecting = {**other, "Slave_IO_Running": "Connecting"}
+        self.assertEqual(
+            Replica(False, 25.0), health.replica_of([connecting, self.MARIADB])
+        )
+
+
+@single_mode
 class TroubleTest(unittest.TestCase):
     def test_words(self):
         for words, said in (
