@@ -252,7 +252,8 @@ class Oracle:
                 [(*b.outages, *b.read_only) for b in cluster.backends.values()]
             )
             bound = since + LIMIT + 2 * cluster.step + self.lag
-            late = [one for one in out if one.end > since]
+            # It may have died before it could report after an outage.
+            late = [one for one in out if one.end > since - 1.1 * INTERVAL]
             if late:
                 # Each of them may be known for an interval longer.
                 bound = late[-1].end + 2 * LIMIT + 3 * INTERVAL
