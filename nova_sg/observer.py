@@ -62,8 +62,9 @@ LATE = 1.0
 # Seconds that a question waits where there is nothing to answer by: for any
 # backend, and for the others once one has answered.
 FIRST_WAIT, OTHERS_WAIT = 10.0, 5.0
-# Seconds that a question gives a poller which is late.
-TURN = 0.03
+# Seconds that a question gives a poller which is late; and one that asks,
+# which may wait for a backend that hangs.
+TURN, SHORT_TURN = 0.5, 0.03
 # Seconds between two looks whether what is waited for is there.
 PAUSE = 0.002
 
@@ -228,7 +229,7 @@ class Observer:
         """
         asking = [one for one in self._pollers if one.is_asking]
         if asking and not any(one.trouble for one in self._pollers):
-            _await(asking, time.monotonic() - TURN, TURN)
+            _await(asking, time.monotonic() - SHORT_TURN, SHORT_TURN)
             return True
         return False
 

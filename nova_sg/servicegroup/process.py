@@ -347,14 +347,13 @@ class Shared:
             return self.view(group).is_up(host)
         others = None
         if not self.only_records:
-            group_view = self.view(group)
-            if (
-                group_view.observer.verdict(host).state == UP
-                and not record.left
-                and not record.crashed
-            ):
+            observer = self.view(group).observer
+            verdict = observer.verdict(host)
+            if verdict is FORCED_DOWN:
+                return False
+            if verdict.state == UP and not (record.left or record.crashed):
                 return True
-            others = group_view.observer.group
+            others = observer.group
         verdict = self.records.judge(
             (group, host),
             record,

@@ -68,6 +68,12 @@ class Group:
         # By path: what was asked for last, while that may not be what the
         # watches have brought.
         self._asked: dict[str, set[str]] = {}
+        # The hosts that were alive before the servers were away; that they
+        # have a session says nothing until then.
+        self.unsure: set[str] = set()
+        self.unsure_until = float("-inf")
+        # When these were seen last, UTC.
+        self.unsure_seen: datetime.datetime | None = None
         # When the last look was answered, UTC.
         self.looked: datetime.datetime | None = None
         # Holds something once the servers were away since the last look. To

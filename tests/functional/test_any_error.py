@@ -327,8 +327,14 @@ class OversleptTest(FakeTestCase):
         turn = threading.Event()
         self.addCleanup(turn.set)
         [poller] = view.observer._pollers
-        poller._wake.wait = lambda pause: turn.wait()
         sleep = time.sleep
+
+        def wait(pause):
+            # Others have their turn, too.
+            sleep(0.001)
+            turn.wait()
+
+        poller._wake.wait = wait
 
         def give_turn(seconds):
             turn.set()

@@ -204,8 +204,9 @@ class WatchTest(base.TestCase):
             r"Z down one \(last report 36.* s ago, allowed are 3600 s\)$",
         )
         self.execute(
-            "UPDATE services SET last_seen_up = "
-            "strftime('%Y-%m-%d %H:%M:%f000', 'now') WHERE host = 'one'"
+            "UPDATE services SET report_count = report_count + 1, "
+            "last_seen_up = strftime('%Y-%m-%d %H:%M:%f000', 'now') "
+            "WHERE host = 'one'"
         )
         self.assertRegex(self.next_line(reader), r"Z up one \(last report ")
         self.insert("two", 5)

@@ -92,6 +92,7 @@ class ZkDriver(base.Driver):
             if names is None:
                 raise self._link.error("no server is connected")
             interrupted = followed.take_interruption()
+            before = followed.alive, followed.looked
             try:
                 look = self._look(session, group, followed, names)
             except BaseException:
@@ -100,20 +101,31 @@ class ZkDriver(base.Driver):
                     followed.interrupt()
                 raise
         asked, alive, entries = look
+        # After an outage the servers keep the sessions of the dead for as
+        # long as those of the living.
+        rejoin = 2 * CONF.zookeeper.recv_timeout / 1000
+        if interrupted:
+            followed.unsure, followed.unsure_seen = before
+            followed.unsure_until = asked + rejoin
+        elif asked > followed.unsure_until:
+            followed.unsure = set()
         forced = set(self._read_all(znodes.unquote, names.forced))
         observations = []
         for host in alive | set(entries):
             entry = entries.get(host)
             here = host in alive
+            unsure = here and host in followed.unsure
             facts = Facts(
                 binary=entry.binary if entry else f"nova-{group}",
                 left=not here and entry.mark == znodes.LEFT,
                 crashed=not here and entry.mark == znodes.CRASHED,
-                present=here,
+                present=here and not unsure,
                 lost=not here,
                 forced_down=host in forced,
             )
-            last_seen = None if here else followed.last_seen.get(host)
+            last_seen = followed.last_seen.get(host)
+            if here:
+                last_seen = followed.unsure_seen if unsure else None
             observations.append(
                 Observation(host, last_seen=last_seen, facts=facts)
             )
@@ -122,7 +134,7 @@ class ZkDriver(base.Driver):
             asked,
             observations,
             interrupted=interrupted,
-            rejoin=2 * CONF.zookeeper.recv_timeout / 1000,
+            rejoin=rejoin,
             stamped=False,
         )
 

@@ -37,6 +37,8 @@ def main():
     config.parse_args(sys.argv)
     assert hook.installed()
     api = servicegroup.API()
+    # The same each time: another stamp is another report.
+    now = timeutils.utcnow()
 
     def up(host, *, age=None, registered=None, count=1):
         """Ask with a record of so many seconds ago."""
@@ -44,7 +46,7 @@ def main():
         def moment(ago):
             if ago is None:
                 return None
-            return timeutils.utcnow() - datetime.timedelta(seconds=ago)
+            return now - datetime.timedelta(seconds=ago)
 
         return api.service_is_up(
             {
@@ -59,8 +61,8 @@ def main():
     found = {
         "never here, reports": up("stranger", age=1),
         "never here, comes over": up("stranger", age=1, count=0),
-        "never here, silent": up("stranger", age=1000),
-        "never here, never reported": up("stranger", registered=1),
+        "never here, silent": up("silent", age=1000),
+        "never here, never reported": up("new", registered=1),
     }
     api.join("returned", GROUP)
     found["here"] = up("returned", age=20)
