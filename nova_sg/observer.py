@@ -65,6 +65,9 @@ FIRST_WAIT, OTHERS_WAIT = 10.0, 5.0
 # Seconds that a question gives a poller which is late; and one that asks,
 # which may wait for a backend that hangs.
 TURN, SHORT_TURN = 0.5, 0.03
+# Seconds that the news for a driver has to come in, where no thread has run
+# for a while, before it is asked.
+NEWS = 0.05
 # Seconds between two looks whether what is waited for is there.
 PAUSE = 0.002
 
@@ -529,7 +532,9 @@ class _Poller:
         with self._starting:
             self._ordered = True
             if self._thread is None and not self._closed:
+                # It asks at once.
                 self._begin()
+                return
         self.wake()
 
     def wake(self) -> None:
@@ -569,6 +574,8 @@ class _Poller:
                     return
             pause = self._ask()
             self._wake.wait(pause)
+            if self.is_late(time.monotonic()):
+                time.sleep(NEWS)
 
     def _ask(self) -> float:
         """Ask once; return the seconds until the next time."""

@@ -96,7 +96,7 @@ class Reader:
             left, crashed = count == 0, count == CRASHED
             # A record that says "left" or "crashed" has no number.
             if not (left or crashed):
-                mark = service_id, count or 0
+                mark = service_id, count if type(count) is int else 0
         if reported is None or reported > asked:
             created = self._moment(host, created)
             if created is not None:

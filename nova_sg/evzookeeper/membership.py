@@ -377,6 +377,9 @@ class MembershipMonitor(service.ZKServiceBase):
             except BaseException:
                 self._watching = None
                 raise
+        except zookeeper.ClosingException:
+            # By this process itself.
+            return None
         except zookeeper.ZooKeeperException as exc:
             LOG.warning("Cannot list %s: %s", self._basepath, exc)
             return None

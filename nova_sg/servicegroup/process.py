@@ -38,6 +38,7 @@ from nova_sg.conf import CONF
 from nova_sg.liveness.model import (
     FORCED_DOWN,
     LEFT,
+    NEVER,
     NOT_A_MEMBER,
     REPORTED,
     UNAVAILABLE,
@@ -345,22 +346,35 @@ class Shared:
         """
         if record is None:
             return self.view(group).is_up(host)
-        others = None
+        others, left, now = None, NEVER, time.monotonic()
         if not self.only_records:
             observer = self.view(group).observer
             verdict = observer.verdict(host)
             if verdict is FORCED_DOWN:
                 return False
-            if verdict.state == UP and not (record.left or record.crashed):
+            others, own = observer.group, observer.own.get(host)
+            member = others.members.get(host)
+            if (
+                verdict.state == UP
+                and not (record.left or record.crashed)
+                and (
+                    not self._by_record
+                    or member is None
+                    or others.last_report(member) > now - limits.due
+                )
+            ):
+                # The record can say nothing newer.
                 return True
-            others = observer.group
+            if own is not None and own.verdict is LEFT:
+                left = own.at
         verdict = self.records.judge(
             (group, host),
             record,
-            time.monotonic(),
+            now,
             limits,
             others,
             self._by_record,
+            left,
         )
         if verdict in (UNAVAILABLE, UNWATCHED):
             raise self.view(group).not_known(host, verdict)

@@ -29,6 +29,7 @@ from typing import Any, NamedTuple
 from nova_sg.liveness import backend, rules
 from nova_sg.liveness import group as liveness
 from nova_sg.liveness.model import (
+    LEFT,
     NEVER,
     NOT_A_MEMBER,
     REPORTED,
@@ -131,6 +132,7 @@ class Records:
         limits: Limits,
         others: liveness.Group | None = None,
         configured: bool = True,
+        left_at: float = NEVER,
     ) -> Verdict:
         """Return the verdict over a member by its record, and all else.
 
@@ -140,6 +142,8 @@ class Records:
         :param configured: whether members report by this driver. Otherwise a
             record can only show that one still does: on its way to another,
             which it leaves this one for
+        :param left_at: when it left by this process, which others do not know
+            yet; or NEVER
         """
         stamp, count, age, left, crashed = record
         # What has no count is no record that can be told from another one.
@@ -165,6 +169,8 @@ class Records:
             elif age < -limit:
                 # One from the future is not believed, nor by Nova.
                 report = NEVER
+        if left_at > report:
+            return LEFT
         gone = crashed or (left and configured)
         if (
             (age if new else now - report) <= limit

@@ -12,15 +12,17 @@
 
 """Several nodes behind one address, and a replica that lags."""
 
+import json
 import time
 
+from nova_sg import exception
 from nova_sg.servicegroup import process
 from tests import single_mode
 from tests.base import wait_for
 from tests.fixtures import mariadb
 from tests.fixtures import process as servers
 from tests.fixtures.proxy import TcpProxy
-from tests.functional import db
+from tests.functional import db, zk
 
 
 class Primary(mariadb.MariaDB):
@@ -52,8 +54,7 @@ class Replica(mariadb.SteppableMariaDB):
         self.execute("START SLAVE")
 
 
-@single_mode
-class NodesTest(db.MariaDBTestCase):
+class NodesTestCase(db.MariaDBTestCase):
     SERVER = Primary
 
     def setUp(self):
@@ -74,15 +75,18 @@ class NodesTest(db.MariaDBTestCase):
             self.name,
         )
 
+    def url_of(self, port):
+        return self.url.replace(f":{self.server.port}/", f":{port}/")
+
     def connect_to(self, port):
         """Have the driver connect to a port; return it."""
-        self.flags(
-            "database",
-            connection=self.url.replace(f":{self.server.port}/", f":{port}/"),
-        )
+        self.flags("database", connection=self.url_of(port))
         process.reset()
         return process.shared().driver
 
+
+@single_mode
+class NodesTest(NodesTestCase):
     def balanced(self, *ports):
         """Return the driver that connects to ports in turn."""
         proxy = TcpProxy(*ports)
@@ -190,3 +194,71 @@ class NodesTest(db.MariaDBTestCase):
         self.assertRegex(told().reason, r"^it is \d+ s behind$")
         [line] = trouble()
         self.assertRegex(line.text, r": \d+ s behind$")
+
+
+@single_mode
+class LagTest(NodesTestCase):
+    """An observer that reads from a replica which is behind."""
+
+    DOWN_TIME = 3.0
+
+    def observe(self):
+        """Return what an observer of the replica says that has just begun."""
+        self.flags("database", connection=self.url_of(self.replica.port))
+        shared = process.Shared(process.load("db"))
+        self.addCleanup(shared.close)
+        return shared.view("compute")
+
+    def lag(self):
+        """Return how old the newest report is that the replica has."""
+        [(age,)] = self.replica.execute(
+            "SELECT TIMESTAMPDIFF(MICROSECOND, MAX(last_seen_up), "
+            f"UTC_TIMESTAMP(6)) FROM `{self.name}`.services"
+        )
+        return float("inf") if age is None else age / 1e6
+
+    def test_no_list_of_the_dead(self):
+        settings = {
+            "DEFAULT": {"service_down_time": self.DOWN_TIME},
+            "database": {"connection": self.url},
+            "servicegroup": {"crash_guard": False},
+        }
+        reporting = zk.Process(
+            "-m", "tests.functional.guarded", json.dumps(settings)
+        )
+        self.addCleanup(reporting.close)
+        reporting.expect("ready", 60)
+        reporting.tell("join " + " ".join(f"node{n}" for n in range(5)))
+        wait_for(
+            lambda: len(self.sql("SELECT * FROM services")) == 5
+            and self.lag() < 1,
+            message="the replica follows",
+        )
+        self.replica.execute("STOP SLAVE SQL_THREAD")
+        wait_for(lambda: self.lag() > 2 * self.DOWN_TIME)
+
+        view = self.observe()
+        members = view.members()
+        self.assertEqual(5, len(members))
+        for member in members:
+            self.assertEqual("unknown", member.state, member.reason)
+            self.assertIn("the backend may be behind", member.reason)
+        with self.assertRaisesRegex(
+            exception.ServiceGroupUnavailable, "the backend may be behind"
+        ):
+            self.observe().is_up("node0")
+        # It is behind for less than service_down_time from then on.
+        self.replica.execute("START SLAVE SQL_THREAD")
+        states = set()
+        wait_for(
+            lambda: states.update(one.state for one in view.members())
+            or len(view.hosts_up()) == 5,
+            message="it has all again",
+        )
+        self.assertEqual({"unknown", "up"}, states | {"unknown"})
+
+        reporting.kill()
+        wait_for(
+            lambda: {one.state for one in view.members()} == {"down"},
+            message="the dead are found",
+        )

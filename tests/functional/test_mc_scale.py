@@ -36,17 +36,19 @@ class ScaleTest(mc.McTestCase):
         )
         commands = server.commands()[before:]
         # One reads the clock; the index; a thousand reports at a time; the
-        # records of who has no report.
-        self.assertEqual(1, commands.count("stats"), commands)
+        # records of who has no report. As none of them goes on to report, the
+        # server may have been asked already why that is.
+        self.assertIn(commands.count("stats"), (1, 2), commands)
         self.assertEqual(
             1 + MEMBERS // 1000 + 1, commands.count("get"), commands
         )
         self.assertEqual({"stats", "get"}, set(commands))
-        # The next look reads no clock, and every member again.
+        # The next refresh reads no clock, and every member again.
+        before = len(server.commands())
         shared.view("compute").refresh()
         self.assertEqual(
             ["get"] * (1 + MEMBERS // 1000 + 1),
-            server.commands()[before + len(commands) :],
+            [one for one in server.commands()[before:] if one != "stats"],
         )
 
     def _write(self, server, hosts, silent, lost, forced):
