@@ -377,11 +377,10 @@ class MembershipMonitor(service.ZKServiceBase):
             except BaseException:
                 self._watching = None
                 raise
-        except zookeeper.ClosingException:
-            # By this process itself.
-            return None
         except zookeeper.ZooKeeperException as exc:
-            LOG.warning("Cannot list %s: %s", self._basepath, exc)
+            # No trouble where this process has closed the session itself.
+            if not self._session.is_closed():
+                LOG.warning("Cannot list %s: %s", self._basepath, exc)
             return None
 
     def _publish(self, members: set[str] | None) -> None:

@@ -190,6 +190,10 @@ class ZKSession(listeners.Listeners, calls.Calls):
                 if thread not in (None, threading.current_thread()):
                     threads.join(thread, remaining(deadline))
 
+    def is_closed(self) -> bool:
+        """Whether close() has been called."""
+        return self._closed
+
     def is_connected(self) -> bool:
         return self._connected and os.getpid() == self._pid
 
