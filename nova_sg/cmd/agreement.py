@@ -23,9 +23,9 @@ import time
 from collections.abc import Iterator
 
 from nova_sg import exception
+from nova_sg.backends.base import Finding
 from nova_sg.conf import CONF
 from nova_sg.servicegroup import compare, disagreements, process
-from nova_sg.servicegroup.drivers.base import Finding
 
 # So many members of a kind are named; the rest are counted.
 NAMED = 20

@@ -18,9 +18,9 @@ import argparse
 
 from cliff import command
 
+from nova_sg.backends.db import engine, schema
 from nova_sg.cmd import progress
 from nova_sg.conf import CONF
-from nova_sg.db import engine, schema
 
 
 class Sync(command.Command):

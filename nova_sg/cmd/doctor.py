@@ -20,11 +20,11 @@ from typing import TextIO
 from cliff import command
 
 from nova_sg import exception
+from nova_sg.backends import base
+from nova_sg.backends.memcached import configured
 from nova_sg.cmd import agreement
 from nova_sg.conf import CONF
-from nova_sg.memcached import configured
 from nova_sg.servicegroup import process
-from nova_sg.servicegroup.drivers import base
 
 
 class Doctor(command.Command):

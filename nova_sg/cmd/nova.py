@@ -22,12 +22,12 @@ from collections.abc import Iterator
 from cliff import command
 
 from nova_sg import config, exception
+from nova_sg.backends.base import Finding
+from nova_sg.backends.memcached import configured
 from nova_sg.cmd import doctor
 from nova_sg.conf import CONF
-from nova_sg.memcached import configured
 from nova_sg.nova import switch
 from nova_sg.servicegroup import process
-from nova_sg.servicegroup.drivers.base import Finding
 
 NOVA_CONF = "/etc/nova/nova.conf"
 HOW = (

@@ -33,8 +33,8 @@ from typing import Any
 
 from oslo_log import log as logging
 
+from nova_sg.backends import base
 from nova_sg.conf import CONF
-from nova_sg.servicegroup.drivers import base
 
 LOG = logging.getLogger(__name__)
 

@@ -28,15 +28,16 @@ import nova.conf.servicegroup
 from oslo_log import log as logging
 
 from nova_sg import exception, servicegroup, threads, version
+from nova_sg.backends import base
+from nova_sg.backends.db import driver as db
+from nova_sg.backends.db import records as db_records
 from nova_sg.conf import CONF
 from nova_sg.conf import servicegroup as options
-from nova_sg.db import records as db_records
 from nova_sg.guard import keeper
 from nova_sg.liveness.model import Refresh
 from nova_sg.nova import names, workers
 from nova_sg.servicegroup import api as api_module
-from nova_sg.servicegroup import process, records
-from nova_sg.servicegroup.drivers import base, db
+from nova_sg.servicegroup import process
 
 LOG = logging.getLogger(__name__)
 
@@ -77,7 +78,7 @@ class NovaDbDriver(base.Driver):
             raise _not_ours()
         db_records.save(ref, report_count)
 
-    def read_record(self, member: Mapping) -> records.Record | None:
+    def read_record(self, member: Mapping) -> base.Record | None:
         return self._records.read(member)
 
     def observe(self, group: str) -> Refresh:
@@ -117,7 +118,7 @@ class NovaGroupDriver(api_module.GroupDriver):
     A member may still report by the db driver, on its way to another.
     """
 
-    def _read_record(self, member: Mapping) -> records.Record | None:
+    def _read_record(self, member: Mapping) -> base.Record | None:
         return _records().read_record(member)
 
 

@@ -37,7 +37,7 @@ from oslo_log import log as logging
 from oslo_utils import timeutils
 
 from nova_sg import exception
-from nova_sg.db import writer
+from nova_sg.backends.db import writer
 from nova_sg.nova import names
 
 names.check_imported(names.COALESCING)

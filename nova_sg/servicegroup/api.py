@@ -24,9 +24,9 @@ from typing import Any
 
 from oslo_log import log as logging
 
+from nova_sg.backends import base
 from nova_sg.conf import CONF
-from nova_sg.servicegroup import events, process, records, reporter, view
-from nova_sg.servicegroup.drivers import base
+from nova_sg.servicegroup import events, process, reporter, view
 
 LOG = logging.getLogger(__name__)
 
@@ -217,7 +217,7 @@ class GroupDriver:
         record = self._read_record(member)
         return shared.is_up(group, host, record, limits)
 
-    def _read_record(self, member: Mapping) -> records.Record | None:
+    def _read_record(self, member: Mapping) -> base.Record | None:
         """Return what the asker's record says; None: the backend is asked."""
         return self.shared().driver.read_record(member)
 

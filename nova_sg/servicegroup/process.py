@@ -34,6 +34,7 @@ from oslo_log import log as logging
 from stevedore import driver as stevedore_driver
 
 from nova_sg import config, exception, metrics, threads
+from nova_sg.backends import base
 from nova_sg.conf import CONF
 from nova_sg.liveness.model import (
     FORCED_DOWN,
@@ -53,7 +54,6 @@ from nova_sg.servicegroup import (
     secondaries,
     view,
 )
-from nova_sg.servicegroup.drivers import base
 
 LOG = logging.getLogger(__name__)
 
@@ -335,7 +335,7 @@ class Shared:
         self,
         group: str,
         host: str,
-        record: records.Record | None,
+        record: base.Record | None,
         limits: Limits,
     ) -> bool:
         """Whether a member is up.

@@ -26,6 +26,7 @@ import time
 from collections.abc import Hashable
 from typing import Any, NamedTuple
 
+from nova_sg.backends.base import Record
 from nova_sg.liveness import backend, rules
 from nova_sg.liveness import group as liveness
 from nova_sg.liveness.model import (
@@ -47,22 +48,6 @@ from nova_sg.liveness.outages import MARGIN
 MOST = 100_000
 # While there is trouble, reports are counted once in so many seconds.
 WEIGH_EVERY = 0.25
-
-
-class Record(NamedTuple):
-    """What a services record says."""
-
-    #: When the last report was written, as it stands there; None: never.
-    stamp: Any
-    #: report_count, as it stands there.
-    count: Any
-    #: Seconds since the last report or, without one, the registration; by
-    #: the stamp.
-    age: float
-    #: Whether the member left by itself and has not reported since.
-    left: bool = False
-    #: Whether its process ended without leaving, as its crash guard saw.
-    crashed: bool = False
 
 
 class _Known(NamedTuple):

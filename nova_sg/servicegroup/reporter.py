@@ -29,8 +29,8 @@ from oslo_log import log as logging
 
 from nova_sg import exception, metrics, threads
 from nova_sg import trouble as trouble_log
+from nova_sg.backends import base
 from nova_sg.conf import CONF
-from nova_sg.servicegroup.drivers import base
 
 LOG = logging.getLogger(__name__)
 

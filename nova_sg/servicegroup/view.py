@@ -24,11 +24,11 @@ from typing import NamedTuple
 
 from nova_sg import exception, metrics
 from nova_sg import observer as observers
+from nova_sg.backends import base
 from nova_sg.conf import CONF
 from nova_sg.liveness import explain, model, rules
 from nova_sg.liveness import group as liveness
 from nova_sg.servicegroup import disagreements, events
-from nova_sg.servicegroup.drivers import base
 
 # Seconds that a refresh which was asked for is waited for.
 REFRESH_WAIT = 30.0

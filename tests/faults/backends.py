@@ -23,7 +23,7 @@ import threading
 
 import sqlalchemy
 
-from nova_sg.db import models
+from nova_sg.backends.db import models
 from tests.fixtures.mariadb import MariaDB
 from tests.fixtures.memcached import Memcached
 from tests.fixtures.proxy import TcpProxy

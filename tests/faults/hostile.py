@@ -23,8 +23,8 @@ import socket
 import pymysql
 from kazoo import client as kazoo
 
-from nova_sg.memcached import values
-from nova_sg.znodes import names
+from nova_sg.backends.memcached import values
+from nova_sg.backends.zookeeper import names
 
 # What libraries take for a pickle.
 _PICKLED = 1

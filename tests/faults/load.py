@@ -14,7 +14,7 @@
 
 import time
 
-from nova_sg.db import engine
+from nova_sg.backends.db import engine
 from tests.fixtures import process
 
 

@@ -20,7 +20,7 @@ import pymysql
 import sqlalchemy as sa
 
 from nova_sg import exception, servicegroup
-from nova_sg.db import engine, schema
+from nova_sg.backends.db import engine, schema
 from nova_sg.servicegroup import process, reporter
 from tests import base
 from tests.base import PATIENCE, wait_for

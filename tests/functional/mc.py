@@ -15,9 +15,9 @@ import re
 import socket
 
 from nova_sg import servicegroup
-from nova_sg.memcached import values
+from nova_sg.backends import base as driver_base
+from nova_sg.backends.memcached import values
 from nova_sg.servicegroup import process
-from nova_sg.servicegroup.drivers import base as driver_base
 from tests import base
 from tests.fixtures.memcached import Memcached
 

@@ -21,9 +21,9 @@ import time
 from unittest import mock
 
 from nova_sg import exception, metrics, observer, servicegroup, trouble
+from nova_sg.backends import base as drivers
 from nova_sg.liveness.model import Observation, Outage, Refresh, ServerOutage
 from nova_sg.servicegroup import process
-from nova_sg.servicegroup.drivers import base as drivers
 from tests.base import Member, TestCase, wait_for
 from tests.functional.test_metrics import value
 

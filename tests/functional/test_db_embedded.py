@@ -25,7 +25,7 @@ import time
 from unittest import mock
 
 from nova_sg import exception, servicegroup
-from nova_sg.db import engine, schema
+from nova_sg.backends.db import engine, schema
 from nova_sg.servicegroup import process
 from tests import LONG, single_mode
 from tests.base import wait_for

@@ -23,8 +23,8 @@ import threading
 import time
 
 import tests
+from nova_sg.backends.db import forking
 from nova_sg.conf import CONF
-from nova_sg.db import forking
 from tests import base
 from tests.base import PATIENCE, wait_for
 from tests.functional import db
@@ -127,7 +127,7 @@ import sqlalchemy as sa
 
 import tests
 from nova_sg.conf import CONF
-from nova_sg.db import engine
+from nova_sg.backends.db import engine
 
 folder, patience = sys.argv[1:]
 CONF([], project="nova-sg", default_config_files=[])

@@ -27,8 +27,8 @@ import sys
 import tempfile
 
 from nova_sg import exception
+from nova_sg.backends.db import engine, schema
 from nova_sg.conf import CONF
-from nova_sg.db import engine, schema
 from nova_sg.servicegroup import process
 from tests import single_mode
 from tests.base import wait_for

@@ -22,7 +22,7 @@ import threading
 import time
 
 from nova_sg import exception
-from nova_sg.db import queries
+from nova_sg.backends.db import queries
 from nova_sg.servicegroup import process
 from tests.base import wait_for
 from tests.functional import db, zk

@@ -20,7 +20,7 @@ import time
 
 from oslo_utils import timeutils
 
-from nova_sg.db import reports
+from nova_sg.backends.db import reports
 from nova_sg.servicegroup import process
 from tests import single_mode
 from tests.base import PATIENCE, wait_for

@@ -20,9 +20,9 @@ import threading
 import pymysql
 
 from nova_sg import exception, threads
-from nova_sg.db import writer
+from nova_sg.backends import base as drivers
+from nova_sg.backends.db import writer
 from nova_sg.servicegroup import process, reporter
-from nova_sg.servicegroup.drivers import base as drivers
 from tests import base
 from tests.base import wait_for
 from tests.functional import db

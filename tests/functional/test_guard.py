@@ -23,8 +23,8 @@ import time
 from unittest import mock
 
 from nova_sg import servicegroup
+from nova_sg.backends.memcached import values as mc_values
 from nova_sg.guard import keeper, main
-from nova_sg.memcached import values as mc_values
 from nova_sg.servicegroup import process as shared_by_process
 from tests import base, single_mode
 from tests.base import wait_for

@@ -16,8 +16,9 @@
 import time
 from unittest import mock
 
-from nova_sg.memcached import values
-from nova_sg.servicegroup import clock, events
+from nova_sg.backends import clock
+from nova_sg.backends.memcached import values
+from nova_sg.servicegroup import events
 from tests import base
 from tests.functional import db, mc
 

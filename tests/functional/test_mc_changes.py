@@ -16,7 +16,7 @@
 import concurrent.futures
 import time
 
-from nova_sg.memcached import changes, values
+from nova_sg.backends.memcached import changes, values
 from tests.base import wait_for
 from tests.functional import mc
 

@@ -17,7 +17,7 @@ import time
 from unittest import mock
 
 from nova_sg import exception, servicegroup, threads
-from nova_sg.memcached import values
+from nova_sg.backends.memcached import values
 from nova_sg.servicegroup import process
 from tests import base
 from tests.functional import mc

@@ -11,7 +11,7 @@
 # under the License.
 """Many members: what a look at them costs."""
 
-from nova_sg.memcached import marks, values
+from nova_sg.backends.memcached import marks, values
 from nova_sg.servicegroup import process
 from tests import single_mode
 from tests.functional import mc

@@ -19,7 +19,7 @@ import threading
 import time
 
 from nova_sg import servicegroup
-from nova_sg.memcached import values
+from nova_sg.backends.memcached import values
 from nova_sg.servicegroup import process
 from tests import LONG, base, single_mode
 from tests.functional import mc

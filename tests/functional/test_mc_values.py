@@ -18,7 +18,7 @@ import zlib
 import memcache
 
 from nova_sg import servicegroup
-from nova_sg.memcached import values
+from nova_sg.backends.memcached import values
 from nova_sg.servicegroup import process
 from tests import single_mode
 from tests.functional import mc

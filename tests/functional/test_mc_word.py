@@ -15,7 +15,7 @@
 import collections
 import time
 
-from nova_sg.memcached import values
+from nova_sg.backends.memcached import values
 from tests import base
 from tests.functional import mc
 

@@ -28,10 +28,10 @@ from unittest import mock
 
 import tests
 from nova_sg import exception, servicegroup
+from nova_sg.backends.db import engine, schema
+from nova_sg.backends.zookeeper import driver as zk
 from nova_sg.conf import CONF
-from nova_sg.db import engine, schema
 from nova_sg.servicegroup import process
-from nova_sg.servicegroup.drivers import zk
 from tests import base
 from tests.fixtures.mariadb import MariaDB
 from tests.fixtures.memcached import Memcached

@@ -17,8 +17,8 @@ import statistics
 import time
 
 from nova_sg import exception, zookeeper
+from nova_sg.backends.zookeeper import driver as zk_driver
 from nova_sg.servicegroup import process
-from nova_sg.servicegroup.drivers import zk as zk_driver
 from tests import LONG
 from tests.base import wait_for
 from tests.fixtures import proxy

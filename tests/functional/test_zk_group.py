@@ -23,10 +23,10 @@ from unittest import mock
 
 import tests
 from nova_sg import evzookeeper, exception, servicegroup, zookeeper
+from nova_sg.backends.zookeeper import driver as zk_driver
+from nova_sg.backends.zookeeper import group as znode_group
+from nova_sg.backends.zookeeper import names as znodes
 from nova_sg.servicegroup import process
-from nova_sg.servicegroup.drivers import zk as zk_driver
-from nova_sg.znodes import group as znode_group
-from nova_sg.znodes import names as znodes
 from nova_sg.zookeeper import clib
 from tests import single_mode
 from tests.base import PATIENCE, wait_for

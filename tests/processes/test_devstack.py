@@ -34,6 +34,7 @@ import sqlalchemy
 from oslo_config import cfg
 
 import tests
+from nova_sg.backends.db import engine, schema
 from nova_sg.conf import (
     database,
     memcache,
@@ -41,7 +42,6 @@ from nova_sg.conf import (
     servicegroup,
     zookeeper,
 )
-from nova_sg.db import engine, schema
 from nova_sg.nova import hook
 from tests.fixtures import nova, process, watchdog
 

@@ -153,7 +153,8 @@ class PackageTest(unittest.TestCase):
         installed = self.files(self.library)
         self.assertEqual(self.modules(), installed)
         self.assertIn(
-            "nova_sg/db/migrations/versions/0001_services.py", installed
+            "nova_sg/backends/db/migrations/versions/0001_services.py",
+            installed,
         )
 
     def test_entry_points(self):

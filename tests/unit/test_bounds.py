@@ -18,7 +18,7 @@ from unittest import mock
 
 from nova_sg import once
 from nova_sg.actions import schedule
-from nova_sg.db import records
+from nova_sg.backends.db import records
 from nova_sg.servicegroup import events
 from tests import base
 

@@ -17,7 +17,7 @@ import unittest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nova_sg.servicegroup import clock
+from nova_sg.backends import clock
 
 
 class BackendClockTest(unittest.TestCase):

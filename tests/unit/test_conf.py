@@ -21,8 +21,8 @@ import unittest
 from oslo_config import cfg, generator
 
 from nova_sg import conf, config, exception
+from nova_sg.backends.memcached import configured
 from nova_sg.conf import CONF, base
-from nova_sg.memcached import configured
 from tests import base as test_base
 
 ROOT = os.path.join(os.path.dirname(__file__), "..", "..")

@@ -14,8 +14,8 @@
 
 import unittest
 
-from nova_sg.db import health
-from nova_sg.db.health import Asked, Cluster, Health, Replica
+from nova_sg.backends.db import health
+from nova_sg.backends.db.health import Asked, Cluster, Health, Replica
 from nova_sg.liveness.model import Limits
 from tests import single_mode
 

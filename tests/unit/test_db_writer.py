@@ -18,7 +18,7 @@ import hypothesis
 from hypothesis import stateful
 from hypothesis import strategies as st
 
-from nova_sg.db.writer import GATHER, MOST, WRITES, Gathering, Report
+from nova_sg.backends.db.writer import GATHER, MOST, WRITES, Gathering, Report
 
 PACE = 0.2
 ENOUGH = 4

@@ -28,14 +28,14 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from nova_sg import config, exception
+from nova_sg.backends import base as drivers
+from nova_sg.backends.db import records as db_records
+from nova_sg.backends.zookeeper import names as znodes
 from nova_sg.cmd import shell
 from nova_sg.conf import CONF
-from nova_sg.db import records as db_records
 from nova_sg.liveness import detector as detectors
 from nova_sg.liveness import explain, group, model
 from nova_sg.servicegroup import records
-from nova_sg.servicegroup.drivers import base as drivers
-from nova_sg.znodes import names as znodes
 
 ROOT = pathlib.Path(__file__).parents[2]
 

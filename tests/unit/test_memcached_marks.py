@@ -17,7 +17,7 @@ import unittest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nova_sg.memcached import marks, values
+from nova_sg.backends.memcached import marks, values
 
 KEY = values.forced_key("compute")
 

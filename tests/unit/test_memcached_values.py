@@ -19,7 +19,7 @@ import unittest
 import hypothesis
 from hypothesis import strategies as st
 
-from nova_sg.memcached import values
+from nova_sg.backends.memcached import values
 
 # Any Python string: control characters, lone surrogates, all planes.
 ANY_CHARACTER = st.characters(codec=None)

@@ -18,8 +18,8 @@ import timers
 from oslo_log import log
 
 from nova_sg import config, exception, servicegroup
+from nova_sg.backends.db import engine, schema
 from nova_sg.conf import CONF
-from nova_sg.db import engine, schema
 from nova_sg.servicegroup import process
 
 LOG = log.getLogger(__name__)

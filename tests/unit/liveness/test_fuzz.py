@@ -18,6 +18,7 @@ import unittest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nova_sg.backends import base
 from nova_sg.liveness import detector, explain, group, model
 from nova_sg.liveness.model import (
     FORCED_DOWN,
@@ -27,7 +28,6 @@ from nova_sg.liveness.model import (
     Outage,
     Refresh,
 )
-from nova_sg.servicegroup.drivers import base
 from tests import LONG
 
 BACKENDS = ("db", "zk")

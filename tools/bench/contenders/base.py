@@ -163,7 +163,7 @@ def insert(engine: Any, group: str, hosts: Sequence[str]) -> None:
     """
     from oslo_utils import uuidutils
 
-    from nova_sg.db import models
+    from nova_sg.backends.db import models
 
     now = datetime.datetime.now(datetime.UTC).replace(tzinfo=None)
     with engine.begin() as connection:

@@ -24,11 +24,11 @@ import sqlalchemy
 from bench import victims
 from bench.contenders import base, client
 from nova_sg import evzookeeper, servicegroup, zookeeper
+from nova_sg.backends import base as drivers
+from nova_sg.backends.db import engine, schema
+from nova_sg.backends.zookeeper import names
 from nova_sg.conf import CONF
-from nova_sg.db import engine, schema
 from nova_sg.servicegroup import process
-from nova_sg.servicegroup.drivers import base as drivers
-from nova_sg.znodes import names
 
 #: service_down_time of members with a guard: nobody waits for it.
 GUARDED = 120.0

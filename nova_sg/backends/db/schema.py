@@ -26,7 +26,7 @@ from collections.abc import Callable
 import sqlalchemy as sa
 
 from nova_sg import exception
-from nova_sg.db import engine, models
+from nova_sg.backends.db import engine, models
 
 # Apart from alembic's own default name, which is Nova's in Nova's databases.
 VERSION_TABLE = "nova_sg_alembic_version"

@@ -28,8 +28,8 @@ import sqlalchemy as sa
 from oslo_db import exception as db_exception
 from oslo_utils import uuidutils
 
-from nova_sg.db.engine import utcnow
-from nova_sg.db.models import services
+from nova_sg.backends.db.engine import utcnow
+from nova_sg.backends.db.models import services
 
 
 class _AsStored(sa.types.UserDefinedType):

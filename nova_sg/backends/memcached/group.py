@@ -27,10 +27,10 @@ from typing import Any, NamedTuple
 from oslo_log import log as logging
 
 from nova_sg import once
+from nova_sg.backends.memcached import changes, marks, values
+from nova_sg.backends.memcached import replicas as mc_replicas
+from nova_sg.backends.memcached.replicas import Server
 from nova_sg.liveness.model import Facts, Observation, Refresh
-from nova_sg.memcached import changes, marks, values
-from nova_sg.memcached import replicas as mc_replicas
-from nova_sg.memcached.replicas import Server
 
 LOG = logging.getLogger(__name__)
 

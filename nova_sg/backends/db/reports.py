@@ -46,8 +46,8 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 
 from nova_sg import exception
-from nova_sg.db import queries
-from nova_sg.servicegroup import clock
+from nova_sg.backends import clock
+from nova_sg.backends.db import queries
 
 # So often a statement is tried. A second try finds what the first one has
 # read, unless another process writes to the same record at the same time.

@@ -22,9 +22,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from nova_sg import exception
+from nova_sg.backends import clock
+from nova_sg.backends.memcached import servers
 from nova_sg.liveness.model import ServerOutage
-from nova_sg.memcached import servers
-from nova_sg.servicegroup import clock
 
 # Reports go to so many servers.
 REPLICAS = 3

@@ -38,8 +38,8 @@ from sqlalchemy.ext import compiler
 from sqlalchemy.sql import functions
 
 from nova_sg import exception
+from nova_sg.backends.db import forking
 from nova_sg.conf import CONF
-from nova_sg.db import forking
 
 T = TypeVar("T")
 

@@ -10,11 +10,11 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What alembic runs to apply migrations; see nova_sg.db.schema."""
+"""What alembic runs to apply migrations; see nova_sg.backends.db.schema."""
 
 from alembic import context
 
-from nova_sg.db import models, schema
+from nova_sg.backends.db import models, schema
 
 context.configure(
     connection=context.config.attributes["connection"],

@@ -29,9 +29,9 @@ from collections.abc import Callable, Mapping
 
 from oslo_log import log as logging
 
+from nova_sg.backends.memcached import values
+from nova_sg.backends.memcached.replicas import Server
 from nova_sg.conf import CONF
-from nova_sg.memcached import values
-from nova_sg.memcached.replicas import Server
 
 LOG = logging.getLogger(__name__)
 

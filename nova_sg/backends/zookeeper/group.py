@@ -21,8 +21,8 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from nova_sg import evzookeeper, zookeeper
+from nova_sg.backends.zookeeper import connection, names
 from nova_sg.evzookeeper import membership
-from nova_sg.znodes import connection, names
 
 # A look waits so many seconds for the watches to bring what this process has
 # written itself.

@@ -18,8 +18,8 @@ from __future__ import annotations
 import time
 
 from nova_sg import exception
-from nova_sg.memcached import replicas
-from nova_sg.servicegroup.drivers import base
+from nova_sg.backends import base
+from nova_sg.backends.memcached import replicas
 
 
 def check(found_in: replicas.Replicas) -> list[base.Finding]:

@@ -17,10 +17,10 @@ from __future__ import annotations
 import threading
 
 from nova_sg import evzookeeper
+from nova_sg.backends import base
+from nova_sg.backends.zookeeper import connection, names, servers
 from nova_sg.conf import CONF
 from nova_sg.guard import keeper
-from nova_sg.servicegroup.drivers import base
-from nova_sg.znodes import connection, names, servers
 from nova_sg.zookeeper import convert
 
 

@@ -12,7 +12,7 @@
 
 """The memcached driver: a member is a value that keeps being set.
 
-What stands where in memcached is in nova_sg.memcached.values.
+What stands where in memcached is in nova_sg.backends.memcached.values.
 """
 
 from __future__ import annotations
@@ -26,10 +26,8 @@ from typing import Any
 from oslo_log import log as logging
 
 from nova_sg import exception
-from nova_sg.conf import CONF
-from nova_sg.guard import keeper
-from nova_sg.liveness.model import Refresh, ServerOutage
-from nova_sg.memcached import (
+from nova_sg.backends import base
+from nova_sg.backends.memcached import (
     changes,
     configured,
     doctor,
@@ -37,10 +35,12 @@ from nova_sg.memcached import (
     servers,
     values,
 )
-from nova_sg.memcached import group as mc_group
-from nova_sg.memcached import replicas as mc_replicas
-from nova_sg.memcached.replicas import Server
-from nova_sg.servicegroup.drivers import base
+from nova_sg.backends.memcached import group as mc_group
+from nova_sg.backends.memcached import replicas as mc_replicas
+from nova_sg.backends.memcached.replicas import Server
+from nova_sg.conf import CONF
+from nova_sg.guard import keeper
+from nova_sg.liveness.model import Refresh, ServerOutage
 
 LOG = logging.getLogger(__name__)
 

@@ -12,10 +12,9 @@
 
 """The ZooKeeper driver: a member is an ephemeral znode.
 
-Here: what others are, and what operators say. Not here, but in
-nova_sg.znodes: what stands where (names), the session (connection), what
-this process says of its own members (joined), the watches (group), and what
-`nova-sg doctor` looks at (doctor).
+Here: what others are, and what operators say. Beside it: what stands where
+(names), the session (connection), what this process says of its own members
+(joined), the watches (group), and what `nova-sg doctor` looks at (doctor).
 """
 
 from __future__ import annotations
@@ -29,12 +28,12 @@ from typing import TypeVar
 from oslo_log import log as logging
 
 from nova_sg import evzookeeper, exception, once, zookeeper
+from nova_sg.backends import base
+from nova_sg.backends.zookeeper import connection, doctor, joined
+from nova_sg.backends.zookeeper import group as znode_group
+from nova_sg.backends.zookeeper import names as znodes
 from nova_sg.conf import CONF
 from nova_sg.liveness.model import Facts, Observation, Refresh
-from nova_sg.servicegroup.drivers import base
-from nova_sg.znodes import connection, doctor, joined
-from nova_sg.znodes import group as znode_group
-from nova_sg.znodes import names as znodes
 
 LOG = logging.getLogger(__name__)
 

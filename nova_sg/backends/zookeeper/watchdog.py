@@ -35,7 +35,7 @@ from oslo_log import log as logging
 
 from nova_sg import exception
 from nova_sg import trouble as trouble_log
-from nova_sg.servicegroup.drivers import base
+from nova_sg.backends import base
 from nova_sg.zookeeper import clib, offhub
 
 LOG = logging.getLogger(__name__)

@@ -12,7 +12,7 @@
 
 """The members that this process has joined: a znode, an entry, a watchdog.
 
-What stands where in ZooKeeper is in nova_sg.znodes.names.
+What stands where in ZooKeeper is in nova_sg.backends.zookeeper.names.
 """
 
 from __future__ import annotations
@@ -25,12 +25,11 @@ import time
 from oslo_log import log as logging
 
 from nova_sg import evzookeeper, zookeeper
+from nova_sg.backends import base
+from nova_sg.backends.zookeeper import connection, names, watchdog, will
+from nova_sg.backends.zookeeper import group as znode_group
 from nova_sg.conf import CONF
 from nova_sg.evzookeeper import membership as ev_membership
-from nova_sg.servicegroup import watchdog
-from nova_sg.servicegroup.drivers import base
-from nova_sg.znodes import connection, names, will
-from nova_sg.znodes import group as znode_group
 
 LOG = logging.getLogger(__name__)
 

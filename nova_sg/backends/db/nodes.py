@@ -24,7 +24,7 @@ import sqlalchemy as sa
 from oslo_utils import timeutils
 
 from nova_sg import exception
-from nova_sg.db import engine, health, queries, records
+from nova_sg.backends.db import engine, health, queries, records
 from nova_sg.liveness.model import Limits
 
 # So many connections are opened, all at the same time: some load balancers

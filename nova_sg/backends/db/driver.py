@@ -22,8 +22,9 @@ from oslo_log import log as logging
 from oslo_utils import timeutils
 
 from nova_sg import exception
-from nova_sg.conf import CONF
-from nova_sg.db import (
+from nova_sg.backends import base
+from nova_sg.backends.base import Record
+from nova_sg.backends.db import (
     engine,
     health,
     nodes,
@@ -33,6 +34,7 @@ from nova_sg.db import (
     schema,
     writer,
 )
+from nova_sg.conf import CONF
 from nova_sg.guard import keeper
 from nova_sg.liveness.model import (
     NEVER,
@@ -41,8 +43,6 @@ from nova_sg.liveness.model import (
     Refresh,
     ServerOutage,
 )
-from nova_sg.servicegroup.drivers import base
-from nova_sg.servicegroup.records import Record
 
 LOG = logging.getLogger(__name__)
 

@@ -35,7 +35,6 @@ from typing import Any, NamedTuple
 
 from nova_sg import exception
 from nova_sg.liveness.model import Facts, Observation, Refresh, ServerOutage
-from nova_sg.servicegroup.records import Record
 
 
 @dataclasses.dataclass(eq=False)
@@ -74,6 +73,22 @@ class Finding(NamedTuple):
     text: str
     #: What to do about it, if it is not ok.
     remedy: str = ""
+
+
+class Record(NamedTuple):
+    """What a services record says."""
+
+    #: When the last report was written, as it stands there; None: never.
+    stamp: Any
+    #: report_count, as it stands there.
+    count: Any
+    #: Seconds since the last report or, without one, the registration; by
+    #: the stamp.
+    age: float
+    #: Whether the member left by itself and has not reported since.
+    left: bool = False
+    #: Whether its process ended without leaving, as its crash guard saw.
+    crashed: bool = False
 
 
 class Driver(abc.ABC):

@@ -18,9 +18,9 @@ import contextlib
 import time
 
 from nova_sg import exception, zookeeper
+from nova_sg.backends import base
+from nova_sg.backends.zookeeper import connection, names, servers
 from nova_sg.conf import CONF
-from nova_sg.servicegroup.drivers import base
-from nova_sg.znodes import connection, names, servers
 
 
 def check(link: connection.Connection) -> list[base.Finding]:

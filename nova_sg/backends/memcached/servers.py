@@ -32,7 +32,7 @@ from typing import Any
 import memcache
 
 from nova_sg import exception, threads
-from nova_sg.servicegroup import clock
+from nova_sg.backends import clock
 
 # Seconds for which a server that failed is left alone.
 RETRY = 1.0

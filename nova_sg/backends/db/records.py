@@ -28,11 +28,10 @@ from oslo_log import log as logging
 from oslo_utils import timeutils
 
 from nova_sg import exception, once
-from nova_sg.db.models import CRASHED
+from nova_sg.backends import base, clock
+from nova_sg.backends.base import Record
+from nova_sg.backends.db.models import CRASHED
 from nova_sg.liveness.model import Facts, Observation
-from nova_sg.servicegroup import clock
-from nova_sg.servicegroup.drivers import base
-from nova_sg.servicegroup.records import Record
 
 LOG = logging.getLogger(__name__)
 

@@ -15,8 +15,8 @@
 from __future__ import annotations
 
 from nova_sg import exception
+from nova_sg.backends.memcached import servers
 from nova_sg.conf import CONF
-from nova_sg.memcached import servers
 
 
 def addresses() -> tuple[str, list[str]]:

@@ -22,7 +22,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from nova_sg.memcached import values
+from nova_sg.backends.memcached import values
 
 # A mark that takes another back is kept for so many seconds: as long as a
 # server may be away and come back with the other.
