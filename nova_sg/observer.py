@@ -617,6 +617,9 @@ class _Poller:
             )
             return
         self._following = True
+        if self._closed:
+            # Meanwhile.
+            self.source.unfollow(self._observer.name, self._wake.set)
 
     def _ask_server(self, asked: float) -> None:
         """Ask the server why no member reports, if none does.

@@ -328,14 +328,19 @@ class _Step:
 
         now = self.refresh.asked
 
+        def fall(member: Member) -> float:
+            if member.host in candidates and member.life is LOST:
+                if member.host in self.before.members:
+                    # Its session ended at a time that is not known: it is
+                    # known now.
+                    return now
+            elif group.has_session(member):
+                return rules.ALWAYS
+            return member.deadline
+
         def falls() -> dict[str, float]:
-            # A session ended at a time that is not known: it is known now.
             return {
-                host: now
-                if member.life is LOST
-                and host in candidates
-                and host in self.before.members
-                else member.deadline
+                host: fall(member)
                 for host, member in {**self.members, **judged}.items()
                 if not member.forced_down
                 and member.life not in (LEFT, CRASHED)

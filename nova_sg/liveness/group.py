@@ -163,6 +163,15 @@ class Group(NamedTuple):
             ],
         )
 
+    def has_session(self, member: Member) -> bool:
+        """Whether a backend that answers says that a member has a session."""
+        return any(
+            known is not None
+            and known.observation.facts.present
+            and backend.failed is None
+            for backend, known in zip(self.backends, member.seen, strict=True)
+        )
+
     def report_to(self, number: int, known: Seen | None) -> float:
         """Return a member's last report to a backend; NEVER: none is known.
 

@@ -46,12 +46,17 @@ class GroupTest(zk.ZkTestCase):
         self.assertTrue(self.is_up("one"))
         self.api.leave("one", "compute")
         self.assertEqual(["two"], self.api.get_all("compute"))
-        one, two = self.api.members("compute")
+        one, _ = self.api.members("compute")
         self.assertEqual(
             ("down", "left the group", "nova-compute", "zk"),
             (one.state, one.reason, one.binary, one.driver),
         )
-        self.assertLess(one.last_seen, two.last_seen)
+
+        def two_is_seen_later():
+            one, two = self.api.members("compute")
+            return one.last_seen < two.last_seen
+
+        wait_for(two_is_seen_later)
 
     def test_who_follows_sees_its_own_writes_at_once(self):
         self.api.watch("compute", print).cancel()

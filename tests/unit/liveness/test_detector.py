@@ -427,6 +427,15 @@ class SessionTest(unittest.TestCase):
         self.assertEqual(300.0, observer.group.members["h"].report)
         self.assertEqual({"h": "reported"}, observer.refresh(304.0, alive))
 
+    def test_one_of_many_sessions_that_ends(self):
+        """The others have theirs: they are not about to fall silent."""
+        observer = Observer("zk", mass=model.MassRule(0.55, 4, 120.0))
+        alive = [seen(str(n), None, present=True) for n in range(20)]
+        for at in range(100, 160, 2):
+            observer.refresh(float(at), alive)
+        ended = [seen("0", None, lost=True), *alive[1:]]
+        self.assertEqual("lost", observer.refresh(159.0, ended)["0"])
+
     def test_after_an_outage_members_have_time_to_come_back(self):
         observer = Observer("zk")
         alive = [seen("a", None, present=True), seen("b", None, present=True)]

@@ -248,12 +248,19 @@ class Oracle:
             if not span.begin <= cluster.now < span.end:
                 continue
             since = max(span.begin, self.watches)
+            # What is known of an outage may last until the next own report.
             out = _common(
-                [(*b.outages, *b.read_only) for b in cluster.backends.values()]
+                [
+                    [
+                        span._replace(end=span.end + 1.1 * INTERVAL)
+                        for span in (*backend.outages, *backend.read_only)
+                    ]
+                    for backend in cluster.backends.values()
+                ]
             )
             bound = since + LIMIT + 2 * cluster.step + self.lag
             # It may have died before it could report after an outage.
-            late = [one for one in out if one.end > since - 1.1 * INTERVAL]
+            late = [one for one in out if one.end > since]
             if late:
                 # Each of them may be known for an interval longer.
                 bound = late[-1].end + 2 * LIMIT + 3 * INTERVAL
