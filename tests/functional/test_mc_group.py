@@ -268,6 +268,12 @@ class TroubleTest(mc.McTestCase):
         self.flags(service_down_time=10.0)
         events = self.collect(self.api)
         self.join(*HOSTS, interval=0.2)
+        # Also by what memcached says, and not only as they joined here.
+        observer = process.shared().view("compute").observer
+        base.wait_for(
+            lambda: observer.group.members.keys() == set(HOSTS),
+            message="all are observed",
+        )
         self.wait_for_states(ALL_UP, process.shared())
         watcher = _Asker(self.api, HOSTS)
         self.addCleanup(watcher.stop)
