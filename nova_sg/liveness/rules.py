@@ -199,13 +199,17 @@ def doubt(
     if newest >= asked - limits.due:
         return []
     # Where at least one has reported in time, those are down that were silent
-    # for too long when it did.
+    # for too long when it did. Others fall silent soon: in doubt, too.
     oldest = newest - limit if newest >= asked - limit else NEVER
-    return [
-        member._replace(life=UNWATCHED, fell=NEVER, watched=asked)
-        for member in members
-        if member.life is SILENT and member.report >= oldest
-    ]
+    doubted = []
+    for member in members:
+        if member.life is SILENT and member.report >= oldest:
+            doubted.append(
+                member._replace(life=UNWATCHED, fell=NEVER, watched=asked)
+            )
+        elif member.life is REPORTED:
+            doubted.append(member._replace(watched=asked))
+    return doubted
 
 
 def alone(group: Group, index: int, limits: Limits) -> Group:
