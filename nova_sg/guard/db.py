@@ -116,5 +116,6 @@ def _connect(will: dict):
 def _library(name: str):
     """Import a library, but not what it can nearly always do without."""
     if name not in sys.modules:
-        sys.modules.setdefault(_HEAVY, None)
+        # typeshed does not know that None keeps a module from being imported.
+        sys.modules.setdefault(_HEAVY, None)  # type: ignore[arg-type]
     return importlib.import_module(name)

@@ -149,7 +149,9 @@ class _Lock:
                 self._descriptor = os.open(
                     path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o660
                 )
-                if self._take() and self._is_there():
+                if self._take(self._descriptor) and self._is_there(
+                    self._descriptor
+                ):
                     break
                 # Another process is about to remove it, or just has.
                 os.close(self._descriptor)
@@ -164,19 +166,18 @@ class _Lock:
         else:
             _keeper().locks.add(self._descriptor)
 
-    def _take(self) -> bool:
+    @staticmethod
+    def _take(descriptor: int) -> bool:
         try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
         return True
 
-    def _is_there(self) -> bool:
+    def _is_there(self, descriptor: int) -> bool:
         """Say whether the file that is held is the one at its path."""
         try:
-            return os.path.samestat(
-                os.stat(self._path), os.fstat(self._descriptor)
-            )
+            return os.path.samestat(os.stat(self._path), os.fstat(descriptor))
         except FileNotFoundError:
             return False
 
@@ -189,7 +190,7 @@ class _Lock:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # It stays ours until it is closed: whoever holds it by then sees
             # that it is gone, and makes another.
-            if self._is_there():
+            if self._is_there(self._descriptor):
                 os.unlink(self._path)
         except OSError as error:
             LOG.debug("%s stays: %s", self._path, error)
@@ -224,6 +225,7 @@ class Keeper:
                 if self._send(key, will):
                     return
                 # It does not read. It must not act on what is no longer so.
+                assert self._process is not None
                 self._process.kill()
                 self._process.wait()
             if self._wills:
@@ -239,6 +241,7 @@ class Keeper:
         return self._process is not None and self._process.poll() is None
 
     def _send(self, key: int, will: dict | None) -> bool:
+        assert self._link is not None
         try:
             self._link.send(marshal.dumps((key, will)), socket.MSG_DONTWAIT)
         except OSError:

@@ -46,7 +46,7 @@ class Guard:
     """Waits for one process to end."""
 
     def __init__(self, link: socket.socket, service: int) -> None:
-        self._link: socket.socket | None = link
+        self._link = link
         self._service = service
         self._wills: dict[int, dict] = {}
         self._locks: list[_Lock] = []
@@ -71,9 +71,10 @@ class Guard:
         poll = select.poll()
         poll.register(self._service, select.POLLIN)
         poll.register(self._link, select.POLLIN)
+        linked = True
         while True:
             ready = {descriptor for descriptor, _ in poll.poll()}
-            if self._link is not None and (
+            if linked and (
                 self._service in ready or self._link.fileno() in ready
             ):
                 # Also at the end: what it said last came before that.
@@ -83,7 +84,7 @@ class Guard:
                     # no use for us.
                     poll.unregister(link)
                     self._link.close()
-                    self._link = None
+                    linked = False
             if self._service in ready:
                 return
 
@@ -206,6 +207,7 @@ class _Lock:
     def remove(self) -> None:
         """Remove the file, once it was taken: nobody else needs it."""
         if self._descriptor is not None and self._is_there():
+            assert self._path is not None
             try:
                 os.unlink(self._path)
             except OSError:
@@ -219,6 +221,7 @@ class _Lock:
 
     def _is_there(self) -> bool:
         """Say whether the file that is open is the one at its path."""
+        assert self._path is not None and self._descriptor is not None
         try:
             return os.path.samestat(
                 os.stat(self._path), os.fstat(self._descriptor)

@@ -97,9 +97,10 @@ def _values(will: dict) -> list:
 
 
 def _connect(
-    family: int, address: tuple | str, timeout: float
+    family: int, address: tuple[str, int] | str, timeout: float
 ) -> socket.socket:
     if family == socket.AF_INET:
+        assert isinstance(address, tuple)
         return socket.create_connection(address, timeout)
     link = socket.socket(family)
     try:
