@@ -269,6 +269,7 @@ class Database:
         :raises ValueError: it cannot
         """
         dialect = self.engine.dialect
+        assert dialect.dbapi is not None
         library = dialect.dbapi.__name__
         if self.is_sqlite:
             library = "sqlite3"
@@ -277,10 +278,11 @@ class Database:
         arguments, keywords = dialect.create_connect_args(self.url)
         for ours in ("check_same_thread",):
             keywords.pop(ours, None)
-        place = importlib.util.find_spec(library).origin
+        spec = importlib.util.find_spec(library)
+        assert spec is not None and spec.origin is not None
         return {
             "library": library,
-            "folder": os.path.dirname(os.path.dirname(place)),
+            "folder": os.path.dirname(os.path.dirname(spec.origin)),
             "arguments": list(arguments),
             "keywords": dict(keywords),
         }

@@ -169,9 +169,10 @@ def replica_of(rows: list[dict[str, Any]]) -> Replica | None:
                 "seconds_behind_source", said.get("seconds_behind_master")
             )
         )
-    if None in lags:
+    known = [lag for lag in lags if lag is not None]
+    if len(known) < len(lags):
         return Replica(running, None)
-    return Replica(running, float(max(lags)))
+    return Replica(running, float(max(known)))
 
 
 def _cluster(connection: sa.Connection) -> Cluster | None:

@@ -100,7 +100,10 @@ class _Changes:
         deadline: datetime.datetime | None,
     ) -> bool:
         statements = self._smaller
-        parameters = {"service_id": service_id, "number": number}
+        parameters: dict[str, int | datetime.datetime] = {
+            "service_id": service_id,
+            "number": number,
+        }
         if found is not None:
             parameters["count"], last_seen = found
             if isinstance(last_seen, str) and deadline is not None:

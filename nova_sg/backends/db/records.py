@@ -120,7 +120,7 @@ class Reader:
 
     def _moment(self, host: str, value: Any) -> datetime.datetime | None:
         try:
-            return moment(value)
+            return None if value is None else moment(value)
         except ValueError:
             self._warn_once(
                 host,
@@ -183,13 +183,16 @@ class Reader:
             return
         self._learnt = now
         threading.Thread(
-            target=self._read_clock, name="nova-sg-db-clock", daemon=True
+            target=self._read_clock,
+            args=[self._ask_clock],
+            name="nova-sg-db-clock",
+            daemon=True,
         ).start()
 
-    def _read_clock(self) -> None:
+    def _read_clock(self, ask: Callable[[], float]) -> None:
         sent = time.monotonic()
         try:
-            now = self._ask_clock()
+            now = ask()
         except exception.BackendError as error:
             LOG.debug("Cannot read the database's clock: %s", error)
             return
@@ -226,13 +229,11 @@ def vanished(binary: str, host: str) -> exception.MemberVanished:
     )
 
 
-def moment(value: Any) -> datetime.datetime | None:
+def moment(value: Any) -> datetime.datetime:
     """Read a UTC moment as databases, RPC and people write it.
 
     :raises ValueError: it is none
     """
-    if value is None:
-        return None
     if isinstance(value, str):
         value = datetime.datetime.fromisoformat(value)
     if not isinstance(value, datetime.datetime):

@@ -64,14 +64,14 @@ _EPOCH = datetime.datetime(1970, 1, 1)
 class Stored(NamedTuple):
     """What a record says of its reports."""
 
-    count: int
+    number: int
     #: As the database gives it: whatever stands there.
     last_seen: Any
 
     @property
     def left(self) -> bool:
         """Whether it is the record of a member that has left."""
-        return self.count == 0 and self.last_seen is not None
+        return self.number == 0 and self.last_seen is not None
 
 
 class Record:
@@ -90,7 +90,7 @@ class Record:
 
         :param now: the database's clock
         """
-        if 0 < stored.count <= self.number:
+        if 0 < stored.number <= self.number:
             # A report of this process, and none of another since.
             self.found = None
             return
@@ -98,7 +98,7 @@ class Record:
         if stored == (0, None):
             self.number = 0
             return
-        number = max(self.number, stored.count, _number(now) - 1)
+        number = max(self.number, stored.number, _number(now) - 1)
         last_seen = _moment(stored.last_seen)
         if last_seen is not None:
             number = max(number, _number(last_seen))
@@ -198,7 +198,7 @@ def withdraw(
         stored, now = _read(connection, member.id)
         if stored is None or stored.left:
             return
-        if own and stored.count > member.number:
+        if own and stored.number > member.number:
             return
         member.adopt(stored, now)
     raise _refused("leave")
