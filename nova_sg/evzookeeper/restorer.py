@@ -95,7 +95,7 @@ class Restorer:
                     return
                 due, self._due = self._due, {}
                 connections = self._connections
-            failed = []
+            failed: list[Any] = []
             for service in due:
                 with self._condition:
                     if (not self._is_connected()

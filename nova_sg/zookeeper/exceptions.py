@@ -42,13 +42,16 @@ RuntimeInconsistencyException = _exception("RuntimeInconsistencyException")
 DataInconsistencyException = _exception("DataInconsistencyException")
 ConnectionLossException = _exception("ConnectionLossException")
 MarshallingErrorException = _exception("MarshallingErrorException")
-UnimplementedException = _exception("UnimplementedException")
 OperationTimeoutException = _exception("OperationTimeoutException")
 BadArgumentsException = _exception("BadArgumentsException")
 InvalidStateException = _exception("InvalidStateException")
 NewConfigNoQuorumException = _exception("NewConfigNoQuorumException")
 ReconfigInProgressException = _exception("ReconfigInProgressException")
 SSLConnectionErrorException = _exception("SSLConnectionErrorException")
+
+
+class UnimplementedException(ZooKeeperException):
+    """The C client, or the server, does not have what was asked for."""
 
 
 class TLSNotSupported(UnimplementedException, AttributeError):

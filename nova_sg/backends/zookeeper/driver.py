@@ -114,10 +114,12 @@ class ZkDriver(base.Driver):
             entry = entries.get(host)
             here = host in alive
             unsure = here and host in followed.unsure
+            # A member that is not alive was found by its entry.
+            mark = None if here or entry is None else entry.mark
             facts = Facts(
                 binary=entry.binary if entry else f"nova-{group}",
-                left=not here and entry.mark == znodes.LEFT,
-                crashed=not here and entry.mark == znodes.CRASHED,
+                left=mark == znodes.LEFT,
+                crashed=mark == znodes.CRASHED,
                 present=here and not unsure,
                 lost=not here,
                 forced_down=host in forced,

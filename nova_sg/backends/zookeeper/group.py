@@ -60,11 +60,11 @@ class Group:
         # whether it is there now. Guarded by _changes.
         self._echoes: dict[tuple[str, str], bool] = {}
         # The hosts that were alive at the last look, and when each that is
-        # not was seen last.
+        # not was seen last, UTC; None: that is not known.
         self.alive: set[str] = set()
         # The hosts that were alive or had an entry then.
         self.known: set[str] = set()
-        self.last_seen: dict[str, datetime.datetime] = {}
+        self.last_seen: dict[str, datetime.datetime | None] = {}
         # By path: what was asked for last, while that may not be what the
         # watches have brought.
         self._asked: dict[str, set[str]] = {}
@@ -128,22 +128,24 @@ class Group:
     def names(self, timeout: float) -> Names | None:
         """Return the names below the three paths; None: not in time."""
         if not self._monitors:
-            return Names(*map(self._list, self._paths), asked=True)
+            members, entries, forced = map(self._list, self._paths)
+            return Names(members, entries, forced, asked=True)
         with self._changes:
-            self._changes.wait_for(lambda: None not in self._sets(), timeout)
+            self._changes.wait_for(lambda: self._sets() is not None, timeout)
             # What is written meanwhile is waited for as well.
             self._changes.wait_for(lambda: self._came(self._echoes), ECHO_WAIT)
             sets = self._sets()
-            if None not in sets:
+            if sets is not None:
                 self._echoes.clear()
-        if None in sets:
+        if sets is None:
             return None
         if all(
             self._asked.get(path, brought) == brought
             for path, brought in zip(self._paths, sets, strict=True)
         ):
             self._asked = {}
-            return Names(*sets, asked=False)
+            members, entries, forced = sets
+            return Names(members, entries, forced, asked=False)
         # Somebody has asked since, and was told otherwise. The watches may
         # be behind that, or ahead of it: only to ask once more tells.
         return self.ask(sets[2])
@@ -156,15 +158,26 @@ class Group:
         :param forced: what is returned of the third path
         """
         members, entries, _ = self._paths
-        self._asked = {path: self._list(path) for path in (members, entries)}
-        return Names(*self._asked.values(), forced, asked=True)
+        asked = {path: self._list(path) for path in (members, entries)}
+        self._asked = asked
+        return Names(asked[members], asked[entries], forced, asked=True)
 
-    def _sets(self) -> list[set[str] | None]:
-        return [monitor.get_all() for monitor in self._monitors]
+    def _sets(self) -> list[set[str]] | None:
+        """Return what the watches have brought; None: not all of it."""
+        sets = []
+        for monitor in self._monitors:
+            brought = monitor.get_all()
+            if brought is None:
+                return None
+            sets.append(brought)
+        return sets
 
     def _came(self, echoes: dict[tuple[str, str], bool]) -> bool:
-        known = dict(zip(self._paths, self._sets(), strict=True))
-        return None in known.values() or all(
+        sets = self._sets()
+        if sets is None:
+            return True
+        known = dict(zip(self._paths, sets, strict=True))
+        return all(
             (name in known[path]) is there
             for (path, name), there in echoes.items()
         )

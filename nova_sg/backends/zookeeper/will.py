@@ -70,6 +70,7 @@ class Will:
     def _change(self, *members: base.Membership) -> None:
         before, self._members = self._members, members
         if members:
+            assert self._session is not None
             number, password = self._session
             digest = CONF.zookeeper.digest
             self._wills.entrust(
