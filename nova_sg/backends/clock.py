@@ -102,6 +102,10 @@ class BackendClock:
     samples have in common.
     """
 
+    #: Seconds to add to the monotonic clock to get the backend's. There is
+    #: no such attribute before the first sample.
+    offset: float
+
     def __init__(self) -> None:
         self._low: float | None = None
         self._high = 0.0
@@ -111,11 +115,6 @@ class BackendClock:
     def synced(self) -> bool:
         """Whether there has been a sample."""
         return self._low is not None
-
-    @property
-    def offset(self) -> float:
-        """Seconds to add to the monotonic clock to get the backend's."""
-        return (self._low + self._high) / 2
 
     def sample(
         self,
@@ -141,6 +140,8 @@ class BackendClock:
             # another server. The past says nothing then.
             if both_low <= both_high:
                 low, high = both_low, both_high
+        # Before _low, which says that there is an offset.
+        self.offset = (low + high) / 2
         self._low, self._high, self._at = low, high, received
 
     def to_monotonic(self, backend: float) -> float:

@@ -22,6 +22,7 @@ nothing: where it is lost, or anybody else's, the next look comes in its time.
 from __future__ import annotations
 
 import concurrent.futures
+import functools
 import secrets
 import threading
 import time
@@ -175,9 +176,7 @@ class Changes:
                 keys = {values.changes_key(name): name for name in names}
                 self._asked[server] = asked = server.get(keys)
                 asked.add_done_callback(
-                    lambda done, server=server, keys=keys: self._answered(
-                        server, keys, done
-                    )
+                    functools.partial(self._answered, server, keys)
                 )
 
     def _answered(

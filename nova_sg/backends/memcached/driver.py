@@ -151,13 +151,17 @@ class McDriver(base.Driver):
             )
             for server, report in reports.items()
         }
+        places = []
+        for server in written:
+            assert isinstance(server, servers.RemoteServer)
+            places.append(server.place)
         changed, news = self._changes.new(membership.group)
         self._wills.entrust(
             membership,
             apart=self.apart,
             changes=(changed, self._heard_for(), news),
             key=key,
-            servers=[server.place for server in written],
+            servers=places,
             value=list(written.values()),
             crashed=[
                 self._codec.report(key, crashed[server]) for server in written

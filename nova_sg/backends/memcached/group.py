@@ -124,8 +124,8 @@ class Reader:
         self._replicas.read_clocks(replicas)
         forced_key = values.forced_key(group)
         changes_key = values.changes_key(group)
-        keys = [*values.index_keys(group), forced_key, changes_key]
-        lists = self._replicas.gather({s: s.get(keys) for s in replicas})
+        shared = [*values.index_keys(group), forced_key, changes_key]
+        lists = self._replicas.gather({s: s.get(shared) for s in replicas})
         with self._lock:
             seen = self._seen.get(group, set())
         hosts = set(seen)

@@ -208,21 +208,20 @@ class Codec:
     def _seal(self, key: str, text: bytes) -> bytes:
         if self._secret is None:
             return text
-        return text + b" " + self._mac(key, text)
+        return text + b" " + _mac(self._secret, key, text)
 
     def _open(self, key: str, value: bytes) -> bytes:
         if self._secret is None:
             return value
         text, _, mac = value.rpartition(b" ")
-        if not hmac.compare_digest(mac, self._mac(key, text)):
+        if not hmac.compare_digest(mac, _mac(self._secret, key, text)):
             raise ValueError("not authentic")
         return text
 
-    def _mac(self, key: str, text: bytes) -> bytes:
-        mac = hmac.new(
-            self._secret, key.encode() + b"\0" + text, hashlib.sha256
-        )
-        return mac.hexdigest()[:_MAC_LENGTH].encode("ascii")
+
+def _mac(secret: bytes, key: str, text: bytes) -> bytes:
+    mac = hmac.new(secret, key.encode() + b"\0" + text, hashlib.sha256)
+    return mac.hexdigest()[:_MAC_LENGTH].encode("ascii")
 
 
 def _read_away(text: bytes | None) -> tuple[float, float] | None:
