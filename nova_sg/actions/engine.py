@@ -47,6 +47,7 @@ class Outlet(Protocol):
 
     def close(self) -> None:
         """Give back what it holds, if anything: nothing more is to be done."""
+        return
 
 
 class Engine:

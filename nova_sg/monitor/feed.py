@@ -107,7 +107,7 @@ class Feed:
                 client.queue.clear()
                 client.news.set()
 
-    def subscribe(self) -> Iterator[bytes]:
+    def subscribe(self) -> Stream:
         """Return a new client's messages, for as long as they are taken.
 
         :raises TooManyClients: there are as many as can be served
@@ -118,7 +118,7 @@ class Feed:
                 raise TooManyClients
             self._clients.add(client)
             self._number.set(len(self._clients))
-        return _Stream(self._messages(client), lambda: self._leave(client))
+        return Stream(self._messages(client), lambda: self._leave(client))
 
     def close(self) -> None:
         """End all streams."""
@@ -151,8 +151,8 @@ class Feed:
             self._number.set(len(self._clients))
 
 
-class _Stream:
-    """An iterator whose end is told, even where it was never begun."""
+class Stream:
+    """Messages whose end is told, even where it was never begun."""
 
     def __init__(
         self, messages: Iterator[bytes], done: Callable[[], None]

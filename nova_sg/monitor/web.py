@@ -30,6 +30,7 @@ from oslo_log import log as logging
 
 from nova_sg import exception
 from nova_sg.conf import CONF
+from nova_sg.monitor import feed
 
 LOG = logging.getLogger(__name__)
 
@@ -76,7 +77,7 @@ class Request(NamedTuple):
 class Answer(NamedTuple):
     """What is answered; a body that is no bytes is sent as it comes."""
 
-    body: bytes | Iterable[bytes]
+    body: bytes | feed.Stream
     type: str = "application/json"
     status: int = 200
     headers: tuple[tuple[str, str], ...] = ()
@@ -218,15 +219,15 @@ def _explain(problem: Problem) -> Answer:
 def _send(environ: dict, start_response: Callable, answer: Answer) -> Any:
     status, body = answer.status, answer.body
     headers = [("Content-Type", answer.type), *answer.headers, *SAFETY]
-    whole = isinstance(body, bytes)
     if answer.keep:
+        assert isinstance(body, bytes)
         tag = f'"{hashlib.sha256(body).hexdigest()[:24]}"'
         headers += [("Cache-Control", "no-cache"), ("ETag", tag)]
         if tag in environ.get("HTTP_IF_NONE_MATCH", ""):
             status, body = 304, b""
     else:
         headers.append(("Cache-Control", "no-store"))
-    if whole and status != 304:
+    if isinstance(body, bytes) and status != 304:
         headers.append(("Vary", "Accept-Encoding"))
         coding = environ.get("HTTP_ACCEPT_ENCODING", "")
         if len(body) >= COMPRESS and "gzip" in coding:
@@ -234,9 +235,8 @@ def _send(environ: dict, start_response: Callable, answer: Answer) -> Any:
             headers.append(("Content-Encoding", "gzip"))
         headers.append(("Content-Length", str(len(body))))
     if environ["REQUEST_METHOD"] == "HEAD" or status == 304:
-        if not whole:
+        if not isinstance(body, bytes):
             body.close()
         body = b""
-        whole = True
     start_response(f"{status} {PHRASES[status]}", headers)
-    return [body] if whole else body
+    return [body] if isinstance(body, bytes) else body

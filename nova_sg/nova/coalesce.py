@@ -93,8 +93,9 @@ def _coalescing(stock: Callable) -> Callable:
                 return found
         return stock(context, service_id, values)
 
-    service_update._nova_sg_replaced = stock
-    return service_update
+    replacement: Any = service_update
+    replacement._nova_sg_replaced = stock
+    return replacement
 
 
 def _is_heartbeat(context: Any, values: Mapping) -> bool:

@@ -42,7 +42,7 @@ def install() -> None:
     _replace(module)
     package = sys.modules.get(PACKAGE)
     if hasattr(package, "API"):
-        package.API = module.API
+        vars(package)["API"] = module.API
 
 
 def installed() -> bool:

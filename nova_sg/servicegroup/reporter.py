@@ -344,20 +344,20 @@ class Reporter:
         if joined.stalled is None:
             joined.stalled = begun
         joined.certain = time.monotonic()
-        self._tell(joined, over=False)
+        self._tell(joined, joined.stalled, over=False)
 
     def _stall_ends(self, joined: _Joined) -> None:
         if joined.stalled is not None:
-            self._tell(joined, over=True)
+            self._tell(joined, joined.stalled, over=True)
             # Observers that begin late, or look rarely, hear it, too.
             joined.membership.away = joined.stalled, joined.certain
             joined.tells = time.monotonic() + CONF.service_down_time
             joined.stalled = None
 
-    def _tell(self, joined: _Joined, over: bool) -> None:
+    def _tell(self, joined: _Joined, since: float, over: bool) -> None:
         if self._on_stall is not None:
             who = id(joined), joined.membership.host
-            span = joined.stalled, joined.certain
+            span = since, joined.certain
             self._on_stall(joined.membership.group, who, *span, over)
 
     def close(self) -> None:

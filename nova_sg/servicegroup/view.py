@@ -406,6 +406,7 @@ class GroupView(observers.Listener):
 
     def _census(self) -> metrics.Census:
         """Count the members by verdict."""
+        numbers: dict[tuple[str, str], int]
         numbers = dict.fromkeys(model.VERDICTS, 0)
         oldest, group = model.NEVER, self.observer.group
         for host, verdict in self.verdicts().items():
