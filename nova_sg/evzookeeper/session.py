@@ -187,7 +187,8 @@ class ZKSession(listeners.Listeners, calls.Calls):
             ending = [self._keeper, self._restorer.thread]
             ending += [service.thread for service in services]
             for thread in ending:
-                if thread not in (None, threading.current_thread()):
+                if (thread is not None
+                        and thread is not threading.current_thread()):
                     threads.join(thread, remaining(deadline))
 
     def is_closed(self) -> bool:

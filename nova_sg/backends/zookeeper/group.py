@@ -131,13 +131,13 @@ class Group:
             members, entries, forced = map(self._list, self._paths)
             return Names(members, entries, forced, asked=True)
         with self._changes:
-            self._changes.wait_for(lambda: self._sets() is not None, timeout)
+            self._changes.wait_for(lambda: None not in self._sets(), timeout)
             # What is written meanwhile is waited for as well.
             self._changes.wait_for(lambda: self._came(self._echoes), ECHO_WAIT)
-            sets = self._sets()
-            if sets is not None:
+            sets = [one for one in self._sets() if one is not None]
+            if len(sets) == len(self._paths):
                 self._echoes.clear()
-        if sets is None:
+        if len(sets) < len(self._paths):
             return None
         if all(
             self._asked.get(path, brought) == brought
@@ -162,22 +162,16 @@ class Group:
         self._asked = asked
         return Names(asked[members], asked[entries], forced, asked=True)
 
-    def _sets(self) -> list[set[str]] | None:
-        """Return what the watches have brought; None: not all of it."""
-        sets = []
-        for monitor in self._monitors:
-            brought = monitor.get_all()
-            if brought is None:
-                return None
-            sets.append(brought)
-        return sets
+    def _sets(self) -> list[set[str] | None]:
+        return [monitor.get_all() for monitor in self._monitors]
 
     def _came(self, echoes: dict[tuple[str, str], bool]) -> bool:
-        sets = self._sets()
-        if sets is None:
-            return True
-        known = dict(zip(self._paths, sets, strict=True))
-        return all(
+        known = {
+            path: brought
+            for path, brought in zip(self._paths, self._sets(), strict=True)
+            if brought is not None
+        }
+        return len(known) < len(self._paths) or all(
             (name in known[path]) is there
             for (path, name), there in echoes.items()
         )
