@@ -77,6 +77,7 @@ check_style() {
     local scripts=(tools/*.sh .ci/run etc/events/fence-and-evacuate)
     say 'Style checks'
     style_check ruff "$ENVIRONMENT/bin/ruff" check .
+    style_check mypy "$ENVIRONMENT/bin/mypy"
     style_check 'bash syntax' bash_syntax "${scripts[@]}"
     style_check shellcheck shellcheck -x "${scripts[@]}"
 }
