@@ -156,11 +156,13 @@ class _Step:
             known = seen.again(
                 before, observation, self.since, asked, self.limits, up
             )
-            if seen.has_reported(before, observation) and (
-                # Not where it reported before it fell, to another backend.
-                self.since >= member.fell or known.report > member.fell
-            ):
-                self.reported.add(host)
+            if observation.facts.present or self.since >= member.fell:
+                if seen.has_reported(before, observation):
+                    self.reported.add(host)
+            elif known.report > member.fell:
+                # It may have reported before it fell: only stamps tell, which
+                # may be wrong. Its next report is later.
+                known = known._replace(report=member.fell)
         self.backend = self.backend.hear(
             observation, known.report, report, self.limits.due
         )

@@ -25,6 +25,17 @@ from tests.unit.simulation.world import Span
 
 UNTIL = 900.0
 TIMES = 20 if LONG else 1
+
+
+def examples(number):
+    """Return the settings of a test of so many examples.
+
+    They are the same in each run, but for the long form: that looks for new
+    ones, a run that is to show that nothing broke does not.
+    """
+    return settings(
+        deadline=None, max_examples=number * TIMES, derandomize=not LONG
+    )
 steps = st.sampled_from([1.0, 2.0, 5.0])
 # The first refresh has only stamps to go by: clocks that differ by more than
 # service_down_time and an interval less could mislead it.
@@ -77,7 +88,7 @@ def watch(cluster, until=UNTIL, lag=0.0, watches=0.0):
 
 
 class PromisesTest(unittest.TestCase):
-    @settings(deadline=None, max_examples=40 * TIMES)
+    @examples(40)
     @given(st.data(), st.integers(2, 8), steps, st.integers(0, 10**6))
     def test_clocks_of_servers(self, data, members, step, seed):
         """They differ, and are set: no verdict depends on it."""
@@ -86,7 +97,7 @@ class PromisesTest(unittest.TestCase):
             Cluster(members, [backend], data.draw(deaths(members)), step, seed)
         )
 
-    @settings(deadline=None, max_examples=25 * TIMES)
+    @examples(25)
     @given(st.data(), st.integers(2, 8), steps, st.integers(0, 10**6))
     def test_servers_that_are_behind(self, data, members, step, seed):
         """A dead member lives no longer than they are behind."""
@@ -97,7 +108,7 @@ class PromisesTest(unittest.TestCase):
         cluster = Cluster(members, [backend], dead, step, seed)
         watch(cluster, lag=lag)
 
-    @settings(deadline=None, max_examples=40 * TIMES)
+    @examples(40)
     @given(st.data(), st.integers(2, 8), steps, st.integers(0, 10**6))
     def test_outages(self, data, members, step, seed):
         backend = Backend(
@@ -109,7 +120,7 @@ class PromisesTest(unittest.TestCase):
             Cluster(members, [backend], data.draw(deaths(members)), step, seed)
         )
 
-    @settings(deadline=None, max_examples=40 * TIMES)
+    @examples(40)
     @given(
         st.data(),
         st.integers(2, 8),
@@ -131,7 +142,7 @@ class PromisesTest(unittest.TestCase):
             Cluster(members, backends, data.draw(deaths(members)), step, seed)
         )
 
-    @settings(deadline=None, max_examples=30 * TIMES)
+    @examples(30)
     @given(st.data(), st.integers(2, 8), steps, st.integers(0, 10**6))
     def test_ghosts(self, data, members, step, seed):
         """A report that is no new one raises no member, whatever its stamp."""
@@ -156,7 +167,7 @@ class PromisesTest(unittest.TestCase):
         )
         watch(Cluster(members, [backend], dead, step, seed), lag=lag)
 
-    @settings(deadline=None, max_examples=40 * TIMES)
+    @examples(40)
     @given(
         st.data(),
         st.integers(2, 8),
@@ -188,7 +199,7 @@ class PromisesTest(unittest.TestCase):
         cluster = Cluster(members, backends, dead, step, seed, begin)
         watch(cluster, watches=begin)
 
-    @settings(deadline=None, max_examples=40 * TIMES)
+    @examples(40)
     @given(
         st.data(),
         st.integers(8, 12),
