@@ -52,6 +52,8 @@ DUTY = 0.1
 # Seconds by which a poller may be late. Where no thread runs between two
 # requests, as in uWSGI, it stands still meanwhile.
 LATE = 1.0
+# Seconds that a question gives a poller which is late.
+TURN = 0.03
 # Seconds that the first question waits for an answer.
 FIRST_WAIT = 10.0
 
@@ -306,8 +308,6 @@ class _Poller:
         self.trouble = ""
         self._observer = observer
         self._wake = threading.Event()
-        # Held while it asks; waited for by no question.
-        self._asking = threading.Lock()
         self._starting = threading.Lock()
         self._thread: threading.Thread | None = None
         self._following = False
@@ -342,15 +342,14 @@ class _Poller:
         return self._asked >= moment
 
     def catch_up(self) -> None:
-        """Ask in the place of a thread that gets no turn."""
-        if time.monotonic() <= self._due:
+        """Give a turn to a thread that gets none otherwise, for a moment."""
+        now = time.monotonic()
+        if now <= self._due:
             return
-        # While it asks, it has its turn, and the backend takes its time.
-        if self._asking.acquire(blocking=False):
-            try:
-                self._ask()
-            finally:
-                self._asking.release()
+        # To ask in its place would be to wait for a backend that hangs.
+        self.wake()
+        while not self.has_asked_since(now) and time.monotonic() < now + TURN:
+            time.sleep(0.002)
 
     def close(self) -> None:
         """End, soon."""
@@ -371,8 +370,7 @@ class _Poller:
                     self._thread = None
                     self._due = float("inf")
                     return
-            with self._asking:
-                pause = self._ask()
+            pause = self._ask()
             self._wake.wait(pause)
 
     def _ask(self) -> float:
