@@ -40,6 +40,7 @@ from nova_sg.liveness.model import (
     Refresh,
     Seen,
 )
+from nova_sg.liveness.outages import MARGIN
 
 
 def step(
@@ -154,9 +155,18 @@ class _Step:
             report = before.report
             up = member.life.state == UP
             known = seen.again(
-                before, observation, self.since, asked, self.limits, up
+                before,
+                observation,
+                self.since,
+                asked,
+                self.limits,
+                up,
+                self.refresh.exact,
             )
-            if observation.facts.present or self.since >= member.fell:
+            if self.refresh.exact and not observation.facts.present:
+                if known.report > max(before.report, member.fell - MARGIN):
+                    self.reported.add(host)
+            elif observation.facts.present or self.since >= member.fell:
                 if seen.has_reported(before, observation):
                     self.reported.add(host)
             elif known.report > member.fell:
@@ -192,7 +202,8 @@ class _Step:
             return False
         report = asked = self.refresh.asked
         if stamp is not None and stamp < asked:
-            report = stamp if stamp > self.since else self.since
+            since = before.report if self.refresh.exact else self.since
+            report = stamp if stamp > since else since
         if report > self.heard:
             self.heard = report
         # Made as tuples: by name it would take three times as long.

@@ -176,6 +176,10 @@ class Refresh(NamedTuple):
     rejoin: float = 0.0
     #: Whether the backend keeps the time of each report.
     stamped: bool = True
+    #: Whether these times are known to within a few seconds: each is by a
+    #: clock that the driver has compared. Then a report is as old as its time
+    #: says, however late it came.
+    exact: bool = False
 
 
 class Outage(NamedTuple):

@@ -68,17 +68,20 @@ def again(
     asked: float,
     limits: Limits,
     up: bool,
+    exact: bool = False,
 ) -> Seen:
     """Return what is known of a member that was there before.
 
     :param up: whether it was up
+    :param exact: whether the time of its report is exact, see Refresh
     """
     report, mark = before.report, before.mark
     last_seen = before.last_seen
     if before.observation.facts.present:
         report = max(report, since)
     if observation.mark not in (None, mark):
-        report = _between(observation.reported, since, asked)
+        earliest = report if exact else since
+        report = _between(observation.reported, earliest, asked)
         mark, last_seen = observation.mark, observation.last_seen
     if observation.facts.present:
         report = asked

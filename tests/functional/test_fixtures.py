@@ -12,6 +12,7 @@
 
 """The fixtures do what the other tests rely on."""
 
+import contextlib
 import os
 import socket
 import subprocess
@@ -184,8 +185,10 @@ def family(pid):
         found.append(to_do.pop())
         for thread in os.listdir(f"/proc/{found[-1]}/task"):
             path = f"/proc/{found[-1]}/task/{thread}/children"
-            with open(path) as children:
-                to_do += map(int, children.read().split())
+            # A thread may have ended meanwhile: what it started is another's.
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                with open(path) as children:
+                    to_do += map(int, children.read().split())
     return found
 
 

@@ -208,7 +208,8 @@ class SessionTest(zk.ZkTestCase):
     def test_what_happens_to_the_session_is_counted(self):
         self.join("one")
         self.wait_until_up("one")
-        self.assertGreaterEqual(self.count("connected"), 1)
+        # It is told, and counted, a moment after it is used.
+        wait_for(lambda: self.count("connected") >= 1, PATIENCE)
         self.assertEqual((0, 0), (self.count("expired"), self.count("closed")))
         session = process.shared().driver._link.session
         expire(self.ensemble.servers[0].port, session)

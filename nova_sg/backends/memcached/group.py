@@ -182,7 +182,7 @@ class Reader:
         self._changes.looked(
             group, asked, {s: got.get(changes_key) for s, got in lists.items()}
         )
-        return Refresh("mc", asked, observations)
+        return Refresh("mc", asked, observations, exact=True)
 
     def _doubts(self, best: Mapping[str, _Found]) -> bool:
         """Whether reports say that we have a wrong idea of the time."""

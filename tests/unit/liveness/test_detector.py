@@ -276,6 +276,18 @@ class ChangeNotTimeTest(unittest.TestCase):
 class DownStaysDownTest(unittest.TestCase):
     """Rule 3: nothing but a report raises a member that was down."""
 
+    def test_a_late_report_with_an_exact_time(self):
+        """As a value that is set in memcached long after it was written."""
+        observer = Observer("mc")
+        observer.refresh(100.0, [seen("h", 1, 99.0)], exact=True)
+        self.assertEqual("reported", observer.cause("h"))
+        observer.refresh(170.0, [seen("h", 1, 99.0)], exact=True)
+        self.assertEqual("silent", observer.cause("h"))
+        observer.refresh(172.0, [seen("h", 2, 108.0)], exact=True)
+        self.assertEqual("silent", observer.cause("h"))
+        observer.refresh(174.0, [seen("h", 3, 173.0)], exact=True)
+        self.assertEqual("reported", observer.cause("h"))
+
     def setUp(self):
         super().setUp()
         self.observer = Observer()
