@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Who is alive: the rules for one member.
+"""Whether one member is alive: the rules.
 
 A verdict is the first of these that fits:
 

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Who is alive: the group, its members, and the judgement over them."""
+"""Groups and their members: the product."""
 
 from nova_sg.servicegroup.api import API
 

@@ -28,7 +28,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Hashable, Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 from oslo_log import log as logging
 from stevedore import driver as stevedore_driver
@@ -92,6 +92,34 @@ class _Order(threading.Thread):
             self.error = error
 
 
+class _Trouble(NamedTuple):
+    """Reports of this process that do not get through."""
+
+    driver: base.Driver
+    #: The group that they are for.
+    group: str
+    #: The member that reports.
+    source: Hashable
+    #: Since when.
+    begin: float
+    #: Up to when that is certain.
+    end: float
+    #: Whether they get through again.
+    over: bool
+
+    def pass_on(self, to: view.GroupView) -> None:
+        """Tell an observer, if it observes the backend in question."""
+        driver = self.driver
+        if not driver.observes or driver.backend_of(
+            to.group
+        ) != driver.backend_of(self.group):
+            return
+        observer, source = to.observer, self.source
+        observer.reports_fail(driver.name, source, self.begin, self.end)
+        if self.over:
+            observer.reports_work(driver.name, source, self.end)
+
+
 class Shared:
     """Drivers with what works on them.
 
@@ -126,9 +154,10 @@ class Shared:
         self._leads: dict[int, secondaries.Lead] = {}
         self._views: dict[str, view.GroupView] = {}
         self._lock = threading.Lock()
-        # When our own reports did not get through, for views that are made
-        # later: the driver, and the arguments of _reports_fail().
-        self._troubles: collections.deque = collections.deque(maxlen=TROUBLES)
+        # For views that are made later.
+        self._troubles: collections.deque[_Trouble] = collections.deque(
+            maxlen=TROUBLES
+        )
 
     def _observed(self) -> list[base.Driver]:
         """Return the drivers that can be asked about a group."""
@@ -145,40 +174,30 @@ class Shared:
                     drivers = self._observed() or [self.driver]
                     found = view.GroupView(group, drivers)
                     for trouble in self._troubles:
-                        _pass_on(found, *trouble)
+                        trouble.pass_on(found)
                     self._views[group] = found
         return found
 
-    def _reports_fail(
-        self,
-        driver: base.Driver,
-        group: str,
-        source: Hashable,
-        begin: float,
-        end: float,
-        over: bool,
-    ) -> None:
-        """Take in that reports of this process do not get through.
-
-        :param group: the group that they are for
-        :param source: the member that reports
-        :param begin: since when
-        :param end: up to when that is certain
-        :param over: whether they get through again
-        """
-        trouble = driver, group, source, begin, end, over
+    def _reports_fail(self, driver: base.Driver, *told: Any) -> None:
+        """Take in what a reporter tells: see _Trouble."""
+        trouble = _Trouble(driver, *told)
         if driver.name == "db":
-            self.records.reports_fail(source, begin, end)
-            if over:
+            source, end = trouble.source, trouble.end
+            self.records.reports_fail(source, trouble.begin, end)
+            if trouble.over:
                 self.records.reports_work(source, end)
         with self._lock:
             for old in list(self._troubles):
-                if old[:1] + old[2:4] == (driver, source, begin):
+                if (old.driver, old.source, old.begin) == (
+                    driver,
+                    trouble.source,
+                    trouble.begin,
+                ):
                     self._troubles.remove(old)
             self._troubles.append(trouble)
             views = list(self._views.values())
         for one in views:
-            _pass_on(one, *trouble)
+            trouble.pass_on(one)
 
     # -- reports
 
@@ -417,25 +436,6 @@ class Shared:
         orders = [_Order(one, _close) for one in self._secondaries]
         _close(self.driver)
         _done(orders)
-
-
-def _pass_on(
-    to: view.GroupView,
-    driver: base.Driver,
-    group: str,
-    source: Hashable,
-    begin: float,
-    end: float,
-    over: bool,
-) -> None:
-    """Tell an observer of trouble with reports, if it is its backend's."""
-    if not driver.observes or driver.backend_of(
-        to.group
-    ) != driver.backend_of(group):
-        return
-    to.observer.reports_fail(driver.name, source, begin, end)
-    if over:
-        to.observer.reports_work(driver.name, source, end)
 
 
 def _done(orders: list[_Order]) -> list[_Order]:

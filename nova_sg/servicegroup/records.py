@@ -92,13 +92,13 @@ class Records:
             self._backend = self._backend.reports_work(source, certain)
 
     def is_plainly_up(
-        self, who: tuple[str, str], stamp: Any, count: Any, limit: float
+        self, key: tuple[str, str], stamp: Any, count: Any, limit: float
     ) -> bool:
         """Whether a member is up by a record that is the same as before.
 
         :param limit: seconds that a member may be silent
         """
-        known = self._known.get(who)
+        known = self._known.get(key)
         return (
             known is not None
             and known.stamp == stamp
@@ -111,7 +111,7 @@ class Records:
 
     def judge(
         self,
-        who: tuple[str, str],
+        key: tuple[str, str],
         record: Record,
         now: float,
         limits: Limits,
@@ -121,7 +121,7 @@ class Records:
     ) -> Verdict:
         """Return the verdict over a member by its record, and all else.
 
-        :param who: its group and its host
+        :param key: its group and its host
         :param now: the present, monotonic: when the record was read
         :param others: what is known by other backends; None: there are none
         :param configured: whether members report by this driver. Otherwise a
@@ -132,7 +132,7 @@ class Records:
         """
         stamp, count, age, left, crashed = record
         # What has no count is no record that can be told from another one.
-        known = None if count is None else self._known.get(who)
+        known = None if count is None else self._known.get(key)
         limit = limits.service_down_time
         new = known is None or (
             (stamp != known.stamp or count != known.count)
@@ -165,13 +165,13 @@ class Records:
             and (known is None or known.member is None)
         ):
             # Nearly always.
-            self._remember(who, _Known(stamp, count, min(report, now), now))
+            self._remember(key, _Known(stamp, count, min(report, now), now))
             return REPORTED
         if not configured and (gone or report < now - limit):
             # It says nothing of a member that reports elsewhere.
             if others is None:
                 return NOT_A_MEMBER
-            return others.verdict(who[1], now, limit)
+            return others.verdict(key[1], now, limit)
         since = NEVER
         if gone:
             since = now
@@ -183,7 +183,7 @@ class Records:
         registered = now - age if stamp is None else NEVER
         seen = Seen(
             Observation(
-                who[1],
+                key[1],
                 None if report == NEVER else 0,
                 report,
                 facts=Facts(left=left and gone, crashed=crashed),
@@ -195,14 +195,14 @@ class Records:
         before = None
         if known is not None:
             before = known.member or Member(
-                who[1], (seen,), known.report, NEVER, REPORTED, False
+                key[1], (seen,), known.report, NEVER, REPORTED, False
             )
         member, verdict = self._judge(
-            who[1], seen, before, new, now, limits, others
+            key[1], seen, before, new, now, limits, others
         )
         plain = member.life is REPORTED and not gone and others is None
         self._remember(
-            who,
+            key,
             _Known(
                 stamp,
                 count,
@@ -289,10 +289,10 @@ class Records:
             and (known.member is None or known.member.life.state == UP)
         ]
 
-    def _remember(self, who: tuple[str, str], known: _Known) -> None:
+    def _remember(self, key: tuple[str, str], known: _Known) -> None:
         if len(self._known) >= MOST:
             self._known = {}
-        self._known[who] = known
+        self._known[key] = known
 
 
 def _is_older(record: Record, known: _Known) -> bool:

@@ -277,7 +277,8 @@ class Oracle:
                             for span in backend.outages
                             if since - INTERVAL <= span.end <= cluster.now
                         ),
-                        bound,
+                        # One number more, where there is no such outage.
+                        0.0,
                     )
             if cluster.now > bound and cluster.told[number][0] != DOWN:
                 raise Wrong(f"{number}, dead {span}, is up at {cluster.now}")
