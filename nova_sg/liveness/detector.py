@@ -32,6 +32,7 @@ from nova_sg.liveness.model import (
     NEVER,
     REPORTED,
     SILENT,
+    UNWATCHED,
     UP,
     Change,
     Limits,
@@ -336,7 +337,7 @@ class _Step:
             if before is None:
                 if self.first:
                     candidates[host] = False
-            elif before.life.state == UP:
+            elif before.life.state == UP or before.life is UNWATCHED:
                 candidates[host] = before.life is HELD
 
         now = self.refresh.asked

@@ -62,11 +62,14 @@ def change(
 ) -> str | None:
     """Return the type of event that a new verdict is; None: it is none.
 
+    That a member's state is not known any more is no event: a watcher acts on
+    "down", and there is nothing to act on yet. What it turns out to be is one.
+
     :param was: the verdict before; None: there was no such member
     """
     if was is None:
         return JOINED
-    if was is now:
+    if was is now or now.state == model.UNKNOWN:
         return None
     if now is model.HELD:
         return HELD

@@ -775,8 +775,17 @@ class FirstRefreshTest(unittest.TestCase):
         verdicts = observer.refresh(111.0, stale | old)
         self.assertEqual("reported", verdicts.pop("h1"))
         self.assertEqual({"unwatched"}, set(verdicts.values()))
-        # Watched for long enough: now it is known.
-        verdicts = observer.refresh(160.1, stale | old)
+        # Watched for long enough: now it is known. That most of them fell
+        # silent together is mass silence, to an observer that was there when
+        # it began, and to this one.
+        verdicts = observer.refresh(160.1, stale | old | {"h1": 159.0})
+        self.assertEqual("reported", verdicts.pop("h1"))
+        self.assertEqual("silent", verdicts.pop("long-dead"))
+        self.assertEqual({"held"}, set(verdicts.values()))
+        fell_first = min(stale.values()) + LIMIT
+        verdicts = observer.refresh(
+            fell_first + MASS.hold + 0.1, stale | old | {"h1": 205.0}
+        )
         self.assertEqual("reported", verdicts.pop("h1"))
         self.assertEqual({"silent"}, set(verdicts.values()))
 
