@@ -25,13 +25,11 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Hashable, Iterable, Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Hashable, Sequence
+from typing import NamedTuple
 
 from oslo_log import log as logging
 
-from nova_sg import exception, threads
-from nova_sg import trouble as trouble_log
 from nova_sg.liveness import detector
 from nova_sg.liveness import group as liveness
 from nova_sg.liveness.model import (
@@ -46,9 +44,9 @@ from nova_sg.liveness.model import (
     Limits,
     Outage,
     Refresh,
-    ServerOutage,
     Verdict,
 )
+from nova_sg.poller import LATE, PAUSE, Poller, Settings, Source, await_all
 
 LOG = logging.getLogger(__name__)
 
@@ -56,56 +54,12 @@ LOG = logging.getLogger(__name__)
 IDLE = 120.0
 # At most this part of the time is spent on asking a backend.
 DUTY = 0.1
-# Seconds by which a poller may be late. Where no thread runs between two
-# requests, as in uWSGI, it stands still meanwhile.
-LATE = 1.0
 # Seconds that a question waits where there is nothing to answer by: for any
 # backend, and for the others once one has answered.
 FIRST_WAIT, OTHERS_WAIT = 10.0, 5.0
 # Seconds that a question gives a poller which is late; and one that asks,
 # which may wait for a backend that hangs.
 TURN, SHORT_TURN = 0.5, 0.03
-# Seconds that the news for a driver has to come in, where no thread has run
-# for a while, before it is asked.
-NEWS = 0.05
-# Seconds between two looks whether what is waited for is there.
-PAUSE = 0.002
-
-
-class Source(Protocol):
-    """What an observer needs of a driver."""
-
-    #: The backend's name.
-    name: str
-
-    def observe(self, group: str) -> Refresh:
-        """Ask about all members of a group. It may raise anything."""
-
-    def follow(self, group: str, wake: Callable[[], None]) -> None:
-        """Have wake() called, from any thread, for each change.
-
-        For backends that can tell; others do nothing.
-        """
-
-    def unfollow(self, group: str, wake: Callable[[], None]) -> None:
-        """Have wake() called no longer."""
-
-    def outage(self, group: str, since: float) -> ServerOutage | None:
-        """Return an outage that the server itself tells of.
-
-        Asked while no member has reported for longer than members take,
-        again after each refresh.
-
-        :param since: the last report of any member
-        """
-
-
-class Settings(NamedTuple):
-    """What an observer works by; read anew for each refresh."""
-
-    limits: Limits
-    #: Seconds between two refreshes.
-    refresh_interval: float
 
 
 class Listener:
@@ -176,7 +130,7 @@ class Observer:
         #: What it works by now.
         self.settings = settings()
         self._group = liveness.new(*(source.name for source in sources))
-        self._pollers = [_Poller(self, source) for source in sources]
+        self._pollers = [Poller(self, source) for source in sources]
         # Guards the replacement of the group, which takes no I/O.
         self._lock = threading.Lock()
         # Replaced as a whole, like the group.
@@ -203,9 +157,10 @@ class Observer:
 
     def verdict(self, host: str) -> Verdict:
         """Return the verdict over a member, from memory."""
-        now = self._used = time.monotonic()
+        now = time.monotonic()
         if now > self._attend:
             self.keep_fresh()
+        self._used = now
         if now > self._stands or self._own:
             return self.judge(host)
         member = self._group.members.get(host)
@@ -232,7 +187,7 @@ class Observer:
         """
         asking = [one for one in self._pollers if one.is_asking]
         if asking and not any(one.trouble for one in self._pollers):
-            _await(asking, time.monotonic() - SHORT_TURN, SHORT_TURN)
+            await_all(asking, time.monotonic() - SHORT_TURN, SHORT_TURN)
             return True
         return False
 
@@ -242,16 +197,36 @@ class Observer:
         Waits for an answer where there is nothing to answer by, and shortly
         where pollers are late.
         """
-        now = self._used = time.monotonic()
+        now = time.monotonic()
+        quiet, self._used = now - self._used > LATE, now
         begun = [one for one in self._pollers if one.begin()]
         late = [one for one in self._pollers if one.is_late(now)]
+        if quiet:
+            late += self._stopped(now)
         for poller in late:
             poller.wake()
         if begun or (late and self.unavailable()):
             self._await_answers()
         elif late:
-            _await(late, now, TURN)
+            await_all(late, now, TURN)
         self._attend = min((one.due for one in self._pollers), default=now)
+
+    def _stopped(self, now: float) -> list[Poller]:
+        """Return the pollers that stood still while they asked.
+
+        As the process did, or as no thread ran between two requests. What
+        they were asking for is as old as that. The others wait for a backend
+        that hangs.
+        """
+        asking = [
+            one for one in self._pollers if one.is_asking and now > one.due
+        ]
+        give_up = time.monotonic() + SHORT_TURN
+        while any(one.is_asking for one in asking):
+            if time.monotonic() > give_up:
+                break
+            time.sleep(PAUSE)
+        return [one for one in asking if not one.is_asking]
 
     def _await_answers(self) -> None:
         """Wait until there is something to answer by, if that may come."""
@@ -264,7 +239,7 @@ class Observer:
             time.sleep(PAUSE)
             unasked = [one for one in unasked if not one.trouble]
         # What one backend does not know, another may.
-        _await(unasked, NEVER, OTHERS_WAIT)
+        await_all(unasked, NEVER, OTHERS_WAIT)
 
     def refresh(self, wait: float) -> bool:
         """Have each backend asked now, once.
@@ -275,7 +250,7 @@ class Observer:
         now = time.monotonic()
         for poller in self._pollers:
             poller.ask_once()
-        return _await(self._pollers, now, wait)
+        return await_all(self._pollers, now, wait)
 
     def trouble(self) -> str:
         """Return why backends do not answer; empty: they do."""
@@ -477,260 +452,3 @@ class Observer:
         """Stop asking."""
         for poller in self._pollers:
             poller.close()
-
-
-class _Poller:
-    """Asks one backend about one group, again and again."""
-
-    def __init__(self, observer: Observer, source: Source) -> None:
-        self.source = source
-        #: Why the last refresh failed; empty: it did not.
-        self.trouble = ""
-        #: By when the next refresh should have begun.
-        self.due = float("inf")
-        #: Whether a refresh is under way.
-        self.is_asking = False
-        self._observer = observer
-        self._wake = threading.Event()
-        self._starting = threading.Lock()
-        self._thread: threading.Thread | None = None
-        self._following = False
-        self._closed = False
-        # Whether it is to ask though there are no questions.
-        self._ordered = False
-        # When the last refresh that has ended was begun.
-        self._asked = NEVER
-        # When refreshes that fail are logged.
-        self._log = trouble_log.Trouble()
-        # When the server last told of an outage of its own, or NEVER.
-        self._out = NEVER
-        # When such outages are logged, and that the server cannot be asked.
-        self._log_out = trouble_log.Trouble()
-        self._log_unasked = trouble_log.Trouble()
-
-    def begin(self) -> bool:
-        """Ask from now on; return whether it did not before."""
-        if self._thread is not None or self._closed:
-            return False
-        with self._starting:
-            if self._thread is not None or self._closed:
-                return False
-            self._begin()
-        return True
-
-    def _begin(self) -> None:
-        self._set_due(0.0)
-        self._thread = threading.Thread(
-            target=self._run,
-            name=f"nova-sg-observe-{self._observer.name}",
-            daemon=True,
-        )
-        self._thread.start()
-
-    def ask_once(self) -> None:
-        """Ask now, and no more than that where there are no questions."""
-        with self._starting:
-            self._ordered = True
-            if self._thread is None and not self._closed:
-                # It asks at once.
-                self._begin()
-                return
-        self.wake()
-
-    def wake(self) -> None:
-        """Have it ask now."""
-        self._wake.set()
-
-    def has_asked_since(self, moment: float) -> bool:
-        """Whether a refresh that was begun later has ended."""
-        return self._asked >= moment and self._asked > NEVER
-
-    def is_late(self, now: float) -> bool:
-        """Whether it should have asked, as it gets no turn, and did not."""
-        return now > self.due
-
-    def close(self) -> None:
-        """End, soon."""
-        self._closed = True
-        self._wake.set()
-        if self._following:
-            self.source.unfollow(self._observer.name, self._wake.set)
-        thread = self._thread
-        if thread is not None and thread is not threading.current_thread():
-            threads.join(thread, 5)
-
-    def _run(self) -> None:
-        while True:
-            # Before it looks whether it is closed: close() sets both.
-            self._wake.clear()
-            if self._closed:
-                return
-            with self._starting:
-                ordered, self._ordered = self._ordered, False
-                if not ordered and self._observer.is_idle():
-                    self._thread = None
-                    self.due = float("inf")
-                    self._observer.attend()
-                    return
-            pause = self._ask()
-            self._wake.wait(pause)
-            if self.is_late(time.monotonic()):
-                time.sleep(NEWS)
-
-    def _ask(self) -> float:
-        """Ask once; return the seconds until the next time."""
-        observer, name = self._observer, self.source.name
-        begun = ended = time.monotonic()
-        # While it asks it is not late: the backend takes its time.
-        self.due, self.is_asking = float("inf"), True
-        trouble: exception.BackendError | None = None
-        try:
-            observer.configure()
-            try:
-                refresh = self.source.observe(observer.name)
-            finally:
-                ended = time.monotonic()
-            observer.answered(refresh._replace(answered=ended), ended)
-        except Exception as error:
-            # Whatever it is, there is no answer.
-            trouble = exception.as_backend_error(error, f"the driver {name}")
-            observer.failed(name, begun, ended, str(trouble))
-        self._tell(trouble)
-        # What waits for the refresh has it: the rest delays no question.
-        self._asked = begun
-        if trouble is None:
-            self._follow()
-            self._ask_server(begun)
-        self.is_asking = False
-        pause = observer.pause(time.monotonic() - begun, trouble is not None)
-        self._set_due(pause)
-        return pause
-
-    def _follow(self) -> None:
-        if self._following or self._closed:
-            return
-        try:
-            self.source.follow(self._observer.name, self._wake.set)
-        except Exception as error:
-            LOG.debug(
-                "Cannot follow the group %s: %s", self._observer.name, error
-            )
-            return
-        self._following = True
-        if self._closed:
-            # Meanwhile.
-            self.source.unfollow(self._observer.name, self._wake.set)
-
-    def _ask_server(self, asked: float) -> None:
-        """Ask the server why no member reports, if none does.
-
-        :param asked: when it was refreshed
-        """
-        observer, told = self._observer, None
-        since = observer.silent_since(self.source.name, asked)
-        if since is not None and not self._closed:
-            try:
-                told = self.source.outage(observer.name, since)
-            except Exception as error:
-                # No evidence; nor that the server works.
-                if self._log_unasked.begins():
-                    LOG.debug(
-                        "Cannot ask %(backend)s why no member of the group "
-                        "%(group)s reports: %(error)s",
-                        {
-                            "backend": self.source.name,
-                            "group": observer.name,
-                            "error": exception.describe(error),
-                        },
-                    )
-                return
-            self._log_unasked.ends()
-        if told is not None and since is not None:
-            outage = Outage(
-                max(since, told.begin), min(told.end, time.monotonic())
-            )
-            observer.backend_out(self.source.name, outage)
-        self._tell_outage(asked, told, since is None)
-
-    def _tell_outage(
-        self, asked: float, told: ServerOutage | None, reports: bool
-    ) -> None:
-        """Log when the server first tells of an outage, and when it is over.
-
-        :param reports: whether members report
-        """
-        group, backend = self._observer.name, self.source.name
-        if told is not None:
-            self._out = asked
-            if self._log_out.begins():
-                LOG.warning(
-                    "The backend %(backend)s takes no reports of the group "
-                    "%(group)s: %(reason)s. Its members are not called down "
-                    "for that",
-                    {
-                        "backend": backend,
-                        "group": group,
-                        "reason": told.reason,
-                    },
-                )
-            return
-        limits = self._observer.settings.limits
-        # It may show no sign of it for a moment, as between two reports.
-        if (reports or asked > self._out + limits.due) and (
-            self._log_out.ends()
-        ):
-            LOG.info(
-                "The backend %(backend)s no longer shows why it would take "
-                "no reports of the group %(group)s: members that are silent "
-                "for %(limit)g s more are called down",
-                {
-                    "backend": backend,
-                    "group": group,
-                    "limit": limits.service_down_time,
-                },
-            )
-
-    def _set_due(self, pause: float) -> None:
-        limit = self._observer.settings.limits.service_down_time
-        # Before the answer is too old to be one.
-        self.due = time.monotonic() + min(pause + LATE, 0.75 * limit)
-        self._observer.attend()
-
-    def _tell(self, trouble: exception.BackendError | None) -> None:
-        self.trouble = "" if trouble is None else str(trouble)
-        group, backend = self._observer.name, self.source.name
-        if trouble is None:
-            if self._log.ends():
-                LOG.info(
-                    "Backend %(backend)s reachable again; monitoring group "
-                    "%(group)s",
-                    {"backend": backend, "group": group},
-                )
-            return
-        if not self._log.begins():
-            return
-        LOG.warning(
-            "Cannot refresh group %(group)s from %(backend)s: %(error)s. "
-            "Keeping the last known states for %(limit)g s",
-            {
-                "group": group,
-                "backend": backend,
-                "error": trouble,
-                "limit": self._observer.settings.limits.service_down_time,
-            },
-        )
-        if isinstance(trouble, exception.UnexpectedError):
-            LOG.debug("That comes from here:", exc_info=trouble)
-
-
-def _await(pollers: Iterable[_Poller], since: float, wait: float) -> bool:
-    """Wait until each has asked since a moment; return whether they have.
-
-    :param wait: seconds to wait at most
-    """
-    give_up = time.monotonic() + wait
-    while not all(one.has_asked_since(since) for one in pollers):
-        if time.monotonic() > give_up:
-            return False
-        time.sleep(PAUSE)
-    return True

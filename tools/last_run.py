@@ -24,8 +24,12 @@ import sys
 import subunit
 import testtools
 
-#: Lines that are kept of what a failed test has said, and its servers.
+#: Lines that are kept of what failed tests have said, and their servers: of
+#: one, or of all together, and at least of each.
 LINES, SERVERS_LINES = 25, 40
+LEAST = 6
+#: Characters that are kept of a line.
+WIDTH = 300
 #: What the servers' lines begin with: see tests/fixtures/logs.py.
 MARK = "| "
 
@@ -50,13 +54,18 @@ class Run(testtools.StreamResult):
         if file_bytes and file_name and file_name.startswith("traceback"):
             self._said[test_id] += bytes(file_bytes)
 
-    def said(self, test_id):
-        """Return the last lines of a test's tracebacks, and its servers'."""
+    def said(self, test_id, of):
+        """Return the last lines of a test's tracebacks, and its servers'.
+
+        :param of: how many tests share the room
+        """
         text = self._said[test_id].decode(errors="replace")
         lines = text.strip().splitlines()
         own = [line for line in lines if not line.startswith(MARK)]
         servers = [line for line in lines if line.startswith(MARK)]
-        return own[-LINES:] + servers[-SERVERS_LINES:]
+        own = own[-max(LEAST, LINES // of) :]
+        servers = servers[-max(LEAST, SERVERS_LINES // of) :]
+        return [line[:WIDTH] for line in own + servers]
 
 
 def main():
@@ -66,11 +75,12 @@ def main():
     passed = numbers["success"] + numbers["xfail"]
     skipped = numbers["skip"]
     # A test that only began was ended together with its process.
-    print(passed, numbers.total() - passed - skipped, skipped)
+    failed = numbers.total() - passed - skipped
+    print(passed, failed, skipped)
     for test_id, status in sorted(run.statuses.items()):
         if status not in ("success", "xfail", "skip"):
             print(f"FAILED: {test_id}")
-            for line in run.said(test_id):
+            for line in run.said(test_id, failed):
                 print(f"    {line}")
 
 

@@ -167,7 +167,11 @@ run_mode() {
 }
 
 finish() {
-    ((${#failures[@]} == 0)) || printf '\n%s' "${failures[@]}" $'\n'
+    if ((${#failures[@]})); then
+        printf '\n%s' "${failures[@]}" $'\n'
+        # Their names alone: of a long output the last lines are kept.
+        printf '%s\n' "${failures[@]}" | grep '^FAILED: '
+    fi
     if ((skipped)); then
         printf '%s skipped\n' "$skipped"
     fi

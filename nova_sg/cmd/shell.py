@@ -80,9 +80,8 @@ class Shell(app.App):
         )
         if not self.options.verbose_level:
             # The commands say themselves when there is no answer.
-            logging.getLogger("nova_sg.observer").setLevel(
-                logging.ERROR
-            )
+            for name in ("observer", "poller"):
+                logging.getLogger(f"nova_sg.{name}").setLevel(logging.ERROR)
             logging.getLogger("alembic").setLevel(logging.WARNING)
 
     def prepare_to_run_command(self, cmd) -> None:

@@ -22,6 +22,7 @@ from hypothesis import HealthCheck, settings, stateful
 from hypothesis import strategies as st
 
 from nova_sg import observer as observers
+from nova_sg import poller as pollers
 from nova_sg.liveness import model
 from nova_sg.liveness.model import Facts, Observation, Refresh, ServerOutage
 from tests import base
@@ -123,6 +124,31 @@ class QuestionTest(TestCase):
         observer = self.observe(backend)
         self.assertEqual("reported", observer.verdict("one").cause)
         self.assertEqual("not-a-member", observer.verdict("two").cause)
+
+    def test_a_poller_that_stood_still_while_it_asked(self):
+        """As where no thread runs between two requests."""
+        backend = Backend()
+        backend.marks["one"] = 1
+        backend.marks["two"] = 1
+        stopped, goes_on = threading.Event(), threading.Event()
+        self.addCleanup(goes_on.set)
+
+        def stand_still(since):
+            stopped.set()
+            goes_on.wait()
+
+        observer = self.observe(backend, interval=0.01)
+        observer.verdict("one")
+        backend.tell = stand_still
+        self.assertTrue(stopped.wait(base.PATIENCE))
+        # What happens then is not known to it.
+        backend.left.add("one")
+        time.sleep(pollers.LATE + 0.1)
+        with unittest.mock.patch.object(
+            observers, "SHORT_TURN", base.PATIENCE
+        ):
+            threading.Timer(0.01, goes_on.set).start()
+            self.assertEqual("left", observer.verdict("one").cause)
 
     def test_no_question_waits_for_a_backend_that_hangs(self):
         backend = Backend()
