@@ -13,14 +13,14 @@
 """A crash seen at once: a process that waits for the end of this one.
 
 keeper.py is the service's side: it starts the guard and tells it what to do
-should the service end. All other modules are the guard's own. They import
-the standard library alone, and as little of it as they can: a guard runs
-beside every service.
+should the service end. main.py is the guard's own, and so is the guard.py of
+each backend. They import the standard library alone, and as little of it as
+they can: a guard runs beside every service.
 
 What it is told for a membership is a *will*, a plain dict:
 
 =========  ================================================================
-backend    zk, mc or db: the module whose withdraw(will) does it
+backend    zk, mc or db: the backend whose guard.withdraw(will) does it
 who        the member and its group, in words
 within     seconds for which to try
 lock       a file that every process of this host which is the same member

@@ -32,6 +32,12 @@ import threading
 import time
 from typing import NoReturn
 
+# What withdraws a member, by the name of the driver.
+MODULES = {
+    "db": "nova_sg.backends.db.guard",
+    "mc": "nova_sg.backends.memcached.guard",
+    "zk": "nova_sg.backends.zookeeper.guard",
+}
 # Seconds that are left once somebody asks the guard to end: systemd does so
 # as soon as the service has ended, and starts it anew only after that.
 HURRY = 5.0
@@ -231,7 +237,7 @@ class _Lock:
 
 
 def _module(will: dict):
-    return importlib.import_module(f"nova_sg.guard.{will['backend']}")
+    return importlib.import_module(MODULES[will["backend"]])
 
 
 def _say(words: str) -> None:

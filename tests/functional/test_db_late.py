@@ -24,7 +24,7 @@ import time
 import sqlalchemy as sa
 
 from nova_sg.backends.db import engine, queries, reports
-from nova_sg.guard import db as guard_db
+from nova_sg.backends.db import guard as guard_db
 from nova_sg.servicegroup import process
 from tests import base
 from tests.base import wait_for

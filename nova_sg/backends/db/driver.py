@@ -72,6 +72,8 @@ class DbDriver(base.Driver):
         self._writer = writer.Writer(
             self._write_reports, self._database.timeout
         )
+        # The ids of the records that this process reports to.
+        self._reporting: set[int] = set()
         self._wills = keeper.Wills("db")
         # What the server said when it was asked why no member of a group
         # reports.
@@ -118,13 +120,16 @@ class DbDriver(base.Driver):
             membership.host,
         )
         del membership.state["record"]
+        self._reporting.discard(record.id)
         self._report(self._register(membership))
 
     def _report(self, record: reports.Record) -> bool:
         """Note that a member is alive; return whether it has a record."""
-        found = self._writer.put(record.id, record)
+        found = None
+        if len(self._reporting) > 1:
+            found = self._writer.put(record.id, record)
         if found is None:
-            # Others were written at once with it, and it could not be.
+            # It is the only one, or could not be written with others.
             found = self._report_alone(record)
         return found
 
@@ -162,6 +167,7 @@ class DbDriver(base.Driver):
                 return self._register(membership)
             record = reports.Record(made)
         membership.state["record"] = record
+        self._reporting.add(record.id)
         return record
 
     def _entrust(
@@ -204,6 +210,7 @@ class DbDriver(base.Driver):
             found = self._run(lambda c: queries.find(c, *who))
             record = found and reports.record(found)
         if record is not None:
+            self._reporting.discard(record.id)
             patience = self._database.timeout
             self._run(lambda c: reports.withdraw(c, record, patience, own))
 

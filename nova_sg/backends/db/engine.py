@@ -264,7 +264,7 @@ class Database:
         self.engine.dispose()
 
     def outside(self) -> dict:
-        """Return how another process connects: see nova_sg.guard.db.
+        """Return how another process connects: see guard.py.
 
         :raises ValueError: it cannot
         """

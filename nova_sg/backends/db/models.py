@@ -32,7 +32,7 @@ earlier versions go on with the next whole number: it must not be a mark.
 import sqlalchemy as sa
 from sqlalchemy.dialects import mysql
 
-from nova_sg.guard.db import CRASHED as CRASHED
+from nova_sg.backends.db.guard import CRASHED as CRASHED
 
 metadata = sa.MetaData()
 
