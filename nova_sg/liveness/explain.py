@@ -39,8 +39,8 @@ _PLAIN = {
     FORCED_DOWN: "forced down by an operator",
     LEFT: "left the group",
     CRASHED: "its process ended without leaving the group",
-    LOST: "its session with the backend ended",
 }
+_SESSION_ENDED = "its session with the backend ended"
 
 
 def explain(
@@ -55,6 +55,13 @@ def explain(
     if verdict in _PLAIN:
         return _PLAIN[verdict]
     member = group.members[host]
+    if verdict is LOST and not _ended_all(member):
+        return (
+            f"{_SESSION_ENDED}, and it has not reported to another since, for "
+            f"more than {limits.due:g} s"
+        )
+    if verdict is LOST:
+        return _SESSION_ENDED
     sentence = _silence(group, member, verdict, now, limits)
     if verdict is HELD:
         sentence += _held(group, limits)
@@ -75,6 +82,13 @@ def _unavailable(group: Group, host: str, now: float, limits: Limits) -> str:
     )
 
 
+def _ended_all(member: Member) -> bool:
+    """Whether each backend that knows a member has ended its session."""
+    return all(
+        seen is None or seen.observation.facts.lost for seen in member.seen
+    )
+
+
 def _silence(
     group: Group,
     member: Member,
@@ -82,10 +96,8 @@ def _silence(
     now: float,
     limits: Limits,
 ) -> str:
-    if verdict is HELD and all(
-        seen is None or seen.observation.facts.lost for seen in member.seen
-    ):
-        return _PLAIN[LOST]
+    if verdict is HELD and _ended_all(member):
+        return _SESSION_ENDED
     since = group.last_report(member)
     if since > NEVER:
         sentence = f"last report {max(0.0, now - since):.1f} s ago"

@@ -232,6 +232,9 @@ class Seen(NamedTuple):
     #: report is due. Where the backend lost its report; and after the first
     #: refresh, as its stamp may come from a clock that is behind.
     grace: float = NEVER
+    #: When the backend was first seen to have ended its session; NEVER: it
+    #: has not, or the member has another.
+    ended: float = NEVER
 
 
 class Member(NamedTuple):

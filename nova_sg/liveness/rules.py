@@ -27,7 +27,8 @@ UNWATCHED       its reports were old at the first refresh, those of all
                 service_down_time yet
 VANISHED        the backend lost its report; the next one is not due
 HELD            it is silent together with most of the group
-LOST            the backend ended its session
+LOST            the backend ended its session, and no other backend has had
+                a report since, which was due
 SILENT          (NEVER_REPORTED for one that has only registered)
 ==============  ======================================================
 
@@ -76,7 +77,8 @@ class Evidence(NamedTuple):
     #: Since when it counts as left or crashed, or NEVER; and as which.
     gone: float
     cause: Verdict
-    #: Whether each backend has ended its session.
+    #: Whether each backend has ended its session, or one has and the others
+    #: have had no report since.
     lost: bool
     #: Until when a report may come though the backend lost the last one.
     grace: float
@@ -86,9 +88,11 @@ class Evidence(NamedTuple):
 def gather(member: Member, basis: Basis, limits: Limits) -> Evidence:
     """Return what speaks for a member."""
     limit, long = limits.service_down_time, limits.long
-    report = registered = gone = grace = until = NEVER
+    report = registered = gone = grace = until = ended = NEVER
     forced = vanished = False
     lost, cause = True, LEFT
+    # When those that have not ended its session were asked, the first first.
+    asked = ALWAYS
     for known, refreshed in zip(member.seen, basis.refreshed, strict=True):
         if known is None:
             continue
@@ -96,6 +100,10 @@ def gather(member: Member, basis: Basis, limits: Limits) -> Evidence:
         forced = forced or facts.forced_down
         vanished = vanished or facts.vanished
         lost = lost and facts.lost
+        if facts.lost:
+            ended = max(ended, known.ended)
+        else:
+            asked = min(asked, refreshed)
         if facts.present:
             last = max(last, refreshed)
         report = max(report, last)
@@ -106,6 +114,13 @@ def gather(member: Member, basis: Basis, limits: Limits) -> Evidence:
         if last > NEVER:
             allowed = 0.0 if facts.lost else limit
             until = max(until, deadline(basis.outages, last, allowed, long))
+    if not lost and ended > NEVER and report <= ended:
+        # Its session ended. If it is alive, its next report to another
+        # backend is due.
+        due = deadline(basis.outages, ended, limits.due, long)
+        lost = asked > due
+        # The other is asked now and then: it may have one already.
+        until = min(until, due if lost else max(due, basis.now))
     if report == NEVER and registered > NEVER:
         until = deadline(basis.outages, registered, limit, long)
     if not vanished:

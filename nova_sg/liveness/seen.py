@@ -58,6 +58,7 @@ def first(observation: Observation, asked: float, limits: Limits) -> Seen:
         observation.last_seen,
         gone,
         grace,
+        asked if observation.facts.lost else NEVER,
     )
 
 
@@ -96,6 +97,9 @@ def again(
             grace = before.grace
         elif up:
             grace = asked + limits.due
+    ended = NEVER
+    if observation.facts.lost:
+        ended = before.ended if before.observation.facts.lost else asked
     registered = _registered(observation, asked, limits.service_down_time)
     return Seen(
         observation,
@@ -105,6 +109,7 @@ def again(
         last_seen,
         gone,
         grace,
+        ended,
     )
 
 

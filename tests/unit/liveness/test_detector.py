@@ -17,7 +17,7 @@ import unittest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nova_sg.liveness import model
+from nova_sg.liveness import explain, model
 from nova_sg.liveness.model import Observation
 from tests.unit.liveness.observing import INTERVAL, LIMIT, Observer, seen
 
@@ -710,6 +710,62 @@ class MovingMemberTest(unittest.TestCase):
             # Where it reported to db too, it should do so now.
             observer.refresh(160.1, {"h": last}, "db")
             self.assertEqual(verdict, observer.cause("h", 160.1))
+
+    def _ended_session(self, reported, ended=110.0):
+        """Return an observer of a member of zk and db that lost a session.
+
+        :param reported: when it reported to db last before that
+        """
+        observer = Observer("zk", "db")
+        observer.refresh(100.0, [seen("h", None, present=True)], "zk")
+        observer.refresh(100.0, {"h": 95.0}, "db")
+        observer.refresh(109.0, {"h": reported}, "db")
+        observer.refresh(ended, [seen("h", None, lost=True)], "zk")
+        return observer
+
+    def test_its_session_ended_and_the_next_report_does_not_come(self):
+        due = 1.5 * INTERVAL
+        observer = self._ended_session(105.0)
+        self.assertEqual("reported", observer.cause("h"))
+        lost = [seen("h", None, lost=True)]
+        observer.refresh(110.0 + due, {"h": 105.0}, "db")
+        observer.refresh(111.0 + due, lost, "zk")
+        # What the database has to say since then is not known yet.
+        self.assertEqual("reported", observer.cause("h"))
+        observer.refresh(112.0 + due, {"h": 105.0}, "db")
+        self.assertEqual("lost", observer.cause("h"))
+        self.assertIn(
+            "its session with the backend ended, and it has not reported to "
+            "another since",
+            explain.explain(
+                observer.group, "h", model.LOST, 130.0, observer.limits
+            ),
+        )
+        # A report to either raises it.
+        observer.refresh(130.0, {"h": 129.0}, "db")
+        self.assertEqual("reported", observer.cause("h"))
+
+    def test_its_session_ended_and_it_goes_on_reporting(self):
+        observer = self._ended_session(105.0)
+        observer.refresh(116.0, {"h": 115.0}, "db")
+        for at in range(117, 175):
+            observer.refresh(
+                float(at), [seen("h", None, lost=True)], "zk"
+            )
+            observer.refresh(float(at), {"h": 115.0}, "db")
+            self.assertEqual("reported", observer.cause("h"), at)
+        # It has all the time that a report gives.
+        observer.refresh(175.1, {"h": 115.0}, "db")
+        self.assertEqual("silent", observer.cause("h"))
+
+    def test_its_session_ended_while_the_other_does_not_answer(self):
+        observer = self._ended_session(105.0)
+        observer.fails(110.0, "db")
+        for at in range(111, 165):
+            observer.refresh(
+                float(at), [seen("h", None, lost=True)], "zk"
+            )
+            self.assertEqual("reported", observer.cause("h"), at)
 
     def test_a_session_raises_none_while_its_backend_is_unreachable(self):
         observer = Observer("zk", "db")
