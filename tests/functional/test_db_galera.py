@@ -18,12 +18,15 @@ node that took it.
 
 import datetime
 import json
+import threading
 import time
 
 import pymysql
 from pymysql import cursors
 
+from nova_sg import threads
 from nova_sg.servicegroup import process
+from tests import single_mode
 from tests.base import wait_for
 from tests.fixtures import galera
 from tests.functional import db, zk
@@ -34,10 +37,12 @@ AHEAD = 30.0
 
 class GaleraTestCase(db.TestCase):
     DOWN_TIME = 4.0
+    #: By node, the seconds that its clock is ahead.
+    CLOCKS = (0.0, AHEAD)
 
     def setUp(self):
         super().setUp()
-        self.cluster = galera.Cluster(0.0, AHEAD)
+        self.cluster = galera.Cluster(*self.CLOCKS)
         self.addCleanup(self.cluster.close)
         self.cluster.start(self.prepare)
         self.url = self.url_of(self.cluster.proxy)
@@ -66,9 +71,8 @@ class GaleraTestCase(db.TestCase):
         )
         self.addCleanup(started.close)
         started.expect("ready", 60)
-        for host in hosts:
-            started.tell(f"join {host}")
-            started.expect("done: join")
+        started.tell(f"join {' '.join(hosts)}")
+        started.expect("done: join")
         return started
 
     def record(self, node, host):
@@ -138,6 +142,52 @@ class ClocksTest(GaleraTestCase):
             for host in alive:
                 self.assertTrue(self.is_up(host))
             time.sleep(0.02)
+        self.assertEqual(
+            [("dies", "down")], [(one.host, one.type) for one in events]
+        )
+
+
+@single_mode
+class DonorTest(GaleraTestCase):
+    """A node that gives its data to another takes no writes meanwhile."""
+
+    CLOCKS = (0.0, 0.0)
+
+    def test_no_member_is_down_for_it(self):
+        donor, joiner = self.cluster.nodes
+        joiner.stop()
+        joiner.lose_data()
+        joins = threading.Thread(target=joiner.start, daemon=True)
+        # The observer, this process, does not report itself.
+        alive = [f"node-{number}" for number in range(4)]
+        self.member(*alive)
+        dies = self.member("dies")
+        wait_for(lambda: self.api.get_all("compute") == ["dies", *alive])
+        events = self.collect(self.api)
+        with self.cluster.long_transfer():
+            joins.start()
+            wait_for(
+                lambda: donor.state == "Donor/Desynced",
+                message="a node is a donor",
+            )
+            dies.kill()
+            until = time.monotonic() + 3 * self.DOWN_TIME
+            while time.monotonic() < until:
+                self.assertEqual(["dies", *alive], self.api.get_all("compute"))
+                time.sleep(0.02)
+            [line] = self.logs.matching("takes no reports of the group")
+            self.assertRegex(
+                line,
+                r"reports wait in the server|is not synced \(Donor/Desynced\)",
+            )
+        over = time.monotonic()
+        wait_for(
+            lambda: self.api.get_all("compute") == alive,
+            message="the one that died meanwhile is down",
+        )
+        self.assertLess(time.monotonic() - over, self.DOWN_TIME + 6)
+        threads.join(joins, 60)
+        self.assertEqual("Synced", donor.state)
         self.assertEqual(
             [("dies", "down")], [(one.host, one.type) for one in events]
         )
