@@ -16,6 +16,7 @@ import contextlib
 import os
 import sqlite3
 import threading
+import unittest.mock
 
 import pymysql
 
@@ -182,6 +183,30 @@ class Member:
 
     def report(self):
         self._driver.report(self.membership)
+
+
+class SingleMemberTest(db.MariaDBTestCase):
+    def test_one_plain_statement(self):
+        driver = process.load("db")
+        self.addCleanup(driver.close)
+        member = Member(driver, "one")
+        member.report()
+        with (
+            unittest.mock.patch.object(writer.Writer, "put") as put,
+            self.general_log() as log,
+        ):
+            member.report()
+            texts = log.texts()
+        self.assertFalse(put.called)
+        [statement] = [text for text in texts if "services" in text]
+        self.assertRegex(statement, db.REPORT)
+        # Another joins: from now on they are written together.
+        Member(driver, "two").report()
+        with unittest.mock.patch.object(
+            writer.Writer, "put", return_value=None
+        ) as put:
+            member.report()
+        self.assertTrue(put.called)
 
 
 class ManyMembersTest(db.MariaDBTestCase):
