@@ -40,7 +40,7 @@ ENVIRONMENT=$ROOT/.venv-test
 RUN_DEADLINE=${RUN_DEADLINE:-1200}
 # Test processes side by side. Most of the time each of them waits: for a
 # session to end, a member to fall silent, a server to start.
-WORKERS=5
+WORKERS=7
 
 passed=0
 failed=0

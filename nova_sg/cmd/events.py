@@ -25,7 +25,7 @@ import time
 
 from cliff import command
 
-from nova_sg import exception, observer
+from nova_sg import exception, observer, poller
 from nova_sg.cmd import actions, members
 from nova_sg.conf import CONF
 from nova_sg.liveness import model
@@ -56,7 +56,8 @@ class Watch(command.Command):
 
     def take_action(self, parsed_args: argparse.Namespace) -> int:
         # Here nobody else says that there is no answer.
-        logging.getLogger(observer.__name__).setLevel(logging.NOTSET)
+        for module in (observer, poller):
+            logging.getLogger(module.__name__).setLevel(logging.NOTSET)
         # Its put() may interrupt its get(): a signal does that.
         coming: queue.SimpleQueue = queue.SimpleQueue()
         for signo in (signal.SIGINT, signal.SIGTERM):

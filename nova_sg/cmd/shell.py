@@ -22,7 +22,14 @@ import sys
 
 from cliff import app, commandmanager, complete, help
 
-from nova_sg import config, exception, servicegroup, version
+from nova_sg import (
+    config,
+    exception,
+    observer,
+    poller,
+    servicegroup,
+    version,
+)
 from nova_sg.cmd import doctor, entry
 from nova_sg.servicegroup import process
 
@@ -80,8 +87,8 @@ class Shell(app.App):
         )
         if not self.options.verbose_level:
             # The commands say themselves when there is no answer.
-            for name in ("observer", "poller"):
-                logging.getLogger(f"nova_sg.{name}").setLevel(logging.ERROR)
+            for module in (observer, poller):
+                logging.getLogger(module.__name__).setLevel(logging.ERROR)
             logging.getLogger("alembic").setLevel(logging.WARNING)
 
     def prepare_to_run_command(self, cmd) -> None:
