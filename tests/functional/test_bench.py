@@ -17,6 +17,7 @@ The short form measures four of the contenders, on native threads.
 
 import json
 import os
+import shutil
 import subprocess
 import tempfile
 import unittest
@@ -237,6 +238,57 @@ class Bench:
 @tests.long_form
 class EverythingTest(Bench, unittest.TestCase):
     """Every contender, in this mode."""
+
+
+@tests.single_mode
+class BeforeTest(unittest.TestCase):
+    def run_bench(self, before):
+        return subprocess.run(
+            [
+                *(nova.python(), os.path.normpath(_BENCH), "--quick"),
+                *("--mode", "threads", "--many", "3", "--group", "5"),
+                *("--contender", "nova_sg-db-sqlite", "--before", before),
+            ],
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+
+    def test_another_checkout_is_one_more_peer(self):
+        root = os.path.join(os.path.dirname(__file__), "..", "..")
+        with tempfile.TemporaryDirectory() as folder:
+            for name in ("nova_sg", "tests", "tools"):
+                shutil.copytree(
+                    os.path.join(root, name), os.path.join(folder, name)
+                )
+            # To make one takes minutes.
+            path = os.path.join(folder, "tools", "nova-env.sh")
+            with open(path, "w") as script:
+                script.write(f"#!/bin/sh\necho {nova.python()}\n")
+            # What is measured is that checkout, and not this one.
+            path = os.path.join(folder, "nova_sg", "servicegroup", "api.py")
+            with open(path, "a") as api:
+                api.write("API.service_is_up = None\n")
+            broken = self.run_bench(folder)
+            self.assertEqual(1, broken.returncode)
+            self.assertIn("nova_sg-db-sqlite, threads", broken.stderr)
+            self.assertRegex(
+                broken.stdout, r"(?m)^SQLite, threads .* nova_sg db$"
+            )
+            shutil.copy(
+                os.path.join(root, "nova_sg", "servicegroup", "api.py"), path
+            )
+            done = self.run_bench(folder)
+        self.assertEqual((0, ""), (done.returncode, done.stderr))
+        self.assertRegex(
+            done.stdout, r"SQLite, threads .* nova_sg db +before: nova_sg db"
+        )
+
+    def test_a_folder_that_is_none(self):
+        with tempfile.TemporaryDirectory() as folder:
+            done = self.run_bench(folder)
+        self.assertEqual(2, done.returncode)
+        self.assertIn("there is no tools/bench in that folder", done.stderr)
 
 
 @tests.single_mode

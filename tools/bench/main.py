@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import importlib.util
 import json
 import os
@@ -73,20 +74,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     measured: list[rows.Row] = []
     failures = 0
     steps = [
-        (number + 1, entry, mode)
+        (number + 1, entry, mode, before)
         for number in range(options.rounds)
         for entry in wanted
         for mode in options.mode
+        for before in _checkouts(entry, options.before)
     ]
     with progress.Progress() as shown, _Servers(shown) as servers:
-        for done, (number, entry, mode) in enumerate(steps):
+        for done, (number, entry, mode, before) in enumerate(steps):
             shown.step(
                 f"round {number} of {options.rounds}: {entry.key}, {mode}",
                 done,
                 len(steps),
             )
             try:
-                measured += _measure(entry, mode, servers, options)
+                measured += _measure(entry, mode, servers, options, before)
             except _Failed as failure:
                 failures += 1
                 shown.say(f"{entry.key}, {mode}: {failure}")
@@ -144,11 +146,25 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         f"({', '.join(map(str, _FULL.groups))})",
     )
     parser.add_argument(
+        "--before",
+        metavar="FOLDER",
+        help="measure the nova_sg of another checkout, too, as one more to "
+        "compare with; it needs the same contenders and sizes",
+    )
+    parser.add_argument(
         "--quick",
         action="store_true",
         help="small sizes, one round: shows that it runs, not how fast",
     )
     options = parser.parse_args(arguments)
+    if options.before:
+        options.before = os.path.abspath(options.before)
+        tools = os.path.join(options.before, "tools")
+        if not os.path.isdir(os.path.join(tools, "bench")):
+            parser.error(
+                f"--before {options.before}: there is no tools/bench in that "
+                "folder; name a checkout of nova_sg"
+            )
     options.mode = options.mode or list(_MODES)
     options.rounds = options.rounds or (1 if options.quick else 3)
     sizes = _QUICK if options.quick else _FULL
@@ -173,6 +189,15 @@ def _wanted(keys: Sequence[str] | None) -> list[contenders.Entry]:
     return found
 
 
+def _checkouts(
+    entry: contenders.Entry, before: str | None
+) -> list[str | None]:
+    """Return the checkouts that a contender is measured of; None: of this."""
+    if before is None or not entry.module.startswith("ours"):
+        return [None]
+    return [None, before]
+
+
 def _missing(entry: contenders.Entry) -> str | None:
     for module in entry.needs:
         if importlib.util.find_spec(module) is None:
@@ -185,10 +210,11 @@ def _measure(
     mode: str,
     servers: _Servers,
     options: argparse.Namespace,
+    before: str | None,
 ) -> list[rows.Row]:
     where, pid = servers.fresh(entry)
     job = {
-        "contender": entry.name,
+        "contender": f"before: {entry.name}" if before else entry.name,
         "backend": entry.backend,
         "module": entry.module,
         "class": entry.cls,
@@ -199,12 +225,30 @@ def _measure(
         "server": pid,
         "sizes": options.sizes._asdict(),
     }
+    python, root = sys.executable, os.path.dirname(_TOOLS)
+    if before:
+        # Drivers are found by what is installed: it has its own environment.
+        python, root = _python_of(before), before
+    path = [os.path.join(root, "tools"), root]
     answer = _run(
-        [sys.executable, "-m", "bench.worker"],
+        [python, "-P", "-m", "bench.worker"],
         input=json.dumps(job),
-        env={**os.environ, "PYTHONPATH": _TOOLS},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(path)},
     )
     return [rows.Row(**row) for row in json.loads(answer)]
+
+
+@functools.cache
+def _python_of(checkout: str) -> str:
+    """Return the Python of a checkout's own environment with Nova."""
+    done = subprocess.run(
+        [os.path.join(checkout, "tools", "nova-env.sh")],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    if done.returncode:
+        raise _Failed(f"{checkout}: no environment can be made, see above")
+    return done.stdout.strip()
 
 
 def _run(command: Sequence[str], **how) -> str:
