@@ -23,6 +23,7 @@ from unittest import mock
 
 from nova_sg import conf
 from nova_sg.cmd import shell
+from nova_sg.liveness import model
 
 ROOT = pathlib.Path(__file__).parents[2]
 DOC = ROOT / "doc" / "source"
@@ -125,3 +126,45 @@ class MessagesTest(unittest.TestCase):
         """Return what matches the message's entry: any words for a value."""
         parts = re.split(r"%(?:\(\w+\))?[.\d]*[a-z]", message)
         return re.compile(".+?".join(map(re.escape, parts)))
+
+
+class JudgementTest(unittest.TestCase):
+    def test_every_cause_is_on_the_page_with_its_state(self):
+        page = (DOC / "judgement.rst").read_text()
+        _, _, page = page.partition("\nVerdicts\n========\n")
+        page, _, _ = page.partition("\n========")
+        row = r"^     - ``([a-z-]+)``\n     - (\w+)$"
+        after = r"^``([a-z-]+)``, (\w+)$"
+        named = re.findall(f"{row}|{after}", page, re.MULTILINE)
+        self.assertEqual(
+            {(one.cause, one.state) for one in _verdicts()},
+            {(row[0] or row[2], row[1] or row[3]) for row in named},
+        )
+
+
+def _verdicts():
+    return [
+        value
+        for value in vars(model).values()
+        if isinstance(value, model.Verdict)
+    ]
+
+
+class ModulesTest(unittest.TestCase):
+    def test_the_modules_named_are_those_there_are(self):
+        page = (DOC / "contributor" / "index.rst").read_text()
+        _, _, page = page.partition("\nThe modules\n")
+        page, _, _ = page.partition("\nAnother Debian\n")
+        named, folder = [], None
+        for line in page.splitlines():
+            if found := re.match(r"``(nova_sg/(?:\w+/)*)``: ", line):
+                folder = found[1]
+            elif found := re.match(r"``([\w/]+\.py)`` ", line):
+                named.append(f"{folder}{found[1]}")
+        there = [
+            str(path.relative_to(ROOT))
+            for path in (ROOT / "nova_sg").rglob("*.py")
+            # The steps of a migration are numbered, and named nowhere.
+            if path.name != "__init__.py" and path.parent.name != "versions"
+        ]
+        self.assertEqual(sorted(there), sorted(named))
