@@ -168,3 +168,30 @@ class ModulesTest(unittest.TestCase):
             if path.name != "__init__.py" and path.parent.name != "versions"
         ]
         self.assertEqual(sorted(there), sorted(named))
+
+
+class WordsTest(unittest.TestCase):
+    #: Of a machine: it is a member, an observer, a process. Not in names,
+    #: such as --kill-whom.
+    ODD = re.compile(
+        r"(?<![\w-])(who|whom|whoever|nobody|somebody|anybody|everybody|heed)"
+        r"(?![\w-])",
+        re.IGNORECASE,
+    )
+
+    def test_no_machine_is_called_as_a_person_is(self):
+        pages = [
+            *DOC.rglob("*.rst"),
+            *(ROOT / "devstack").glob("*.rst"),
+            *ROOT.glob("*.rst"),
+        ]
+        self.assertGreater(len(pages), 20)
+        found = [
+            f"{page.relative_to(ROOT)}: {odd[0]}"
+            for page in sorted(pages)
+            # Messages are quoted as they are.
+            for odd in self.ODD.finditer(
+                re.sub(r"``.+?``", "", page.read_text(), flags=re.DOTALL)
+            )
+        ]
+        self.assertEqual([], found)
