@@ -21,10 +21,10 @@ extensions = [
 ]
 root_doc = "index"
 exclude_patterns = []
-pygments_style = "native"
+pygments_style = "sphinx"
 html_theme = "alabaster"
 # For the picture of how it works, and for wide tables.
-html_theme_options = {"page_width": "1160px"}
+html_theme_options = {"body_max_width": "920px", "page_width": "1200px"}
 autodoc_member_order = "bysource"
 
 
