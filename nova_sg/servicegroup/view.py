@@ -110,9 +110,11 @@ class GroupView(observers.Listener):
             for service_down_time; or it may be frozen, see model.UNWATCHED
         """
         verdict = self.observer.verdict(host)
-        if verdict in (model.UNAVAILABLE, model.UNWATCHED):
+        if verdict.state == model.UP:
+            return True
+        if verdict is model.UNAVAILABLE or verdict is model.UNWATCHED:
             raise self.not_known(host, verdict)
-        return verdict.state == model.UP
+        return False
 
     def not_known(
         self, host: str, verdict: model.Verdict
