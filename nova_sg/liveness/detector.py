@@ -25,9 +25,8 @@ from collections.abc import Iterable
 from nova_sg.liveness import mass_silence, rules, seen
 from nova_sg.liveness.group import Basis, Group
 from nova_sg.liveness.model import (
-    CRASHED,
+    GONE,
     HELD,
-    LEFT,
     LOST,
     NEVER,
     REPORTED,
@@ -270,7 +269,7 @@ class _Step:
                 report = now if facts.present else known.report
                 if not facts.gone:
                     there.append(report)
-            if member.life.state == UP:
+            if member.life.state == UP and member.life not in GONE:
                 up.append(report)
         self.backend = self.backend.weigh_troubles(up, now, self.limits).agree(
             there, self.limits.due
@@ -357,7 +356,7 @@ class _Step:
                 host: fall(member)
                 for host, member in {**self.members, **judged}.items()
                 if not member.forced_down
-                and member.life not in (LEFT, CRASHED)
+                and member.life not in GONE
             }
 
         mass, held = mass_silence.hold(

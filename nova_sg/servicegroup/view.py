@@ -116,6 +116,16 @@ class GroupView(observers.Listener):
             raise self.not_known(host, verdict)
         return False
 
+    def verdict(self, host: str) -> model.Verdict:
+        """Return the verdict over a member.
+
+        :raises ServiceGroupUnavailable: as is_up()
+        """
+        verdict = self.observer.verdict(host)
+        if verdict is model.UNAVAILABLE or verdict is model.UNWATCHED:
+            raise self.not_known(host, verdict)
+        return verdict
+
     def not_known(
         self, host: str, verdict: model.Verdict
     ) -> exception.ServiceGroupUnavailable:
@@ -537,6 +547,11 @@ class GroupView(observers.Listener):
         self.observer.close()
 
 
+#: Whether the members are Nova's services. Their hosts go on working while
+#: they start again, so nothing is done behind their back meanwhile.
+of_nova = False
+
+
 def limits() -> model.Limits:
     """Return the times that groups are judged by, as the options say now."""
     limit = CONF.service_down_time
@@ -549,7 +564,16 @@ def limits() -> model.Limits:
             CONF.servicegroup.mass_silence_min_members,
             2 * limit if hold is None else hold,
         ),
+        _grace(CONF.servicegroup.restart_grace),
+        _grace(CONF.servicegroup.crash_grace),
     )
+
+
+def _grace(configured: float | None) -> float:
+    """Return the seconds for which a service may be starting again."""
+    if configured is not None:
+        return configured
+    return CONF.service_down_time if of_nova else 0.0
 
 
 def _settings() -> observers.Settings:
