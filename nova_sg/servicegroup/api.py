@@ -218,10 +218,8 @@ class GroupDriver:
     ) -> None:
         self.shared().leave(_name(member), group, last)
 
-    def drain(
-        self, member: str | Mapping, group: str, last: bool = True
-    ) -> None:
-        self.shared().drain(_name(member), group, last)
+    def drain(self, member: str | Mapping, group: str) -> None:
+        self.shared().drain(_name(member), group)
 
     def accepts(self, member: Mapping) -> bool:
         record = None

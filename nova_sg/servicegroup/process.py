@@ -33,7 +33,7 @@ from typing import Any, NamedTuple
 from oslo_log import log as logging
 from stevedore import driver as stevedore_driver
 
-from nova_sg import config, exception, metrics, threads
+from nova_sg import config, exception, grace, metrics, threads
 from nova_sg.backends import base
 from nova_sg.conf import CONF
 from nova_sg.liveness.model import (
@@ -237,18 +237,13 @@ class Shared:
         with lead.report():
             self.reporter.report_state(service)
 
-    def drain(self, host: str, group: str, last: bool = True) -> None:
-        """Report by all drivers that a member is about to stop.
-
-        :param last: as in leave()
-        """
-        for driver in self._drivers:
-            if last or driver.apart:
-                reporter = self._reporters[driver.name]
-                # On a thread of each: one that hangs delays no other.
-                threading.Thread(
-                    target=reporter.drain, args=[host, group], daemon=True
-                ).start()
+    def drain(self, host: str, group: str) -> None:
+        """Report by all drivers that a member is about to stop."""
+        for one in self._reporters.values():
+            # On a thread of each: one that hangs delays no other.
+            threading.Thread(
+                target=one.drain, args=[host, group], daemon=True
+            ).start()
 
     def leave(self, host: str, group: str, last: bool = True) -> None:
         """Leave a group, by all drivers.
@@ -273,8 +268,7 @@ class Shared:
         try:
             leave(self.driver)
             if last:
-                grace = view.limits().restart_grace
-                self._note(group, host, STOPPED if grace else LEFT)
+                self._note(group, host, STOPPED if grace.restart() else LEFT)
         finally:
             for order in _done(orders):
                 if order.error is not None:

@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from nova_sg import exception, metrics
+from nova_sg import exception, grace, metrics
 from nova_sg import observer as observers
 from nova_sg.backends import base
 from nova_sg.conf import CONF
@@ -547,11 +547,6 @@ class GroupView(observers.Listener):
         self.observer.close()
 
 
-#: Whether the members are Nova's services. Their hosts go on working while
-#: they start again, so nothing is done behind their back meanwhile.
-of_nova = False
-
-
 def limits() -> model.Limits:
     """Return the times that groups are judged by, as the options say now."""
     limit = CONF.service_down_time
@@ -564,16 +559,9 @@ def limits() -> model.Limits:
             CONF.servicegroup.mass_silence_min_members,
             2 * limit if hold is None else hold,
         ),
-        _grace(CONF.servicegroup.restart_grace),
-        _grace(CONF.servicegroup.crash_grace),
+        grace.restart(),
+        grace.crash(),
     )
-
-
-def _grace(configured: float | None) -> float:
-    """Return the seconds for which a service may be starting again."""
-    if configured is not None:
-        return configured
-    return CONF.service_down_time if of_nova else 0.0
 
 
 def _settings() -> observers.Settings:

@@ -40,7 +40,7 @@ LOG = logging.getLogger(__name__)
 T = TypeVar("T")
 
 # What is said of a member, in the order in which it counts.
-_MARKS = ("", znodes.LEFT, znodes.CRASHED)
+_MARKS = ("", znodes.DRAINING, znodes.LEFT, znodes.CRASHED)
 
 
 class ZkDriver(base.Driver):
@@ -120,6 +120,9 @@ class ZkDriver(base.Driver):
                 binary=entry.binary if entry else f"nova-{group}",
                 left=mark == znodes.LEFT,
                 crashed=mark == znodes.CRASHED,
+                draining=here
+                and entry is not None
+                and entry.mark == znodes.DRAINING,
                 present=here and not unsure,
                 lost=not here,
                 forced_down=host in forced,
@@ -127,8 +130,14 @@ class ZkDriver(base.Driver):
             last_seen = followed.last_seen.get(host)
             if here:
                 last_seen = followed.unsure_seen if unsure else None
+            reported = None
+            if facts.gone and last_seen is not None and followed.looked:
+                # When it left: how long ago matters to a new observer.
+                reported = asked - max(
+                    0.0, (followed.looked - last_seen).total_seconds()
+                )
             observations.append(
-                Observation(host, last_seen=last_seen, facts=facts)
+                Observation(host, None, reported, last_seen, facts=facts)
             )
         return Refresh(
             self.name,
