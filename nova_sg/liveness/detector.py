@@ -192,9 +192,10 @@ class _Step:
 
         :returns: whether it was that case
         """
-        host, mark, stamp, last_seen, _, _ = observation
+        host, mark, stamp, last_seen, _, facts = observation
         if (
             mark is None
+            or facts.draining
             or before.mark is None
             or mark < before.mark
             or self.backend.excused

@@ -86,7 +86,7 @@ class Evidence(NamedTuple):
     cause: Verdict
     #: Until when it may be starting again.
     back: float
-    #: Whether it says, with its newest report, that it is about to stop.
+    #: Whether it says that it is about to stop.
     draining: bool
     #: Whether each backend has ended its session, or one has and the others
     #: have had no report since.
@@ -100,7 +100,8 @@ def gather(member: Member, basis: Basis, limits: Limits) -> Evidence:
     """Return what speaks for a member."""
     limit, long = limits.service_down_time, limits.long
     report = registered = gone = grace = until = ended = back = NEVER
-    forced = vanished = draining = False
+    drained = NEVER
+    forced = vanished = False
     lost, cause = True, LEFT
     # When those that have not ended its session were asked, the first first.
     asked = ALWAYS
@@ -117,9 +118,9 @@ def gather(member: Member, basis: Basis, limits: Limits) -> Evidence:
             asked = min(asked, refreshed)
         if facts.present:
             last = max(last, refreshed)
-        if last >= report:
-            draining = facts.draining or (draining and last == report)
-            report = last
+        report = max(report, last)
+        if facts.draining:
+            drained = max(drained, last)
         registered = max(registered, known.registered)
         grace = max(grace, known.grace)
         if known.gone > gone:
@@ -141,6 +142,9 @@ def gather(member: Member, basis: Basis, limits: Limits) -> Evidence:
         until = deadline(basis.outages, registered, limit, long)
     if not vanished:
         until = max(until, grace)
+    # One backend may have no room for it. Once the member has begun anew, the
+    # others have newer reports.
+    draining = drained > NEVER and drained >= report - limits.due
     return Evidence(
         *(report, until, gone, cause, back, draining, lost, grace, forced)
     )

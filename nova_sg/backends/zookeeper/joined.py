@@ -202,6 +202,8 @@ class Joined:
                     self._take_out(membership)
         finally:
             if joined is not None:
+                # It is draining for as long as its znode is there; the next
+                # process of that name does away with the mark.
                 joined.leave(timeout=self._link.timeout if marked else 0)
                 self._groups[membership.group].wrote(
                     names.group_path(membership.group),
@@ -220,8 +222,6 @@ class Joined:
             session.set(path, "")
         except zookeeper.NoNodeException:
             pass
-        # After that: it is not to look as if it took new work again.
-        self._link.delete(_entry_path(membership, names.DRAINING))
 
     def _take_out(self, membership: base.Membership) -> None:
         """Remove a member that another process has joined.
