@@ -33,7 +33,7 @@ from nova_sg.backends.db import driver as db
 from nova_sg.backends.db import records as db_records
 from nova_sg.conf import CONF
 from nova_sg.conf import servicegroup as options
-from nova_sg.guard import keeper
+from nova_sg.guard import orders
 from nova_sg.liveness.model import Refresh
 from nova_sg.nova import names, workers
 from nova_sg.servicegroup import api as api_module
@@ -60,11 +60,11 @@ class NovaDbDriver(base.Driver):
 
     def __init__(self) -> None:
         self._records = db_records.Reader()
-        self._wills = keeper.Wills(self.name)
+        self._orders = orders.Orders(self.name)
 
     def report(self, membership: base.Membership) -> None:
         ref = membership.service.service_ref
-        self._wills.impossible(
+        self._orders.impossible(
             "inside Nova its process has no database connection of ours"
         )
         self._save(ref, (getattr(ref, "report_count", None) or 0) + 1)
@@ -103,7 +103,7 @@ class NovaDbDriver(base.Driver):
         ]
 
     def close(self) -> None:
-        self._wills.revoke_all()
+        self._orders.cancel_all()
 
 
 def _not_ours() -> exception.BackendError:

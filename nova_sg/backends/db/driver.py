@@ -35,7 +35,7 @@ from nova_sg.backends.db import (
     writer,
 )
 from nova_sg.conf import CONF
-from nova_sg.guard import keeper
+from nova_sg.guard import orders
 from nova_sg.liveness.model import (
     NEVER,
     Limits,
@@ -74,7 +74,7 @@ class DbDriver(base.Driver):
         )
         # The ids of the records that this process reports to.
         self._reporting: set[int] = set()
-        self._wills = keeper.Wills("db")
+        self._orders = orders.Orders("db")
         # What the server said when it was asked why no member of a group
         # reports.
         self._asked: dict[str, health.Asked] = {}
@@ -96,7 +96,7 @@ class DbDriver(base.Driver):
     def report(self, membership: base.Membership) -> None:
         ref = membership.service.service_ref
         if hasattr(ref, "save"):
-            self._wills.impossible(
+            self._orders.impossible(
                 "inside Nova its process has no database connection of ours"
             )
             records.save(ref, ref.report_count + 1)
@@ -105,12 +105,12 @@ class DbDriver(base.Driver):
         if record is None:
             record = self._register(membership)
         sent = time.monotonic()
-        self._entrust(membership, record, sent, None)
+        self._give_order(membership, record, sent, None)
         if self._report(record):
             answered = time.monotonic()
-            self._entrust(membership, record, sent, answered)
+            self._give_order(membership, record, sent, answered)
             return
-        self._wills.revoke(membership)
+        self._orders.cancel(membership)
         if not CONF.servicegroup.recreate_missing_record:
             raise records.vanished(membership.binary, membership.host)
         LOG.warning(
@@ -170,7 +170,7 @@ class DbDriver(base.Driver):
         self._reporting.add(record.id)
         return record
 
-    def _entrust(
+    def _give_order(
         self,
         membership: base.Membership,
         record: reports.Record,
@@ -178,14 +178,14 @@ class DbDriver(base.Driver):
         answered: float | None,
     ) -> None:
         """Have the crash guard mark the record, unless others report it."""
-        if not self._wills.wanted():
+        if not self._orders.wanted():
             return
         try:
             how = self._database.outside()
         except ValueError as error:
-            self._wills.impossible(str(error))
+            self._orders.impossible(str(error))
             return
-        self._wills.entrust(
+        self._orders.give(
             membership,
             apart=self.apart,
             id=record.id,
@@ -198,7 +198,7 @@ class DbDriver(base.Driver):
         )
 
     def withdraw(self, membership: base.Membership) -> None:
-        self._wills.revoke(membership)
+        self._orders.cancel(membership)
         ref = membership.service.service_ref
         if hasattr(ref, "save"):
             records.save(ref, 0)
@@ -321,7 +321,7 @@ class DbDriver(base.Driver):
         return [*findings, _check_clock("the database is", offset)]
 
     def close(self) -> None:
-        self._wills.revoke_all()
+        self._orders.cancel_all()
         self._database.close()
 
 

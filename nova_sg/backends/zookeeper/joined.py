@@ -26,7 +26,7 @@ from oslo_log import log as logging
 
 from nova_sg import evzookeeper, zookeeper
 from nova_sg.backends import base
-from nova_sg.backends.zookeeper import connection, names, watchdog, will
+from nova_sg.backends.zookeeper import connection, names, session_order, watchdog
 from nova_sg.backends.zookeeper import group as znode_group
 from nova_sg.conf import CONF
 from nova_sg.evzookeeper import membership as ev_membership
@@ -49,7 +49,7 @@ class Joined:
         self._groups = groups
         self._lock = threading.Lock()
         self._watchdog_made: watchdog.Watchdog | None = None
-        self._will = will.Will(link)
+        self._order = session_order.SessionOrder(link)
 
     @property
     def _watchdog(self) -> watchdog.Watchdog:
@@ -65,7 +65,7 @@ class Joined:
 
     def report(self, membership: base.Membership) -> None:
         state = membership.state
-        self._will.renew()
+        self._order.renew()
         if self._feed_watchdog(membership):
             state["checked"] = None
             LOG.warning(
@@ -110,7 +110,7 @@ class Joined:
             # A new session does not bring back whose timer stands still.
             raise zookeeper.ZooKeeperException("it does not report")
         membership.state["name"] = name
-        self._will.add(membership, session_id)
+        self._order.add(membership, session_id)
         return name
 
     def _make_sure(
@@ -175,7 +175,7 @@ class Joined:
 
     def withdraw(self, membership: base.Membership) -> None:
         joined = membership.state.pop("joined", None)
-        self._will.remove(membership)
+        self._order.remove(membership)
         if self._watchdog_made is not None:
             self._watchdog.forget(membership)
         marked = False
@@ -219,7 +219,7 @@ class Joined:
                 self._groups[membership.group].wrote(path, name, False)
 
     def close(self) -> None:
-        self._will.close()
+        self._order.close()
         if self._watchdog_made is not None:
             self._watchdog_made.close()
 
