@@ -105,7 +105,7 @@ class Records:
             and known.count == count
             and known.member is None
             and time.monotonic() - known.report <= limit
-            and not self._backend.troubles
+            and not self._backend.failing_reports
             and count is not None
         )
 
@@ -261,9 +261,9 @@ class Records:
         """Return what is known of the database now."""
         with self._lock:
             database = self._backend
-            if database.troubles and now - self._weighed > WEIGH_EVERY:
+            if database.failing_reports and now - self._weighed > WEIGH_EVERY:
                 self._weighed = now
-                database = database.weigh_troubles(
+                database = database.weigh_failing_reports(
                     self._reports(database), now, limits
                 )
             database = database._replace(refreshed=now).forget_outages(
@@ -279,7 +279,7 @@ class Records:
         """
         begun = min(
             one.heard if one.since is None else one.since
-            for one in database.troubles.values()
+            for one in database.failing_reports.values()
         )
         return [
             known.report

@@ -112,7 +112,7 @@ class OwnReportsTest(RecordsTestCase):
         # No other member reports any longer: it was not its own alone.
         self.assertEqual("reported", self.judge(150, 230))
         self.reports_work(300)
-        self.assertEqual({}, self.records._backend.troubles)
+        self.assertEqual({}, self.records._backend.failing_reports)
 
     def test_most_have_to_get_through(self):
         def begin():
