@@ -201,6 +201,6 @@ def _failing(
         return ""
     refreshed = group.refreshed_for(counts)
     return (
-        f"; the backend has not answered for {now - refreshed:.1f} s, the "
-        "last verdict stands"
+        f"; the backend has not answered for {now - refreshed:.1f} s: this "
+        "is the last known state"
     )

@@ -28,7 +28,7 @@ from tests.base import wait_for
 from tests.functional import db, zk
 
 TAKES_NONE = "The backend db takes no reports of the group compute"
-OVER = "no longer shows why it would take no reports"
+OVER = "no longer shows an outage for the group compute"
 
 
 class TestCase(db.MariaDBTestCase):

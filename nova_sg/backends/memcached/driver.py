@@ -366,8 +366,9 @@ def _report(
 ) -> values.Report:
     """Return a report as a server's clock has it."""
     at, away = mc_replicas.now(server), None
-    if kind == values.UP and membership.away is not None:
+    if kind == values.UP and membership.reported_outage is not None:
         now = time.monotonic()
-        since, until = (max(0.0, at - (now - t)) for t in membership.away)
+        outage = membership.reported_outage
+        since, until = (max(0.0, at - (now - t)) for t in outage)
         away = since, until
     return values.Report(kind, at, membership.binary, away)

@@ -90,7 +90,7 @@ class Watchdog:
         self._stopping = False
         # The error of the last check; None: it succeeded.
         self._error: Exception | None = None
-        self._log = trouble_log.Trouble()
+        self._log = trouble_log.TroubleLog()
         self._start()
 
     def _start(self) -> None:
