@@ -305,8 +305,8 @@ class Poller:
             if self._log_out.begins():
                 LOG.warning(
                     "The backend %(backend)s takes no reports of the group "
-                    "%(group)s: %(reason)s. Members are not down because of "
-                    "their silence in this time",
+                    "%(group)s: %(reason)s. Silence in this time does not "
+                    "count against its members",
                     {
                         "backend": backend,
                         "group": group,

@@ -166,7 +166,7 @@ class ReportsTest(SeveralTestCase):
         self.assertFalse(member.model_disconnected)
         self.api.leave("one", "compute")
         self.assertFalse(self.is_up("one"))
-        [text] = self.logs.matching("by the secondary driver mc", 30)
+        [text] = self.logs.matching("through the secondary driver mc", 30)
         self.assertIn("one will be seen down there later", text)
 
     def test_a_primary_that_hangs_delays_no_secondary(self):
