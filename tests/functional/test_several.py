@@ -167,7 +167,7 @@ class ReportsTest(SeveralTestCase):
         self.api.leave("one", "compute")
         self.assertFalse(self.is_up("one"))
         [text] = self.logs.matching("through the secondary driver mc", 30)
-        self.assertIn("one will be seen down there later", text)
+        self.assertIn("There one goes down by silence", text)
 
     def test_a_primary_that_hangs_delays_no_secondary(self):
         reporter.JOIN_WAIT = 1
