@@ -76,11 +76,13 @@ class Listeners:
             try:
                 listener(event)
             except Exception:
-                LOG.exception("ZooKeeper session listener failed")
+                LOG.exception(
+                    "A listener of the ZooKeeper session failed at %r", event)
 
     def _call_back(self, event: tuple[int, int, int, str]) -> None:
         for callback in list(self._connection_callbacks):
             try:
                 callback.set_and_notify(event)
             except Exception:
-                LOG.exception("ZooKeeper connection callback failed")
+                LOG.exception(
+                    "A connection callback of the ZooKeeper session failed")

@@ -381,9 +381,11 @@ class MembershipMonitor(service.ZKServiceBase):
                 self._watching = None
                 raise
         except zookeeper.ZooKeeperException as exc:
-            # No trouble where this process has closed the session itself.
+            # It is no error if this process has closed the session.
             if not self._session.is_closed():
-                LOG.warning("Cannot list %s: %s", self._basepath, exc)
+                LOG.warning(
+                    "Cannot list the members in %s: %s. Trying again",
+                    self._basepath, exc)
             return None
 
     def _publish(self, members: set[str] | None) -> None:
@@ -394,5 +396,5 @@ class MembershipMonitor(service.ZKServiceBase):
         try:
             self._cb_func(members)
         except Exception:
-            LOG.exception("Callback of the monitor of %s failed",
-                          self._basepath)
+            LOG.exception(
+                "The callback for members in %s failed", self._basepath)

@@ -124,9 +124,9 @@ def _restored(service: Any) -> bool:
         service.restore()
     except zookeeper.ZooKeeperException as exc:
         # Most likely the connection has broken again.
-        LOG.debug("%r not restored: %s", service, exc)
+        LOG.debug("%r is not restored: %s", service, exc)
         return False
     except Exception:
-        LOG.exception("%r not restored", service)
+        LOG.exception("%r is not restored; trying again", service)
         return False
     return True

@@ -181,7 +181,9 @@ class ZKSession(listeners.Listeners, calls.Calls):
         except zookeeper.ZooKeeperException:
             if not quiet:
                 raise
-            LOG.warning("ZooKeeper session not closed", exc_info=True)
+            LOG.warning(
+                "Could not close the session with ZooKeeper at %s cleanly",
+                self._host, exc_info=True)
         finally:
             ending = [self._keeper, self._restorer.thread]
             ending += [service.thread for service in services]
@@ -372,10 +374,13 @@ class ZKSession(listeners.Listeners, calls.Calls):
                     lambda *event: events.put(event)),
                 self._recv_timeout, ident)
         except zookeeper.LibraryNotFound:
-            LOG.exception("No ZooKeeper session")
+            LOG.exception(
+                "Cannot begin a session with ZooKeeper at %s", self._host)
             return None
         except Exception as exc:
-            LOG.warning("No ZooKeeper session with %s: %s", self._host, exc)
+            LOG.warning(
+                "Cannot begin a session with ZooKeeper at %s: %s. Trying "
+                "again", self._host, exc)
             return None
         with self._condition:
             closed = self._closed or events is not self._events
@@ -389,7 +394,9 @@ class ZKSession(listeners.Listeners, calls.Calls):
             try:
                 zookeeper.add_auth(handle, scheme, cert)
             except zookeeper.ZooKeeperException:
-                LOG.exception("ZooKeeper authentication not sent")
+                LOG.exception(
+                    "Could not send the authentication to ZooKeeper at %s",
+                    self._host)
         return handle
 
     def _follow(self, events: queue.Queue, handle: int) -> float:
@@ -410,11 +417,15 @@ class ZKSession(listeners.Listeners, calls.Calls):
                     continue
                 self._tell(listeners.CONNECTED)
             elif state == zookeeper.EXPIRED_SESSION_STATE:
-                LOG.warning("ZooKeeper session expired, making a new one")
+                LOG.warning(
+                    "The session with ZooKeeper at %s has expired. Making a "
+                    "new one", self._host)
                 self._have_lost(handle)
                 self._tell(listeners.EXPIRED)
             elif state == zookeeper.AUTH_FAILED_STATE:
-                LOG.error("ZooKeeper authentication failed")
+                LOG.error(
+                    "ZooKeeper at %s refused the authentication. Trying "
+                    "again with a new session", self._host)
                 self._have_lost(handle)
                 self._tell(listeners.AUTH_FAILED)
             else:

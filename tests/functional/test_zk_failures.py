@@ -310,7 +310,7 @@ class WatchdogTest(FailureTestCase):
         session_id = session.session_id
         way.cut()
         wait_for(
-            lambda: self.logs.matching("session expired")
+            lambda: self.logs.matching("has expired. Making a new one")
             or not session.is_connected(),
             message="the cut is noticed",
         )
