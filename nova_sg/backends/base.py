@@ -47,6 +47,8 @@ class Membership:
     service: Any
     #: Seconds between two reports.
     interval: float
+    #: Whether it is about to stop, so that it accepts no new work.
+    draining: bool = False
     #: What the driver keeps of this membership between two reports.
     state: dict = dataclasses.field(default_factory=dict)
     #: The last outage in which its reports failed, from when to when

@@ -27,12 +27,23 @@ UNKNOWN = "unknown"
 NEVER = float("-inf")
 
 
+_NOT_ACCEPTING = ("draining", "stopped", "restarting")
+
+
 class Verdict(NamedTuple):
     """A member's state, and the rule that gave it."""
 
     state: str
     #: One word. explain.py makes a sentence of it.
     cause: str
+
+    @property
+    def accepting(self) -> bool:
+        """Whether the scheduler may place new work there.
+
+        A member may be alive and accept no new work.
+        """
+        return self.state == UP and self.cause not in _NOT_ACCEPTING
 
 
 # All verdicts. The rules are in rules.py.
@@ -45,6 +56,12 @@ REGISTERED = Verdict(UP, "registered")
 HELD = Verdict(UP, "held")
 #: The backend has lost its last report; its next one is not due yet.
 VANISHED = Verdict(UP, "vanished")
+#: It reports, and is about to stop: it finishes the work that it has begun.
+DRAINING = Verdict(UP, "draining")
+#: It left the group a moment ago, and may be starting again.
+STOPPED = Verdict(UP, "stopped")
+#: Its process ended without leaving a moment ago, and may be starting again.
+RESTARTING = Verdict(UP, "restarting")
 #: It has not reported for longer than service_down_time.
 SILENT = Verdict(DOWN, "silent")
 #: It registered longer ago than that, and has never reported.
@@ -66,9 +83,14 @@ NOT_A_MEMBER = Verdict(UNKNOWN, "not-a-member")
 #: No backend that knows it has answered for service_down_time.
 UNAVAILABLE = Verdict(UNKNOWN, "unavailable")
 
+#: The verdicts of a member that left, or whose process ended, and that has
+#: not reported since.
+GONE = (LEFT, CRASHED, STOPPED, RESTARTING)
+
 #: The verdicts that a member of a group may have.
 VERDICTS = (
     *(REPORTED, REGISTERED, HELD, VANISHED),
+    *(DRAINING, STOPPED, RESTARTING),
     *(SILENT, NEVER_REPORTED, FORCED_DOWN, LEFT, LOST, CRASHED),
     *(UNWATCHED, UNAVAILABLE),
 )
@@ -97,6 +119,10 @@ class Limits(NamedTuple):
     #: Seconds between two reports of a member.
     report_interval: float
     mass: MassRule = NO_MASS_RULE
+    #: Seconds for which a member that left may be starting again.
+    restart_grace: float = 0.0
+    #: The same for a member whose process ended without leaving.
+    crash_grace: float = 0.0
 
     @property
     def due(self) -> float:
@@ -118,6 +144,9 @@ class Facts(NamedTuple):
     left: bool = False
     #: Its process ended without leaving, as its crash guard noted.
     crashed: bool = False
+    #: The member reports that it is about to stop: the scheduler places no new
+    #: work there.
+    draining: bool = False
     #: The member has a session with the backend, so it is alive. If this may
     #: be out of date, neither this nor `lost` is set.
     present: bool = False

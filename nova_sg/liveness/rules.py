@@ -17,10 +17,12 @@ The first line that applies gives the verdict:
 ==============  ======================================================
 FORCED_DOWN     an operator's command, in any backend
 LEFT, CRASHED   it left, or its guard saw its process end, and it has
-                not reported since
+                not reported since; instead STOPPED, RESTARTING for the
+                time in which it may be starting again
 NEVER_REPORTED  it is known to have neither reported nor registered
 as before       it was down by silence, and has not reported since
-REPORTED        it has a session, or its deadline has not passed
+REPORTED        it has a session, or its deadline has not passed;
+                DRAINING if it reports that it is about to stop
 REGISTERED      it has not reported yet, and the deadline since its
                 registration has not passed
 UNWATCHED       its reports were old at the first refresh, and so were
@@ -50,6 +52,9 @@ from nova_sg.liveness.deadline import deadline
 from nova_sg.liveness.group import Basis, Group
 from nova_sg.liveness.model import (
     CRASHED,
+    DOWN,
+    DRAINING,
+    GONE,
     HELD,
     LEFT,
     LOST,
@@ -57,7 +62,9 @@ from nova_sg.liveness.model import (
     NEVER_REPORTED,
     REGISTERED,
     REPORTED,
+    RESTARTING,
     SILENT,
+    STOPPED,
     UNWATCHED,
     UP,
     VANISHED,
@@ -80,6 +87,10 @@ class Evidence(NamedTuple):
     gone: float
     #: LEFT or CRASHED.
     cause: Verdict
+    #: Until when it may be starting again.
+    back: float
+    #: Whether it reports that it is about to stop.
+    draining: bool
     #: Whether its session ended in each backend, or in one of them while the
     #: others have no later report.
     lost: bool
@@ -91,7 +102,8 @@ class Evidence(NamedTuple):
 def gather(member: Member, basis: Basis, limits: Limits) -> Evidence:
     """Return the evidence about a member."""
     limit, long = limits.service_down_time, limits.long
-    report = registered = gone = grace = until = ended = NEVER
+    report = registered = gone = grace = until = ended = back = NEVER
+    drained = NEVER
     forced = vanished = False
     lost, cause = True, LEFT
     # The oldest refresh of the backends in which its session has not ended.
@@ -110,10 +122,15 @@ def gather(member: Member, basis: Basis, limits: Limits) -> Evidence:
         if facts.present:
             last = max(last, refreshed)
         report = max(report, last)
+        if facts.draining:
+            drained = max(drained, last)
         registered = max(registered, known.registered)
         grace = max(grace, known.grace)
         if known.gone > gone:
             gone, cause = known.gone, CRASHED if facts.crashed else LEFT
+            back = gone + (
+                limits.crash_grace if facts.crashed else limits.restart_grace
+            )
         if last > NEVER:
             allowed = 0.0 if facts.lost else limit
             until = max(until, deadline(basis.outages, last, allowed, long))
@@ -129,7 +146,12 @@ def gather(member: Member, basis: Basis, limits: Limits) -> Evidence:
         until = deadline(basis.outages, registered, limit, long)
     if not vanished:
         until = max(until, grace)
-    return Evidence(report, until, gone, cause, lost, grace, forced)
+    # A backend may not be able to store that a member drains. But if another
+    # backend has newer reports, the member has started again since.
+    draining = drained > NEVER and drained >= report - limits.due
+    return Evidence(
+        *(report, until, gone, cause, back, draining, lost, grace, forced)
+    )
 
 
 def judge(
@@ -150,6 +172,11 @@ def judge(
     fell_at = NEVER
     if evidence.gone > NEVER and evidence.gone >= report:
         life = evidence.cause
+        # A member that was down before it left stays down.
+        if now < evidence.back and (
+            before is None or before.life.state != DOWN
+        ):
+            life = STOPPED if life is LEFT else RESTARTING
     elif (
         before is not None
         and before.fell > NEVER
@@ -159,6 +186,8 @@ def judge(
         life, fell_at = before.life, before.fell
     elif now <= evidence.deadline:
         life = REGISTERED if report == NEVER else REPORTED
+        if evidence.draining:
+            life = DRAINING
     elif _is_watched(member, basis, limits):
         life = UNWATCHED
     elif now <= evidence.grace:
@@ -211,7 +240,7 @@ def doubt(
         for member in members
         if member.report > NEVER
         and not member.forced_down
-        and member.life not in (LEFT, CRASHED)
+        and member.life not in GONE
     ]
     if len(reports) < max(2, limits.mass.min_members):
         return []

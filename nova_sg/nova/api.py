@@ -21,13 +21,14 @@ import functools
 import os
 import sys
 import threading
+import types
 from collections.abc import Mapping
 from typing import Any
 
 import nova.conf.servicegroup
 from oslo_log import log as logging
 
-from nova_sg import exception, servicegroup, threads, version
+from nova_sg import exception, grace, servicegroup, threads, version
 from nova_sg.backends import base
 from nova_sg.backends.db import driver as db
 from nova_sg.backends.db import records as db_records
@@ -123,6 +124,13 @@ class NovaGroupDriver(api_module.GroupDriver):
         return _records().read_record(member)
 
 
+class PlacementDriver(NovaGroupDriver):
+    """Asks whether a member accepts new work."""
+
+    def is_up(self, member: Mapping) -> bool:
+        return self.accepts(member)
+
+
 @functools.cache
 def _records() -> NovaDbDriver:
     return NovaDbDriver()
@@ -149,6 +157,21 @@ class API(servicegroup.API):
             # First: a signal may stop the service before join() returns.
             _leave_at_stop(self, member, group, service)
         super().join(member, group, service)
+
+
+class PlacementAPI(API):
+    """The API for the scheduler's filter, which asks where to place work.
+
+    service_is_up() returns whether a member accepts new work.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._driver = PlacementDriver()
+
+
+#: Replaces the module nova.servicegroup in the scheduler's filter.
+placement = types.SimpleNamespace(API=PlacementAPI)
 
 
 def _leave_at_stop(
@@ -179,8 +202,23 @@ def _leave_at_stop(
         finally:
             worker.done()
 
+    def drain() -> None:
+        try:
+            # While other workers live, the member accepts new work.
+            if worker.is_last():
+                api._driver.drain(member, group)
+        except Exception:
+            LOG.exception(
+                "Could not report that %(member)s in the group %(group)s is "
+                "draining: the scheduler may place new work there until it "
+                "has left",
+                {"member": member, "group": group},
+            )
+
     @functools.wraps(stop)
     def stop_and_leave(*args: Any, **kwargs: Any) -> Any:
+        # On a thread, as for leaving.
+        threading.Thread(target=drain, daemon=True).start()
         try:
             return stop(*args, **kwargs)
         finally:
@@ -290,4 +328,5 @@ def prepare() -> None:
             "servicegroup_driver with choices"
         )
     _follow_forks()
+    grace.of_nova = True
     process.use("db", NovaDbDriver)

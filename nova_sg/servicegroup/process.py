@@ -33,7 +33,7 @@ from typing import Any, NamedTuple
 from oslo_log import log as logging
 from stevedore import driver as stevedore_driver
 
-from nova_sg import config, exception, metrics, threads
+from nova_sg import config, exception, grace, metrics, threads
 from nova_sg.backends import base
 from nova_sg.conf import CONF
 from nova_sg.liveness.model import (
@@ -42,10 +42,12 @@ from nova_sg.liveness.model import (
     NEVER,
     NOT_A_MEMBER,
     REPORTED,
+    STOPPED,
     UNAVAILABLE,
     UNWATCHED,
     UP,
     Limits,
+    Verdict,
 )
 from nova_sg.servicegroup import (
     disagreements,
@@ -239,6 +241,14 @@ class Shared:
         with lead.report():
             self.reporter.report_state(service)
 
+    def drain(self, host: str, group: str) -> None:
+        """Report through all drivers that a member is about to stop."""
+        for one in self._reporters.values():
+            # On a thread each: a backend that hangs delays no other.
+            threading.Thread(
+                target=one.drain, args=[host, group], daemon=True
+            ).start()
+
     def leave(self, host: str, group: str, last: bool = True) -> None:
         """Leave a group through all drivers.
 
@@ -262,7 +272,7 @@ class Shared:
         try:
             leave(self.driver)
             if last:
-                self._note(group, host, LEFT)
+                self._note(group, host, STOPPED if grace.restart() else LEFT)
         finally:
             for call in _done(calls):
                 if call.error is not None:
@@ -372,12 +382,40 @@ class Shared:
         """
         if record is None:
             return self.view(group).is_up(host)
+        return self.verdict(group, host, record, limits).state == UP
+
+    def accepts(
+        self,
+        group: str,
+        host: str,
+        record: base.Record | None,
+        limits: Limits,
+    ) -> bool:
+        """Whether the scheduler may place new work on a member.
+
+        Arguments and exceptions are those of is_up().
+        """
+        return self.verdict(group, host, record, limits).accepting
+
+    def verdict(
+        self,
+        group: str,
+        host: str,
+        record: base.Record | None,
+        limits: Limits,
+    ) -> Verdict:
+        """Return the verdict on a member.
+
+        Arguments and exceptions are those of is_up().
+        """
+        if record is None:
+            return self.view(group).verdict(host)
         others, left, now = None, NEVER, time.monotonic()
         if not self.only_records:
             observer = self.view(group).observer
             verdict = observer.verdict(host)
             if verdict is FORCED_DOWN:
-                return False
+                return verdict
             others, own = observer.group, observer.own_actions.get(host)
             member = others.members.get(host)
             if (
@@ -390,8 +428,8 @@ class Shared:
                 )
             ):
                 # The record cannot change this.
-                return True
-            if own is not None and own.verdict is LEFT:
+                return verdict
+            if own is not None and own.verdict in (LEFT, STOPPED):
                 left = own.at
         verdict = self.records.judge(
             (group, host),
@@ -404,7 +442,7 @@ class Shared:
         )
         if verdict in (UNAVAILABLE, UNWATCHED):
             raise self.view(group).not_known(host, verdict)
-        return verdict.state == UP
+        return verdict
 
     def groups(self) -> list[str]:
         """Return the names of the groups in all backends, sorted.

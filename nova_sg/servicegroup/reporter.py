@@ -221,6 +221,20 @@ class Reporter:
         time.sleep(random.uniform(0, JITTER * member.membership.interval))
         self._report(member)
 
+    def drain(self, host: str, group: str) -> None:
+        """Report, now and from now on, that a member is about to stop.
+
+        Never raises; trouble is logged as for any report.
+        """
+        for member in list(self._by_service.values()):
+            membership = member.membership
+            if (membership.host, membership.group) == (host, group):
+                membership.draining = True
+                # Wait for a report under way, which does not contain this.
+                with member.lock:
+                    pass
+                self._report(member)
+
     def leave(self, host: str, group: str) -> None:
         """Leave a group, also if another process joined it.
 

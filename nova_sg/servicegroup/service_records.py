@@ -34,6 +34,7 @@ from nova_sg.liveness.model import (
     NEVER,
     NOT_A_MEMBER,
     REPORTED,
+    STOPPED,
     UP,
     Facts,
     Limits,
@@ -158,7 +159,7 @@ class ServiceRecords:
                 # A stamp from the future is not believed, as in Nova.
                 report = NEVER
         if left_at > report:
-            return LEFT
+            return STOPPED if now < left_at + limits.restart_grace else LEFT
         gone = crashed or (left and configured)
         if (
             (age if new else now - report) <= limit

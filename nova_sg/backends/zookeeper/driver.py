@@ -99,7 +99,7 @@ class ZkDriver(base.Driver):
                 if interrupted:
                     followed.interrupt()
                 raise
-        asked, alive, entries = poll
+        asked, alive, entries, draining = poll
         # After an outage the servers keep the sessions of dead members for a
         # session timeout, too: a session is no proof of life until then.
         rejoin = 2 * CONF.zookeeper.recv_timeout / 1000
@@ -120,6 +120,7 @@ class ZkDriver(base.Driver):
                 binary=entry.binary if entry else f"nova-{group}",
                 left=mark == znodes.LEFT,
                 crashed=mark == znodes.CRASHED,
+                draining=here and host in draining,
                 present=here and not unsure,
                 lost=not here,
                 forced_down=host in forced,
@@ -127,8 +128,14 @@ class ZkDriver(base.Driver):
             last_seen = followed.last_seen.get(host)
             if here:
                 last_seen = followed.unsure_seen if unsure else None
+            reported = None
+            if facts.gone and last_seen is not None and followed.polled:
+                # When it left: a new observer needs to know how long ago.
+                reported = asked - max(
+                    0.0, (followed.polled - last_seen).total_seconds()
+                )
             observations.append(
-                Observation(host, last_seen=last_seen, facts=facts)
+                Observation(host, None, reported, last_seen, facts=facts)
             )
         return Refresh(
             self.name,
@@ -145,7 +152,7 @@ class ZkDriver(base.Driver):
         group: str,
         followed: watched.WatchedGroup,
         names: watched.Names,
-    ) -> tuple[float, set[str], dict[str, znodes.Entry]]:
+    ) -> tuple[float, set[str], dict[str, znodes.Entry], set[str]]:
         """Take in the names below the three paths.
 
         :returns: when that was (monotonic), the live hosts, and the entries
@@ -153,7 +160,7 @@ class ZkDriver(base.Driver):
         """
         asked = time.monotonic()
         now = datetime.datetime.now(datetime.UTC)
-        alive, entries = self._read_group(names)
+        alive, entries, draining = self._read_group(names)
         missing = entries.keys() - followed.known
         if not names.asked:
             missing |= followed.alive
@@ -162,7 +169,7 @@ class ZkDriver(base.Driver):
             # watches of two paths may be out of step: one more poll tells
             # whether the host left a mark, or has just joined.
             names = followed.ask(names.forced)
-            alive, entries = self._read_group(names)
+            alive, entries, draining = self._read_group(names)
         # Last seen at the poll before, not now: the servers may have been
         # unreachable since then.
         gone = followed.alive - alive
@@ -173,7 +180,7 @@ class ZkDriver(base.Driver):
             del followed.last_seen[host]
         self._find_last_seen(session, group, followed, entries)
         followed.polled = now
-        return asked, alive, entries
+        return asked, alive, entries, draining
 
     def _read(self, reader: Callable[[str], T], name: str) -> T | None:
         """Read the name of a znode; None: nova_sg did not write it."""
@@ -198,14 +205,21 @@ class ZkDriver(base.Driver):
 
     def _read_group(
         self, names: watched.Names
-    ) -> tuple[set[str], dict[str, znodes.Entry]]:
-        """Return the live hosts, and the entries by host."""
+    ) -> tuple[set[str], dict[str, znodes.Entry], set[str]]:
+        """Return the live hosts, the entries by host, and the draining hosts.
+        """
         alive = set(self._read_all(znodes.read_member, names.members))
-        return alive, self._read_entries(names.entries)
+        return alive, *self._read_entries(names.entries)
 
-    def _read_entries(self, found: set[str]) -> dict[str, znodes.Entry]:
+    def _read_entries(
+        self, found: set[str]
+    ) -> tuple[dict[str, znodes.Entry], set[str]]:
         entries: dict[str, znodes.Entry] = {}
+        draining: set[str] = set()
         for entry in self._read_all(znodes.read_entry, found):
+            if entry.mark == znodes.DRAINING:
+                draining.add(entry.host)
+                continue
             known = entries.get(entry.host)
             # A host may have several: one of its processes left, and another
             # died later.
@@ -213,7 +227,7 @@ class ZkDriver(base.Driver):
                 known.mark
             ):
                 entries[entry.host] = entry
-        return entries
+        return entries, draining
 
     def _find_last_seen(
         self,

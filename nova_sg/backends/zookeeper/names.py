@@ -17,6 +17,7 @@ Below [zookeeper] sg_prefix there are, for each group:
 ===================  ====================================================
 GROUP/HOST@SESSION   a live member; ephemeral, so it goes with its session
 .members/GROUP/      HOST@BINARY: a member that joined at some time;
+                     HOST@BINARY@draining: it is about to stop;
                      HOST@BINARY@left: it has left on purpose since;
                      HOST@BINARY@crashed: its process ended without leaving
 .forced/GROUP/HOST   a member that is forced down
@@ -37,7 +38,7 @@ from typing import NamedTuple
 
 from nova_sg.conf import CONF
 
-LEFT, CRASHED = "left", "crashed"
+DRAINING, LEFT, CRASHED = "draining", "left", "crashed"
 _MEMBER = re.compile(r"(.+)@[0-9a-f]+")
 
 
@@ -46,7 +47,7 @@ class Entry(NamedTuple):
 
     host: str
     binary: str
-    #: LEFT, CRASHED or empty.
+    #: DRAINING, LEFT, CRASHED or empty.
     mark: str
 
 
@@ -125,6 +126,6 @@ def read_entry(name: str) -> Entry:
     :raises ValueError: it is not the name of an entry
     """
     host, binary, *marks = name.split("@")
-    if marks not in ([], [LEFT], [CRASHED]):
+    if marks not in ([], [DRAINING], [LEFT], [CRASHED]):
         raise ValueError("not an entry")
     return Entry(unquote(host), unquote(binary), "".join(marks))

@@ -108,6 +108,8 @@ class OwnMembers:
             # next report comes soon.
             self._link.require(wait=not znode.joined)
             self._make_sure(session, membership, znode)
+            if membership.draining and not state.get("draining"):
+                self._mark_draining(session, membership)
 
     def _name(self, membership: base.Membership, session_id: int) -> str:
         """Name the znode that a member is about to create."""
@@ -170,6 +172,15 @@ class OwnMembers:
             return True
         return False
 
+    def _mark_draining(
+        self, session: evzookeeper.ZKSession, membership: base.Membership
+    ) -> None:
+        """Report that a member is about to stop, once."""
+        path = _entry_path(membership, names.DRAINING)
+        with contextlib.suppress(zookeeper.NodeExistsException):
+            session.create(path, "", self._link.acl)
+        membership.state["draining"] = True
+
     def _write_entry(
         self, session: evzookeeper.ZKSession, membership: base.Membership
     ) -> None:
@@ -181,7 +192,10 @@ class OwnMembers:
             session.ensure_path(above, self._link.acl)
             with contextlib.suppress(zookeeper.NodeExistsException):
                 session.create(path, "", self._link.acl)
-        for mark in (names.LEFT, names.CRASHED):
+        marks = [names.LEFT, names.CRASHED]
+        if not membership.draining:
+            marks.append(names.DRAINING)
+        for mark in marks:
             self._link.delete(_entry_path(membership, mark))
 
     def withdraw(self, membership: base.Membership) -> None:
@@ -200,6 +214,8 @@ class OwnMembers:
                     self._take_out(membership)
         finally:
             if znode is not None:
+                # It is draining until its znode is deleted. The next process
+                # of that name removes the mark.
                 znode.leave(timeout=self._link.timeout if marked else 0)
                 self._groups[membership.group].wrote(
                     names.group_path(membership.group),
