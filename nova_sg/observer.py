@@ -257,7 +257,10 @@ class Observer:
         return await_all(self._pollers, now, wait)
 
     def trouble(self) -> str:
-        """Return the errors of backends whose last refresh failed, or ""."""
+        """Return the errors of backends whose last refresh failed, as text.
+
+        Empty: there are none.
+        """
         troubled = [one for one in self._pollers if one.trouble]
         if len(self._pollers) == 1:
             return "".join(one.trouble for one in troubled)
@@ -337,8 +340,8 @@ class Observer:
             fewer than two members could
         """
         group, limits = self._group, self.settings.limits
-        heard = group.backends[group.place(backend)].heard
-        if heard == NEVER or heard >= asked - limits.due:
+        last = group.backends[group.place(backend)].last_report
+        if last == NEVER or last >= asked - limits.due:
             return None
         index, there = group.place(backend), 0
         for member in group.members.values():
@@ -346,7 +349,7 @@ class Observer:
             if seen is not None and not seen.observation.facts.gone:
                 there += 1
                 if there == 2:
-                    return heard
+                    return last
         return None
 
     # -- for the pollers

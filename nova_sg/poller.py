@@ -33,9 +33,9 @@ LOG = logging.getLogger(__name__)
 # Seconds by which a poller may be late. Where no thread runs between two
 # requests, as in uWSGI, pollers are suspended meanwhile.
 LATE = 1.0
-# Seconds that a driver's threads get to receive news before a refresh, after
-# no thread has run for a while.
-NEWS = 0.05
+# Seconds that a driver's threads get to receive changes before a refresh,
+# after no thread has run for a while.
+CATCH_UP = 0.05
 # Seconds between two checks of a condition that is waited for.
 PAUSE = 0.002
 
@@ -213,7 +213,7 @@ class Poller:
             stopped = time.monotonic() - begun > LATE
             self._wake.wait(pause)
             if stopped or self.is_late(time.monotonic()):
-                time.sleep(NEWS)
+                time.sleep(CATCH_UP)
 
     def _ask(self) -> float:
         """Refresh once; return the seconds until the next refresh."""

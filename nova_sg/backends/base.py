@@ -267,8 +267,8 @@ def check_refresh(answer: Any) -> Refresh:
         raise ValueError("a host is observed twice")
     _check_marks([one.mark for one in answer.observations])
     # Most observations share one Facts object.
-    said = {id(one.facts): one.facts for one in answer.observations}
-    for facts in said.values():
+    distinct = {id(one.facts): one.facts for one in answer.observations}
+    for facts in distinct.values():
         _check_types("Facts.outage", [facts.outage], (tuple, _MAYBE))
         if facts.outage is not None:
             begin, end = facts.outage

@@ -32,7 +32,7 @@ class Backend(NamedTuple):
     #: succeeded.
     failed: float | None = None
     #: The newest report of any member; NEVER: there was none.
-    heard: float = NEVER
+    last_report: float = NEVER
     #: The newest observation of each member.
     observed: Mapping[str, Observation] = {}
     #: Disjoint, the earliest first.

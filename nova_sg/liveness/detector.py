@@ -66,13 +66,13 @@ class _Step:
         self.since = self.backend.refreshed
         self.first = self.since == NEVER
         #: The newest report of any member to the backend.
-        self.heard = self.backend.heard
+        self.last_report = self.backend.last_report
         self.members = dict(group.members)
         self.observed = dict(self.backend.observed)
         #: Members that have reported since they fell silent.
         self.reported: set[str] = set()
         #: Members about which something has changed.
-        self.news: set[str] = set()
+        self.changed: set[str] = set()
 
     def run(self) -> tuple[Group, list[Change]]:
         """Take the refresh in; return the group and the changes."""
@@ -81,7 +81,7 @@ class _Step:
         removed = self._observe()
         self._look_for_outages()
         self.backend = self.backend._replace(
-            observed=self.observed, heard=self.heard
+            observed=self.observed, last_report=self.last_report
         ).forget_outages(limits.service_down_time)
         group = self.before.with_backend(self.backend)
         judged = self._judge(group)
@@ -176,12 +176,12 @@ class _Step:
         self.backend = self.backend.take_reported_outage(
             observation, known.report, report, self.limits.due
         )
-        self.heard = max(self.heard, known.report)
+        self.last_report = max(self.last_report, known.report)
         self.observed[host] = observation
         self.members[host] = member._replace(
             seen=self._with(member.seen, known)
         )
-        self.news.add(host)
+        self.changed.add(host)
 
     def _take_report(
         self, observation: Observation, member: Member, before: Seen
@@ -206,8 +206,8 @@ class _Step:
         if stamp is not None and stamp < asked:
             since = before.report if self.refresh.exact else self.since
             report = stamp if stamp > since else since
-        if report > self.heard:
-            self.heard = report
+        if report > self.last_report:
+            self.last_report = report
         # tuple.__new__: the class itself would take three times as long.
         make = tuple.__new__
         registered = before.registered
@@ -228,7 +228,7 @@ class _Step:
             (host, everywhere, report, until, REPORTED, forced, NEVER, NEVER),
         )
         if asked > until:
-            self.news.add(host)
+            self.changed.add(host)
         return True
 
     def _with(
@@ -247,7 +247,7 @@ class _Step:
             elsewhere = self._with(member.seen, None)
             if any(elsewhere):
                 self.members[host] = member._replace(seen=elsewhere)
-                self.news.add(host)
+                self.changed.add(host)
             else:
                 del self.members[host]
                 removed.append(member)
@@ -302,8 +302,8 @@ class _Step:
 
     def _to_judge(self) -> Iterable[str]:
         if self.backend.excused != self.before.backends[self.index].excused:
-            return self.news | self.observed.keys()
-        hosts = self.news | (self.before.doubtful & self.members.keys())
+            return self.changed | self.observed.keys()
+        hosts = self.changed | (self.before.doubtful & self.members.keys())
         asked = self.refresh.asked
         if asked > self.before.next_deadline:
             hosts.update(

@@ -122,7 +122,7 @@ class FailingReports(NamedTuple):
     #: reports of other members succeed.
     since: float | None
     #: If they do not count: when other members were last known to report.
-    heard: float = 0.0
+    others_reported: float = 0.0
     #: Whether they count again after they did not, as no other member
     #: reports any more.
     again: bool = False
@@ -158,20 +158,20 @@ def weigh(
     :returns: the failing reports as they are now; and the outage that has
         ended, if they counted until now and no longer do
     """
-    heard = any(at > now - limits.due for at in reports)
+    others_report = any(at > now - limits.due for at in reports)
     since, again = failing.since, failing.again
     if since is None:
-        if heard:
-            return failing._replace(heard=now, alone=False), None
+        if others_report:
+            return failing._replace(others_reported=now, alone=False), None
         if failing.alone:
             return failing, None
-        since, again = failing.heard, True
+        since, again = failing.others_reported, True
     through = sum(at > since + MARGIN for at in reports)
     most = through > 0 and 2 * through >= len(reports)
     late = now - since > 2 * limits.service_down_time
     few = again and len(reports) < limits.mass.min_members
-    if most or (late and (heard or few)):
-        alone = not (most or heard)
+    if most or (late and (others_report or few)):
+        alone = not (most or others_report)
         own = FailingReports(failing.certain, None, now, alone=alone)
         return own, Outage(since, failing.certain)
     return failing._replace(since=since, again=again), None

@@ -42,7 +42,7 @@ from nova_sg.servicegroup import process
 
 LOG = logging.getLogger(__name__)
 
-# Seconds that a service which stops waits for its word to get through.
+# Seconds that a service which stops waits for leaving its group.
 LEAVE_WAIT = 5.0
 
 

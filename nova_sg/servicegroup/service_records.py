@@ -283,7 +283,7 @@ class ServiceRecords:
         fail, and that are up: that a dead member is silent proves nothing.
         """
         begun = min(
-            one.heard if one.since is None else one.since
+            one.others_reported if one.since is None else one.since
             for one in database.failing_reports.values()
         )
         return [

@@ -157,18 +157,18 @@ def replica_of(rows: list[dict[str, Any]]) -> Replica | None:
         return None
     running, lags = True, []
     for row in rows:
-        said = {
+        fields = {
             # MySQL has renamed these.
             name.lower().replace("replica", "slave"): value
             for name, value in row.items()
         }
         running = running and (
-            said.get("slave_io_running") == "Yes"
-            and said.get("slave_sql_running") == "Yes"
+            fields.get("slave_io_running") == "Yes"
+            and fields.get("slave_sql_running") == "Yes"
         )
         lags.append(
-            said.get(
-                "seconds_behind_source", said.get("seconds_behind_master")
+            fields.get(
+                "seconds_behind_source", fields.get("seconds_behind_master")
             )
         )
     known = [lag for lag in lags if lag is not None]
@@ -217,21 +217,21 @@ def trouble(health: Health, limits: Limits) -> str:
 
     By its present status, whether members report or not.
     """
-    words = []
+    parts = []
     replica, node = health.replica, health.cluster
     if health.read_only:
-        words.append("read-only")
+        parts.append("read-only")
         if replica is not None:
-            words.append(replication(health))
+            parts.append(replication(health))
     elif replica is not None and (replica.lag or 0.0) > limits.due:
-        words.append(replication(health))
+        parts.append(replication(health))
     if node is not None and not node.ready:
-        words.append(f"not ready ({node.called})")
+        parts.append(f"not ready ({node.called})")
     elif node is not None and node.state != SYNCED:
-        words.append(f"not synced with its cluster ({node.called})")
+        parts.append(f"not synced with its cluster ({node.called})")
     if health.waiting >= 1.0:
-        words.append(f"reports wait in it for {health.waiting:.1f} s")
-    return " and ".join(words)
+        parts.append(f"reports wait in it for {health.waiting:.1f} s")
+    return " and ".join(parts)
 
 
 class Asked(NamedTuple):

@@ -104,10 +104,10 @@ def _ask(connection: sa.Connection) -> Node:
     begun = records.seconds(timeutils.utcnow())
     now = records.seconds(records.moment(queries.now(connection)))
     ended = records.seconds(timeutils.utcnow())
-    said = health.read(connection)
-    if said.cluster is not None and of_cluster is not None:
+    status = health.read(connection)
+    if status.cluster is not None and of_cluster is not None:
         name = of_cluster[1] or name
-    return Node(name, port, server_id, now - (begun + ended) / 2, said)
+    return Node(name, port, server_id, now - (begun + ended) / 2, status)
 
 
 def _names(nodes: list[Node]) -> list[str]:

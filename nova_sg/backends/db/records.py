@@ -101,12 +101,12 @@ class Reader:
             created = self._moment(host, created)
             if created is not None:
                 registered = seconds(created) - self.clock.offset
-        said = topic, binary, left, crashed, forced_down, disabled, reason
-        facts = self._facts.get(said)
+        values = topic, binary, left, crashed, forced_down, disabled, reason
+        facts = self._facts.get(values)
         if facts is None:
             if len(self._facts) > MOST_FACTS:
                 self._facts = {}
-            facts = self._facts[said] = Facts(
+            facts = self._facts[values] = Facts(
                 topic=topic,
                 binary=binary,
                 left=left,
@@ -132,9 +132,9 @@ class Reader:
             )
             return None
 
-    def _warn_once(self, host: Any, words: str, *values: Any) -> None:
+    def _warn_once(self, host: Any, message: str, *values: Any) -> None:
         if self._warned.first(host):
-            LOG.warning(words, *values)
+            LOG.warning(message, *values)
 
     def read(self, member: Mapping) -> Record | None:
         """Read a caller's record; None: it has no valid time."""

@@ -189,8 +189,8 @@ class Writer:
             kind = exception.BackendError
             if isinstance(report.error, exception.UnexpectedError):
                 kind = exception.UnexpectedError
-            words = exception.describe(report.error)
-            raise kind(words) from report.error
+            text = exception.describe(report.error)
+            raise kind(text) from report.error
         return report.result
 
     def _wait(self, report: Report) -> list[Report]:

@@ -34,7 +34,7 @@ def addresses(address: str) -> list[str]:
 
 
 def ask(server: str) -> Answer:
-    """Send a server the command srvr, one of ZooKeeper's four-letter words.
+    """Send a server the command srvr, one of ZooKeeper's four-letter text.
 
     :param server: "host:port"
     :raises OSError: there is no answer
@@ -46,11 +46,11 @@ def ask(server: str) -> Answer:
         answer = b""
         while chunk := link.recv(65536):
             answer += chunk
-    words = answer.decode(errors="replace")
-    mode = re.search(r"^Mode: (\w+)", words, re.M)
-    version = re.search(r"version: ([\w.]+)", words)
+    text = answer.decode(errors="replace")
+    mode = re.search(r"^Mode: (\w+)", text, re.M)
+    version = re.search(r"version: ([\w.]+)", text)
     return Answer(
-        "not currently serving" not in words,
+        "not currently serving" not in text,
         mode and mode[1],
         version and version[1],
     )
