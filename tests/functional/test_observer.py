@@ -297,7 +297,7 @@ class ServerTest(TestCase):
     def test_members_do_not_fall_while_it_tells(self):
         self.start("one", "two")
         self.backend.tell = read_only
-        heard = self.observer.group.backends[0].heard
+        heard = self.observer.group.backends[0].last_report
         give_up = time.monotonic() + 2.5 * self.LIMIT
         while time.monotonic() < give_up:
             self.assertEqual("reported", self.cause("one"))
