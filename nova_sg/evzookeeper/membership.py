@@ -237,7 +237,7 @@ class _Locked:
             self._lock.acquire()
         elif not self._lock.acquire(timeout=self._timeout):
             raise zookeeper.OperationTimeoutException(
-                f"not within {self._timeout} s")
+                f"another call was using the membership for {self._timeout} s")
 
     def __exit__(self, *exc_info: object) -> None:
         self._lock.release()

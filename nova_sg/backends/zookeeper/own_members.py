@@ -147,7 +147,7 @@ class OwnMembers:
                     names.group_path(membership.group), state["name"], True
                 )
         elif not znode.joined:
-            raise self._link.error("not joined yet")
+            raise self._link.error(f"{membership.host} has not joined yet")
         written = state.get("written")
         life = min(ENTRY_LIFE, CONF.service_down_time)
         if written is None or now - written >= life:
