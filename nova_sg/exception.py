@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What nova_sg raises."""
+"""The exceptions of nova_sg."""
 
 
 class NovaSGError(Exception):
@@ -22,45 +22,45 @@ class ConfigError(NovaSGError):
 
 
 class BackendError(NovaSGError):
-    """The backend could not be asked, or did not take what it was given.
+    """A call of the backend failed.
 
     The text is for operators: what failed, where, and why.
     """
 
 
 class MemberVanished(BackendError):
-    """The backend no longer knows a member that joined."""
+    """The backend no longer has the record of a member that joined."""
 
 
 class NotRegistered(BackendError):
-    """The backend works, and has no place for a member that joined."""
+    """The backend works, but has no record for a member that joined."""
 
 
 class UnexpectedError(BackendError):
-    """A driver, or a library below it, raised what is no BackendError.
+    """A driver, or a library that it uses, raised an unexpected exception.
 
-    The cause (`__cause__`) is the original; the text names its type.
+    The original exception is the `__cause__`; the text names its type.
     """
 
 
 class MemberNotFound(NovaSGError):
-    """No such member in the group."""
+    """The group has no such member."""
 
 
 class MemberIsUp(NovaSGError):
-    """What was asked would be wrong for a member that is up."""
+    """The operation is not allowed, as the member is up."""
 
 
 class ServiceGroupUnavailable(NovaSGError):
-    """The state of members is not known: no backend answers.
+    """The state of members is not known, as no backend answers.
 
-    Raised once none has answered for service_down_time; until then the last
-    verdict stands.
+    Raised once no backend has answered for service_down_time; until then the
+    last known state is used.
     """
 
 
 def describe(error: BaseException) -> str:
-    """Return an error in words, with its type unless nova_sg made it."""
+    """Return an error's text, after its type unless nova_sg raised it."""
     text = str(error)
     if isinstance(error, NovaSGError) and text:
         return text
@@ -69,11 +69,11 @@ def describe(error: BaseException) -> str:
 
 
 def as_backend_error(error: Exception, where: str) -> BackendError:
-    """Return what an error of a driver is to its caller.
+    """Return an error of a driver as a BackendError.
 
     :param where: what raised it, for operators
-    :returns: the error itself, if it is a BackendError; otherwise a new one
-        with the original as its cause
+    :returns: the error itself, if it is a BackendError; otherwise an
+        UnexpectedError whose cause it is
     """
     if isinstance(error, BackendError):
         return error

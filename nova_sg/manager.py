@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What the agent does besides reporting: it keeps an eye on its group."""
+"""What the agent does besides reporting: it observes its own group."""
 
 from __future__ import annotations
 
@@ -23,15 +23,14 @@ from nova_sg.servicegroup import events
 
 LOG = logging.getLogger(__name__)
 
-# How many members a second the agents of one group look at, all together. Each
-# of N agents looks at N members: what they cost the backend would grow with
-# the square of the group, and watching each other become the load that they
-# report about.
+# How many members the agents of one group read a second, all agents together.
+# Each of N agents reads N members at each refresh: without this limit the load
+# on the backend would grow with the square of the group's size.
 MEMBERS_A_SECOND = 100_000
 
 
 class Manager(periodic_task.PeriodicTasks):
-    """Keeps the view of a group fresh and logs what happens in it."""
+    """Refreshes the view of a group and logs its events."""
 
     def __init__(self, api: servicegroup.API, group: str) -> None:
         super().__init__(CONF)
@@ -46,10 +45,10 @@ class Manager(periodic_task.PeriodicTasks):
             self._members**2 / MEMBERS_A_SECOND,
         )
 
-    # Due whenever the service's timer comes by, which keeps to pause().
+    # Due at each call of the service's timer, which waits pause() seconds.
     @periodic_task.periodic_task(spacing=0.001, run_immediately=True)
     def refresh_view(self, context: object) -> None:
-        """Look at the group and log the transitions since the last look."""
+        """Refresh the group and log the changes since the last refresh."""
         for event in self._api.refresh(self._group):
             level = (
                 logging.WARNING

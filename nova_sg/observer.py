@@ -10,15 +10,16 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""One group, as this process sees it.
+"""The observer of one group in this process.
 
-For each backend a poller asks, on a thread of its own, and hands the answer
-to the rules of nova_sg.liveness. What comes out, one immutable Group, takes
-the place of the one before; a question reads it and waits for nothing. So a
-backend that hangs delays neither a question nor another backend's refresh.
+For each backend there is a poller, with a thread of its own. It refreshes the
+group and passes the answer to the rules of nova_sg.liveness. The result is an
+immutable Group that replaces the one before. A question reads it and waits
+for nothing. So a backend that hangs delays neither a question nor the refresh
+of another backend.
 
-A poller begins with the first question, which waits for it as there is
-nothing to answer by, and ends when there has been no question for a while.
+A poller starts with the first question, which waits for its first refresh. It
+ends when there has been no question for a while.
 """
 
 from __future__ import annotations
@@ -50,56 +51,55 @@ from nova_sg.poller import LATE, PAUSE, Poller, Settings, Source, await_all
 
 LOG = logging.getLogger(__name__)
 
-# Seconds without a question after which an observer stops to ask.
+# Seconds without a question after which an observer stops polling.
 IDLE = 120.0
-# At most this part of the time is spent on asking a backend.
+# Refreshes of one backend take this fraction of the time at most.
 DUTY = 0.1
-# Seconds that a question waits where there is nothing to answer by: for any
-# backend, and for the others once one has answered.
+# Seconds that a question waits at most while nothing is known of the group:
+# for the first backend, and for the others once one has answered.
 FIRST_WAIT, OTHERS_WAIT = 10.0, 5.0
-# Seconds that a question gives a poller which is late; and one that asks,
-# which may wait for a backend that hangs.
+# Seconds that a question waits for a poller that is late; and for one whose
+# refresh is under way, as the backend may hang.
 TURN, SHORT_TURN = 0.5, 0.03
 
 
 class Listener:
-    """What an observer tells; a subclass has the methods that it needs.
+    """Is told of refreshes and changes; a subclass overrides what it needs.
 
-    Called by the thread of a poller, which goes on when it returns.
+    Called on the thread of a poller, which continues when the call returns.
     """
 
     def answered(
         self, backend: str, begun: float, ended: float, interrupted: bool
     ) -> None:
-        """Take in that a backend has answered."""
+        """A refresh has succeeded."""
 
     def failed(
         self, backend: str, begun: float, ended: float, error: str
     ) -> None:
-        """Take in that a backend has not answered."""
+        """A refresh has failed."""
 
     def changed(self, group: liveness.Group, changes: list[Change]) -> None:
-        """Take in the changes of one refresh. They come in order.
+        """The changes of one refresh. Refreshes come in order.
 
-        Those of the first refresh are not told: what was there before is no
-        news.
+        Not called for the first refresh: its members are not new.
         """
 
 
-class Own(NamedTuple):
+class OwnAction(NamedTuple):
     """What this process itself did to a member."""
 
-    #: REPORTED where it joined, LEFT, FORCED_DOWN, NOT_A_MEMBER where it was
-    #: removed; None: it is no longer forced down.
+    #: REPORTED: it joined. LEFT: it left. FORCED_DOWN: it was forced down.
+    #: NOT_A_MEMBER: it was removed. None: it is no longer forced down.
     verdict: Verdict | None
-    #: When; a refresh that was asked for later knows it.
+    #: When. Refreshes that begin later show it.
     at: float
 
     def over(self, verdict: Verdict, life: Verdict) -> Verdict:
-        """Return the verdict with this taken in.
+        """Return the verdict that takes this action into account.
 
-        :param verdict: what the backends say
-        :param life: the same, an operator's word left out
+        :param verdict: by what the backends show
+        :param life: the same without an operator's command
         """
         if self.verdict is None:
             return life if verdict is FORCED_DOWN else verdict
@@ -113,8 +113,8 @@ class Observer:
 
     :param group: its name
     :param sources: the backends, the primary first
-    :param settings: called for each refresh
-    :param listener: told of answers and of changes
+    :param settings: returns the settings; called for each refresh
+    :param listener: told of refreshes and changes
     """
 
     def __init__(
@@ -127,63 +127,66 @@ class Observer:
         self.name = group
         self._read_settings = settings
         self._listener = listener or Listener()
-        #: What it works by now.
+        #: The settings of the last refresh.
         self.settings = settings()
         self._group = liveness.new(*(source.name for source in sources))
         self._pollers = [Poller(self, source) for source in sources]
-        # Guards the replacement of the group, which takes no I/O.
+        # Held while the group is replaced; never during I/O.
         self._lock = threading.Lock()
         # Replaced as a whole, like the group.
-        self._own: dict[str, Own] = {}
+        self._own_actions: dict[str, OwnAction] = {}
+        # When the last question was asked.
         self._used = NEVER
-        # From then on a question has to see to the pollers.
+        # From this moment on a question has to check the pollers.
         self._attend = NEVER
-        # Until then each backend's last answer is good enough.
-        self._stands = NEVER
-        #: Whether there are subscriptions: then it never stops to ask.
+        # Until this moment the last answer of each backend is fresh enough.
+        self._fresh_until = NEVER
+        #: Whether there are subscriptions: then it never stops polling.
         self.watched = False
 
     # -- questions
 
     @property
     def group(self) -> liveness.Group:
-        """What is known now. It never changes: the next one is another."""
+        """The group as it is known now: immutable."""
         return self._group
 
     @property
-    def own(self) -> dict[str, Own]:
-        """What this process did itself and no refresh knows yet, by host."""
-        return self._own
+    def own_actions(self) -> dict[str, OwnAction]:
+        """What this process did and no refresh shows yet, by host."""
+        return self._own_actions
 
     def verdict(self, host: str) -> Verdict:
-        """Return the verdict over a member, from memory."""
+        """Return the verdict on a member, from memory."""
         now = time.monotonic()
         if now > self._attend:
             self.keep_fresh()
         self._used = now
-        if now > self._stands or self._own:
+        if now > self._fresh_until or self._own_actions:
             return self.judge(host)
         member = self._group.members.get(host)
         return NOT_A_MEMBER if member is None else member.verdict
 
     def judge(self, host: str) -> Verdict:
-        """Return the verdict over a member, and begin nothing for it."""
+        """Return the verdict on a member; starts no poller."""
         limit = self.settings.limits.service_down_time
         group = self._group
         verdict = group.verdict(host, time.monotonic(), limit)
         if verdict is UNAVAILABLE and self._give_turn():
             group = self._group
             verdict = group.verdict(host, time.monotonic(), limit)
-        own = self._own.get(host)
+        own = self._own_actions.get(host)
         if own is None:
             return verdict
         member = group.members.get(host)
         return own.over(verdict, verdict if member is None else member.life)
 
     def _give_turn(self) -> bool:
-        """Give a moment to a poller which asks, and may just get no turn.
+        """Wait a moment for refreshes under way.
 
-        :returns: whether there was one
+        Their answers may have arrived while their threads got no turn.
+
+        :returns: whether there were such refreshes
         """
         asking = [one for one in self._pollers if one.is_asking]
         if asking and not any(one.trouble for one in self._pollers):
@@ -192,10 +195,10 @@ class Observer:
         return False
 
     def keep_fresh(self) -> None:
-        """Have the backends asked from now on, while there are questions.
+        """Start the pollers; they run while there are questions.
 
-        Waits for an answer where there is nothing to answer by, and shortly
-        where pollers are late.
+        Waits for an answer if nothing is known yet, and for a moment if
+        pollers are late.
         """
         now = time.monotonic()
         quiet, self._used = now - self._used > LATE, now
@@ -212,11 +215,12 @@ class Observer:
         self._attend = min((one.due for one in self._pollers), default=now)
 
     def _stopped(self, now: float) -> list[Poller]:
-        """Return the pollers that stood still while they asked.
+        """Return the pollers that were suspended during a refresh.
 
-        As the process did, or as no thread ran between two requests. What
-        they were asking for is as old as that. The others wait for a backend
-        that hangs.
+        The whole process may have been suspended, or no thread ran between
+        two requests, as in uWSGI. The answer that such a poller then gets is
+        old. Pollers that are still asking after a moment are not among them:
+        they wait for a backend that hangs.
         """
         asking = [
             one for one in self._pollers if one.is_asking and now > one.due
@@ -229,8 +233,8 @@ class Observer:
         return [one for one in asking if not one.is_asking]
 
     def _await_answers(self) -> None:
-        """Wait until there is something to answer by, if that may come."""
-        # A backend that has failed is not waited for again.
+        """Wait until something is known, unless all backends have failed."""
+        # Not for backends that have failed.
         unasked = [one for one in self._pollers if not one.trouble]
         since = time.monotonic()
         while unasked and self.unavailable():
@@ -238,14 +242,14 @@ class Observer:
                 return
             time.sleep(PAUSE)
             unasked = [one for one in unasked if not one.trouble]
-        # What one backend does not know, another may.
+        # Then for the others: they may know members that one does not.
         await_all(unasked, NEVER, OTHERS_WAIT)
 
     def refresh(self, wait: float) -> bool:
-        """Have each backend asked now, once.
+        """Refresh from each backend now, once.
 
-        :param wait: seconds to wait for it at most
-        :returns: whether all of them have been, answered or not
+        :param wait: seconds to wait at most
+        :returns: whether all refreshes have ended, successful or not
         """
         now = time.monotonic()
         for poller in self._pollers:
@@ -253,7 +257,10 @@ class Observer:
         return await_all(self._pollers, now, wait)
 
     def trouble(self) -> str:
-        """Return why backends do not answer; empty: they do."""
+        """Return the errors of backends whose last refresh failed, as text.
+
+        Empty: there are none.
+        """
         troubled = [one for one in self._pollers if one.trouble]
         if len(self._pollers) == 1:
             return "".join(one.trouble for one in troubled)
@@ -262,14 +269,15 @@ class Observer:
         )
 
     def trouble_of(self, backend: str) -> str:
-        """Return why a backend does not answer; empty: it does."""
+        """Return the error of a backend's last refresh; empty: there is none.
+        """
         return next(
             one.trouble for one in self._pollers if one.source.name == backend
         )
 
-    def stands(self) -> bool:
-        """Whether no answer is too old, of any backend."""
-        return time.monotonic() <= self._stands
+    def is_fresh(self) -> bool:
+        """Whether each backend's last answer is fresh enough."""
+        return time.monotonic() <= self._fresh_until
 
     def unavailable(self) -> bool:
         """Whether no backend has answered for service_down_time."""
@@ -277,36 +285,36 @@ class Observer:
         return self._group.unavailable(time.monotonic(), limit)
 
     def is_idle(self) -> bool:
-        """Whether nothing needs it to ask."""
+        """Whether there are no questions and no subscriptions."""
         idle = time.monotonic() - self._used > IDLE
         return idle and not self.watched
 
-    # -- what this process knows by itself
+    # -- what this process does itself
 
-    def note_own(self, host: str, verdict: Verdict | None) -> None:
-        """Take in what this process did to a member, before it is observed.
+    def note_own_action(self, host: str, verdict: Verdict | None) -> None:
+        """Note what this process did to a member, before a refresh shows it.
 
-        :param verdict: see Own
+        :param verdict: see OwnAction
         """
-        own = Own(verdict, time.monotonic())
+        own = OwnAction(verdict, time.monotonic())
         with self._lock:
-            self._own = {**self._own, host: own}
+            self._own_actions = {**self._own_actions, host: own}
         for poller in self._pollers:
             poller.wake()
 
-    def await_own(self, wait: float) -> None:
-        """Wait until the backends tell what this process did.
+    def await_own_actions(self, wait: float) -> None:
+        """Wait until refreshes show what this process did.
 
         :param wait: seconds to wait at most
         """
         give_up = time.monotonic() + wait
-        while self._own and time.monotonic() < give_up:
+        while self._own_actions and time.monotonic() < give_up:
             time.sleep(PAUSE)
 
     def reports_fail(
         self, backend: str, source: Hashable, begin: float, certain: float
     ) -> None:
-        """Take in that reports of this process do not get through."""
+        """Note that reports of this process fail."""
         with self._lock:
             self._group = self._group.reports_fail(
                 backend, source, begin, certain
@@ -315,25 +323,25 @@ class Observer:
     def reports_work(
         self, backend: str, source: Hashable, certain: float
     ) -> None:
-        """Take in that they get through again, or that there are no more."""
+        """Note that they succeed again, or that there are no more of them."""
         with self._lock:
             self._group = self._group.reports_work(backend, source, certain)
 
     def backend_out(self, backend: str, outage: Outage) -> None:
-        """Take in an outage that a backend's server tells of."""
+        """Add an outage that a backend's server shows."""
         with self._lock:
             self._group = self._group.backend_out(backend, outage)
 
     def silent_since(self, backend: str, asked: float) -> float | None:
-        """Return the last report to a backend, if it is too long ago.
+        """Return the last report to a backend, if the next one is overdue.
 
-        :param asked: when it was refreshed
-        :returns: None: a member has reported since members have to, none
-            ever has, or there are not two that might
+        :param asked: when the last refresh from it began
+        :returns: None: a member has reported in time, no member ever has, or
+            fewer than two members could
         """
         group, limits = self._group, self.settings.limits
-        heard = group.backends[group.place(backend)].heard
-        if heard == NEVER or heard >= asked - limits.due:
+        last = group.backends[group.place(backend)].last_report
+        if last == NEVER or last >= asked - limits.due:
             return None
         index, there = group.place(backend), 0
         for member in group.members.values():
@@ -341,43 +349,46 @@ class Observer:
             if seen is not None and not seen.observation.facts.gone:
                 there += 1
                 if there == 2:
-                    return heard
+                    return last
         return None
 
     # -- for the pollers
 
     def configure(self) -> None:
-        """Work by the settings as they are now."""
+        """Read the settings."""
         self.settings = self._read_settings()
 
     def answered(self, refresh: Refresh, ended: float) -> None:
-        """Take in an answer of a backend.
+        """Take in a refresh that succeeded.
 
-        :param ended: when it was there
+        :param ended: when it ended
         """
         limits = self.settings.limits
         with self._lock:
             before = self._group
             after, changes = detector.step(before, refresh, limits)
             self._group = after
-            if self._own:
-                self._forget_own(after)
-            self._stands = after.refreshed_by_all + limits.service_down_time
+            if self._own_actions:
+                self._forget_own_actions(after)
+            limit = limits.service_down_time
+            self._fresh_until = after.refreshed_by_all + limit
             self._tell(before, after, refresh.backend, changes)
         self._log_hold(before, after, limits)
         self._listener.answered(
             refresh.backend, refresh.asked, ended, refresh.interrupted
         )
 
-    def _forget_own(self, group: liveness.Group) -> None:
-        """Forget what all backends know that answer."""
+    def _forget_own_actions(self, group: liveness.Group) -> None:
+        """Forget actions that all reachable backends show."""
         known = min(
             backend.refreshed
             for backend in group.backends
             if backend.failed is None
         )
-        self._own = {
-            host: own for host, own in self._own.items() if own.at >= known
+        self._own_actions = {
+            host: own
+            for host, own in self._own_actions.items()
+            if own.at >= known
         }
 
     def _tell(
@@ -390,7 +401,8 @@ class Observer:
         if before.refreshed == NEVER:
             return
         if before.backends[before.place(backend)].refreshed == NEVER:
-            # Members that were there before this backend answered.
+            # Members that this backend alone knows are not new: this is its
+            # first answer.
             changes = [change for change in changes if change.was is not None]
         if changes:
             self._listener.changed(after, changes)
@@ -398,25 +410,30 @@ class Observer:
     def failed(
         self, backend: str, asked: float, ended: float, error: str
     ) -> None:
-        """Take in that a backend gave no answer."""
+        """Take in that a refresh has failed."""
         with self._lock:
             self._group = self._group.refresh_failed(backend, asked)
         self._listener.failed(backend, asked, ended, error)
 
     def pause(self, took: float, trouble: bool) -> float:
-        """Return the seconds until the next refresh, after one that took."""
+        """Return the seconds until the next refresh.
+
+        :param took: seconds that the last one took
+        :param trouble: whether it failed
+        """
         limit = self.settings.limits.service_down_time
-        # Verdicts must not grow too old only because no refresh comes.
+        # In time, so that the last answer does not become too old.
         interval = min(self.settings.refresh_interval, limit / 2)
         if trouble:
-            # A failure took long by waiting, which is no load; and the
-            # sooner the backend is found to be back, the better.
+            # A failed refresh spent its time waiting, which is no load for
+            # the backend.
             return interval
-        # However large the group, or slow the backend: death is noticed.
+        # Also for a large group or a slow backend: four refreshes at least
+        # in service_down_time.
         return max(interval, min(took * (1 - DUTY) / DUTY, limit / 4))
 
     def attend(self) -> None:
-        """Have the next question see to the pollers."""
+        """Make the next question check the pollers."""
         self._attend = NEVER
 
     def _log_hold(
@@ -426,9 +443,9 @@ class Observer:
         if was is None and now is not None:
             LOG.warning(
                 "%(silent)d of %(members)d members of the group %(group)s "
-                "fell silent within %(limit)g s: they are held as up for "
-                "%(hold)g s at most. Is the network between them and the "
-                "backend in trouble?",
+                "fell silent within %(limit)g s and are held as up for "
+                "%(hold)g s at most. Check the network between these members "
+                "and the backend",
                 {
                     "silent": now.silent,
                     "members": now.members,
@@ -443,12 +460,12 @@ class Observer:
                 for member in after.members.values()
             )
             LOG.warning(
-                "Verdicts in the group %(group)s are no longer held; "
-                "%(down)d of its members are down",
+                "Mass-silence hold ended for group %(group)s: %(down)d "
+                "members are now down",
                 {"group": self.name, "down": down},
             )
 
     def close(self) -> None:
-        """Stop asking."""
+        """Stop polling."""
         for poller in self._pollers:
             poller.close()

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What is warned of once each, and what is remembered of that."""
+"""Warning about each name once, with bounded memory."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from oslo_log import log as logging
 
 LOG = logging.getLogger(__name__)
 
-#: So many names are remembered, and warned of one by one.
+#: How many names are remembered.
 SIZE = 1000
 
 
 class Once:
-    """Says of each name whether it is asked about for the first time.
+    """Remembers the names that a warning was logged about.
 
-    What others write into a backend may have any number of names. Once this
-    has seen SIZE of them, it logs that, and says no for every other.
+    Other programs may write any number of names into a backend. After SIZE
+    names this logs that there are more, and first() returns False for others.
 
-    :param what: what the names are of, in the plural
+    :param what: what the names belong to, in the plural, for that message
     """
 
     def __init__(self, what: str) -> None:
@@ -41,7 +41,7 @@ class Once:
         self._lock = threading.Lock()
 
     def first(self, name: Hashable) -> bool:
-        """Whether name is new, and to be warned of."""
+        """Whether a name is new, so that a warning is due."""
         with self._lock:
             if name in self._seen:
                 return False
@@ -53,8 +53,8 @@ class Once:
                 self._seen.add(name)
                 return True
         LOG.warning(
-            "More than %(size)d %(what)s were ignored or corrected; no more "
-            "of them are logged",
+            "More than %(size)d %(what)s were ignored or corrected; further "
+            "ones are not logged",
             {"size": SIZE, "what": self._what},
         )
         return False

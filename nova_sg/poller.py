@@ -10,9 +10,9 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Asks one backend about one group, again and again, on a thread.
+"""Polls one backend for one group, on a thread of its own.
 
-What to make of the answers is the observer's: see observer.py.
+The observer decides what follows from the answers: see observer.py.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from nova_sg.liveness.model import NEVER, Limits, Outage, Refresh, ServerOutage
 LOG = logging.getLogger(__name__)
 
 # Seconds by which a poller may be late. Where no thread runs between two
-# requests, as in uWSGI, it stands still meanwhile.
+# requests, as in uWSGI, pollers are suspended meanwhile.
 LATE = 1.0
-# Seconds that the news for a driver has to come in, where no thread has run
-# for a while, before it is asked.
-NEWS = 0.05
-# Seconds between two looks whether what is waited for is there.
+# Seconds that a driver's threads get to receive changes before a refresh,
+# after no thread has run for a while.
+CATCH_UP = 0.05
+# Seconds between two checks of a condition that is waited for.
 PAUSE = 0.002
 
 
@@ -47,29 +47,29 @@ class Source(Protocol):
     name: str
 
     def observe(self, group: str) -> Refresh:
-        """Ask about all members of a group. It may raise anything."""
+        """Return all members of a group. It may raise anything."""
 
     def follow(self, group: str, wake: Callable[[], None]) -> None:
-        """Have wake() called, from any thread, for each change.
+        """Call wake(), from any thread, for each change from now on.
 
-        For backends that can tell; others do nothing.
+        A backend that cannot notify of changes does nothing.
         """
 
     def unfollow(self, group: str, wake: Callable[[], None]) -> None:
-        """Have wake() called no longer."""
+        """Stop calling wake()."""
 
     def outage(self, group: str, since: float) -> ServerOutage | None:
-        """Return an outage that the server itself tells of.
+        """Return an outage that the server itself shows.
 
-        Asked while no member has reported for longer than members take,
-        again after each refresh.
+        Called after each refresh while the next report of a member is
+        overdue.
 
         :param since: the last report of any member
         """
 
 
 class Settings(NamedTuple):
-    """What a group is observed by; read anew for each refresh."""
+    """The settings of an observer; read again for each refresh."""
 
     limits: Limits
     #: Seconds between two refreshes.
@@ -81,45 +81,45 @@ class Observes(Protocol):
 
     #: The name of the group.
     name: str
-    #: What it works by now.
+    #: The settings of the last refresh.
     settings: Settings
 
     def configure(self) -> None:
-        """Work by the settings as they are now."""
+        """Read the settings."""
 
     def is_idle(self) -> bool:
-        """Whether nothing needs it to ask."""
+        """Whether there are no questions and no subscriptions."""
 
     def answered(self, refresh: Refresh, ended: float) -> None:
-        """Take in an answer of a backend, which was there at a moment."""
+        """Take in a refresh that succeeded, and when it ended."""
 
     def failed(
         self, backend: str, asked: float, ended: float, error: str
     ) -> None:
-        """Take in that a backend gave no answer."""
+        """Take in that a refresh has failed."""
 
     def pause(self, took: float, trouble: bool) -> float:
-        """Return the seconds until the next refresh, after one that took."""
+        """Return the seconds until the next refresh."""
 
     def attend(self) -> None:
-        """Have the next question see to the pollers."""
+        """Make the next question check the pollers."""
 
     def silent_since(self, backend: str, asked: float) -> float | None:
-        """Return the last report to a backend, if it is too long ago."""
+        """Return the last report to a backend, if the next one is overdue."""
 
     def backend_out(self, backend: str, outage: Outage) -> None:
-        """Take in an outage that a backend's server tells of."""
+        """Add an outage that a backend's server shows."""
 
 
 class Poller:
-    """Asks one backend about one group, again and again."""
+    """Polls one backend for one group."""
 
     def __init__(self, observer: Observes, source: Source) -> None:
         self.source = source
-        #: Why the last refresh failed; empty: it did not.
+        #: Why the last refresh failed; empty: it succeeded.
         self.trouble = ""
-        #: By when a question has to see to it: the next refresh should have
-        #: begun, or the one under way should have ended.
+        #: From this moment on a question has to check it: the next refresh
+        #: should have begun, or the one under way should have ended.
         self.due = float("inf")
         #: Whether a refresh is under way.
         self.is_asking = False
@@ -129,20 +129,20 @@ class Poller:
         self._thread: threading.Thread | None = None
         self._following = False
         self._closed = False
-        # Whether it is to ask though there are no questions.
-        self._ordered = False
-        # When the last refresh that has ended was begun.
+        # Whether ask_once() has requested a refresh.
+        self._requested = False
+        # When the last refresh that has ended began.
         self._asked = NEVER
-        # When refreshes that fail are logged.
-        self._log = trouble_log.Trouble()
-        # When the server last told of an outage of its own, or NEVER.
+        # Decides when failed refreshes are logged.
+        self._log = trouble_log.TroubleLog()
+        # When the server last showed an outage, or NEVER.
         self._out = NEVER
-        # When such outages are logged, and that the server cannot be asked.
-        self._log_out = trouble_log.Trouble()
-        self._log_unasked = trouble_log.Trouble()
+        # The same for these outages, and for errors of outage().
+        self._log_out = trouble_log.TroubleLog()
+        self._log_unasked = trouble_log.TroubleLog()
 
     def begin(self) -> bool:
-        """Ask from now on; return whether it did not before."""
+        """Start polling; return False if it was polling already."""
         if self._thread is not None or self._closed:
             return False
         with self._starting:
@@ -161,30 +161,31 @@ class Poller:
         self._thread.start()
 
     def ask_once(self) -> None:
-        """Ask now, and no more than that where there are no questions."""
+        """Refresh once now; does not keep polling if there are no questions.
+        """
         with self._starting:
-            self._ordered = True
+            self._requested = True
             if self._thread is None and not self._closed:
-                # It asks at once.
+                # The new thread refreshes at once.
                 self._begin()
                 return
         self.wake()
 
     def wake(self) -> None:
-        """Have it ask now."""
+        """Refresh now instead of waiting for the interval."""
         self._wake.set()
 
     def has_asked_since(self, moment: float) -> bool:
-        """Whether a refresh that was begun later has ended."""
+        """Whether a refresh that began after a moment has ended."""
         return self._asked >= moment and self._asked > NEVER
 
     def is_late(self, now: float) -> bool:
-        """Whether it should have asked, as it gets no turn, and did not."""
-        # While it asks it is not: the backend takes its time.
+        """Whether a refresh should have begun and has not."""
+        # A refresh under way is not late: the backend takes its time.
         return now > self.due and not self.is_asking
 
     def close(self) -> None:
-        """End, soon."""
+        """End the thread, soon."""
         self._closed = True
         self._wake.set()
         if self._following:
@@ -195,13 +196,14 @@ class Poller:
 
     def _run(self) -> None:
         while True:
-            # Before it looks whether it is closed: close() sets both.
+            # First clear the event, then read _closed: close() sets _closed
+            # first.
             self._wake.clear()
             if self._closed:
                 return
             with self._starting:
-                ordered, self._ordered = self._ordered, False
-                if not ordered and self._observer.is_idle():
+                requested, self._requested = self._requested, False
+                if not requested and self._observer.is_idle():
                     self._thread = None
                     self.due = float("inf")
                     self._observer.attend()
@@ -211,10 +213,10 @@ class Poller:
             stopped = time.monotonic() - begun > LATE
             self._wake.wait(pause)
             if stopped or self.is_late(time.monotonic()):
-                time.sleep(NEWS)
+                time.sleep(CATCH_UP)
 
     def _ask(self) -> float:
-        """Ask once; return the seconds until the next time."""
+        """Refresh once; return the seconds until the next refresh."""
         observer, name = self._observer, self.source.name
         begun = ended = time.monotonic()
         self.due, self.is_asking = begun + LATE, True
@@ -228,11 +230,12 @@ class Poller:
                 ended = time.monotonic()
             observer.answered(refresh._replace(answered=ended), ended)
         except Exception as error:
-            # Whatever it is, there is no answer.
+            # Of whatever type: the refresh has failed.
             trouble = exception.as_backend_error(error, f"the driver {name}")
             observer.failed(name, begun, ended, str(trouble))
         self._tell(trouble)
-        # What waits for the refresh has it: the rest delays no question.
+        # A question that waits for this refresh goes on from here; what
+        # follows does not delay it.
         self._asked = begun
         if trouble is None:
             self._follow()
@@ -254,13 +257,13 @@ class Poller:
             return
         self._following = True
         if self._closed:
-            # Meanwhile.
+            # It was closed meanwhile.
             self.source.unfollow(self._observer.name, self._wake.set)
 
     def _ask_server(self, asked: float) -> None:
-        """Ask the server why no member reports, if none does.
+        """Ask the server why no member reports, if no member does.
 
-        :param asked: when it was refreshed
+        :param asked: when the last refresh began
         """
         observer, told = self._observer, None
         since = observer.silent_since(self.source.name, asked)
@@ -268,7 +271,7 @@ class Poller:
             try:
                 told = self.source.outage(observer.name, since)
             except Exception as error:
-                # No evidence; nor that the server works.
+                # Evidence neither of an outage nor that the server works.
                 if self._log_unasked.begins():
                     LOG.debug(
                         "Cannot ask %(backend)s why no member of the group "
@@ -291,8 +294,9 @@ class Poller:
     def _tell_outage(
         self, asked: float, told: ServerOutage | None, reports: bool
     ) -> None:
-        """Log when the server first tells of an outage, and when it is over.
+        """Log when an outage of the server begins, and when it is over.
 
+        :param told: what the server shows; None: no outage
         :param reports: whether members report
         """
         group, backend = self._observer.name, self.source.name
@@ -301,8 +305,8 @@ class Poller:
             if self._log_out.begins():
                 LOG.warning(
                     "The backend %(backend)s takes no reports of the group "
-                    "%(group)s: %(reason)s. Its members are not called down "
-                    "for that",
+                    "%(group)s: %(reason)s. Silence in this time does not "
+                    "count against its members",
                     {
                         "backend": backend,
                         "group": group,
@@ -311,14 +315,15 @@ class Poller:
                 )
             return
         limits = self._observer.settings.limits
-        # It may show no sign of it for a moment, as between two reports.
+        # For a moment it may show no outage, as between two reports that
+        # wait in it.
         if (reports or asked > self._out + limits.due) and (
             self._log_out.ends()
         ):
             LOG.info(
-                "The backend %(backend)s no longer shows why it would take "
-                "no reports of the group %(group)s: members that are silent "
-                "for %(limit)g s more are called down",
+                "The backend %(backend)s no longer shows an outage for the "
+                "group %(group)s. Members that are silent for %(limit)g s "
+                "more go down",
                 {
                     "backend": backend,
                     "group": group,
@@ -328,7 +333,7 @@ class Poller:
 
     def _set_due(self, pause: float) -> None:
         limit = self._observer.settings.limits.service_down_time
-        # Before the answer is too old to be one.
+        # Well before the last answer is too old.
         self.due = time.monotonic() + min(pause + LATE, 0.75 * limit)
         self._observer.attend()
 
@@ -356,13 +361,14 @@ class Poller:
             },
         )
         if isinstance(trouble, exception.UnexpectedError):
-            LOG.debug("That comes from here:", exc_info=trouble)
+            LOG.debug("Traceback of this error:", exc_info=trouble)
 
 
 def await_all(pollers: Iterable[Poller], since: float, wait: float) -> bool:
-    """Wait until each has asked since a moment; return whether they have.
+    """Wait until each poller has refreshed since a moment.
 
     :param wait: seconds to wait at most
+    :returns: whether all of them have
     """
     give_up = time.monotonic() + wait
     while not all(one.has_asked_since(since) for one in pollers):

@@ -12,8 +12,8 @@
 
 """The agent: a service that joins a group and reports its state.
 
-oslo.service has to know which backend to use before this module is imported:
-nova_sg.monkey_patch chooses eventlet's.
+nova_sg.monkey_patch has to choose oslo.service's backend before this module
+is imported.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ LOG = logging.getLogger(__name__)
 
 
 class Service(service.Service):
-    """A member of one group, with Nova's attributes for one.
+    """A member of one group, with the attributes of Nova's Service.
 
     :param host: the member's name
     :param topic: the group
@@ -55,7 +55,7 @@ class Service(service.Service):
         self.model_disconnected = False
         self.servicegroup_api = servicegroup.API()
         self.manager = Manager(self.servicegroup_api, topic)
-        # What shows the metrics to Prometheus, where that is wanted.
+        # The server of the metrics for Prometheus; None: it is not configured.
         self._shown = monitor.agent_server()
 
     @classmethod
@@ -94,9 +94,9 @@ class Service(service.Service):
         return self.manager.pause()
 
     def reset(self) -> None:
-        """Take the reloaded configuration into use, without leaving.
+        """Use the reloaded configuration, without leaving the group.
 
-        host, topic and binary are who we are; they change at a restart.
+        host, topic and binary do not change: they take a restart.
         """
         root = logging.getLogger(None).logger
         root.setLevel(logging.DEBUG if CONF.debug else logging.INFO)
@@ -109,8 +109,8 @@ class Service(service.Service):
         self.servicegroup_api = servicegroup.API()
         self.manager = Manager(self.servicegroup_api, self.topic)
         self._join()
-        # Not before: where being a member is to have a session, there has to
-        # be the next one first.
+        # Not before: with zk the member's next session has to begin before
+        # the old one ends.
         for one in old:
             one.close()
 
@@ -128,16 +128,16 @@ class Service(service.Service):
         try:
             self.servicegroup_api.leave(self.host, self.topic)
         except Exception as error:
-            # Whatever it is, it must not keep the agent from ending.
-            # Logged below: where an exception is being handled, oslo.log
-            # adds its text to the line, which has it already.
+            # Of whatever type: it must not keep the agent from ending. It is
+            # logged below, as inside this block oslo.log would add its text
+            # to the line once more.
             trouble = exception.describe(error)
         if trouble is None:
             LOG.info("%s left the group %s", self.host, self.topic)
         else:
             LOG.warning(
-                "Could not leave the group %(group)s, %(host)s will be seen "
-                "down after service_down_time: %(error)s",
+                "Could not leave the group %(group)s: %(error)s. %(host)s "
+                "goes down by silence, after service_down_time",
                 {"group": self.topic, "host": self.host, "error": trouble},
             )
 
@@ -147,7 +147,8 @@ class Launcher(service.ServiceLauncher):
 
     SIGTERM and SIGINT stop it cleanly, SIGHUP reloads the configuration.
 
-    :param hung_up: whether a SIGHUP came before this launcher could take it
+    :param hung_up: returns whether a SIGHUP arrived before this launcher
+        could handle it
     """
 
     def __init__(
@@ -157,7 +158,7 @@ class Launcher(service.ServiceLauncher):
     ) -> None:
         super().__init__(conf, restart_method="mutate")
         self._hung_up = hung_up
-        # Held while a signal is answered: the next one waits.
+        # Held while a signal is handled: the next one waits.
         self._answering = threading.Lock()
         self._stopping = False
 
@@ -165,16 +166,16 @@ class Launcher(service.ServiceLauncher):
         self.signal_handler.clear()
         for name, handler in (
             ("SIGTERM", self._stop),
-            # oslo.service would end the process on the spot.
+            # oslo.service would end the process at once, without leaving.
             ("SIGINT", self._stop),
-            # oslo.service would be without handlers while it reloads: the
-            # next signal would kill the process.
+            # oslo.service has no handlers while it reloads: another signal
+            # would kill the process.
             ("SIGHUP", self._reload),
             ("SIGALRM", self._on_timeout_exit),
         ):
             self.signal_handler.add_handler(name, handler)
         if self._hung_up():
-            # Now it can be answered.
+            # Now it can be handled.
             signal.raise_signal(signal.SIGHUP)
 
     def _stop(self, *args: object) -> None:
@@ -182,19 +183,19 @@ class Launcher(service.ServiceLauncher):
             if self._stopping:
                 return
             self._stopping = True
-            # oslo.service would have SIGHUP end the process, in the middle
-            # of leaving. There is nothing to reload any more.
+            # Otherwise a SIGHUP would end the process while it leaves.
             signal.signal(signal.SIGHUP, signal.SIG_IGN)
-            # The next one of these ends it on the spot.
+            # Another one of these signals ends the process at once.
             for signo in (signal.SIGTERM, signal.SIGINT, signal.SIGALRM):
                 signal.signal(signo, signal.SIG_DFL)
             signal.alarm(self.conf.graceful_shutdown_timeout)
             self.stop()
 
     def _reload(self, *args: object) -> None:
-        """Reload the configuration; with a wrong one, go on as before."""
+        """Reload the configuration; keep the old one if the new one is wrong.
+        """
         if _in_foreground():
-            # The terminal is gone.
+            # The SIGHUP means that the terminal was closed.
             self._stop()
             return
         with self._answering:
@@ -205,8 +206,8 @@ class Launcher(service.ServiceLauncher):
             LOG.info("The configuration is reloaded")
         else:
             LOG.error(
-                "The configuration is not reloaded: %s. Going on with the "
-                "old one",
+                "The configuration is not reloaded: %s. The old one stays "
+                "in use",
                 error,
             )
 
@@ -221,12 +222,15 @@ class Launcher(service.ServiceLauncher):
 
 
 def _make_driver() -> None:
-    """See to it that there is a driver that can work with the options."""
+    """Check that a driver can be made with the new options.
+
+    :raises ConfigError: it cannot
+    """
     process.load(CONF.servicegroup_driver).close()
 
 
 def _in_foreground() -> bool:
-    """Whether the process is the one that a terminal is waiting for."""
+    """Whether the process runs in the foreground of a terminal."""
     try:
         return os.getpgrp() == os.tcgetpgrp(sys.stdout.fileno())
     except (AttributeError, OSError, ValueError):

@@ -10,19 +10,19 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Waiting for the end of a thread, in green processes, too."""
+"""Waiting for the end of a thread; works in green processes, too."""
 
 import threading
 import time
 
 
 def join(thread: threading.Thread, seconds: float | None) -> None:
-    """Wait until a thread has ended, for so many seconds at most.
+    """Wait until a thread has ended.
 
-    None stands for as long as it takes.
+    Thread.join() of a green thread raises eventlet's Timeout on Python 3.13
+    when the time is over (eventlet 0.41): hence this function.
 
-    Thread.join() would do, but for a green thread on Python 3.13: there it
-    raises eventlet's Timeout when the time is over (eventlet 0.41).
+    :param seconds: to wait at most; None: as long as it takes
     """
     if seconds is None:
         thread.join()

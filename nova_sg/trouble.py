@@ -10,21 +10,21 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""How often trouble is logged: once when it begins, once when it ends."""
+"""Logging trouble once when it begins and once when it ends."""
 
 from __future__ import annotations
 
 import collections
 import time
 
-# So many beginnings are logged within so many seconds. Trouble that comes and
-# goes faster, as where every other connection works, must not flood the log.
+# At most MOST beginnings are logged within WITHIN seconds. Trouble that comes
+# and goes, as when every other connection works, must not flood the log.
 MOST = 3
 WITHIN = 60.0
 
 
-class Trouble:
-    """Says when a line about one kind of trouble is due.
+class TroubleLog:
+    """Decides when one kind of trouble is logged.
 
     :param told: whether its beginning has been logged already
     """
@@ -34,9 +34,9 @@ class Trouble:
         self._begun: collections.deque[float] = collections.deque(maxlen=MOST)
 
     def begins(self) -> bool:
-        """Take in a failure; return whether the beginning is to be logged.
+        """Note a failure; return whether to log that trouble has begun.
 
-        A beginning that is left out is logged later if it still lasts then.
+        A beginning that is not logged now is logged at a later failure.
         """
         now = time.monotonic()
         if self._told or (
@@ -48,6 +48,6 @@ class Trouble:
         return True
 
     def ends(self) -> bool:
-        """Take in a success; return whether the end is to be logged."""
+        """Note a success; return whether to log that the trouble has ended."""
         told, self._told = self._told, False
         return told

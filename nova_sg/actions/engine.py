@@ -234,7 +234,7 @@ def still_down(api: servicegroup.API, group: str, host: str) -> bool | None:
     api.refresh(group)
     try:
         member = api.member(group, host)
-        opinions = api.opinions(group, host)
+        opinions = api.backend_states(group, host)
     except exception.MemberNotFound:
         return False
     except exception.ServiceGroupUnavailable:

@@ -10,15 +10,14 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""A driver: it reports this process's members and observes all of a group.
+"""A driver: it reports the members of this process, and observes groups.
 
-A driver never judges. It translates between one backend and the observations
-of nova_sg.liveness, and raises BackendError, with a text for
-operators, for whatever goes wrong on the way. Its methods may be called from
-several threads at once.
+A driver makes no verdicts. It translates between one backend and the
+observations of nova_sg.liveness. For every error it raises BackendError, with
+a text for operators. Several threads may call its methods at the same time.
 
-What a driver did not foresee becomes a BackendError here, in one place: see
-Driver.__init_subclass__.
+Exceptions that a driver did not expect become a BackendError here, in one
+place: see Driver.__init_subclass__.
 """
 
 from __future__ import annotations
@@ -39,29 +38,32 @@ from nova_sg.liveness.model import Facts, Observation, Refresh, ServerOutage
 
 @dataclasses.dataclass(eq=False)
 class Membership:
-    """What this process has joined: one member of one group."""
+    """A member that this process has joined to one group."""
 
     host: str
     group: str
     binary: str
-    #: Whatever joined: Nova's Service, ours, or a stand-in.
+    #: The service that joined: Nova's, that of nova-sg-agent, or a substitute.
     service: Any
     #: Seconds between two reports.
     interval: float
-    #: Whether it is about to stop: no new work is to be placed there.
+    #: Whether it is about to stop, so that it accepts no new work.
     draining: bool = False
     #: What the driver keeps of this membership between two reports.
     state: dict = dataclasses.field(default_factory=dict)
-    #: Monotonic: since and until when its reports did not get through, while
-    #: that is worth telling observers.
-    away: tuple[float, float] | None = None
+    #: The last outage in which its reports failed, from when to when
+    #: (monotonic), for as long as reports tell observers of it.
+    reported_outage: tuple[float, float] | None = None
 
 
 class Characteristics(NamedTuple):
-    """What a driver promises, in words for operators."""
+    """What a driver detects, as text for operators."""
 
+    #: The failures that it detects.
     detects: str
+    #: Within which time.
     bound: str
+    #: The failures that it cannot detect.
     blind: str
 
 
@@ -69,45 +71,47 @@ class Finding(NamedTuple):
     """One line of `nova-sg doctor`."""
 
     ok: bool
-    #: What was looked at.
+    #: What was checked.
     subject: str
-    #: What was found.
+    #: The result.
     text: str
-    #: What to do about it, if it is not ok.
+    #: What to do if it is not ok.
     remedy: str = ""
 
 
 class Record(NamedTuple):
-    """What a services record says."""
+    """A record of the services table that a caller brings along."""
 
-    #: When the last report was written, as it stands there; None: never.
+    #: When the last report was written, unchanged from the record; None:
+    #: never.
     stamp: Any
-    #: report_count, as it stands there.
+    #: report_count, unchanged from the record.
     count: Any
-    #: Seconds since the last report or, without one, the registration; by
-    #: the stamp.
+    #: Seconds since the last report by the stamp or, without a report, since
+    #: the registration.
     age: float
     #: Whether the member left by itself and has not reported since.
     left: bool = False
-    #: Whether its process ended without leaving, as its crash guard saw.
+    #: Whether its process ended without leaving, as its crash guard noted.
     crashed: bool = False
 
 
 class Driver(abc.ABC):
     """One backend.
 
-    Whatever a method of a subclass raises that is not among what is
-    documented here, its caller gets as an UnexpectedError, which is a
-    BackendError; the same goes for an answer that is none.
+    If a method of a subclass raises an exception that is not documented here,
+    or returns a value of a wrong type, the caller gets an UnexpectedError,
+    which is a BackendError.
     """
 
-    #: The name that servicegroup_driver knows it by.
+    #: Its name in the option servicegroup_driver.
     name: str
     characteristics: Characteristics
-    #: Whether several processes that join as one member leave one by one;
-    #: otherwise the member has left once any of them says so.
+    #: Whether each of several processes that join as one member is a member
+    #: of its own to this backend, and leaves by itself. If not, the member
+    #: has left once any of them leaves.
     apart = False
-    #: Whether groups can be observed; otherwise it reports, and reads the
+    #: Whether it can observe groups. If not, it reports, and reads the
     #: records that callers bring along.
     observes = True
 
@@ -119,54 +123,54 @@ class Driver(abc.ABC):
 
     @abc.abstractmethod
     def report(self, membership: Membership) -> None:
-        """Report that a member is alive, now; register it if need be.
+        """Report that a member is alive, now; register it first if needed.
 
-        :raises MemberVanished: the record was removed while it ran
-        :raises BackendError: the report did not get through
+        :raises MemberVanished: its record was removed while it ran
+        :raises BackendError: the report failed
         """
 
     @abc.abstractmethod
     def withdraw(self, membership: Membership) -> None:
-        """Report that a member has left; its last report stays known.
+        """Report that a member has left; its last report is kept.
 
         :raises BackendError: the backend was not told
         """
 
     @abc.abstractmethod
     def observe(self, group: str) -> Refresh:
-        """Ask about all members of a group.
+        """Return all members of a group.
 
         :raises BackendError: there is no answer
         """
 
     def backend_of(self, group: str) -> Hashable:
-        """Return what keeps a group; the same for groups that share it.
+        """Return what stores a group: equal values for the same storage.
 
-        Where the reports to one group do not get through, those to another
-        that is kept by the same do not either.
+        If reports to one group fail, so do reports to another group in the
+        same storage.
         """
         return self.name
 
     def follow(self, group: str, wake: Callable[[], None]) -> None:  # noqa: B027
-        """Have wake() called, quickly and from any thread, for each change.
+        """Call wake(), at once and from any thread, for each change.
 
-        Only for backends that tell; others are polled. To call it again with
-        the same wake does nothing more.
+        Only for backends that notify; others are polled. A second call with
+        the same function changes nothing.
         """
 
     def unfollow(self, group: str, wake: Callable[[], None]) -> None:  # noqa: B027
-        """Have wake() called no longer, if it is; see follow()."""
+        """Stop calling wake(), see follow()."""
 
     def outage(self, group: str, since: float) -> ServerOutage | None:
-        """Return an outage that the backend's server itself tells of.
+        """Return an outage that the backend's server itself shows.
 
-        A server may answer questions and take no reports. It is asked only
-        while no member has reported for longer than members take, and then
-        after each refresh. What is returned is evidence: in that time no
-        silence counts against a member.
+        A server may answer questions and take no reports. This is called
+        after each refresh while the next report of a member is overdue. The
+        result is evidence: silence during the outage does not count against
+        members.
 
         :param since: the last report of any member, monotonic
-        :returns: None: the server works, or does not say
+        :returns: None: the server works, or does not show its state
         :raises BackendError: there is no answer
         """
         return None
@@ -180,7 +184,7 @@ class Driver(abc.ABC):
 
     @abc.abstractmethod
     def force_down(self, group: str, host: str, forced: bool) -> None:
-        """Declare a member down, or take that back.
+        """Declare a member down, or cancel that.
 
         :raises MemberNotFound: the group has no such member
         :raises BackendError: the backend was not told
@@ -196,30 +200,30 @@ class Driver(abc.ABC):
 
     @abc.abstractmethod
     def check(self) -> list[Finding]:
-        """Check the backend: what `nova-sg doctor` prints."""
+        """Check the backend, for `nova-sg doctor`."""
 
     def read_record(self, member: Mapping) -> Record | None:
-        """Return what a services record says that the caller brings along.
+        """Read the services record that a caller brings along.
 
-        None: this backend has to be asked.
+        None: records say nothing about this backend.
         """
         return None
 
     def updated_time(self, member: Mapping) -> Any:
-        """Return when the caller's record was updated, as it stands there."""
+        """Return when the caller's record was updated, as it has it."""
         return member["updated_at"]
 
     @abc.abstractmethod
     def close(self) -> None:
-        """Give back connections and threads. Reports no longer work."""
+        """Close connections and end threads. Reports no longer work."""
 
 
 def _translated(
     method: Callable, check: Callable[[Any], Any] | None
 ) -> Callable:
-    """Return a driver's method that raises nothing its callers do not know.
+    """Return a driver's method that raises only documented exceptions.
 
-    :param check: returns the method's answer, or raises
+    :param check: checks the method's answer: returns it, or raises
     """
 
     @functools.wraps(method)
@@ -237,13 +241,13 @@ def _translated(
 
 
 def check_refresh(answer: Any) -> Refresh:
-    """Return what observe() returned, if it can be judged by.
+    """Check and return the answer of observe().
 
-    Half an answer must not be judged by: what has been taken in cannot be
-    taken back.
+    All of it is checked before any of it is used: what has been taken in
+    cannot be undone.
 
-    :raises TypeError: it is no refresh, or an observation in it is none
-    :raises ValueError: a time in it is not a number
+    :raises TypeError: it, or a part of it, is of a wrong type
+    :raises ValueError: a time in it is not a number, or a host is there twice
     """
     if not isinstance(answer, Refresh):
         raise TypeError(f"observe() returned {answer!r:.100}")
@@ -262,9 +266,9 @@ def check_refresh(answer: Any) -> Refresh:
     ):
         raise ValueError("a host is observed twice")
     _check_marks([one.mark for one in answer.observations])
-    # Most of them are one and the same.
-    said = {id(one.facts): one.facts for one in answer.observations}
-    for facts in said.values():
+    # Most observations share one Facts object.
+    distinct = {id(one.facts): one.facts for one in answer.observations}
+    for facts in distinct.values():
         _check_types("Facts.outage", [facts.outage], (tuple, _MAYBE))
         if facts.outage is not None:
             begin, end = facts.outage
@@ -273,7 +277,10 @@ def check_refresh(answer: Any) -> Refresh:
 
 
 def _check_marks(marks: list) -> None:
-    """Check that marks can be compared: numbers, or tuples of whole ones."""
+    """Check that marks can be compared.
+
+    They are all numbers, or all tuples of whole numbers.
+    """
     _check_types("Observation.mark", marks, (float, int, tuple, _MAYBE))
     several = [mark for mark in marks if isinstance(mark, tuple)]
     if several:
@@ -284,7 +291,7 @@ def _check_marks(marks: list) -> None:
 
 
 def _check_types(what: str, values: list, types: tuple[type, ...]) -> None:
-    # By columns, as there may be many thousands.
+    # A whole column at a time, as there may be many thousands of values.
     for kind in set(map(type, values)):
         if not issubclass(kind, types):
             raise TypeError(f"{what} is a {kind.__name__}")
@@ -316,7 +323,7 @@ def _check_findings(answer: Any) -> list[Finding]:
 
 _MAYBE = type(None)
 
-# The fields that verdicts are found by.
+# The fields on which verdicts depend, and their types.
 _OBSERVATION: dict[str, tuple[type, ...]] = {
     "host": (str,),
     "reported": (float, int, _MAYBE),
@@ -325,8 +332,8 @@ _OBSERVATION: dict[str, tuple[type, ...]] = {
     "facts": (Facts,),
 }
 
-# The methods that ask a backend or tell it something, and what their answers
-# have to be; None: there is none.
+# The methods that call a backend, and the check of their answer; None: there
+# is no answer.
 _ANSWERS: dict[str, Callable[[Any], Any] | None] = {
     "report": None,
     "withdraw": None,
@@ -341,10 +348,10 @@ _ANSWERS: dict[str, Callable[[Any], Any] | None] = {
 
 
 def field(member: Mapping, name: str) -> Any:
-    """Return what an asker's record has under a name; None: nothing."""
+    """Return a field of a caller's record; None: it has no such field."""
     try:
         return member[name]
     except Exception:
-        # Nova's objects raise this and that for a field that is not set,
-        # unless they are asked so, which takes them ten times as long.
+        # Nova's objects raise various exceptions for a field that is not set.
+        # get() does not, but takes ten times as long.
         return member.get(name, None)

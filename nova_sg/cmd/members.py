@@ -142,7 +142,7 @@ class Show(OfMember, show.ShowOne):
         member = api.member(group, host)
         others = [
             (f"By {opinion.driver}", _opinion(opinion))
-            for opinion in api.opinions(group, host)
+            for opinion in api.backend_states(group, host)
             if CONF.servicegroup.secondary_drivers
         ]
         return (
@@ -165,7 +165,7 @@ class Show(OfMember, show.ShowOne):
         )
 
 
-def _opinion(opinion: view.Opinion) -> str:
+def _opinion(opinion: view.BackendState) -> str:
     if opinion.member is None:
         return opinion.trouble or "not a member"
     words = f"{opinion.member.state}: {opinion.member.reason}"

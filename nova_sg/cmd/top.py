@@ -87,7 +87,7 @@ class Table:
     def __init__(self, groups) -> None:
         self._groups = groups
         self._views: dict[str, Any] = {}
-        self._watches: list[events.Watch] = []
+        self._watches: list[events.Subscription] = []
         self._trouble = ""
         self._stopped = threading.Event()
         self._top = 0

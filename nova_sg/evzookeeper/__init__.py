@@ -10,23 +10,23 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""evzookeeper's API on Python 3: ZooKeeper sessions that look after
-themselves, and group membership on top of them.
+"""evzookeeper's API on Python 3: ZooKeeper sessions that replace themselves
+when they expire, and group membership on top of them.
 
-The names, arguments and meaning are evzookeeper 0.4.0's. New are:
+Names, arguments and their meaning are those of evzookeeper 0.4.0. New are:
 
 - No call blocks the hub, and the same code runs on native threads.
 - Every call takes a `timeout` in seconds, and raises
   zookeeper.OperationTimeoutException after it.
-- A session that expires is replaced. What was joined is joined again, in
-  the order in which it was, and what was watched is watched again.
-- close() ends the threads and gives back everything.
+- A session that expires is replaced. Members join again, in the same order,
+  and watches are set again.
+- close() ends the threads and frees all resources.
 
 Here: session.py (ZKSession, with calls.py, listeners.py and restorer.py as
 parts of it), service.py (ZKServiceBase), membership.py (Membership,
 MembershipMonitor), queue.py (ZKQueue), utils.py (StatePipeCondition). Not
-here: what the ZooKeeper calls mean, and their exceptions, which are
-nova_sg.zookeeper's.
+here: the meaning of the ZooKeeper calls and their exceptions, which are those
+of nova_sg.zookeeper.
 """
 
 from nova_sg.evzookeeper.calls import ZOO_OPEN_ACL_UNSAFE

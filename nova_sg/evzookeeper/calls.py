@@ -10,10 +10,10 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The calls of a session: what it asks the servers, each with a timeout.
+"""The calls of a session to the servers, each with a timeout.
 
-Here: Calls, the part of ZKSession that carries them out. Not here: which
-handle they are made on, and whether that is connected (session.py).
+Here: Calls, the part of ZKSession that makes them. Not here: on which handle
+they are made, and whether it is connected (session.py).
 """
 
 import abc
@@ -29,21 +29,21 @@ ZOO_OPEN_ACL_UNSAFE = {
 
 
 class Calls(abc.ABC):
-    """Calls on whatever handle is the present one.
+    """Calls on the present handle.
 
-    Without a `timeout`, in seconds, the operation_timeout holds, and without
-    that they wait for as long as it takes.
+    Without a `timeout`, in seconds, the operation_timeout applies, and without
+    that they wait as long as it takes.
     """
 
     _operation_timeout: float | None
 
     @abc.abstractmethod
     def _handle(self, timeout: float | None) -> int:
-        """The present handle, connected or not; wait for one to be made."""
+        """The present handle, connected or not; waits until there is one."""
 
     @abc.abstractmethod
     def _found_invalid(self, handle: int) -> None:
-        """A call found the handle's session gone."""
+        """A call has found that the handle's session has ended."""
 
     def create(
             self, path: str, value: Any, acl: list | None = None,
@@ -59,14 +59,14 @@ class Calls(abc.ABC):
     def ensure_path(
             self, path: str, acl: list | None = None,
             timeout: float | None = None) -> None:
-        """Create a znode, and those above it, where they are not there.
+        """Create a znode, and those above it, unless they exist.
 
-        With a chroot, the chroot's own znode too, though not those above
-        it, which cannot be reached from here.
+        With a chroot, also the chroot's own znode, but not those above it,
+        which this session cannot reach.
         """
         deadline = after(self._timeout(timeout))
-        # Not simply create(): to be told that a znode exists takes the
-        # permission to create it.
+        # Not simply create(): without the permission to create it, that does
+        # not show that a znode exists.
         if self._call(remaining(deadline), zookeeper.exists, path):
             return
         if path != "/":
@@ -75,7 +75,7 @@ class Calls(abc.ABC):
         try:
             self.create(path, "", acl, timeout=remaining(deadline))
         except zookeeper.NodeExistsException:
-            pass  # by somebody else, meanwhile
+            pass  # another client has created it meanwhile
 
     def delete(
             self, path: str, version: int = -1,
@@ -89,8 +89,8 @@ class Calls(abc.ABC):
         """The znode's stat.
 
         :param watch: called once with (handle, type, state, path) when the
-            znode is created, changed or deleted. It is not set again when
-            the session is replaced: it is then told of the expiry.
+            znode is created, changed or deleted. When the session is
+            replaced, it is called with the expiry, and is not set again.
         :raises zookeeper.NoNodeException: when there is no znode; the watch
             is set nevertheless.
         """
@@ -137,7 +137,7 @@ class Calls(abc.ABC):
         return self._call(timeout, zookeeper.set_acl, path, version, acl)
 
     def sync(self, path: str, timeout: float | None = None) -> int:
-        """Have this session's server catch up with the leader."""
+        """Make this session's server catch up with the leader."""
         return check(self._answer(
             timeout, "sync",
             lambda handle, done: zookeeper.async_(handle, path, done)))
@@ -160,7 +160,7 @@ class Calls(abc.ABC):
     def _answer(
             self, timeout: float | None, what: str,
             send: Callable[[int, Any], object]) -> int:
-        """Have send(handle, completion) send a request; return its code."""
+        """Send a request by send(handle, completion); return its code."""
         answered = threading.Event()
         codes: list[int] = []
 

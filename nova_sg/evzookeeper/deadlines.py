@@ -10,16 +10,16 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Moments on the monotonic clock until which something may take."""
+"""Deadlines: moments on the monotonic clock."""
 
 import time
 
 
 def after(timeout: float | None) -> float | None:
-    """The moment `timeout` seconds from now; None: there is none."""
+    """The moment `timeout` seconds from now; None: no deadline."""
     return None if timeout is None else time.monotonic() + timeout
 
 
 def remaining(deadline: float | None) -> float | None:
-    """Seconds until a deadline, 0 when it is over."""
+    """Seconds until a deadline; 0: it has passed; None: no deadline."""
     return None if deadline is None else max(0, deadline - time.monotonic())

@@ -10,10 +10,10 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Who is told what becomes of a session.
+"""The events of a session, and the listeners that get them.
 
-Here: the events, and Listeners, the part of ZKSession that tells them. Not
-here: when what happens (session.py).
+Here: the events, and Listeners, the part of ZKSession that calls listeners.
+Not here: when an event happens (session.py).
 """
 
 import logging
@@ -22,32 +22,32 @@ from typing import Any
 
 LOG = logging.getLogger(__name__)
 
-#: What a listener is told.
-#: The session is usable: for the first time, again, or a new one.
+# The events.
+#: The session can be used: for the first time, again, or as a new session.
 CONNECTED = "connected"
-#: No server is connected; the session may live on or not.
+#: No server is connected; the session may or may not have ended.
 SUSPENDED = "suspended"
-#: The session is lost, its ephemeral znodes are gone; a new one is made.
+#: The session and its ephemeral znodes are lost; a new session is made.
 EXPIRED = "expired"
-#: The server refused the authentication; a new session is tried later.
+#: The server refused the authentication; a new session is made later.
 AUTH_FAILED = "auth_failed"
 #: close() was called.
 CLOSED = "closed"
 
 
 class Listeners:
-    """Listeners and connection callbacks, as many as somebody adds."""
+    """The listeners and connection callbacks of a session."""
 
     def __init__(self, callbacks: Iterable[Any]) -> None:
         self._listeners: list[Callable[[str], object]] = []
         self._connection_callbacks = list(callbacks)
 
     def add_listener(self, listener: Callable[[str], object]) -> None:
-        """Have listener(event) called with CONNECTED, SUSPENDED, EXPIRED,
-        AUTH_FAILED and CLOSED, each when it happens and in that order.
+        """Call listener(event) for each event, in the order in which they
+        happen: CONNECTED, SUSPENDED, EXPIRED, AUTH_FAILED, CLOSED.
 
-        It is called on the session's keeper and must not block: no call of
-        the session, which can wait for what only the keeper can bring.
+        It is called on the session's keeper thread and must not block. It
+        must not make calls of the session, which may wait for the keeper.
         """
         self._listeners.append(listener)
 
@@ -55,8 +55,8 @@ class Listeners:
         self._listeners.remove(listener)
 
     def add_connection_callback(self, callback: Any) -> None:
-        """Have callback.set_and_notify((handle, type, state, path)) called
-        when the state changes.
+        """Call callback.set_and_notify((handle, type, state, path)) when the
+        state changes.
 
         :param callback: a utils.StatePipeCondition, or anything with such a
             method.
@@ -76,11 +76,13 @@ class Listeners:
             try:
                 listener(event)
             except Exception:
-                LOG.exception("ZooKeeper session listener failed")
+                LOG.exception(
+                    "A listener of the ZooKeeper session failed at %r", event)
 
     def _call_back(self, event: tuple[int, int, int, str]) -> None:
         for callback in list(self._connection_callbacks):
             try:
                 callback.set_and_notify(event)
             except Exception:
-                LOG.exception("ZooKeeper connection callback failed")
+                LOG.exception(
+                    "A connection callback of the ZooKeeper session failed")

@@ -10,10 +10,10 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Group membership: who is in a group, as ephemeral znodes below one path.
+"""Group membership: the members of a group are ephemeral znodes below a path.
 
-Here: Membership, one's own, and MembershipMonitor, the view of all. A znode
-without children is a member; it is there for as long as its session lives.
+Here: Membership, a member of this process, and MembershipMonitor, which
+watches all members. A member's znode exists as long as its session.
 """
 
 import logging
@@ -35,8 +35,8 @@ LOG = logging.getLogger(__name__)
 class Membership(service.ZKServiceBase):
     """A member of a group, until leave() or the session's close().
 
-    When the session is replaced, the member joins again by itself. After
-    leave() it cannot join again: make another.
+    When the session is replaced, the member joins again automatically. After
+    leave() it cannot join again: make another object.
     """
 
     def __init__(
@@ -47,23 +47,24 @@ class Membership(service.ZKServiceBase):
             timeout: float | None = None) -> None:
         """Join.
 
-        :param basepath: the path of the group, created if need be.
-        :param name: the name of the znode; or a function that makes it of
-            the id of the session that creates it, and is called again when
-            that is another.
-        :param acl: of the znodes created; None: open.
+        :param basepath: the path of the group; created unless it exists.
+        :param name: the name of the znode; or a function that returns it for
+            the id of the session that creates it. The function is called
+            again for each new session.
+        :param acl: the ACL of new znodes; None: open.
         :param async_mode: join in the background, as soon as possible,
             instead of before this returns.
         :param timeout: seconds that joining may take, unless async_mode.
-        :raises RuntimeError: when another session has a znode of that name,
-            unless async_mode: then it is tried again until that is gone.
+        :raises RuntimeError: when another session has a znode of that name.
+            With async_mode joining is tried again until that znode is gone.
         """
         self._name = name
         self._session_token = str(random.random())
         self._lock = threading.Lock()
         self._left = False
-        # What has been, or may have been, created, and in which session.
+        # The path that has been, or may have been, created.
         self._path: str | None = None
+        # The id of the session in which it has been created.
         self._owner: int | None = None
         self._told_duplicate = False
         super().__init__(session, basepath, acl=acl)
@@ -73,8 +74,8 @@ class Membership(service.ZKServiceBase):
             try:
                 self.refresh(quiet=False, timeout=timeout)
             except BaseException:
-                # Who gets an exception has no member: what may have been
-                # created nevertheless is deleted.
+                # The caller gets an exception instead of a member. So a znode
+                # that may have been created is deleted.
                 self._left = True
                 if self._path is None:
                     self.close()
@@ -84,16 +85,16 @@ class Membership(service.ZKServiceBase):
 
     @property
     def joined(self) -> bool:
-        """Whether the znode was created in the session that there is now."""
+        """Whether the znode was created in the present session."""
         return (not self._left and self._owner is not None
                 and self._owner == self._session.session_id)
 
     def refresh(
             self, quiet: bool = True, timeout: float | None = None) -> bool:
-        """Make sure that the znode is there: one round trip.
+        """Make sure that the znode exists: one round trip.
 
         :param quiet: return False instead of raising.
-        :returns: whether it is.
+        :returns: whether it exists.
         """
         if timeout is None:
             timeout = self._session.operation_timeout
@@ -114,8 +115,8 @@ class Membership(service.ZKServiceBase):
     def leave(self, timeout: float | None = None) -> bool:
         """Leave the group.
 
-        Where the server cannot be asked in time, the znode is deleted as
-        soon as it can be.
+        If the servers are unreachable, the znode is deleted as soon as they
+        are reachable again.
 
         :returns: False when it has left before.
         """
@@ -129,10 +130,10 @@ class Membership(service.ZKServiceBase):
             with self._locked(timeout):
                 self._delete(remaining(deadline), deadline)
         except zookeeper.ClosingException:
-            self.close()  # the session took the znode with it
+            self.close()  # the znode was deleted with the session
         except zookeeper.ZooKeeperException as exc:
             LOG.warning(
-                "Cannot leave %s now, going on to try: %s",
+                "Cannot leave %s now: %s. Trying again",
                 self._path or self._basepath, exc)
             self._session.restore_soon(self)
         return True
@@ -141,8 +142,8 @@ class Membership(service.ZKServiceBase):
         timeout = self._session.recv_timeout / 1000
         deadline = time.monotonic() + timeout
         with self._locked(timeout):
-            # Not waiting for a connection: those restored before this one
-            # may be gone again when it comes.
+            # Without waiting for a connection: with a new one, the services
+            # before this one have to be restored first.
             if self._left:
                 self._delete(0, deadline)
             else:
@@ -150,7 +151,9 @@ class Membership(service.ZKServiceBase):
                     self._join(*self._session.connected_handle(0), deadline)
                 except RuntimeError as exc:
                     if not self._told_duplicate:
-                        LOG.error("%s; trying again until it is gone", exc)
+                        LOG.error(
+                            "%s. Trying again until the other znode is gone",
+                            exc)
                         self._told_duplicate = True
                     raise zookeeper.NodeExistsException(str(exc)) from exc
 
@@ -160,12 +163,12 @@ class Membership(service.ZKServiceBase):
     def _join(
             self, handle: int, session_id: int,
             deadline: float | None) -> None:
-        # All in one session: a name made of the id of one session must not
-        # be created in the next.
+        # All in one session: a name with the id of one session must not be
+        # created in the next one.
         name = self._name(session_id) if callable(self._name) else self._name
         path = f"{self._basepath}/{name}"
-        # Before it is known to be created: where the answer is lost, leave()
-        # has to know what to delete.
+        # Before the request: if its answer is lost, leave() has to know what
+        # to delete.
         self._path = path
         while True:
             try:
@@ -186,10 +189,10 @@ class Membership(service.ZKServiceBase):
     def _is_mine(
             self, handle: int, session_id: int, path: str,
             deadline: float | None) -> bool:
-        """Look at the znode that is there.
+        """Check the znode that exists.
 
-        :returns: False when it is gone now.
-        :raises RuntimeError: when it is somebody else's.
+        :returns: False when it no longer exists.
+        :raises RuntimeError: when it belongs to another member.
         """
         try:
             token, stat = zookeeper.get(
@@ -198,8 +201,8 @@ class Membership(service.ZKServiceBase):
                 return True
             if token != self._session_token:
                 raise RuntimeError(f"Duplicated membership name {path}")
-            # One's own, of a session that was given up: it would vanish
-            # when the server finds that session expired.
+            # It was created by this object in an earlier session, and would
+            # disappear when that session expires.
             zookeeper.delete(
                 handle, path, stat["version"], timeout=remaining(deadline))
         except zookeeper.NoNodeException:
@@ -223,7 +226,7 @@ class Membership(service.ZKServiceBase):
 
 
 class _Locked:
-    """`with lock`, for no longer than a timeout."""
+    """`with lock`, with a timeout."""
 
     def __init__(self, lock: Any, timeout: float | None) -> None:
         self._lock = lock
@@ -234,17 +237,17 @@ class _Locked:
             self._lock.acquire()
         elif not self._lock.acquire(timeout=self._timeout):
             raise zookeeper.OperationTimeoutException(
-                f"not within {self._timeout} s")
+                f"another call was using the membership for {self._timeout} s")
 
     def __exit__(self, *exc_info: object) -> None:
         self._lock.release()
 
 
 class MembershipMonitor(service.ZKServiceBase):
-    """The members of a group, followed by a watch.
+    """The members of a group, kept up to date by a watch.
 
-    However many members come and go at once, the group is listed once every
-    min_interval at most: in a burst each listing has many changes.
+    The group is listed once every min_interval at most, however many members
+    join and leave at the same time: one listing then has many changes.
     """
 
     def __init__(
@@ -255,10 +258,10 @@ class MembershipMonitor(service.ZKServiceBase):
         """
         :param basepath: the path of the group. It need not exist yet, and
             is not created.
-        :param cb_func: called with the set of names of the members, first
-            when it is known and then when it has changed, in the monitor's
-            own thread; with None when the servers cannot be asked, which
-            does not mean that the members have left.
+        :param cb_func: called on the monitor's own thread with the set of
+            the members' names, when it is first known and when it has
+            changed; with None when the servers are unreachable, which does
+            not mean that the members have left.
         :param min_interval: seconds between two listings.
         """
         self._session = session
@@ -271,8 +274,8 @@ class MembershipMonitor(service.ZKServiceBase):
         self._hurry = False
         self._lost = not session.is_connected()
         self._closed = False
-        # The id of the session that our watch is set in. A watch survives
-        # a reconnection, and a second one would be a second event.
+        # The id of the session in which the watch is set. A watch survives a
+        # reconnection; a second one would make a second event.
         self._watching: int | None = None
         session.add_listener(self._session_event)
         try:
@@ -283,10 +286,10 @@ class MembershipMonitor(service.ZKServiceBase):
         session.restore_soon(self)
 
     def get_all(self) -> set[str] | None:
-        """The names of the members, as last seen: no round trip.
+        """The names of the members, as last listed: no round trip.
 
-        None while the servers cannot be asked. The set is not changed
-        later, and must not be.
+        None while the servers are unreachable. The set is never changed; the
+        caller must not change it either.
         """
         return self._members
 
@@ -317,7 +320,7 @@ class MembershipMonitor(service.ZKServiceBase):
     def _watch(
             self, _handle: int, kind: int, _state: int,
             _path: str | None) -> None:
-        # What happens to the session is told by restore() and the listener.
+        # Events of the session arrive by restore() and the listener.
         if kind != zookeeper.SESSION_EVENT:
             self._watching = None
             self._mark(stale=True)
@@ -345,7 +348,7 @@ class MembershipMonitor(service.ZKServiceBase):
             members = None
             if self._session.is_connected():
                 if not stale:
-                    continue  # back already, and restore() will come
+                    continue  # connected again; restore() follows
                 members = self._list()
                 pause = self._min_interval
                 if members is None and self._session.is_connected():
@@ -361,7 +364,7 @@ class MembershipMonitor(service.ZKServiceBase):
             watch = None
             if self._watching != session_id:
                 watch = zookeeper.Immediate(self._watch)
-                # Before the request: the watch may fire before its answer.
+                # Before the request, as the watch may fire before its answer.
                 self._watching = session_id
             try:
                 return set(zookeeper.get_children(
@@ -378,9 +381,11 @@ class MembershipMonitor(service.ZKServiceBase):
                 self._watching = None
                 raise
         except zookeeper.ZooKeeperException as exc:
-            # No trouble where this process has closed the session itself.
+            # It is no error if this process has closed the session.
             if not self._session.is_closed():
-                LOG.warning("Cannot list %s: %s", self._basepath, exc)
+                LOG.warning(
+                    "Cannot list the members in %s: %s. Trying again",
+                    self._basepath, exc)
             return None
 
     def _publish(self, members: set[str] | None) -> None:
@@ -391,5 +396,5 @@ class MembershipMonitor(service.ZKServiceBase):
         try:
             self._cb_func(members)
         except Exception:
-            LOG.exception("Callback of the monitor of %s failed",
-                          self._basepath)
+            LOG.exception(
+                "The callback for members in %s failed", self._basepath)

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""A queue that many processes put into and take from."""
+"""A queue in ZooKeeper that many processes use."""
 
 import threading
 from typing import Any
@@ -33,8 +33,8 @@ class ZKQueue:
             acl: list[dict[str, Any]] | None = None, *,
             timeout: float | None = None) -> None:
         """
-        :param basepath: the path of the queue, created if need be.
-        :param acl: of the znodes created; None: open.
+        :param basepath: the path of the queue; created unless it exists.
+        :param acl: the ACL of new znodes; None: open.
         """
         self._session = session
         self.basepath = basepath
@@ -53,11 +53,11 @@ class ZKQueue:
     def dequeue(self, timeout: float | None = None) -> str:
         """Take the first value.
 
-        :param timeout: seconds to wait for one. None: as long as it takes;
-            0: only one that is there.
-        :raises zookeeper.OperationTimeoutException: when there is none.
+        :param timeout: seconds to wait for a value. None: as long as it
+            takes; 0: do not wait.
+        :raises zookeeper.OperationTimeoutException: when there is no value.
         :raises zookeeper.ConnectionLossException: when the connection broke
-            while a value was being taken, which may be gone now.
+            while a value was being taken; the value may be lost.
         """
         deadline = after(timeout)
         while True:
@@ -67,7 +67,7 @@ class ZKQueue:
                     self.basepath, zookeeper.Immediate(
                         lambda *_, event=changed: event.set()))
             except _LOST:
-                # Nothing was taken, so that it can be tried again.
+                # No value was taken, so it can be tried again.
                 if not self._session.wait_connected(remaining(deadline)):
                     raise
                 continue
@@ -80,7 +80,7 @@ class ZKQueue:
                     f"nothing in {self.basepath} within {timeout} s")
 
     def _take(self, path: str) -> str | None:
-        """Get and delete; None when somebody else was faster."""
+        """Read and delete a value; None: another process has taken it."""
         try:
             value, stat = self._session.get(path)
             self._session.delete(path, stat["version"])

@@ -10,9 +10,9 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Has services restored in their order, whenever a server is connected.
+"""Restoring the services of a session, in order, when it is connected.
 
-Here: Restorer, one session's services and the thread that restores them.
+Here: Restorer, the services of one session and the thread that restores them.
 Not here: what a service restores (service.py, membership.py), and when the
 session is connected (session.py).
 """
@@ -26,17 +26,17 @@ from nova_sg import zookeeper
 
 LOG = logging.getLogger(__name__)
 
-# Seconds until what failed is restored again.
+# Seconds until a service whose restore() failed is restored again.
 RETRY_INTERVAL = 1.0
 
 
 class Restorer:
-    """The services of a session, from its begin to its close().
+    """The services of a session, from its beginning to its close().
 
-    Everything here is called with the session's condition held, apart from
-    the services' own restore(), which may wait for answers.
+    All methods are called with the session's condition held. The services'
+    own restore() is called without it, as it may wait for answers.
 
-    :ivar thread: what restores; it starts with the first service.
+    :ivar thread: the thread that restores; it starts with the first service.
     """
 
     def __init__(
@@ -46,8 +46,8 @@ class Restorer:
         self._is_connected = is_connected
         self._connections = 0
         self._closed = False
-        # Services in the order in which they came, and those of them that
-        # are to be restored, in the same order.
+        # The services in the order in which they were added, and those that
+        # have to be restored, in the same order.
         self._services: dict[Any, None] = {}
         self._due: dict[Any, None] = {}
         self.thread: threading.Thread | None = None
@@ -65,13 +65,13 @@ class Restorer:
         self._due.pop(service, None)
 
     def soon(self, service: Any) -> None:
-        """Have a service restored as soon as possible."""
+        """Restore a service as soon as possible."""
         if service in self._services:
             self._due[service] = None
             self._condition.notify_all()
 
     def connected(self) -> None:
-        """A server is connected: all have to be restored."""
+        """A server is connected: restore all services."""
         self._connections += 1
         self._due = dict(self._services)
         self._condition.notify_all()
@@ -100,8 +100,8 @@ class Restorer:
                 with self._condition:
                     if (not self._is_connected()
                             or self._connections != connections):
-                        # The next connection begins again, with the first:
-                        # those that follow must not overtake it.
+                        # After the next connection all services are restored
+                        # again, so that they keep their order.
                         failed = []
                         break
                 if not _restored(service):
@@ -109,7 +109,7 @@ class Restorer:
             if not failed:
                 continue
             with self._condition:
-                # A new connection has all services restored, at once.
+                # A new connection makes all services due at once.
                 self._condition.wait_for(
                     lambda: self._closed
                     or self._connections != connections,  # noqa: B023
@@ -123,10 +123,10 @@ def _restored(service: Any) -> bool:
     try:
         service.restore()
     except zookeeper.ZooKeeperException as exc:
-        # A connection that breaks again, most likely.
-        LOG.debug("%r not restored: %s", service, exc)
+        # Most likely the connection has broken again.
+        LOG.debug("%r is not restored: %s", service, exc)
         return False
     except Exception:
-        LOG.exception("%r not restored", service)
+        LOG.exception("%r is not restored; trying again", service)
         return False
     return True

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What belongs to a session and comes back with it.
+"""Services: objects that a session restores after it was lost.
 
 Here: ZKServiceBase. Not here: the services themselves (membership.py), and
 when they are restored (restorer.py).
@@ -25,17 +25,18 @@ from nova_sg.evzookeeper.session import ZKSession
 
 
 class ZKServiceBase:
-    """Something that a session keeps up, below one path.
+    """An object below one path that a session restores.
 
     A subclass may have either or both of:
 
-    - restore(), which is called whenever a server is connected, after that
-      of the services made before this one. It may wait; what it raises is
-      logged, and it is called again. It has to stand being called when
-      nothing was lost.
-    - _session_callback(), which runs in a thread of its own: a loop over
-      self._session_spc.wait_and_get(), which returns what the session's
-      connection callbacks get, until that raises PipeConditionClosedError.
+    - restore(), which is called whenever a server is connected, after the
+      restore() of services that were made earlier. It may wait. If it raises
+      an exception, that is logged, and it is called again. It is also called
+      when nothing was lost.
+    - _session_callback(), which runs in a thread of its own. It calls
+      self._session_spc.wait_and_get() in a loop, which returns the arguments
+      of the session's connection callbacks, until that raises
+      PipeConditionClosedError.
 
     :ivar thread: the thread, or None.
     """
@@ -46,7 +47,7 @@ class ZKServiceBase:
         """
         :param session: the session that it belongs to.
         :param basepath: the path of the znode it works below.
-        :param acl: for znodes that it creates; None: everybody may do
+        :param acl: for znodes that it creates; None: every client may do
             everything ([ZOO_OPEN_ACL_UNSAFE]).
         """
         self._session = session
@@ -66,7 +67,7 @@ class ZKServiceBase:
             self.thread.start()
 
     def close(self) -> None:
-        """End the thread and be restored no more."""
+        """End the thread; the service is not restored any more."""
         self._session.remove_service(self)
         if self._session_spc is not None:
             try:
@@ -76,7 +77,7 @@ class ZKServiceBase:
             self._session_spc.close()
 
     def restore(self) -> None:
-        """Bring back what is gone."""
+        """Restore what was lost with the session."""
 
     def _run(self) -> None:
         try:

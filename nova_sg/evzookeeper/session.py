@@ -10,16 +10,15 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""A ZooKeeper session that is there for as long as it is wanted.
+"""A ZooKeeper session that is replaced when it expires.
 
-Here: ZKSession, which opens a session, and replaces it when it expires. Not
-here: its calls (calls.py), who is told what happens (listeners.py), how
-services are restored (restorer.py), and what they restore (service.py,
-membership.py).
+Here: ZKSession, which opens a session and replaces it. Not here: its calls
+(calls.py), its listeners (listeners.py), how services are restored
+(restorer.py), and what they restore (service.py, membership.py).
 
-A session has two threads. The keeper opens and closes handles and tells the
-listeners what happens; it waits for no answer of a server. The restorer,
-which starts with the first service, may wait.
+A session has two threads. The keeper opens and closes handles and calls the
+listeners; it never waits for an answer of a server. The restorer starts with
+the first service, and may wait for answers.
 """
 
 import logging
@@ -35,8 +34,8 @@ from nova_sg.evzookeeper.deadlines import after, remaining
 
 LOG = logging.getLogger(__name__)
 
-# Seconds until making a handle is tried again, where the name of no server
-# resolves.
+# Seconds until making a handle is tried again, when no server's name could be
+# resolved.
 RETRY_INTERVAL = 1.0
 
 _NO_IDENT = (-1, "")
@@ -44,18 +43,18 @@ _RECONNECT = object()
 
 
 class ZKSession(listeners.Listeners, calls.Calls):
-    """A session, or after an expiry the next one, under one name.
+    """A session; after it has expired, the next session.
 
-    Calls wait for the answer, for at most their `timeout` seconds. Without
-    that argument the session's operation_timeout holds, and without that
-    they wait for as long as it takes.
+    Calls wait for the answer for at most `timeout` seconds. Without that
+    argument the session's operation_timeout applies, and without that they
+    wait as long as it takes.
 
     A call that is under way when the connection breaks raises
-    ConnectionLossException, and may have been carried out. So does one made
-    while no server is connected, when the next attempt to connect fails:
-    use wait_connected() to wait longer. One under way when the session
-    expires raises SessionExpiredException, InvalidStateException or
-    ClosingException.
+    ConnectionLossException, and may have been executed. A call that is made
+    while no server is connected raises it when the next attempt to connect
+    fails: use wait_connected() to wait longer. A call that is under way when
+    the session expires raises SessionExpiredException, InvalidStateException
+    or ClosingException.
     """
 
     def __init__(
@@ -71,20 +70,20 @@ class ZKSession(listeners.Listeners, calls.Calls):
         :param host: host:port pairs with commas between them, and possibly
             a chroot path after the last.
         :param timeout: seconds to wait for the connection. None: do not
-            wait, and go on trying for as long as it takes.
+            wait, and keep trying in the background.
         :param recv_timeout: the session timeout to ask for, in ms.
-        :param ident: client_id() of an earlier session to continue with.
+        :param ident: client_id() of an earlier session, to continue it.
         :param zklog_fd: a file for the C client's log. None: Python's
             logging, under nova_sg.zookeeper.
         :param init_cbs: callbacks for add_connection_callback().
         :param operation_timeout: the timeout of calls that are given none,
             in seconds.
-        :param auths: (scheme, certificate) to authenticate with, from the
-            first request on; see add_auth().
+        :param auths: pairs of (scheme, certificate) to authenticate with,
+            from the first request on; see add_auth().
         :param ssl_cert: use TLS, with the files that zookeeper.init_ssl
             takes.
-        :raises zookeeper.OperationTimeoutException: when `timeout` is over;
-            the session is then closed.
+        :raises zookeeper.OperationTimeoutException: when there is no
+            connection after `timeout`; the session is then closed.
         :raises zookeeper.TLSNotSupported: with ssl_cert, when the C library
             has no TLS.
         """
@@ -101,12 +100,12 @@ class ZKSession(listeners.Listeners, calls.Calls):
         self._operation_timeout = operation_timeout
         self._auths: list[tuple[Any, Any]] = list(auths)
 
-        # Guards what follows; held for moments only.
+        # Guards the attributes below; held for moments only.
         self._condition = threading.Condition()
         self._zhandle: int | None = None
         self._session_id: int | None = None
         self._connected = False
-        # The handle that close() closes; all others the keeper does.
+        # The handle that close() closes; the keeper closes all others.
         self._closing: int | None = None
         self._closed = True
         self._events: queue.Queue = queue.Queue()
@@ -126,13 +125,13 @@ class ZKSession(listeners.Listeners, calls.Calls):
     # The session.
 
     def connect(self, timeout: float | None = None) -> None:
-        """Have a new session in place of the present one.
+        """Replace the present session by a new one.
 
-        Also after close(), except that services are not there any more.
+        This is possible after close(), too, but without its services.
 
-        :param timeout: seconds to wait for the connection; None: do not.
-        :raises zookeeper.OperationTimeoutException: when they are over. The
-            session goes on trying.
+        :param timeout: seconds to wait for the connection; None: do not wait.
+        :raises zookeeper.OperationTimeoutException: when there is none by
+            then. The session keeps trying.
         """
         with self._condition:
             again = not self._closed
@@ -146,25 +145,25 @@ class ZKSession(listeners.Listeners, calls.Calls):
                 f"not connected to {self._host} within {timeout} s")
 
     def wait_connected(self, timeout: float | None = None) -> bool:
-        """Wait until a server is connected; False when it took too long."""
+        """Wait until a server is connected; False: it took too long."""
         with self._condition:
             return self._condition.wait_for(
                 lambda: self._connected or self._closed,
                 timeout) and self._connected
 
     def close(self, quiet: bool = True, timeout: float | None = None) -> None:
-        """End the session and its threads. Services are closed, too.
+        """End the session and its threads, and close its services.
 
-        Where a server is connected, it is told, and the ephemeral znodes
-        go at once.
+        If a server is connected, it is told, and deletes the ephemeral znodes
+        at once.
 
-        :param quiet: log what goes wrong instead of raising it.
+        :param quiet: log errors instead of raising them.
         :param timeout: seconds that it may take at most.
         :raises zookeeper.ZooKeeperException: unless quiet.
         """
         deadline = after(timeout)
         if os.getpid() != self._pid:
-            # The child of a fork has neither threads to end nor a session.
+            # In the child of a fork there are no threads and no session.
             return
         with self._condition:
             if self._closed:
@@ -182,7 +181,9 @@ class ZKSession(listeners.Listeners, calls.Calls):
         except zookeeper.ZooKeeperException:
             if not quiet:
                 raise
-            LOG.warning("ZooKeeper session not closed", exc_info=True)
+            LOG.warning(
+                "Could not close the session with ZooKeeper at %s cleanly",
+                self._host, exc_info=True)
         finally:
             ending = [self._keeper, self._restorer.thread]
             ending += [service.thread for service in services]
@@ -200,7 +201,7 @@ class ZKSession(listeners.Listeners, calls.Calls):
 
     @property
     def session_id(self) -> int | None:
-        """The session's id, as ephemeralOwner has it; None: has none now."""
+        """The session's id, as in ephemeralOwner; None: it has none now."""
         return self._session_id
 
     @property
@@ -210,7 +211,7 @@ class ZKSession(listeners.Listeners, calls.Calls):
 
     @property
     def recv_timeout(self) -> int:
-        """The session timeout that is asked for, in ms."""
+        """The session timeout that it asks for, in ms."""
         return self._recv_timeout
 
     def client_id(self) -> tuple[int, str]:
@@ -228,7 +229,7 @@ class ZKSession(listeners.Listeners, calls.Calls):
     def add_auth(
             self, scheme: str, cert: Any,
             timeout: float | None = None) -> None:
-        """Authenticate this session, and those that will replace it.
+        """Authenticate this session, and the sessions that replace it.
 
         :raises zookeeper.AuthFailedException: when the server refuses.
         """
@@ -244,11 +245,11 @@ class ZKSession(listeners.Listeners, calls.Calls):
     # For services.
 
     def add_service(self, service: Any) -> None:
-        """Have service.restore() called whenever a server is connected.
+        """Call service.restore() whenever a server is connected.
 
-        In the order of add_service(), on the session's restorer, where it
-        may wait for answers. What it raises is logged, and it is called
-        again.
+        Services are restored in the order of add_service(), on the session's
+        restorer thread, where they may wait for answers. An exception is
+        logged, and restore() is called again.
         """
         with self._condition:
             self._check_open()
@@ -259,19 +260,19 @@ class ZKSession(listeners.Listeners, calls.Calls):
             self._restorer.remove(service)
 
     def restore_soon(self, service: Any) -> None:
-        """Have service.restore() called as soon as possible."""
+        """Call service.restore() as soon as possible."""
         with self._condition:
             self._restorer.soon(service)
 
     def connected_handle(
             self, timeout: float | None = None) -> tuple[int, int]:
-        """The handle and the id of one and the same connected session.
+        """The handle and the id of the connected session.
 
-        For what must not be done in any other session, should this one be
-        replaced meanwhile: the handle's calls will then raise.
+        For calls that must not be made in another session. If the session is
+        replaced meanwhile, calls with this handle raise an exception.
 
-        :raises zookeeper.OperationTimeoutException: when there is none in
-            time.
+        :raises zookeeper.OperationTimeoutException: when no session is
+            connected in time.
         """
         self._check_process()
         with self._condition:
@@ -287,9 +288,9 @@ class ZKSession(listeners.Listeners, calls.Calls):
     # Inside.
 
     def _found_invalid(self, handle: int) -> None:
-        # Raised without any wait. Who tries again would, under eventlet,
-        # never let the keeper hear of the expiry, if wait_connected() said
-        # that all is well.
+        # A call that is repeated fails again without any wait. If
+        # wait_connected() then returned True at once, the keeper would get
+        # no turn under eventlet, and never learn of the expiry.
         with self._condition:
             if self._zhandle is handle:
                 self._connected = False
@@ -307,8 +308,8 @@ class ZKSession(listeners.Listeners, calls.Calls):
             return self._zhandle
 
     def _check_process(self) -> None:
-        # Before any lock: in the child of a fork it may be held for ever,
-        # by a thread that was not copied.
+        # Before taking any lock: in the child of a fork a lock may stay held
+        # for ever, as the child does not have the thread that held it.
         if os.getpid() != self._pid:
             raise zookeeper.ZooKeeperException(
                 "the ZooKeeper session belongs to the parent process")
@@ -318,7 +319,7 @@ class ZKSession(listeners.Listeners, calls.Calls):
             raise zookeeper.ClosingException("the ZooKeeper session is closed")
 
     def _lose(self) -> int | None:
-        """Forget the present handle and return it. With the lock held."""
+        """Forget the present handle and return it; with the lock held."""
         handle, self._zhandle = self._zhandle, None
         self._session_id = None
         self._connected = False
@@ -354,11 +355,11 @@ class ZKSession(listeners.Listeners, calls.Calls):
             try:
                 zookeeper.close(handle)
             except zookeeper.ZooKeeperException:
-                pass  # closed already, because Python exits
+                pass  # already closed at the exit of Python
         self._tell(listeners.CLOSED)
 
     def _pause(self, events: queue.Queue, delay: float) -> bool:
-        """Wait; True when the session has been closed."""
+        """Wait; return True if the session has been closed."""
         with self._condition:
             self._condition.wait_for(
                 lambda: self._closed or events is not self._events, delay)
@@ -373,10 +374,13 @@ class ZKSession(listeners.Listeners, calls.Calls):
                     lambda *event: events.put(event)),
                 self._recv_timeout, ident)
         except zookeeper.LibraryNotFound:
-            LOG.exception("No ZooKeeper session")
+            LOG.exception(
+                "Cannot begin a session with ZooKeeper at %s", self._host)
             return None
         except Exception as exc:
-            LOG.warning("No ZooKeeper session with %s: %s", self._host, exc)
+            LOG.warning(
+                "Cannot begin a session with ZooKeeper at %s: %s. Trying "
+                "again", self._host, exc)
             return None
         with self._condition:
             closed = self._closed or events is not self._events
@@ -390,13 +394,15 @@ class ZKSession(listeners.Listeners, calls.Calls):
             try:
                 zookeeper.add_auth(handle, scheme, cert)
             except zookeeper.ZooKeeperException:
-                LOG.exception("ZooKeeper authentication not sent")
+                LOG.exception(
+                    "Could not send the authentication to ZooKeeper at %s",
+                    self._host)
         return handle
 
     def _follow(self, events: queue.Queue, handle: int) -> float:
-        """Follow a session to its end.
+        """Handle the events of a session until it ends.
 
-        :returns: seconds to wait before the next one.
+        :returns: seconds to wait before the next session.
         """
         while True:
             event = events.get()
@@ -411,11 +417,15 @@ class ZKSession(listeners.Listeners, calls.Calls):
                     continue
                 self._tell(listeners.CONNECTED)
             elif state == zookeeper.EXPIRED_SESSION_STATE:
-                LOG.warning("ZooKeeper session expired, making a new one")
+                LOG.warning(
+                    "The session with ZooKeeper at %s has expired. Making a "
+                    "new one", self._host)
                 self._have_lost(handle)
                 self._tell(listeners.EXPIRED)
             elif state == zookeeper.AUTH_FAILED_STATE:
-                LOG.error("ZooKeeper authentication failed")
+                LOG.error(
+                    "ZooKeeper at %s refused the authentication. Trying "
+                    "again with a new session", self._host)
                 self._have_lost(handle)
                 self._tell(listeners.AUTH_FAILED)
             else:

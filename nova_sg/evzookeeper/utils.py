@@ -12,10 +12,10 @@
 
 """Conditions that carry a state from one thread to another.
 
-evzookeeper made them of pipes, hence the names; here they hold no
-descriptor. They can be notified from any thread: a green one, or, under
-eventlet, a thread of the operating system, whose notice then goes by way of
-the ZooKeeper dispatcher.
+evzookeeper made them of pipes, hence the names; here they need no descriptor.
+Any thread can notify them: a green one or, under eventlet, a thread of the
+operating system, whose notification then goes through the ZooKeeper
+dispatcher.
 """
 
 import threading
@@ -40,14 +40,14 @@ class PipeCondition:
         dispatch.start()
 
     def notify(self, quiet: bool = True) -> None:
-        """Let one wait() pass. Nothing happens when closed.
+        """Let one wait() pass; does nothing if closed.
 
-        :param quiet: has no meaning any more; nothing is raised.
+        :param quiet: ignored; nothing is raised.
         """
         self._from_any_thread(self._notify)
 
     def wait(self, timeout: float | None = None) -> None:
-        """Wait for a notice.
+        """Wait for a notification.
 
         :raises zookeeper.OperationTimeoutException: when none came in time.
         :raises PipeConditionClosedError: when closed, before or meanwhile.
@@ -80,7 +80,7 @@ class PipeCondition:
 
 
 class StatePipeCondition(PipeCondition):
-    """A PipeCondition with a state: the last that was set is got."""
+    """A PipeCondition with a state: the last one that was set."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -91,8 +91,8 @@ class StatePipeCondition(PipeCondition):
         self._from_any_thread(self._set, state)
 
     def wait_and_get(self, timeout: float | None = None) -> Any:
-        """As wait(); returns the state, which may be later than the notice
-        that was waited for."""
+        """As wait(); returns the state, which may be newer than the
+        notification that was waited for."""
         self.wait(timeout)
         return self._state
 

@@ -10,22 +10,24 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""A crash seen at once: a process that waits for the end of this one.
+"""The crash guard: a process that sees at once when its service crashes.
 
-keeper.py is the service's side: it starts the guard and tells it what to do
-should the service end. main.py is the guard's own, and so is the guard.py of
-each backend. They import the standard library alone, and as little of it as
-they can: a guard runs beside every service.
+orders.py runs in the service: it starts the guard and gives it orders.
+main.py runs in the guard, and so does the guard.py of each backend. These
+import only the standard library, and as little of it as possible, as a guard
+runs beside every service.
 
-What it is told for a membership is a *will*, a plain dict:
+An *order* says what the guard does for a membership if the service ends
+without leaving. It is a plain dict:
 
 =========  ================================================================
-backend    zk, mc or db: the backend whose guard.withdraw(will) does it
-who        the member and its group, in words
-within     seconds for which to try
-lock       a file that every process of this host which is the same member
-           holds a shared lock on; None: each is a member by itself
+backend    zk, mc or db: the backend whose guard.withdraw(order) executes it
+members    the members and their groups, as text for the log
+within     seconds for which the guard tries
+lock       a file on which every process on this host that reports for the
+           same member holds a shared lock; None: each process is a member
+           of its own
 =========  ================================================================
 
-and what that module needs besides.
+and whatever else that guard.py needs.
 """

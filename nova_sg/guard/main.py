@@ -10,12 +10,12 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The guard: a process that outlives the one it guards, for a moment.
+"""The guard: a process that outlives its service for a moment.
 
-Started by keeper.py as a script of its own, with two open descriptors as its
-arguments: a socket that wills come by, and a pidfd of the service. When the
-service ends, what is still in force is carried out, within its time, and the
-guard ends, too. Nothing is left to do after a clean stop.
+orders.py starts it as a script, with two open descriptors as its arguments:
+a socket on which orders arrive, and a pidfd of the service. When the service
+ends, the guard executes the orders that are not cancelled, each within its
+time, and ends, too. After a clean stop there are no orders left.
 """
 
 from __future__ import annotations
@@ -32,48 +32,52 @@ import threading
 import time
 from typing import NoReturn
 
-# What withdraws a member, by the name of the driver.
+# The module that withdraws a member, by the name of the driver.
 MODULES = {
     "db": "nova_sg.backends.db.guard",
     "mc": "nova_sg.backends.memcached.guard",
     "zk": "nova_sg.backends.zookeeper.guard",
 }
-# Seconds that are left once somebody asks the guard to end: systemd does so
-# as soon as the service has ended, and starts it anew only after that.
+# Seconds that the guard has left after a signal asks it to end. systemd sends
+# one when the service has ended, and restarts the service only afterwards.
 HURRY = 5.0
 # Seconds between two attempts: the first pause, and the longest.
 PAUSE, LONGEST_PAUSE = 0.05, 1.0
-# Seconds for which to wait for the guards of other processes which are the
-# same member and ended in the same moment.
+# Seconds to wait for a lock that guards of other processes of the same member
+# may hold: these processes may have ended in the same moment.
 TURN = 1.0
 
 
 class Guard:
-    """Waits for one process to end."""
+    """Waits until its service has ended, then executes the orders."""
 
     def __init__(self, link: socket.socket, service: int) -> None:
         self._link = link
         self._service = service
-        self._wills: dict[int, dict] = {}
+        self._orders: dict[int, dict] = {}
         self._locks: list[_Lock] = []
-        # When the service ended, and when somebody last asked us to end.
+        # When the service ended, and when a signal last asked the guard to.
         self._died = float("inf")
         self._asked = float("-inf")
 
     def ask_to_end(self, *args: object) -> None:
-        """Be quick, once the service has ended: a signal handler."""
+        """Take only HURRY seconds once the service has ended.
+
+        The signal handler.
+        """
         self._asked = time.monotonic()
 
     def _limit(self) -> float:
-        """Return when to end whatever is left to do."""
-        # Who ends us because the service has ended may be quicker than our
-        # own notice of that. Before that it is no reason to go.
+        """Return when the guard ends, whatever is left to do."""
+        # systemd may send its signal before the guard has noticed that the
+        # service ended: hence the second. A signal while the service still
+        # runs is ignored.
         if self._asked < self._died - 1.0:
             return float("inf")
         return self._asked + HURRY
 
     def wait(self) -> None:
-        """Note wills until the service has ended."""
+        """Receive orders until the service has ended."""
         poll = select.poll()
         poll.register(self._service, select.POLLIN)
         poll.register(self._link, select.POLLIN)
@@ -83,11 +87,10 @@ class Guard:
             if linked and (
                 self._service in ready or self._link.fileno() in ready
             ):
-                # Also at the end: what it said last came before that.
+                # Also when the service has ended: its last orders count.
                 link = self._link.fileno()
                 if not self._read():
-                    # Nobody has the other side any more: it ends, or has
-                    # no use for us.
+                    # The service has closed its side.
                     poll.unregister(link)
                     self._link.close()
                     linked = False
@@ -95,7 +98,7 @@ class Guard:
                 return
 
     def _read(self) -> bool:
-        """Note what has come; return whether more may."""
+        """Receive the orders that have arrived; return whether more may."""
         while True:
             try:
                 message = self._link.recv(1 << 20, socket.MSG_DONTWAIT)
@@ -105,74 +108,78 @@ class Guard:
                 return False
             if not message:
                 return False
-            key, will = marshal.loads(message)
-            if will is None:
-                self._wills.pop(key, None)
+            key, order = marshal.loads(message)
+            if order is None:
+                self._orders.pop(key, None)
                 continue
-            if key in self._wills:
-                # What was on its way may not have arrived.
-                will["before"] = self._wills[key].get("value")
+            if key in self._orders:
+                # The new value may not have reached the backend.
+                order["before"] = self._orders[key].get("value")
             else:
-                _module(will)
-            self._wills[key] = will
+                # Imported now: after a crash every millisecond counts.
+                _module(order)
+            self._orders[key] = order
 
     def carry_out(self) -> None:
-        """Withdraw what was joined: each by itself, for as long as it may."""
+        """Execute all orders at the same time, each on its own thread."""
         self._died = time.monotonic()
         threads = [
-            threading.Thread(target=self._withdraw, args=[will], daemon=True)
-            for will in self._wills.values()
+            threading.Thread(target=self._withdraw, args=[order], daemon=True)
+            for order in self._orders.values()
         ]
         for thread in threads:
             thread.start()
         for thread in threads:
-            # In pieces: a signal is heard between two.
+            # In short pieces, as signals are handled between them.
             while thread.is_alive() and time.monotonic() < self._limit():
                 thread.join(0.1)
         for lock in self._locks:
             lock.remove()
 
-    def _withdraw(self, will: dict) -> None:
-        will["died"] = self._died
-        give_up = self._died + will["within"]
-        lock = _Lock(will["lock"])
+    def _withdraw(self, order: dict) -> None:
+        order["died"] = self._died
+        give_up = self._died + order["within"]
+        lock = _Lock(order["lock"])
         if not lock.take(min(give_up, self._died + TURN)):
-            _say(f"{will['who']} lives on in another process of this host")
+            _log(
+                f"{order['members']} is not withdrawn: another process on "
+                "this host reports for it"
+            )
             return
         self._locks.append(lock)
         pause = PAUSE
         while True:
-            will["patience"] = max(0.1, give_up - time.monotonic())
+            order["patience"] = max(0.1, give_up - time.monotonic())
             try:
-                done = _module(will).withdraw(will)
+                done = _module(order).withdraw(order)
                 break
             except Exception as error:
                 problem = str(error) or type(error).__name__
             now = time.monotonic()
             if now + pause > min(give_up, self._limit()):
-                _say(
-                    f"{will['who']} could not be withdrawn from "
-                    f"{will['backend']}: {problem}. It goes down by its "
-                    "silence"
+                _log(
+                    f"{order['members']} could not be withdrawn from "
+                    f"{order['backend']}: {problem}. It goes down by "
+                    "silence, after service_down_time"
                 )
                 return
             time.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE)
         took = (time.monotonic() - self._died) * 1000
         if done:
-            _say(
-                f"the process of {will['who']} ended without leaving; "
-                f"withdrawn from {will['backend']} after {took:.0f} ms"
+            _log(
+                f"the process of {order['members']} ended without leaving; "
+                f"withdrawn from {order['backend']} after {took:.0f} ms"
             )
         else:
-            _say(
-                f"{will['who']} is no longer what its process left in "
-                f"{will['backend']}: nothing withdrawn"
+            _log(
+                f"{order['members']} is not withdrawn: it was changed in "
+                f"{order['backend']} since its process ended"
             )
 
 
 class _Lock:
-    """The file that says whether another process is the same member."""
+    """A member's file: the processes that report for it hold a lock on it."""
 
     def __init__(self, path: str | None) -> None:
         self._path = path
@@ -190,9 +197,9 @@ class _Lock:
                 pass
 
     def take(self, give_up: float) -> bool:
-        """Return whether nobody else is the member; keep others from it.
+        """Lock the file; return False if another process reports for it.
 
-        Where that is not known, what the backend has tells enough.
+        If there is no file, the guard decides by what the backend holds.
         """
         while self._descriptor is not None:
             try:
@@ -204,14 +211,14 @@ class _Lock:
                 continue
             if self._is_there():
                 break
-            # It was removed by another guard; a service that has been
-            # started since then has made another.
+            # Another guard has removed it; a service that was started since
+            # may have made another.
             self.close()
             self._open()
         return True
 
     def remove(self) -> None:
-        """Remove the file, once it was taken: nobody else needs it."""
+        """Remove the file if it is locked here: no process needs it."""
         if self._descriptor is not None and self._is_there():
             assert self._path is not None
             try:
@@ -220,13 +227,13 @@ class _Lock:
                 pass
 
     def close(self) -> None:
-        """Let others take it."""
+        """Unlock the file."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
 
     def _is_there(self) -> bool:
-        """Say whether the file that is open is the one at its path."""
+        """Whether the open file is still the one at its path."""
         assert self._path is not None and self._descriptor is not None
         try:
             return os.path.samestat(
@@ -236,29 +243,32 @@ class _Lock:
             return False
 
 
-def _module(will: dict):
-    return importlib.import_module(MODULES[will["backend"]])
+def _module(order: dict):
+    return importlib.import_module(MODULES[order["backend"]])
 
 
-def _say(words: str) -> None:
-    # By then nobody may read it any more.
+def _log(message: str) -> None:
     now = time.time()
     stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(now))
     line = (
         f"{stamp}.{now % 1 * 1000:03.0f} {os.getpid()} WARNING "
-        f"nova-sg-guard [-] {words}\n"
+        f"nova-sg-guard [-] {message}\n"
     )
     try:
         os.write(2, line.encode(errors="replace"))
     except OSError:
+        # The reader of stderr may have ended with the service.
         pass
 
 
 def main(arguments: list[str]) -> NoReturn:
-    """Guard the process that the arguments tell of."""
+    """Run the guard.
+
+    :param arguments: the descriptors of the socket and of the pidfd
+    """
     link, service = map(int, arguments)
     guard = Guard(socket.socket(fileno=link), service)
-    # It ends when its service has; whoever ends both at once is told so.
+    # The guard ends after its service, also if both are sent a signal.
     for signo in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(signo, guard.ask_to_end)
     try:
@@ -268,13 +278,13 @@ def main(arguments: list[str]) -> NoReturn:
         pass
     guard.wait()
     guard.carry_out()
-    # Threads that still try are not waited for.
+    # Without waiting for threads that still try.
     os._exit(0)
 
 
 if __name__ == "__main__":
-    # Where nova_sg is, and what it is installed with: behind the standard
-    # library, which nobody shall stand in front of.
+    # The folder of nova_sg and of the libraries installed with it. Last, so
+    # that no module of the standard library is replaced.
     sys.path.append(
         os.path.dirname(os.path.dirname(os.path.dirname(__file__)))
     )

@@ -12,26 +12,26 @@
 
 """Which members of a group are alive: the rules, and nothing else.
 
-Pure: no I/O, no clock, no thread, no lock, and no import from the rest of
-nova_sg. Every moment is in seconds on the observer's monotonic clock and
-comes in as an argument. Read in this order:
+These modules are pure: no I/O, no clock, no thread, no lock, and no import
+from the rest of nova_sg. Every moment is an argument, in seconds on the
+observer's monotonic clock. Read them in this order:
 
 model
     the values: observation, outage, verdict, member
 seen
-    what a backend says of one member, over all refreshes
+    what a backend shows of one member, over all refreshes
 deadline
     when a silence becomes too long
 outages
-    when a backend, and not its members, was at fault
+    when a backend was at fault, and not its members
 reported_outages
-    what members themselves say of that
+    outages that members report
 backend
     what is known of one backend
 mass_silence
-    most of a group falls silent at once
+    most of a group falls silent at the same time
 group
-    a group as it is known, and what it answers
+    what is known of a group, and the verdicts of its members
 rules
     the rules for one member: the only place that makes a verdict
 detector

@@ -18,44 +18,45 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from nova_sg.liveness import outages as _outages
-from nova_sg.liveness import reported_outages
+from nova_sg.liveness import reported_outages as _reported_outages
 from nova_sg.liveness.model import NEVER, Limits, Observation, Outage, Refresh
 
 
 class Backend(NamedTuple):
-    """One backend. Whatever is taken in makes another."""
+    """One backend. Immutable: each method returns a changed copy."""
 
     name: str
-    #: When it was asked last with an answer; NEVER: it has never answered.
+    #: When the last refresh that succeeded began; NEVER: none has.
     refreshed: float = NEVER
-    #: When it was asked first without an answer since then; None: it answers.
+    #: When the first refresh that failed since then began; None: the last one
+    #: succeeded.
     failed: float | None = None
-    #: The newest report of any member that it has shown; NEVER: none.
-    heard: float = NEVER
+    #: The newest report of any member; NEVER: there was none.
+    last_report: float = NEVER
     #: The newest observation of each member.
     observed: Mapping[str, Observation] = {}
     #: Disjoint, the earliest first.
     outages: _outages.Outages = ()
-    #: Reports of this process that do not get through, by member.
-    troubles: Mapping[Hashable, _outages.Trouble] = {}
-    #: What members say that could not report, by member,
-    claims: Mapping[str, reported_outages.Claim] = {}
-    #: and what most of them agree on.
-    agreed: tuple[reported_outages.Agreement, ...] = ()
-    #: The outages by which its members were judged last.
+    #: Reports of this process that fail, by member.
+    failing_reports: Mapping[Hashable, _outages.FailingReports] = {}
+    #: The outages that members report, by member.
+    reported_outages: Mapping[str, _reported_outages.ReportedOutage] = {}
+    #: The outages that most of these members agree on.
+    agreed: tuple[_reported_outages.AgreedOutage, ...] = ()
+    #: The outages that counted when its members were judged last.
     excused: _outages.Outages = ()
 
     def outages_until(self, now: float) -> _outages.Outages:
-        """Return all outages, those that go on up to now."""
+        """Return all outages; those that have not ended last until now."""
         known = self.outages
-        for trouble in self.troubles.values():
-            going_on = trouble.until(now)
+        for failing in self.failing_reports.values():
+            going_on = failing.until(now)
             if going_on is not None:
                 known = _outages.add(known, going_on)
         return known
 
     def with_outage(self, outage: Outage | None) -> Backend:
-        """Take in an outage; None: there was none."""
+        """Add an outage; None: there was none."""
         if outage is None:
             return self
         return self._replace(outages=_outages.add(self.outages, outage))
@@ -63,11 +64,11 @@ class Backend(NamedTuple):
     # -- refreshes
 
     def failed_at(self, asked: float) -> Backend:
-        """Take in that it gave no answer."""
+        """Note that a refresh failed."""
         return self if self.failed is not None else self._replace(failed=asked)
 
     def answered(self, refresh: Refresh) -> Backend:
-        """Take in that it answers; this ends an outage, if there was one."""
+        """Note that a refresh succeeded; this ends an outage, if any."""
         before = self.refreshed
         if before == NEVER:
             return self._replace(refreshed=refresh.asked, failed=None)
@@ -81,7 +82,7 @@ class Backend(NamedTuple):
         )
 
     def answered_late(self, refresh: Refresh, limits: Limits) -> Backend:
-        """Take in that it took longer to answer than members to report."""
+        """Add an outage if the refresh took longer than report_interval."""
         asked, answered = refresh.asked, refresh.answered
         if answered is None or answered - asked <= limits.report_interval:
             return self
@@ -92,90 +93,93 @@ class Backend(NamedTuple):
     def reports_fail(
         self, source: Hashable, begin: float, certain: float
     ) -> Backend:
-        """Take in that reports of this process do not get through.
+        """Note that reports of this process fail.
 
         :param source: the member that reports
         :param begin: when the first of them began
         :param certain: when the last one failed, or was seen to hang
         """
-        trouble = self.troubles.get(source)
-        if trouble is None:
-            trouble = _outages.Trouble(certain, begin)
-        trouble = trouble._replace(certain=certain)
-        return self._replace(troubles={**self.troubles, source: trouble})
+        failing = self.failing_reports.get(source)
+        if failing is None:
+            failing = _outages.FailingReports(certain, begin)
+        failing = failing._replace(certain=certain)
+        return self._replace(
+            failing_reports={**self.failing_reports, source: failing}
+        )
 
     def reports_work(self, source: Hashable, certain: float) -> Backend:
-        """Take in that they get through again, or that there are no more."""
-        if source not in self.troubles:
+        """Note that they succeed again, or that there are no more of them."""
+        if source not in self.failing_reports:
             return self
-        troubles = dict(self.troubles)
-        outage = troubles.pop(source).until(certain)
-        return self.with_outage(outage)._replace(troubles=troubles)
+        failing_reports = dict(self.failing_reports)
+        outage = failing_reports.pop(source).until(certain)
+        return self.with_outage(outage)._replace(
+            failing_reports=failing_reports
+        )
 
-    def weigh_troubles(
+    def weigh_failing_reports(
         self, reports: Sequence[float], now: float, limits: Limits
     ) -> Backend:
-        """Tell outages of the backend from trouble of this process.
+        """Decide whether the backend or this process is at fault.
 
         :param reports: the last report of each member that is up
         """
-        backend, troubles = self, {}
-        for source, trouble in self.troubles.items():
-            troubles[source], over = _outages.weigh(
-                trouble, reports, now, limits
+        backend, failing_reports = self, {}
+        for source, failing in self.failing_reports.items():
+            failing_reports[source], over = _outages.weigh(
+                failing, reports, now, limits
             )
             backend = backend.with_outage(over)
-        return backend._replace(troubles=troubles)
+        return backend._replace(failing_reports=failing_reports)
 
-    # -- what members say
+    # -- outages that members report
 
-    def hear(
+    def take_reported_outage(
         self,
         observation: Observation,
         report: float,
         before: float,
         due: float,
     ) -> Backend:
-        """Take in what a member says of the time when it could not report.
+        """Take in the outage that a member reports, if it reports one.
 
         :param report: its last report; NEVER: it has none
-        :param before: the one that was known before, likewise
+        :param before: its last report at the refresh before, or NEVER
         :param due: seconds within which a member that is alive reports
         """
-        said, claim = (
-            observation.facts.outage,
-            self.claims.get(observation.host),
-        )
-        if said is None:
-            return self.hear_no_more(observation.host)
-        if claim is not None and claim.repeats(said):
+        host, span = observation.host, observation.facts.outage
+        if span is None:
+            return self.forget_reported_outage(host)
+        known = self.reported_outages.get(host)
+        if known is not None and known.is_same(span):
             return self
-        claim = reported_outages.believable(
-            said, self.refreshed, report, before, due
+        backend = self.forget_reported_outage(host)
+        new = _reported_outages.believable(
+            span, self.refreshed, report, before, due
         )
-        backend = self.hear_no_more(observation.host)
-        if claim is None:
+        if new is None:
             return backend
-        claims = {**backend.claims, observation.host: claim}
-        return backend._replace(claims=claims)
+        reported = {**backend.reported_outages, host: new}
+        return backend._replace(reported_outages=reported)
 
-    def hear_no_more(self, host: str) -> Backend:
-        """Take in that a member says nothing of the kind."""
-        if host not in self.claims:
+    def forget_reported_outage(self, host: str) -> Backend:
+        """Note that a member reports no outage, or no longer does."""
+        if host not in self.reported_outages:
             return self
-        claims = dict(self.claims)
-        del claims[host]
-        return self._replace(claims=claims)
+        reported = dict(self.reported_outages)
+        del reported[host]
+        return self._replace(reported_outages=reported)
 
     def agree(self, reports: Iterable[float], due: float) -> Backend:
-        """Take in what most members say.
+        """Add the outages that most members agree on.
 
-        :param reports: the last report of each that has not left, or NEVER
+        :param reports: the last report of each member that has not left;
+            NEVER: it has not reported
         """
-        if not self.claims:
+        if not self.reported_outages:
             return self._replace(agreed=()) if self.agreed else self
-        agreed = reported_outages.agree(
-            self.claims, reports, self.refreshed - due
+        agreed = _reported_outages.agree(
+            self.reported_outages, reports, self.refreshed - due
         )
         backend = self
         for begin, end, _, _ in agreed:
@@ -186,7 +190,7 @@ class Backend(NamedTuple):
     # -- memory
 
     def forget_outages(self, service_down_time: float) -> Backend:
-        """Forget outages that make no difference any more."""
+        """Forget outages that can no longer change a verdict."""
         now = self.refreshed
         excused = _outages.recent(
             self.outages_until(now), now, service_down_time

@@ -24,13 +24,17 @@ def deadline(
 ) -> float:
     """Return the last moment at which a silence is not too long.
 
-    A member may be silent for limit seconds. The time of an outage is added,
-    as the member could not report in it. An outage in which every member
-    missed a report gives the whole limit anew from its end, as a member may
-    need all of its interval until it reports again; several of them together
-    never give more than two limits: a backend that fails again and again
-    does not keep dead members alive. An outage that begins after the deadline
-    changes nothing: the member was down already.
+    A member may be silent for limit seconds. An outage adds its own length,
+    as the member could not report in that time.
+
+    After an outage in which every member missed a report, the whole limit
+    begins again at the end of the outage: a member may need its full interval
+    until it reports again. Several such outages together never give more than
+    two limits. So a backend that fails again and again does not keep dead
+    members up.
+
+    An outage that begins after the deadline changes nothing: the member was
+    down before it.
 
     :param outages: disjoint, the earliest first
     :param since: the last report

@@ -13,9 +13,9 @@
 """One step of an observer: a refresh in, verdicts out.
 
 step() takes in one refresh of one backend and returns the group as it is
-known then. The rules for each member are in rules.py; here is what makes
-10,000 of them quick: only those are judged of which something is new, whose
-deadline has passed, or that are not plainly up.
+known afterwards. The rules for a member are in rules.py. What is here makes
+them fast for 10,000 members: a member is judged only if something about it is
+new, if its deadline has passed, or if its verdict is not simply REPORTED.
 """
 
 from __future__ import annotations
@@ -48,13 +48,13 @@ def step(
 ) -> tuple[Group, list[Change]]:
     """Take in one refresh of one backend; judge every member by it.
 
-    :returns: the group as it is known then, and what is different
+    :returns: the group as it is known afterwards, and the changes
     """
     return _Step(group, refresh, limits).run()
 
 
 class _Step:
-    """One step: what its parts share."""
+    """The state of one step."""
 
     def __init__(self, group: Group, refresh: Refresh, limits: Limits) -> None:
         self.before = group
@@ -66,22 +66,22 @@ class _Step:
         self.since = self.backend.refreshed
         self.first = self.since == NEVER
         #: The newest report of any member to the backend.
-        self.heard = self.backend.heard
+        self.last_report = self.backend.last_report
         self.members = dict(group.members)
         self.observed = dict(self.backend.observed)
-        #: Members that have reported since they fell.
+        #: Members that have reported since they fell silent.
         self.reported: set[str] = set()
-        #: Members of which something is different.
-        self.news: set[str] = set()
+        #: Members about which something has changed.
+        self.changed: set[str] = set()
 
     def run(self) -> tuple[Group, list[Change]]:
-        """Take the refresh in; return what is known then."""
+        """Take the refresh in; return the group and the changes."""
         limits = self.limits
         self.backend = self.backend.answered(self.refresh)
         removed = self._observe()
         self._look_for_outages()
         self.backend = self.backend._replace(
-            observed=self.observed, heard=self.heard
+            observed=self.observed, last_report=self.last_report
         ).forget_outages(limits.service_down_time)
         group = self.before.with_backend(self.backend)
         judged = self._judge(group)
@@ -104,14 +104,14 @@ class _Step:
     # -- observations
 
     def _observe(self) -> list[Member]:
-        """Take in what the backend says of each member.
+        """Take in the backend's observation of each member.
 
         :returns: those that are no longer members
         """
         observed, members, index = self.observed, self.members, self.index
         for observation in self.refresh.observations:
-            # By number: by name it would take twice as long, and this runs
-            # for each member of a large group.
+            # Fields by index: by name it would take twice as long, and this
+            # runs for each member of a large group.
             host = observation[0]
             before = observed.get(host)
             if before is None:
@@ -119,7 +119,7 @@ class _Step:
                 continue
             same = observation[5] is before[5] or observation[5] == before[5]
             if same and observation[1] == before[1]:
-                # Nearly always: nothing is new.
+                # The usual case: nothing is new.
                 continue
             member = members[host]
             seen_before = member.seen[index]
@@ -138,7 +138,7 @@ class _Step:
         return self._remove([host for host in observed if host not in named])
 
     def _take(self, observation: Observation, member: Member | None) -> None:
-        """Take in an observation that is not the same as the last one."""
+        """Take in an observation that differs from the last one."""
         host, asked = observation.host, self.refresh.asked
         if member is None:
             nowhere = (None,) * len(self.before.backends)
@@ -170,25 +170,26 @@ class _Step:
                 if seen.has_reported(before, observation):
                     self.reported.add(host)
             elif known.report > member.fell:
-                # It may have reported before it fell: only stamps tell, which
-                # may be wrong. Its next report is later.
+                # It may have reported before it fell: only stamps tell that,
+                # and they may be wrong. Its next report is certainly later.
                 known = known._replace(report=member.fell)
-        self.backend = self.backend.hear(
+        self.backend = self.backend.take_reported_outage(
             observation, known.report, report, self.limits.due
         )
-        self.heard = max(self.heard, known.report)
+        self.last_report = max(self.last_report, known.report)
         self.observed[host] = observation
         self.members[host] = member._replace(
             seen=self._with(member.seen, known)
         )
-        self.news.add(host)
+        self.changed.add(host)
 
     def _take_report(
         self, observation: Observation, member: Member, before: Seen
     ) -> bool:
         """Take in a report of a member that is up, and nothing else.
 
-        As _take() and rules.judge() would, for the most frequent case.
+        A short cut for the most frequent case: the result is that of _take()
+        and rules.judge().
 
         :returns: whether it was that case
         """
@@ -205,9 +206,9 @@ class _Step:
         if stamp is not None and stamp < asked:
             since = before.report if self.refresh.exact else self.since
             report = stamp if stamp > since else since
-        if report > self.heard:
-            self.heard = report
-        # Made as tuples: by name it would take three times as long.
+        if report > self.last_report:
+            self.last_report = report
+        # tuple.__new__: the class itself would take three times as long.
         make = tuple.__new__
         registered = before.registered
         known = make(
@@ -227,7 +228,7 @@ class _Step:
             (host, everywhere, report, until, REPORTED, forced, NEVER, NEVER),
         )
         if asked > until:
-            self.news.add(host)
+            self.changed.add(host)
         return True
 
     def _with(
@@ -237,16 +238,16 @@ class _Step:
         return (*everywhere[:index], known, *everywhere[index + 1 :])
 
     def _remove(self, hosts: Iterable[str]) -> list[Member]:
-        """Take in that a backend does not know members any more."""
+        """Take in that the backend no longer knows some members."""
         removed = []
         for host in hosts:
             del self.observed[host]
-            self.backend = self.backend.hear_no_more(host)
+            self.backend = self.backend.forget_reported_outage(host)
             member = self.members[host]
             elsewhere = self._with(member.seen, None)
             if any(elsewhere):
                 self.members[host] = member._replace(seen=elsewhere)
-                self.news.add(host)
+                self.changed.add(host)
             else:
                 del self.members[host]
                 removed.append(member)
@@ -255,9 +256,12 @@ class _Step:
     # -- outages
 
     def _look_for_outages(self) -> None:
-        """Weigh what speaks for an outage of the backend."""
+        """Weigh the evidence for outages of the backend."""
+        backend = self.backend
         if not (
-            self.backend.troubles or self.backend.claims or self.backend.agreed
+            backend.failing_reports
+            or backend.reported_outages
+            or backend.agreed
         ):
             return
         now = self.refresh.asked
@@ -272,14 +276,13 @@ class _Step:
                     there.append(report)
             if member.life.state == UP and member.life not in GONE:
                 up.append(report)
-        self.backend = self.backend.weigh_troubles(up, now, self.limits).agree(
-            there, self.limits.due
-        )
+        backend = backend.weigh_failing_reports(up, now, self.limits)
+        self.backend = backend.agree(there, self.limits.due)
 
     # -- verdicts
 
     def _judge(self, group: Group) -> dict[str, Member]:
-        """Judge the members that are not plainly up, as they were."""
+        """Judge the members whose verdict may have changed."""
         judged = {}
         bases: dict[tuple[bool, ...], Basis] = {}
         for host in self._to_judge():
@@ -299,8 +302,8 @@ class _Step:
 
     def _to_judge(self) -> Iterable[str]:
         if self.backend.excused != self.before.backends[self.index].excused:
-            return self.news | self.observed.keys()
-        hosts = self.news | (self.before.doubtful & self.members.keys())
+            return self.changed | self.observed.keys()
+        hosts = self.changed | (self.before.doubtful & self.members.keys())
         asked = self.refresh.asked
         if asked > self.before.next_deadline:
             hosts.update(
@@ -328,7 +331,7 @@ class _Step:
     def _hold(
         self, group: Group, judged: dict[str, Member]
     ) -> mass_silence.Mass:
-        """Hold verdicts of silence that are part of a mass."""
+        """Hold verdicts of silence that are part of a mass silence."""
         candidates = {}
         for host, member in judged.items():
             if member.forced_down or member.life not in (SILENT, LOST):
@@ -345,8 +348,8 @@ class _Step:
         def fall(member: Member) -> float:
             if member.host in candidates and member.life is LOST:
                 if member.host in self.before.members:
-                    # Its session ended at a time that is not known: it is
-                    # known now.
+                    # It is not known when its session ended: it is taken to
+                    # be now.
                     return now
             elif group.has_session(member):
                 return rules.ALWAYS

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""A verdict as a sentence for operators: what was seen, and what follows."""
+"""A verdict as a sentence for operators: what is known, and what follows."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def explain(
 ) -> str:
     """Return a verdict over a member in a sentence.
 
-    :param verdict: what group.verdict() said of it at that moment
+    :param verdict: what group.verdict() returned for that moment
     """
     if verdict is UNAVAILABLE:
         return _unavailable(group, host, now, limits)
@@ -155,17 +155,21 @@ def _silence(
                 f"{_agreed(group, since)}, so it may be silent for "
                 f"{max(0.0, member.deadline - now):.1f} s more"
             )
-        return sentence + _claim(group, member, now)
+        return sentence + _reported_outage(group, member, now)
     sentence += f", allowed are {limits.service_down_time:g} s"
     if basis.now <= member.deadline:
         sentence += "; it was down before the outage of the backend was known"
     elif out > 0:
         sentence += f", and {out:.1f} s without the backend do not count"
-    return sentence + _agreed(group, since) + _claim(group, member, now)
+    return (
+        sentence
+        + _agreed(group, since)
+        + _reported_outage(group, member, now)
+    )
 
 
 def _agreed(group: Group, since: float) -> str:
-    """Say whose word it is that the backend was out."""
+    """Return how many members report that the backend was out."""
     for backend in group.backends:
         for agreed in backend.agreed:
             if agreed.end > since:
@@ -176,14 +180,14 @@ def _agreed(group: Group, since: float) -> str:
     return ""
 
 
-def _claim(group: Group, member: Member, now: float) -> str:
+def _reported_outage(group: Group, member: Member, now: float) -> str:
     for backend in group.backends:
-        claim = backend.claims.get(member.host)
-        if claim is not None and claim.begin < claim.end:
+        outage = backend.reported_outages.get(member.host)
+        if outage is not None and outage.begin < outage.end:
             return (
                 f"; it says that it could not report for "
-                f"{claim.end - claim.begin:.1f} s until "
-                f"{max(0.0, now - claim.end):.1f} s ago"
+                f"{outage.end - outage.begin:.1f} s until "
+                f"{max(0.0, now - outage.end):.1f} s ago"
             )
     return ""
 
@@ -212,6 +216,6 @@ def _failing(
         return ""
     refreshed = group.refreshed_for(counts)
     return (
-        f"; the backend has not answered for {now - refreshed:.1f} s, the "
-        "last verdict stands"
+        f"; the backend has not answered for {now - refreshed:.1f} s: this "
+        "is the last known state"
     )

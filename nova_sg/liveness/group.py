@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""A group as one observer knows it, and what it answers to questions."""
+"""What one observer knows of a group, and the verdicts of its members."""
 
 from __future__ import annotations
 
@@ -31,32 +31,33 @@ from nova_sg.liveness.model import (
     Verdict,
 )
 
-# What counts() says where there is one backend.
+# What counts() returns if there is one backend only.
 _ONE = (True,)
 
 
 class Basis(NamedTuple):
-    """What the members that report to the same backends are judged by."""
+    """By what members that report to the same backends are judged."""
 
-    #: When one of these backends was refreshed last: what happened since is
-    #: not known.
+    #: When the last refresh of any of these backends began: nothing is known
+    #: of the time since.
     now: float
-    #: When all of them were out.
+    #: The outages that all of them had at the same time.
     outages: outages.Outages
-    #: When each backend of the group was refreshed last.
+    #: When the last refresh of each backend of the group began.
     refreshed: tuple[float, ...]
 
 
 class Group(NamedTuple):
-    """A group. Whatever is taken in makes another, see detector.step()."""
+    """A group. Immutable: detector.step() makes the next one."""
 
     #: The primary first.
     backends: tuple[Backend, ...]
     members: Mapping[str, Member] = {}
     mass: Mass = Mass()
-    #: The members that are not plainly up.
+    #: The members whose `life` is not REPORTED: judged at each step.
     doubtful: frozenset[str] = frozenset()
-    #: Until then no deadline of the others passes.
+    #: The first deadline of the other members: until then none of them can
+    #: fall silent.
     next_deadline: float = NEVER
 
     # -- questions
@@ -64,7 +65,7 @@ class Group(NamedTuple):
     def verdict(
         self, host: str, now: float, service_down_time: float
     ) -> Verdict:
-        """Return the verdict over a member, for a question asked now."""
+        """Return the verdict on a member for the moment now."""
         member = self.members.get(host)
         if member is None:
             if self.unavailable(now, service_down_time):
@@ -83,12 +84,12 @@ class Group(NamedTuple):
 
     @property
     def refreshed(self) -> float:
-        """When a backend answered last; NEVER: none ever did."""
+        """When the last answered refresh began; NEVER: there was none."""
         return max(backend.refreshed for backend in self.backends)
 
     @property
     def refreshed_by_all(self) -> float:
-        """Since when each backend has answered; NEVER: one never did."""
+        """When the oldest of the backends' last refreshes began, or NEVER."""
         return min(backend.refreshed for backend in self.backends)
 
     # -- what members are judged by
@@ -98,10 +99,9 @@ class Group(NamedTuple):
     ) -> tuple[bool, ...]:
         """Return whether each backend counts for a member.
 
-        Where a member's last report is far older than in another backend, or
-        where it left before it reported to another, it does not report any
-        longer, as on its way from one backend to another: that this backend
-        works says nothing of the member.
+        A member may move from one backend to another. Then its last report to
+        the old one is far older, or it has left the old one. That the old
+        backend works says nothing about such a member, so it does not count.
         """
         if len(seen) == 1:
             return _ONE
@@ -123,7 +123,7 @@ class Group(NamedTuple):
         return tuple([known is not None for known in seen])
 
     def refreshed_for(self, counts: tuple[bool, ...]) -> float:
-        """Return when a backend that counts for a member answered last."""
+        """Return when a backend that counts for a member last answered."""
         if counts == _ONE:
             return self.backends[0].refreshed
         return max(
@@ -133,9 +133,12 @@ class Group(NamedTuple):
         )
 
     def basis(self, counts: tuple[bool, ...]) -> Basis:
-        """Return what a member is judged by, from where it reports."""
+        """Return by what a member is judged.
+
+        :param counts: the backends that count for it
+        """
         now = self.refreshed_for(counts)
-        # A backend that has not answered since is out for all that is known.
+        # A backend that has not answered since may be out: it is taken to be.
         return Basis(
             now,
             outages.common(
@@ -164,7 +167,7 @@ class Group(NamedTuple):
         )
 
     def has_session(self, member: Member) -> bool:
-        """Whether a backend that answers says that a member has a session."""
+        """Whether a reachable backend shows a session of a member."""
         return any(
             known is not None
             and known.observation.facts.present
@@ -175,8 +178,8 @@ class Group(NamedTuple):
     def report_to(self, number: int, known: Seen | None) -> float:
         """Return a member's last report to a backend; NEVER: none is known.
 
-        :param number: the backend's place
-        :param known: what it has said of the member
+        :param number: the backend's index
+        :param known: what it has shown of the member
         """
         if known is None:
             return NEVER
@@ -185,30 +188,30 @@ class Group(NamedTuple):
             return self.backends[number].refreshed
         return known.report
 
-    # -- what else is known of a backend
+    # -- backends
 
     def place(self, name: str) -> int:
-        """Return the place of a backend.
+        """Return the index of a backend.
 
         :raises ValueError: there is none of that name
         """
         return [backend.name for backend in self.backends].index(name)
 
     def with_backend(self, backend: Backend) -> Group:
-        """Put a backend in the place of the one of its name."""
+        """Replace the backend of the same name."""
         index = self.place(backend.name)
         before, after = self.backends[:index], self.backends[index + 1 :]
         return self._replace(backends=(*before, backend, *after))
 
     def refresh_failed(self, name: str, asked: float) -> Group:
-        """Take in that a backend gave no answer, whatever the reason."""
+        """Note that a refresh of a backend failed, whatever the reason."""
         backend = self.backends[self.place(name)]
         return self.with_backend(backend.failed_at(asked))
 
     def reports_fail(
         self, name: str, source: Hashable, begin: float, certain: float
     ) -> Group:
-        """Take in that reports of this process to a backend fail.
+        """Note that reports of this process to a backend fail.
 
         The arguments are those of Backend.reports_fail().
         """
@@ -218,19 +221,19 @@ class Group(NamedTuple):
     def reports_work(
         self, name: str, source: Hashable, certain: float
     ) -> Group:
-        """Take in that they get through again, or that there are no more."""
+        """Note that they succeed again, or that there are no more of them."""
         backend = self.backends[self.place(name)]
         return self.with_backend(backend.reports_work(source, certain))
 
     def backend_out(self, name: str, outage: Outage) -> Group:
-        """Take in an outage that the backend's server itself tells of."""
+        """Add an outage that the backend's server itself shows."""
         backend = self.backends[self.place(name)]
         return self.with_backend(backend.with_outage(outage))
 
 
 def new(*backends: str) -> Group:
-    """Return a group of which nothing is known.
+    """Return a group of which nothing is known yet.
 
-    :param backends: their names, the primary's first
+    :param backends: the names of its backends, the primary's first
     """
     return Group(tuple(Backend(name) for name in backends))

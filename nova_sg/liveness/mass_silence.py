@@ -10,11 +10,12 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Mass silence: most of a group falls silent at once.
+"""Mass silence: most of a group falls silent at the same time.
 
-So many members hardly die within one service_down_time; a switch, a firewall
-or a part of the backend that they share does. To call them all down would
-have them all evacuated, so their verdicts are held for a while.
+It is unlikely that so many members die within one service_down_time. More
+likely something that they share has failed: a switch, a firewall, or a part
+of the backend. If they were all called down, they would all be evacuated. So
+they are held as up for a while.
 """
 
 from __future__ import annotations
@@ -28,22 +29,22 @@ from nova_sg.liveness.outages import Outages, without
 
 
 class Hold(NamedTuple):
-    """Verdicts that are being held."""
+    """A mass silence whose members are held as up."""
 
-    #: When the first of them was due.
+    #: When the first of them would have been down.
     since: float
-    #: So many members had fallen silent then,
+    #: How many members had fallen silent then.
     silent: int
-    #: of so many that were up before.
+    #: How many members were up before.
     members: int
 
 
 class Mass(NamedTuple):
-    """What is held, and what may be held."""
+    """The mass silence of a group."""
 
-    #: None: nothing is held.
+    #: None: no member is held.
     hold: Hold | None = None
-    #: Until when no new hold begins: the last one has just ended.
+    #: No new hold begins before this moment, as the last one has just ended.
     resting: float = NEVER
 
 
@@ -54,18 +55,17 @@ def find(
     limit: float,
     ahead: float,
 ) -> Hold | None:
-    """Return the mass silence that there is, if there is one.
+    """Return the mass silence, if there is one.
 
-    A member *falls* at its deadline, which is known before. When the first
-    member of a mass falls, the others are silent, too, but not for so long.
-    So those are counted that fall around the same moment: from limit - ahead
-    before it to ahead after it.
+    A member *falls* at its deadline, which is known in advance. When the
+    first member of a mass silence falls, the others have been silent for a
+    shorter time. So all members count that fall around the same moment: from
+    limit - ahead seconds before it to ahead seconds after it.
 
-    :param falls: when each member falls that was up, or will fall unless it
-        reports; sorted
-    :param candidates: when those fall that have a new verdict of silence
+    :param falls: when each member that was up falls unless it reports; sorted
+    :param candidates: when the members fall that would be down now
     :param limit: seconds that a member may be silent
-    :param ahead: how long before its fall a member counts as silent
+    :param ahead: seconds before its fall from which a member counts as silent
     """
     if not rule.fraction:
         return None
@@ -75,7 +75,7 @@ def find(
         first = bisect.bisect_left(falls, moment - (limit - ahead))
         last = bisect.bisect_right(falls, moment + ahead)
         members, silent = len(falls) - first, last - first
-        # 55 of 100 are 0.55 of them, whatever floats say.
+        # 55 of 100 are a fraction of 0.55, in spite of rounding errors.
         enough = rule.fraction * members - 1e-6
         if members >= rule.min_members and silent >= enough:
             return Hold(moment, silent, members)
@@ -90,17 +90,17 @@ def hold(
     candidates: Mapping[str, bool],
     falls: Callable[[], Mapping[str, float]],
 ) -> tuple[Mass, list[str]]:
-    """Return the names of the candidates whose verdict is held.
+    """Return the mass silence, and the names of the candidates that are held.
 
-    :param outages: they do not count as time of the hold
+    :param outages: their time does not count as time of the hold
     :param candidates: by name, the members that were up and would be down
-        now; true: its verdict was held before
-    :param falls: gives the deadline of each member, by name
+        now, and whether each was held before
+    :param falls: returns the deadline of each member, by name
     """
     if not candidates:
         return mass._replace(hold=None), []
     rule, limit = limits.mass, limits.service_down_time
-    # A member that has just missed a report or two is not silent yet.
+    # A member that has missed only one or two reports is not silent yet.
     silent_for = min(limit, max(limit / 2, 1.5 * limits.report_interval))
     ahead = limit - silent_for
     held = mass.hold
@@ -117,10 +117,10 @@ def hold(
     if held is None:
         return mass, []
     if without(outages, held.since, now) > rule.hold:
-        # The verdicts are told now, and not held once more.
+        # The hold is over: these members are down, and not held again.
         over = now if mass.hold else held.since + rule.hold
         return Mass(None, over + 1.5 * limit), []
-    # A member that fell before that is no part of the mass.
+    # A member that fell before this moment is not part of the mass silence.
     first = held.since - (limit - ahead)
     return mass._replace(hold=held), [
         host

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The values that the rules work on.
+"""The values that the rules work with.
 
 Moments are seconds on the observer's monotonic clock; durations are seconds.
 """
@@ -34,60 +34,60 @@ class Verdict(NamedTuple):
     """A member's state, and the rule that gave it."""
 
     state: str
-    #: One word; explain.py has a sentence for each.
+    #: One word. explain.py makes a sentence of it.
     cause: str
 
     @property
     def accepting(self) -> bool:
-        """Whether new work may be placed there.
+        """Whether the scheduler may place new work there.
 
-        A member may be alive and accept none.
+        A member may be alive and accept no new work.
         """
         return self.state == UP and self.cause not in _NOT_ACCEPTING
 
 
-# Every verdict there is. The rules are in rules.py.
+# All verdicts. The rules are in rules.py.
 
-#: Reported within the time allowed.
+#: It reported within service_down_time.
 REPORTED = Verdict(UP, "reported")
-#: Registered within the time allowed, and has not reported yet.
+#: It registered within service_down_time, and has not reported yet.
 REGISTERED = Verdict(UP, "registered")
-#: Silent together with most of the group: still told as up.
+#: It is silent together with most of the group, and held as up.
 HELD = Verdict(UP, "held")
 #: The backend has lost its last report; its next one is not due yet.
 VANISHED = Verdict(UP, "vanished")
-#: Reports, and is about to stop: it finishes what it has begun.
+#: It reports, and is about to stop: it finishes the work that it has begun.
 DRAINING = Verdict(UP, "draining")
-#: Left the group a moment ago, and may be starting again.
+#: It left the group a moment ago, and may be starting again.
 STOPPED = Verdict(UP, "stopped")
 #: Its process ended without leaving a moment ago, and may be starting again.
 RESTARTING = Verdict(UP, "restarting")
-#: Silent for longer than allowed.
+#: It has not reported for longer than service_down_time.
 SILENT = Verdict(DOWN, "silent")
-#: Registered longer ago than allowed, without a report.
+#: It registered longer ago than that, and has never reported.
 NEVER_REPORTED = Verdict(DOWN, "never-reported")
-#: An operator says that it is down.
+#: An operator's command declares it down.
 FORCED_DOWN = Verdict(DOWN, "forced-down")
 #: It left the group.
 LEFT = Verdict(DOWN, "left")
-#: The backend itself found it dead: its session ended.
+#: Its session with the backend ended.
 LOST = Verdict(DOWN, "lost")
 #: Its process ended without leaving, as its crash guard saw.
 CRASHED = Verdict(DOWN, "crashed")
-#: Its reports are old, and so are those of all others: the backend may be
-#: frozen or a replica that lags, and this observer has not watched for long
-#: enough to know.
+#: Its reports are old, and so are those of all other members. The backend
+#: may be frozen, or be a replica that lags; this observer has not watched
+#: for long enough to know.
 UNWATCHED = Verdict(UNKNOWN, "unwatched")
 #: The group has no such member.
 NOT_A_MEMBER = Verdict(UNKNOWN, "not-a-member")
 #: No backend that knows it has answered for service_down_time.
 UNAVAILABLE = Verdict(UNKNOWN, "unavailable")
 
-#: Those of a member that left, or whose process ended, and that has not
-#: reported since.
+#: The verdicts of a member that left, or whose process ended, and that has
+#: not reported since.
 GONE = (LEFT, CRASHED, STOPPED, RESTARTING)
 
-#: All that a member may have.
+#: The verdicts that a member of a group may have.
 VERDICTS = (
     *(REPORTED, REGISTERED, HELD, VANISHED),
     *(DRAINING, STOPPED, RESTARTING),
@@ -97,17 +97,17 @@ VERDICTS = (
 
 
 class MassRule(NamedTuple):
-    """What counts as mass silence, and for how long verdicts are held."""
+    """What counts as mass silence, and how long members are held as up."""
 
-    #: The part of the group that has to fall silent; 0: no such rule.
+    #: The fraction of the group that has to fall silent; 0: there is no hold.
     fraction: float
-    #: Smaller groups have no mass silence.
+    #: In a group with fewer members there is no mass silence.
     min_members: int
-    #: Seconds for which verdicts are held at most.
+    #: Seconds for which members are held as up at most.
     hold: float
 
 
-#: Nothing is held.
+#: No member is held.
 NO_MASS_RULE = MassRule(0.0, 0, 0.0)
 
 
@@ -119,9 +119,9 @@ class Limits(NamedTuple):
     #: Seconds between two reports of a member.
     report_interval: float
     mass: MassRule = NO_MASS_RULE
-    #: Seconds in which a member that left may be starting again, and one
-    #: whose process ended without leaving.
+    #: Seconds for which a member that left may be starting again.
     restart_grace: float = 0.0
+    #: The same for a member whose process ended without leaving.
     crash_grace: float = 0.0
 
     @property
@@ -136,30 +136,30 @@ class Limits(NamedTuple):
 
 
 class Facts(NamedTuple):
-    """What a backend's record of a member says, its reports left out."""
+    """What a backend's record of a member says, apart from its reports."""
 
     topic: str | None = None
     binary: str | None = None
     #: The member left and has not reported since.
     left: bool = False
-    #: Its process ended without leaving, says the guard that saw it end.
+    #: Its process ended without leaving, as its crash guard noted.
     crashed: bool = False
-    #: It is about to stop, says the member itself: no new work is to be
-    #: placed there.
+    #: The member reports that it is about to stop: the scheduler places no new
+    #: work there.
     draining: bool = False
-    #: The backend itself knows that the member is alive: it has a session.
-    #: Where this may be out of date, neither this nor `lost` is set.
+    #: The member has a session with the backend, so it is alive. If this may
+    #: be out of date, neither this nor `lost` is set.
     present: bool = False
-    #: The backend itself found the member dead: its session ended.
+    #: The member's session with the backend ended.
     lost: bool = False
-    #: The backend has lost the last report before its time.
+    #: The backend has lost the last report before it expired.
     vanished: bool = False
     #: An operator declared the member down.
     forced_down: bool = False
-    #: No new work is to be placed there; says nothing about life.
+    #: The scheduler places no new work there; says nothing about life.
     disabled: bool = False
     disabled_reason: str | None = None
-    #: From when to when the member could not report, as it says itself.
+    #: The outage that the member reports: from when to when.
     outage: tuple[float, float] | None = None
 
     @property
@@ -169,16 +169,16 @@ class Facts(NamedTuple):
 
 
 class Observation(NamedTuple):
-    """What one backend said of one member at one refresh."""
+    """What one backend showed of one member at one refresh."""
 
     host: str
-    #: Greater after each report, and never smaller; any values that can be
-    #: compared. None: the backend knows no report.
+    #: Tells reports apart: it grows with each report. A number, or a tuple of
+    #: whole numbers. None: the backend knows no report.
     mark: Any = None
     #: When the last report was written, by the backend's stamp; None: the
     #: backend keeps none. Trusted at the first refresh only, see seen.py.
     reported: float | None = None
-    #: The last report as the backend wrote it down, UTC; shown to people.
+    #: The last report by the backend's stamp, UTC; only shown to people.
     last_seen: datetime.datetime | None = None
     #: When the member was registered; None: the backend does not say.
     registered: float | None = None
@@ -195,19 +195,20 @@ class Refresh(NamedTuple):
     observations: list[Observation]
     #: When it answered; None: at once.
     answered: float | None = None
-    #: Whether a member that is not named is no longer a member.
+    #: Whether the answer has all members: a member without an observation is
+    #: no longer a member.
     complete: bool = True
-    #: Whether the backend was unreachable since the last refresh, though it
-    #: was not asked then.
+    #: Whether the backend was unreachable since the last refresh, though no
+    #: refresh failed.
     interrupted: bool = False
     #: Seconds within which members whose session ended during an outage
-    #: come back by themselves.
+    #: join again.
     rejoin: float = 0.0
     #: Whether the backend keeps the time of each report.
     stamped: bool = True
-    #: Whether these times are known to within a few seconds: each is by a
-    #: clock that the driver has compared. Then a report is as old as its time
-    #: says, however late it came.
+    #: Whether these times are right to within a few seconds, as the driver
+    #: has compared the clocks. Then a report is as old as its stamp shows,
+    #: however late it arrived.
     exact: bool = False
 
 
@@ -216,53 +217,53 @@ class Outage(NamedTuple):
 
     begin: float
     end: float
-    #: Whether a report is known to have failed in it. Then every member has
-    #: missed one, however short the outage was.
+    #: Whether a report is known to have failed in it. Then every member is
+    #: taken to have missed one, however short the outage was.
     missed: bool = False
 
 
 class ServerOutage(NamedTuple):
-    """An outage that a backend's server itself tells of."""
+    """An outage that a backend's server itself shows."""
 
     begin: float
     end: float
-    #: What the server says, as a clause for people: "it is read-only".
+    #: The server's state, as a clause for people: "it is read-only".
     reason: str
 
 
 class Change(NamedTuple):
-    """What a step has changed."""
+    """A change of one member's verdict."""
 
     host: str
-    #: None: it was not a member before.
+    #: The verdict before; None: it was not a member.
     was: Verdict | None
-    #: None: it is no longer a member.
+    #: The verdict now; None: it is no longer a member.
     now: Verdict | None
     member: Member
 
 
 class Seen(NamedTuple):
-    """What one backend has said of one member, over all refreshes."""
+    """What one backend has shown of one member, over all refreshes."""
 
     #: The newest observation.
     observation: Observation
-    #: The greatest mark so far; None: no report is known.
+    #: The mark of the last report; None: no report is known.
     mark: Any = None
-    #: When the last report was taken, or the member was seen to have a
-    #: session; NEVER: no report is known.
+    #: When the last report was written, or the member was last seen to have
+    #: a session; NEVER: no report is known.
     report: float = NEVER
     #: When it was registered; NEVER: the backend does not say.
     registered: float = NEVER
-    #: The last report as the backend wrote it down, UTC.
+    #: The last report by the backend's stamp, UTC.
     last_seen: datetime.datetime | None = None
     #: Since when it counts as left or crashed; NEVER: it does not.
     gone: float = NEVER
-    #: Until when it is up, however old its report is, or NEVER: its next
-    #: report is due. Where the backend lost its report; and after the first
-    #: refresh, as its stamp may come from a clock that is behind.
+    #: Until when it is up however old its report is, as its next report is
+    #: due by then; or NEVER. Used when the backend lost its report, and after
+    #: the first refresh, as its stamp may come from a clock that is behind.
     grace: float = NEVER
-    #: When the backend was first seen to have ended its session; NEVER: it
-    #: has not, or the member has another.
+    #: When its session was first seen to have ended; NEVER: it has not ended,
+    #: or the member has another.
     ended: float = NEVER
 
 
@@ -270,23 +271,23 @@ class Member(NamedTuple):
     """What is known of a member over all backends, and the verdict."""
 
     host: str
-    #: By backend, in the order of the detector's; None: not known there.
+    #: By backend, in the order of Group.backends; None: not known there.
     seen: tuple[Seen | None, ...]
     #: The newest report in any backend; NEVER: no report is known.
     report: float
     #: The last moment at which its silence is not too long.
     deadline: float
-    #: The verdict, an operator's word left out.
+    #: The verdict without an operator's command.
     life: Verdict
     forced_down: bool
-    #: Since when `life` is a verdict of silence, or NEVER. It takes a report
-    #: after that to be up again.
+    #: When it fell silent, or NEVER: it has not, or has reported since. Only a
+    #: report after that makes it up again.
     fell: float = NEVER
-    #: Since when this observer watches a member whose reports were old from
-    #: the beginning, and so were those of all others; or NEVER.
+    #: If its reports, and those of all other members, were old at the first
+    #: refresh: when this observer began to watch it. Otherwise NEVER.
     watched: float = NEVER
 
     @property
     def verdict(self) -> Verdict:
-        """The verdict: an operator's word counts above all."""
+        """The verdict: an operator's command overrides all else."""
         return FORCED_DOWN if self.forced_down else self.life

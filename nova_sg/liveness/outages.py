@@ -10,18 +10,17 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""When a backend, and not its members, was at fault.
+"""When a backend was at fault, and not its members.
 
 An outage is a time in which a backend demonstrably gave no answer or took no
-reports. No member could report in it, so it counts against none. It takes
-evidence: a refresh that failed or took too long, a report of this process
-that failed or hung, what the server itself says, what most members say. All
-of it ends up in one sorted list of disjoint outages a backend, which
-deadline() weighs.
+reports. No member could report in it, so its time counts against no member.
+It takes evidence: a refresh that failed or took too long, a report of this
+process that failed or hung, what the server itself shows, what most members
+report. All evidence ends up in one list of outages for each backend, sorted
+and disjoint. deadline() applies it.
 
-Reports of this process that fail are the one kind of evidence that may be
-wrong: the fault may be this process's own. Trouble and weigh() tell the two
-apart.
+One kind of evidence may be wrong: if reports of this process fail, this
+process may be at fault. weigh() decides that.
 """
 
 from __future__ import annotations
@@ -31,8 +30,8 @@ from typing import NamedTuple
 
 from nova_sg.liveness.model import Limits, Observation, Outage
 
-# A report is later than the begin of an outage if it is later by so many
-# seconds: moments of two clocks are compared with some error.
+# Seconds by which moments of two clocks have to differ before one counts as
+# later than the other.
 MARGIN = 2.0
 
 Outages = tuple[Outage, ...]
@@ -55,7 +54,7 @@ def add(outages: Outages, new: Outage) -> Outages:
 
 
 def common(of_each: Sequence[Outages]) -> Outages:
-    """Return the time in which all of several backends were out."""
+    """Return the outages that several backends had at the same time."""
     result, *rest = of_each
     for others in rest:
         result = tuple(
@@ -72,7 +71,7 @@ def common(of_each: Sequence[Outages]) -> Outages:
 
 
 def without(outages: Outages, since: float, until: float) -> float:
-    """Return the seconds from one moment to another without an outage."""
+    """Return the seconds between two moments, those of outages left out."""
     seconds = until - since
     for begin, end, _ in outages:
         seconds -= max(0.0, min(end, until) - max(begin, since))
@@ -80,9 +79,9 @@ def without(outages: Outages, since: float, until: float) -> float:
 
 
 def recent(outages: Outages, now: float, limit: float) -> Outages:
-    """Return the outages that can still make a difference.
+    """Return the outages that can still change a verdict.
 
-    No silence that has lasted for two limits without an outage is excused.
+    A silence of two limits, the time of outages left out, is always too long.
 
     :param limit: seconds that a member may be silent
     """
@@ -95,14 +94,14 @@ def recent(outages: Outages, now: float, limit: float) -> Outages:
 def began(
     observations: Iterable[Observation], refreshed: float, failed: float
 ) -> float:
-    """Return since when no report got through, while refreshes failed.
+    """Return since when no report succeeded, while refreshes failed.
 
-    That is the last refresh that was answered, unless a report that was
-    written after it says more.
+    That is the time of the last refresh that succeeded, unless a report was
+    written after it.
 
-    :param observations: of the first refresh that is answered again
-    :param refreshed: the last refresh before that was answered
-    :param failed: the first refresh that was not
+    :param observations: of the first refresh that succeeds again
+    :param refreshed: the last refresh that succeeded before
+    :param failed: the first refresh that failed
     """
     return max(
         (
@@ -114,59 +113,65 @@ def began(
     )
 
 
-class Trouble(NamedTuple):
-    """Reports of one member of this process that do not get through."""
+class FailingReports(NamedTuple):
+    """Reports of one member of this process that fail."""
 
     #: When the last attempt failed, or was seen to hang.
     certain: float
-    #: Since when it counts as an outage; None: it does not count, as the
-    #: reports of other members get through.
+    #: Since when they count as an outage; None: they do not count, as the
+    #: reports of other members succeed.
     since: float | None
-    #: Where it does not count: when other members were last known to report.
-    heard: float = 0.0
-    #: Whether it counts again after it did not, as no other member reports.
+    #: If they do not count: when other members were last known to report.
+    others_reported: float = 0.0
+    #: Whether they count again after they did not, as no other member
+    #: reports any more.
     again: bool = False
-    #: Whether it does not count until another member reports: the group is
-    #: too small to tell a dead member from an outage.
+    #: Whether they do not count until another member reports: the group is
+    #: too small to tell dead members from an outage.
     alone: bool = False
 
     def until(self, now: float) -> Outage | None:
-        """Return the outage that this is evidence of, up to now."""
+        """Return the outage that they are evidence of, up to now."""
         if self.since is None or self.since >= now:
             return None
         return Outage(self.since, now, missed=True)
 
 
 def weigh(
-    trouble: Trouble, reports: Sequence[float], now: float, limits: Limits
-) -> tuple[Trouble, Outage | None]:
-    """Tell an outage of the backend from trouble of this process.
+    failing: FailingReports,
+    reports: Sequence[float],
+    now: float,
+    limits: Limits,
+) -> tuple[FailingReports, Outage | None]:
+    """Decide whether the backend or this process is at fault.
 
-    It is this process's own where at least half of the members have reported
-    since it began or, after two service_down_times, where any member still
-    reports. It may become the backend's again: once no member has reported
-    for as long as a member that is alive takes at most. In a small group
-    that may as well be the death of its last other members, so there it
-    counts for two service_down_times only.
+    This process is at fault if at least half of the members have reported
+    since its reports began to fail or, after two service_down_times, if any
+    member still reports. Then the failing reports do not count.
+
+    They count again once no member has reported for the time within which a
+    member that is alive reports. In a small group that may be the death of
+    its last other members, so there they count for two service_down_times
+    only.
 
     :param reports: the last report of each member that is up
-    :returns: the trouble as it is now; and an outage that is over, if it
-        counted until now and does no longer
+    :returns: the failing reports as they are now; and the outage that has
+        ended, if they counted until now and no longer do
     """
-    heard = any(at > now - limits.due for at in reports)
-    since, again = trouble.since, trouble.again
+    others_report = any(at > now - limits.due for at in reports)
+    since, again = failing.since, failing.again
     if since is None:
-        if heard:
-            return trouble._replace(heard=now, alone=False), None
-        if trouble.alone:
-            return trouble, None
-        since, again = trouble.heard, True
+        if others_report:
+            return failing._replace(others_reported=now, alone=False), None
+        if failing.alone:
+            return failing, None
+        since, again = failing.others_reported, True
     through = sum(at > since + MARGIN for at in reports)
     most = through > 0 and 2 * through >= len(reports)
     late = now - since > 2 * limits.service_down_time
     few = again and len(reports) < limits.mass.min_members
-    if most or (late and (heard or few)):
-        alone = not (most or heard)
-        own = Trouble(trouble.certain, None, now, alone=alone)
-        return own, Outage(since, trouble.certain)
-    return trouble._replace(since=since, again=again), None
+    if most or (late and (others_report or few)):
+        alone = not (most or others_report)
+        own = FailingReports(failing.certain, None, now, alone=alone)
+        return own, Outage(since, failing.certain)
+    return failing._replace(since=since, again=again), None

@@ -12,33 +12,35 @@
 
 """Whether one member is alive: the rules.
 
-A verdict is the first of these that fits:
+The first line that applies gives the verdict:
 
 ==============  ======================================================
-FORCED_DOWN     an operator says so, in any backend
-LEFT, CRASHED   it left, or its guard saw it end, and it has not
-                reported since; STOPPED, RESTARTING at first, for
-                as long as it may take to start again
+FORCED_DOWN     an operator's command, in any backend
+LEFT, CRASHED   it left, or its guard saw its process end, and it has
+                not reported since; instead STOPPED, RESTARTING for the
+                time in which it may be starting again
 NEVER_REPORTED  it is known to have neither reported nor registered
 as before       it was down by silence, and has not reported since
 REPORTED        it has a session, or its deadline has not passed;
-                DRAINING if it says that it is about to stop
-REGISTERED      the same, by its registration: it has not reported yet
-UNWATCHED       its reports were old at the first refresh, those of all
-                others, too, and this observer has not watched for
+                DRAINING if it reports that it is about to stop
+REGISTERED      it has not reported yet, and the deadline since its
+                registration has not passed
+UNWATCHED       its reports were old at the first refresh, and so were
+                those of all others; this observer has not watched for
                 service_down_time yet
 VANISHED        the backend lost its report; the next one is not due
 HELD            it is silent together with most of the group
-LOST            the backend ended its session, and no other backend has had
-                a report since, which was due
-SILENT          (NEVER_REPORTED for one that has only registered)
+LOST            its session ended, and no other backend has a later
+                report, though one was due
+SILENT          none of these; NEVER_REPORTED if it has only registered
 ==============  ======================================================
 
-Mass silence, which holds verdicts of silence for a while, takes the whole
-group: see mass_silence.py. And a question adds one rule, as it depends on the
-moment: a member is UNAVAILABLE where no backend that knows it has answered
-for service_down_time (group.py). What counts as a report is in seen.py, what
-excuses a silence in outages.py.
+Two rules are elsewhere. Mass silence (HELD) depends on the whole group: see
+mass_silence.py. UNAVAILABLE depends on the moment of a question: no backend
+that knows the member has answered for service_down_time, see group.py.
+
+What counts as a report is in seen.py; what excuses a silence is in
+outages.py.
 """
 
 from __future__ import annotations
@@ -75,35 +77,36 @@ ALWAYS = float("inf")
 
 
 class Evidence(NamedTuple):
-    """What speaks for a member, over all backends."""
+    """What all backends together show of a member."""
 
     #: The newest report; NEVER: none is known.
     report: float
     #: The last moment at which its silence is not too long.
     deadline: float
-    #: Since when it counts as left or crashed, or NEVER; and as which.
+    #: Since when it counts as left or crashed, or NEVER.
     gone: float
+    #: LEFT or CRASHED.
     cause: Verdict
     #: Until when it may be starting again.
     back: float
-    #: Whether it says that it is about to stop.
+    #: Whether it reports that it is about to stop.
     draining: bool
-    #: Whether each backend has ended its session, or one has and the others
-    #: have had no report since.
+    #: Whether its session ended in each backend, or in one of them while the
+    #: others have no later report.
     lost: bool
-    #: Until when a report may come though the backend lost the last one.
+    #: See Seen.grace.
     grace: float
     forced_down: bool
 
 
 def gather(member: Member, basis: Basis, limits: Limits) -> Evidence:
-    """Return what speaks for a member."""
+    """Return the evidence about a member."""
     limit, long = limits.service_down_time, limits.long
     report = registered = gone = grace = until = ended = back = NEVER
     drained = NEVER
     forced = vanished = False
     lost, cause = True, LEFT
-    # When those that have not ended its session were asked, the first first.
+    # The oldest refresh of the backends in which its session has not ended.
     asked = ALWAYS
     for known, refreshed in zip(member.seen, basis.refreshed, strict=True):
         if known is None:
@@ -136,14 +139,15 @@ def gather(member: Member, basis: Basis, limits: Limits) -> Evidence:
         # backend is due.
         due = deadline(basis.outages, ended, limits.due, long)
         lost = asked > due
-        # The other is asked now and then: it may have one already.
+        # The other backend may already have a report that this observer has
+        # not seen.
         until = min(until, due if lost else max(due, basis.now))
     if report == NEVER and registered > NEVER:
         until = deadline(basis.outages, registered, limit, long)
     if not vanished:
         until = max(until, grace)
-    # One backend may have no room for it. Once the member has begun anew, the
-    # others have newer reports.
+    # A backend may not be able to store that a member drains. But if another
+    # backend has newer reports, the member has started again since.
     draining = drained > NEVER and drained >= report - limits.due
     return Evidence(
         *(report, until, gone, cause, back, draining, lost, grace, forced)
@@ -157,9 +161,9 @@ def judge(
     basis: Basis,
     limits: Limits,
 ) -> Member:
-    """Apply the rules, but for mass silence, to one member.
+    """Apply the rules to one member, except for mass silence.
 
-    :param before: the same before this step; None: it was not a member
+    :param before: the member before this step; None: it was not a member
     :param reported: whether it has reported since then
     """
     now = basis.now
@@ -168,7 +172,7 @@ def judge(
     fell_at = NEVER
     if evidence.gone > NEVER and evidence.gone >= report:
         life = evidence.cause
-        # One that was down before it left stays down.
+        # A member that was down before it left stays down.
         if now < evidence.back and (
             before is None or before.life.state != DOWN
         ):
@@ -191,8 +195,8 @@ def judge(
     else:
         life, fell_at = SILENT, now
         if before is None and report > NEVER:
-            # It may have fallen at any time since. Another backend, which has
-            # not been asked yet, may know of a later report.
+            # It may have fallen silent at any time since its last report. A
+            # backend that has not been asked yet may know a later report.
             fell_at = report
         if evidence.lost:
             life = LOST
@@ -211,7 +215,7 @@ def judge(
 
 
 def _is_watched(member: Member, basis: Basis, limits: Limits) -> bool:
-    """Whether too little time has passed to tell a frozen backend."""
+    """Whether this observer still watches if the backend is frozen."""
     return member.watched > NEVER and basis.now <= deadline(
         basis.outages, member.watched, limits.service_down_time, limits.long
     )
@@ -220,13 +224,14 @@ def _is_watched(member: Member, basis: Basis, limits: Limits) -> bool:
 def doubt(
     members: Collection[Member], asked: float, limits: Limits
 ) -> list[Member]:
-    """Return those whose verdict a frozen backend explains, in doubt.
+    """Return the members whose silence a frozen backend would explain.
 
-    At the first refresh there are only the stamps. Where the newest of all is
-    old, the backend may be frozen, or a replica that lags. Smaller groups are
-    judged as ever: a single dead member would never be found by a command.
+    At the first refresh there are only stamps. If the newest of all is old,
+    the backend may be frozen, or be a replica that lags. So the verdict of
+    these members becomes UNWATCHED. Small groups are exempt: a command that
+    runs only for a moment could never find a single dead member.
 
-    :param members: all of the group
+    :param members: all members of the group
     :param asked: when the backend was asked for the first time
     """
     limit = limits.service_down_time
@@ -242,8 +247,8 @@ def doubt(
     newest = max(reports)
     if newest >= asked - limits.due:
         return []
-    # Where at least one has reported in time, those are down that were silent
-    # for too long when it did. Others fall silent soon: in doubt, too.
+    # If at least one member has reported in time, the members that had been
+    # silent for too long at that moment are down. The others are in doubt.
     oldest = newest - limit if newest >= asked - limit else NEVER
     doubted = []
     for member in members:
@@ -257,7 +262,7 @@ def doubt(
 
 
 def alone(group: Group, index: int, limits: Limits) -> Group:
-    """Return a group as one of its backends alone knows it."""
+    """Return a group as it is known by one of its backends alone."""
     backend = group.backends[index]
     result = Group((backend,), mass=group.mass)
     basis = result.basis((True,))
@@ -276,7 +281,7 @@ def alone(group: Group, index: int, limits: Limits) -> Group:
         if member.life is HELD and one.life in (SILENT, LOST):
             one = one._replace(life=HELD)
         elif one.life.state == UP and member.fell >= one.report:
-            # No excuse that became known later raises it.
+            # An outage that became known later does not make it up again.
             one = one._replace(life=member.life)
         members[host] = one
     return result._replace(members=members)

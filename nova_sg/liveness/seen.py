@@ -10,12 +10,13 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""How what a backend says of one member adds up, over all refreshes.
+"""What a backend has shown of one member, added up over all refreshes.
 
-A report is seen by its mark, which is another than at the refresh before,
-and is as old as this observer's clock says. The stamp that the backend keeps
-of it is used at the first refresh, where there is nothing else; later it
-says when the report was taken between two refreshes, and no more than that.
+This observer knows of a new report because the member's mark has changed
+since the refresh before. The age of the report is measured on this observer's
+own clock. The backend's stamp is used at the first refresh, where there is
+nothing else. Later it only tells when the report was written between the two
+refreshes.
 """
 
 from __future__ import annotations
@@ -25,27 +26,27 @@ from nova_sg.liveness.outages import MARGIN
 
 
 def first(observation: Observation, asked: float, limits: Limits) -> Seen:
-    """Return what is known of a member that was not there before.
+    """Return what is known of a member after its first observation.
 
     :param asked: when the backend was asked
     """
     limit = limits.service_down_time
     mark, stamp = observation.mark, observation.reported
     report = grace = NEVER
-    # A stamp from the future is not believed. Nova takes such a member to be
-    # down, too.
+    # A stamp from the future is not believed: such a member is down, as in
+    # Nova.
     if mark is not None and (stamp is None or stamp <= asked + limit):
         report = asked if stamp is None else min(stamp, asked)
     if observation.facts.present:
         report = asked
     if asked <= report + limit:
-        # The stamp may come from a clock that is behind: there is time for
-        # the next report.
+        # The stamp may come from a clock that is behind: the member has time
+        # until its next report is due.
         grace = asked + limits.due
     gone = NEVER
     if observation.facts.gone:
-        # It may be long ago. Where it has reported to another backend since,
-        # it is there again; its last reports went to all of them.
+        # It may have left long ago, and have reported to another backend
+        # since. So the moment is right after its last report here.
         last = report if stamp is None else max(report, stamp)
         gone = min(last + min(MARGIN, limits.due), asked)
         if last == NEVER:
@@ -71,10 +72,12 @@ def again(
     up: bool,
     exact: bool = False,
 ) -> Seen:
-    """Return what is known of a member that was there before.
+    """Return what is known of a member after another observation.
 
-    :param up: whether it was up
-    :param exact: whether the time of its report is exact, see Refresh
+    :param since: when the backend was asked before
+    :param asked: when it was asked now
+    :param up: whether the member was up
+    :param exact: whether stamps are exact, see Refresh
     """
     report, mark = before.report, before.mark
     last_seen = before.last_seen
@@ -88,7 +91,8 @@ def again(
         report = asked
     gone = grace = NEVER
     if observation.facts.gone:
-        # As early as can be: a report to another backend may be later.
+        # The earliest possible moment: a report to another backend may be
+        # later.
         gone = max(since, report)
         if before.gone > NEVER and before.mark == mark:
             gone = before.gone
@@ -118,19 +122,19 @@ def is_older(
 ) -> bool:
     """Whether an observation comes from a server that is behind.
 
-    A smaller mark with a stamp that is far newer is no older one: the numbers
-    began anew, as after a backup was restored. Stamps of two servers may
-    differ as their clocks do.
+    Such an observation has a smaller mark. But if its stamp is far newer, the
+    numbers have started again, as after a backup was restored. Far, as the
+    clocks of two servers may differ.
     """
     mark, than = observation.mark, before.mark
     last, known = observation.last_seen, before.last_seen
     if mark is None and observation.facts.gone:
-        # Leaving has no number, and leaves the last report as it was.
+        # A member that leaves keeps the time of its last report, but no mark.
         return last is not None and known is not None and last < known
     if than is None or mark is None or mark >= than:
         return False
     if before.gone > NEVER and last is not None and known is not None:
-        # The numbers of a member that comes back may begin anew.
+        # The marks of a member that joins again may start again.
         return last <= known
     reported = observation.reported
     far = max(MARGIN, limits.service_down_time - limits.due)
@@ -138,7 +142,7 @@ def is_older(
 
 
 def has_reported(before: Seen, observation: Observation) -> bool:
-    """Whether an observation shows that the member is alive since before."""
+    """Whether an observation shows that the member has reported since."""
     return observation.facts.present or observation.mark not in (
         None,
         before.mark,

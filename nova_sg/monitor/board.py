@@ -69,7 +69,7 @@ class Group:
         self._looks: dict[str, int] = {}
         self._board = board
         self._verdicts: Any = None
-        self._watch: events.Watch | None = None
+        self._watch: events.Subscription | None = None
         self._stopped = False
         self._news = threading.Event()
         threading.Thread(
@@ -102,7 +102,7 @@ class Group:
         return [list(times) for times in self._recent.values()]
 
     def _run(self) -> None:
-        failure = trouble_log.Trouble()
+        failure = trouble_log.TroubleLog()
         while not self._stopped:
             try:
                 if self._watch is None:
@@ -266,7 +266,7 @@ class Board:
 
     def _discover(self) -> None:
         stop = self._stop
-        failure = trouble_log.Trouble()
+        failure = trouble_log.TroubleLog()
         while not stop.is_set():
             trouble = None
             try:

@@ -10,10 +10,10 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The drop-in: an unmodified Nova uses nova_sg.
+"""Using nova_sg inside an unmodified Nova.
 
-hook.py puts our API in the place of Nova's, source.py is how nova.conf asks
-for that, api.py is what Nova gets. Importing this package, hook or source
-imports nothing of Nova's, and nothing that a process which is about to patch
-the standard library must not have imported.
+hook.py replaces Nova's servicegroup API, source.py lets nova.conf ask for
+that, and api.py is the API that Nova gets. Importing this package, hook or
+source imports nothing of Nova. It also imports nothing that must not be
+imported before eventlet patches the standard library.
 """

@@ -10,9 +10,9 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The API as Nova gets it: nova_sg's, with what only Nova needs.
+"""The API inside Nova: nova_sg's, with additions for Nova.
 
-Imported once Nova's own servicegroup module has been.
+It is imported after Nova's own servicegroup module.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from nova_sg.backends.db import driver as db
 from nova_sg.backends.db import records as db_records
 from nova_sg.conf import CONF
 from nova_sg.conf import servicegroup as options
-from nova_sg.guard import keeper
+from nova_sg.guard import orders
 from nova_sg.liveness.model import Refresh
 from nova_sg.nova import names, workers
 from nova_sg.servicegroup import api as api_module
@@ -42,17 +42,18 @@ from nova_sg.servicegroup import process
 
 LOG = logging.getLogger(__name__)
 
-# Seconds that a service which stops waits for its word to get through.
+# Seconds that a service which stops waits for leaving its group.
 LEAVE_WAIT = 5.0
 
 
 class NovaDbDriver(base.Driver):
-    """The db driver where the database is Nova's affair.
+    """The db driver inside Nova.
 
-    Reports go through the record that Nova's service has, by nova-conductor
-    where the process has no database; verdicts are read off the record that
-    the asker brings. No process gets a connection of ours: not a word of
-    [database] is read, which may not be there, or not for us.
+    Reports go through the Service object of Nova's service; nova-conductor
+    writes it if the process has no database. Members are judged by the record
+    that the caller brings along. The driver opens no connection of its own
+    and does not read [database], which may be missing or meant for another
+    database.
     """
 
     name = db.DbDriver.name
@@ -61,12 +62,12 @@ class NovaDbDriver(base.Driver):
 
     def __init__(self) -> None:
         self._records = db_records.Reader()
-        self._wills = keeper.Wills(self.name)
+        self._orders = orders.Orders(self.name)
 
     def report(self, membership: base.Membership) -> None:
         ref = membership.service.service_ref
-        self._wills.impossible(
-            "inside Nova its process has no database connection of ours"
+        self._orders.impossible(
+            "inside Nova this process has no database connection for it"
         )
         self._save(ref, (getattr(ref, "report_count", None) or 0) + 1)
 
@@ -76,23 +77,23 @@ class NovaDbDriver(base.Driver):
     @staticmethod
     def _save(ref: Any, report_count: int) -> None:
         if not hasattr(ref, "save"):
-            raise _not_ours()
+            raise _not_observable()
         db_records.save(ref, report_count)
 
     def read_record(self, member: Mapping) -> base.Record | None:
         return self._records.read(member)
 
     def observe(self, group: str) -> Refresh:
-        raise _not_ours()
+        raise _not_observable()
 
     def groups(self) -> list[str]:
-        raise _not_ours()
+        raise _not_observable()
 
     def force_down(self, group: str, host: str, forced: bool) -> None:
-        raise _not_ours()
+        raise _not_observable()
 
     def forget(self, group: str, host: str) -> None:
-        raise _not_ours()
+        raise _not_observable()
 
     def check(self) -> list[base.Finding]:
         return [
@@ -104,19 +105,19 @@ class NovaDbDriver(base.Driver):
         ]
 
     def close(self) -> None:
-        self._wills.revoke_all()
+        self._orders.cancel_all()
 
 
-def _not_ours() -> exception.BackendError:
+def _not_observable() -> exception.BackendError:
     return exception.BackendError(
-        "inside Nova the services table is Nova's to ask"
+        "inside Nova only Nova itself reads and writes the services table"
     )
 
 
 class NovaGroupDriver(api_module.GroupDriver):
-    """Reads each record that it is asked about, whatever the driver.
+    """Reads the caller's record with every driver.
 
-    A member may still report by the db driver, on its way to another.
+    A member that moves to another backend may still report to db.
     """
 
     def _read_record(self, member: Mapping) -> base.Record | None:
@@ -136,14 +137,14 @@ def _records() -> NovaDbDriver:
 
 
 class API(servicegroup.API):
-    """nova_sg's API, in the place of nova.servicegroup.API."""
+    """nova_sg's API, which replaces nova.servicegroup.API."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._driver = NovaGroupDriver()
         _process.log()
         if CONF.servicegroup.coalesce_reports:
-            # Not before: it brings Nova's database API with it.
+            # Not earlier: it imports Nova's database API.
             from nova_sg.nova import coalesce
 
             coalesce.install()
@@ -151,7 +152,7 @@ class API(servicegroup.API):
     def join(
         self, member: str | Mapping, group: str, service: Any = None
     ) -> None:
-        """Join, and leave when the service stops: Nova never does."""
+        """Join, and leave when the service stops, which Nova does not do."""
         if hasattr(service, "stop"):
             # First: a signal may stop the service before join() returns.
             _leave_at_stop(self, member, group, service)
@@ -159,9 +160,9 @@ class API(servicegroup.API):
 
 
 class PlacementAPI(API):
-    """The same for the scheduler's filter: it asks where to place work.
+    """The API for the scheduler's filter, which asks where to place work.
 
-    service_is_up() says whether a member accepts new work.
+    service_is_up() returns whether a member accepts new work.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -169,7 +170,7 @@ class PlacementAPI(API):
         self._driver = PlacementDriver()
 
 
-#: What stands for nova.servicegroup where the filter looks for an API.
+#: Replaces the module nova.servicegroup in the scheduler's filter.
 placement = types.SimpleNamespace(API=PlacementAPI)
 
 
@@ -182,39 +183,48 @@ def _leave_at_stop(
     )
 
     def leave() -> None:
-        # Where each worker is a member of its own to the backend, it leaves
-        # by itself.
+        # The last worker leaves for all. Only in backends in which each
+        # worker is a member of its own, each leaves by itself.
         try:
             api._driver.leave(member, group, last=worker.is_last())
         except exception.NovaSGError as error:
             LOG.warning(
-                "Could not leave the group %(group)s, %(member)s will be "
-                "seen down later: %(error)s",
+                "Could not leave the group %(group)s: %(error)s. %(member)s "
+                "goes down by silence, after service_down_time",
                 {"group": group, "member": member, "error": error},
             )
         except Exception:
-            LOG.exception("Could not leave the group %s", group)
+            LOG.exception(
+                "Unexpected error while leaving the group %(group)s. "
+                "%(member)s goes down by silence, after service_down_time",
+                {"group": group, "member": member},
+            )
         finally:
             worker.done()
 
     def drain() -> None:
         try:
-            # While other workers of it live, the member accepts new work.
+            # While other workers live, the member accepts new work.
             if worker.is_last():
                 api._driver.drain(member, group)
         except Exception:
-            LOG.exception("Could not report that %s is draining", member)
+            LOG.exception(
+                "Could not report that %(member)s in the group %(group)s is "
+                "draining: the scheduler may place new work there until it "
+                "has left",
+                {"member": member, "group": group},
+            )
 
     @functools.wraps(stop)
     def stop_and_leave(*args: Any, **kwargs: Any) -> Any:
-        # On a thread, like leaving.
+        # On a thread, as for leaving.
         threading.Thread(target=drain, daemon=True).start()
         try:
             return stop(*args, **kwargs)
         finally:
-            # On a thread: a backend that hangs must not keep the service
-            # from stopping, nor must a lock that is held by what a signal
-            # has interrupted to stop it.
+            # On a thread, and for a limited time, so that the service stops
+            # even if the backend hangs, or if the code that the signal has
+            # interrupted holds a lock.
             leaving = threading.Thread(target=leave, daemon=True)
             leaving.start()
             threads.join(leaving, LEAVE_WAIT)
@@ -223,20 +233,20 @@ def _leave_at_stop(
 
 
 class _Process:
-    """What is done once in each process of Nova's that uses nova_sg."""
+    """Initialises nova_sg once in each process of Nova's that uses it."""
 
     def __init__(self) -> None:
-        #: The process that has logged that nova_sg is active.
+        #: The pid of the process that has logged that nova_sg is active.
         self.logged = 0
-        #: The process that has seen to its hub, and the hub.
+        #: The pid of the process that has checked its hub, and that hub.
         self.pid = 0
         self.hub: Any = None
 
     def begin(self) -> None:
-        """Take up work in this process, perhaps the child of a fork.
+        """Initialise this process, which may be the child of a fork.
 
-        Not at the fork: most children do nothing but become another program,
-        or, as privsep's, do not use nova_sg.
+        Not at the fork itself: most children only execute another program, or
+        do not use nova_sg, as those of privsep.
         """
         pid = os.getpid()
         if pid != self.pid:
@@ -251,7 +261,7 @@ class _Process:
     def log(self) -> None:
         """Log that nova_sg is active, once in a process."""
         pid = os.getpid()
-        # Before the log is set up nothing would be seen.
+        # Not before logging is set up: the message would be lost.
         if pid != self.logged and logging.getLogger(None).logger.handlers:
             self.logged = pid
             LOG.info(
@@ -267,19 +277,19 @@ _process = _Process()
 
 
 def _take_own_hub(hubs: Any) -> None:
-    """Have a hub of our own in the place of the parent's.
+    """Replace the hub that this process has inherited by a new one.
 
-    Its epoll is the parent's and the siblings', too: each would take events
-    that the others wait for. oslo.service does this for the workers that it
-    forks.
+    The inherited hub shares its epoll with the parent and its other children:
+    each process would take events that the others wait for. oslo.service does
+    the same for the workers that it forks.
     """
     greenlet = sys.modules["greenlet"]
-    # A green thread cannot leave the hub that it returns to.
+    # A green thread cannot replace the hub that it returns to.
     if greenlet.getcurrent().parent is None:
         hubs.use_hub()
 
 
-def _hear_of_forks() -> None:
+def _follow_forks() -> None:
     process.on_first_use(_process.begin)
     hubs = sys.modules.get("eventlet.hubs")
     if hubs is not None:
@@ -288,8 +298,8 @@ def _hear_of_forks() -> None:
         import uwsgi
     except ImportError:
         return
-    # It tells Python nothing of its forks, unless it is asked to. These are
-    # all of workers.
+    # uWSGI forks its workers without calling the functions of
+    # os.register_at_fork(), but calls this hook.
     before = getattr(uwsgi, "post_fork_hook", None)
 
     def after() -> None:
@@ -302,9 +312,9 @@ def _hear_of_forks() -> None:
 
 
 def prepare() -> None:
-    """Make Nova's option take all our drivers; give db Nova's meaning.
+    """Let Nova's option accept all drivers; use NovaDbDriver for db.
 
-    :raises SystemExit: Nova's option is not as it is expected
+    :raises SystemExit: Nova's option is not as expected
     """
     for opt in nova.conf.servicegroup.SERVICEGROUP_OPTS:
         choices = getattr(opt.type, "choices", None)
@@ -317,6 +327,6 @@ def prepare() -> None:
             "nova.conf.servicegroup.SERVICEGROUP_OPTS has no option "
             "servicegroup_driver with choices"
         )
-    _hear_of_forks()
+    _follow_forks()
     grace.of_nova = True
     process.use("db", NovaDbDriver)

@@ -10,16 +10,18 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Heartbeats that reach one Nova process, written together.
+"""Writing the heartbeats that reach one Nova process together.
 
 Stock Nova reads and writes a record for each heartbeat, in a transaction of
-its own. Here those that reach a nova-conductor within a fifth of a second are
-read by one statement and written by another. What each caller gets, and what
-stands in the table afterwards, is the same. Whatever is out of the ordinary
-is left to Nova's own code, one by one: a record that is gone or locked, a
-count that has not grown, a database that does not answer.
+its own. Here all heartbeats that reach a nova-conductor within a fifth of a
+second are read by one statement and written by another. What each caller gets
+is the same, and so is what the table contains afterwards.
 
-Imported once Nova's database API has been.
+Unusual cases are left to Nova's own code, one by one: a record that is
+missing or locked, a count that has not grown, a database that does not
+answer.
+
+This module is imported after Nova's database API.
 """
 
 from __future__ import annotations
@@ -46,23 +48,23 @@ LOG = logging.getLogger(__name__)
 
 # What a heartbeat changes. Nova may send the version along at any time.
 _FIELDS = {"report_count", "version"}
-# So many do not wait for more: a quarter of the threads that a process of
-# Nova's serves RPC with by default, which also have other things to do.
+# With this many heartbeats a write starts at once. It is a quarter of the
+# threads that serve RPC in a process of Nova by default; these threads have
+# other things to do, too.
 ENOUGH = 16
-# Seconds that a heartbeat waits for those that are written with it before it
-# goes its own way.
+# Seconds after which a heartbeat that still waits is left to Nova's own code.
 PATIENCE = 5.0
 
 _services = models.Service.__table__
 _by_id = sa.bindparam("ids", expanding=True)
-# Without it, where the better part of the table is named, all of it would be
-# read and locked. MariaDB has one name or the other.
+# Without this hint all of the table would be read and locked if a statement
+# names most of its records. MariaDB's dialect may have either name.
 _HINT = "FORCE INDEX (PRIMARY)"
 
 _claim = (
     sa.select(_services)
     .where(_services.c.id.in_(_by_id), _services.c.deleted == 0)
-    # One that somebody has locked would keep the others waiting.
+    # A record that another process has locked would delay the others.
     .with_for_update(skip_locked=True)
     .with_hint(_services, _HINT, "mysql")
     .with_hint(_services, _HINT, "mariadb")
@@ -76,9 +78,9 @@ class _Heartbeat(NamedTuple):
 
 
 def install() -> None:
-    """Have heartbeats of this process written together.
+    """Write the heartbeats of this process together from now on.
 
-    Calling it again does nothing more.
+    A second call changes nothing.
     """
     if not hasattr(db_api.service_update, "_nova_sg_replaced"):
         db_api.service_update = _coalescing(db_api.service_update)
@@ -100,12 +102,12 @@ def _coalescing(stock: Callable) -> Callable:
 
 def _is_heartbeat(context: Any, values: Mapping) -> bool:
     return (
-        # 0 is the word of one that leaves.
+        # 0 means that the member leaves.
         bool(values.get("report_count"))
         and values.keys() <= _FIELDS
         and not db_api.DISABLE_DB_ACCESS
         and context.read_deleted == "no"
-        # It is to be part of nobody's transaction.
+        # Not within a transaction of the caller.
         and getattr(context, "transaction_ctx", None) is None
     )
 
@@ -113,7 +115,7 @@ def _is_heartbeat(context: Any, values: Mapping) -> bool:
 def _put(context: Any, service_id: int, values: Mapping) -> Any:
     """Write a heartbeat with others.
 
-    :returns: what service_update() does; None: it is left to that
+    :returns: what service_update() returns; None: Nova's own has to be called
     """
     manager = db_api.get_context_manager(context)
     key = os.getpid(), manager
@@ -128,7 +130,7 @@ def _put(context: Any, service_id: int, values: Mapping) -> Any:
 
 
 class _Table:
-    """The services of one database, and what is written to them."""
+    """The services table of one database."""
 
     def __init__(self, manager: Any) -> None:
         self._manager = manager
@@ -150,8 +152,8 @@ class _Table:
             if not self._trouble:
                 self._trouble = True
                 LOG.warning(
-                    "Cannot write heartbeats together: %s. Each is written "
-                    "by itself",
+                    "Cannot write heartbeats together: %s. Nova writes each "
+                    "of them by itself",
                     error,
                 )
             raise
@@ -178,7 +180,7 @@ class _Table:
             if rows:
                 connection.execute(
                     _update(rows, now),
-                    # Each is another statement, and would be kept in vain.
+                    # Each statement is different: to keep it would be useless.
                     execution_options={"compiled_cache": None},
                 )
         return {row["id"]: models.Service(**row) for row in rows}
@@ -189,7 +191,7 @@ _tables: dict[tuple[int, Any], _Table] = {}
 
 
 def _is_usual(row: Mapping, heartbeat: _Heartbeat) -> bool:
-    """Whether a heartbeat stamps its record, and changes nothing else."""
+    """Whether a heartbeat only changes the count and the times."""
     return heartbeat.report_count > row["report_count"] and (
         heartbeat.version in (None, row["version"])
     )
@@ -202,7 +204,8 @@ def _update(rows: Sequence[Mapping], now: Any) -> sa.Update:
     ids = ", ".join(f"{row['id']:d}" for row in rows)
     return (
         sa.update(_services)
-        # Numbers, and many: parameters would take as long as all the rest.
+        # Written into the statement, as so many parameters would double its
+        # time. They are numbers, so nothing has to be quoted.
         .where(sa.text(f"id IN ({ids})"))
         .values(
             last_seen_up=now,

@@ -10,31 +10,31 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Puts nova_sg's API in the place of Nova's, as soon as Nova has one.
+"""Replaces Nova's servicegroup API by nova_sg's when Nova imports it.
 
-Nova's own module is imported as it is, by Nova and when Nova wants it: after
-it has decided between native threads and eventlet. Then one name in it is
-given another meaning, before anybody can have seen the first.
+Nova imports its own module as usual, after it has decided between native
+threads and eventlet. Right after that import, before other code can use it,
+one name in the module is replaced.
 
-Kept small: a .pth file may have this imported at the start of every process.
+This module is small, as a .pth file may import it in every Python process.
 """
 
 import importlib.machinery
 import sys
 
-#: Nova's module, and where it makes its API known a second time.
+#: Nova's module with the API, and the package that exports the API, too.
 API_MODULE = "nova.servicegroup.api"
 PACKAGE = "nova.servicegroup"
 #: Nova's module that asks where new work may be placed.
 FILTER_MODULE = "nova.scheduler.filters.compute_filter"
-#: What every process of Nova's imports.
+#: A module that every process of Nova's imports.
 CONF_MODULE = "nova.conf"
 
 
 def install() -> None:
-    """Have Nova use nova_sg's servicegroup API in this process.
+    """Make Nova use nova_sg's servicegroup API in this process.
 
-    Calling it again does nothing more.
+    A second call changes nothing.
     """
     module = sys.modules.get(API_MODULE)
     if module is None:
@@ -50,7 +50,7 @@ def install() -> None:
 
 
 def installed() -> bool:
-    """Whether Nova, in this process, has got our API."""
+    """Whether Nova's API has been replaced in this process."""
     module = sys.modules.get(API_MODULE)
     return getattr(module, "_nova_sg_replaced", None) is not None
 
@@ -69,23 +69,23 @@ def _replace(module) -> None:
 
 
 def _replace_in_filter(module) -> None:
-    """Have the scheduler's filter ask whether a member accepts new work."""
+    """Make the scheduler's filter ask whether a member accepts new work."""
     from nova_sg.nova import names
 
     names.check_imported(names.PLACING)
-    # It is of the package, so it is there.
+    # Possible now: the filter has imported nova.servicegroup.
     from nova_sg.nova import api
 
     module.servicegroup = api.placement
 
 
 class _Finder:
-    """Finds our modules, the way they would be found without us."""
+    """Finds these modules of Nova as usual, but with a _Loader."""
 
     @staticmethod
     def find_spec(name, path=None, target=None):
         if name == CONF_MODULE:
-            # Now it is certain that this is Nova.
+            # Only now is it certain that this process is Nova.
             from nova_sg.nova import names
 
             names.check()

@@ -10,14 +10,13 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The names in Nova and in the libraries that the drop-in relies on.
+"""The names in Nova and in libraries on which nova_sg inside Nova relies.
 
-Another release may have them elsewhere. Then Nova must not run with its own
-service groups in the place of nova_sg's: half a cloud would look at another
-backend. So each name is looked for at the start of Nova, and Nova is stopped
-where one is missing.
+Another release may not have them. Then Nova must not run with its own service
+groups instead of nova_sg's: a part of the cloud would use another backend. So
+each name is checked when Nova starts, and Nova is stopped if one is missing.
 
-Importing this module imports nothing of Nova's, and no library.
+Importing this module imports nothing of Nova, and no library.
 """
 
 import importlib.machinery
@@ -26,12 +25,12 @@ from typing import NamedTuple, NoReturn
 
 
 class Name(NamedTuple):
-    """Something that has to be there."""
+    """A module or an attribute that has to exist."""
 
     module: str
-    #: What the module has, with dots; empty: the module is enough.
+    #: The attribute, with dots; empty: only the module has to exist.
     attribute: str
-    #: Where nova_sg uses it.
+    #: The module of nova_sg that uses it.
     place: str
 
     def __str__(self) -> str:
@@ -50,7 +49,7 @@ ALWAYS = (
     Name("nova.servicegroup.api", "API.service_is_up", "nova.api"),
     Name("nova.servicegroup.api", "API.get_updated_time", "nova.api"),
 )
-#: Needed where the scheduler places new work.
+#: Needed in the scheduler.
 PLACING = (
     Name("nova.scheduler.filters.compute_filter", "servicegroup", "nova.hook"),
 )
@@ -61,17 +60,19 @@ COALESCING = (
     Name("nova.db.main.api", "DISABLE_DB_ACCESS", "nova.coalesce"),
     Name("nova.db.main.models", "Service.__table__", "nova.coalesce"),
 )
-#: Needed where eventlet is used.
+#: Needed if eventlet is used.
 GREEN = (Name("eventlet.hubs", "use_hub", "nova.api"),)
 
 
 def check(executed: str = "") -> None:
-    """See whether what is always needed is there, as far as can be seen.
+    """Check the names that are always needed, without importing anything.
 
-    Nothing is imported; what is imported already is looked into. A module
-    that is being imported may have its names later.
+    The attributes of modules that are imported already are checked; of other
+    modules only whether they exist. A module whose import is under way may
+    get its attributes later, so they are not checked.
 
-    :param executed: a module that has them all, though its import goes on
+    :param executed: a module that has all its attributes though its import
+        is still under way
     :raises SystemExit: a name is missing; the text names it
     """
     for name in ALWAYS:
@@ -87,7 +88,7 @@ def check(executed: str = "") -> None:
 
 
 def check_imported(names: tuple[Name, ...]) -> None:
-    """See whether names are there, in modules that are imported.
+    """Check names in modules that have to be imported by now.
 
     :raises SystemExit: as check()
     """
@@ -100,11 +101,9 @@ def check_imported(names: tuple[Name, ...]) -> None:
 def stop(trouble: str) -> NoReturn:
     """End Nova before it runs without nova_sg.
 
-    oslo.config, which may be what called us, catches Exception.
-
     :param trouble: what is wrong
-    :raises SystemExit: always; its text goes to stderr, and the exit status
-        is 1
+    :raises SystemExit: always, and not an Exception, which oslo.config would
+        catch. Its text goes to stderr, and the exit status is 1
     """
     from nova_sg import version
 
@@ -112,8 +111,8 @@ def stop(trouble: str) -> NoReturn:
         f"nova_sg {version.version_string()} cannot work with this Nova: "
         f"{trouble}. Nova is stopped, as with its own service groups it "
         "would use another backend than the rest of the cloud. Install a "
-        "release of nova_sg for this release of Nova; or, to go back to "
-        "Nova's own on every node, take nova_sg out of [DEFAULT] "
+        "release of nova_sg for this release of Nova. Or go back to Nova's "
+        "own service groups on every node: take nova_sg out of [DEFAULT] "
         "config_source, or call nova-sg nova disable"
     )
 
@@ -132,7 +131,7 @@ def _is_underway(module: str) -> bool:
 
 
 def _can_be_found(module: str) -> bool:
-    """Whether a module could be imported; importing nothing."""
+    """Whether a module could be imported; it is not imported."""
     path, name = None, ""
     for part in module.split("."):
         name = f"{name}.{part}" if name else part

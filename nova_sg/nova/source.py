@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""How nova.conf switches nova_sg on: as a source of configuration.
+"""Switching nova_sg on in nova.conf, as a source of configuration.
 
 ::
 
@@ -20,18 +20,18 @@
     [nova_sg]
     driver = nova_sg
 
-oslo.config opens the sources that a file names each time it reads it, which
-Nova does twice: once before it patches the standard library, when nothing may
-be imported, and once for good. Our source has no options to give; that it is
-opened is all it is for.
+oslo.config opens the sources that a file names each time it reads the file.
+Nova reads it twice: before it patches the standard library, when nothing may
+be imported, and again afterwards. This source has no options; opening it
+installs the hook.
 
-To open one source oslo.config loads all that are installed, and with them
-what they are made of. Where the process then patches the standard library,
-what must not be there before that is made to go again first; in a process of
-native threads it stays.
+To open one source, oslo.config imports all installed sources and the
+libraries that they use. Some of these must not be imported before eventlet
+patches the standard library. So they are removed from sys.modules first, if
+the process is about to import eventlet.
 
-oslo.config goes on without a source that cannot be opened. Nova must not: it
-would run with its own service groups. So it is stopped.
+If a source cannot be opened, oslo.config continues without it. Nova would
+then run with its own service groups. So Nova is stopped.
 """
 
 import logging
@@ -43,8 +43,8 @@ from nova_sg.nova import hook, names
 
 NAME = "nova_sg"
 
-# What other sources bring: libraries that keep what they find unpatched, and
-# what refers to them.
+# Modules that other sources import: libraries that would keep references to
+# unpatched functions, and modules that use these libraries.
 _UNTIMELY = (
     "castellan",
     "oslo_config.sources._uri",
@@ -87,7 +87,7 @@ class _Nothing(sources.ConfigurationSource):
 
 
 class _Eventlet:
-    """Notices that eventlet is imported, which is about to patch.
+    """Notices that eventlet is being imported: patching will follow.
 
     A finder that finds nothing.
     """
@@ -96,24 +96,24 @@ class _Eventlet:
     def find_spec(name, path=None, target=None):
         if name == "eventlet":
             sys.meta_path.remove(_Eventlet)
-            # Later there are objects of them about.
+            # Not later, when objects of these modules are in use.
             if "nova.conf" not in sys.modules:
                 _forget()
         return None
 
 
 def _forget() -> None:
-    """Have what later imports one of these get it anew, patched."""
+    """Remove these modules, so that they are imported again when patched."""
     for name in list(sys.modules):
         if any(name == one or name.startswith(f"{one}.") for one in _UNTIMELY):
             del sys.modules[name]
 
 
 def _stop_if_not_opened(record: logging.LogRecord) -> bool:
-    """Stop Nova where oslo.config would go on without our source.
+    """Stop Nova if oslo.config cannot open this source.
 
-    It logs each of its reasons, with the section and perhaps the driver;
-    there is no other sign of them. A filter of its log.
+    A filter of oslo.config's log. It logs each reason, with the section and
+    perhaps the driver, and shows it in no other way.
     """
     if (
         record.levelno >= logging.ERROR

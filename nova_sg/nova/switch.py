@@ -10,11 +10,11 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Whether nova_sg is on in an environment, and the .pth file that can do it.
+"""Whether nova_sg is switched on, and the .pth file that can do it.
 
-The configuration is the better switch: it goes with nova.conf. The file is
-for Nova releases, or ways of starting them, that the configuration cannot
-serve: it has every Python process of the environment look out for Nova.
+nova.conf is the better way to switch it on. The file is for Nova releases, or
+ways of starting Nova, with which that does not work. With the file, every
+Python process of the environment installs the hook.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from nova_sg.conf import CONF
 
 NAME = "nova_sg"
 
-# Says nothing, and does nothing, when nova_sg is no longer installed.
+# Does nothing, without an error, when nova_sg is no longer installed.
 _LINE = (
     "import importlib.util as u; u.find_spec('nova_sg') and "
     "__import__('nova_sg.nova.hook', fromlist=['hook']).install()\n"
@@ -37,7 +37,7 @@ _LINE = (
 
 
 def pth_path() -> str:
-    """Return the path of the .pth file, there or not."""
+    """Return the path of the .pth file, whether it exists or not."""
     return os.path.join(sysconfig.get_path("purelib"), "nova_sg_nova.pth")
 
 
@@ -50,7 +50,7 @@ def enable() -> str:
 
 
 def disable() -> str:
-    """Remove the .pth file, if it is there; return its path.
+    """Remove the .pth file, if it exists; return its path.
 
     :raises ConfigError: it cannot be removed
     """
@@ -82,7 +82,7 @@ def _remove(path: str) -> None:
 
 
 def nova_version() -> str | None:
-    """Return the version of Nova in this environment; None: there is none."""
+    """Return the version of Nova in this environment; None: not installed."""
     try:
         return importlib.metadata.version("nova")
     except importlib.metadata.PackageNotFoundError:
@@ -90,7 +90,7 @@ def nova_version() -> str | None:
 
 
 def hook_is_offered() -> bool:
-    """Whether oslo.config can find our source in this environment."""
+    """Whether oslo.config can find this source in this environment."""
     return any(
         point.name == NAME
         for point in importlib.metadata.entry_points(
@@ -102,7 +102,7 @@ def hook_is_offered() -> bool:
 def asked_for() -> bool:
     """Whether the configuration that was read switches nova_sg on.
 
-    :raises ConfigError: it does so half
+    :raises ConfigError: one of the two options is missing or wrong
     """
     if NAME not in (CONF.config_source or ()):
         return False

@@ -13,10 +13,10 @@
 
 """Which of several workers is the last one to leave.
 
-The workers of nova-conductor and nova-scheduler all join as one member, which
-is up while one of them lives. So the word that it has left is not for any of
-them to give, but for the last: it is the one that can have a file for itself.
-The kernel lets go of the file for who dies.
+All workers of nova-conductor, or of nova-scheduler, join as one member. It is
+up while one of them lives, so only the last one takes it out of the group.
+Each worker holds a shared lock on a file. The last worker is the one that can
+get the exclusive lock. The kernel releases the lock of a worker that dies.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ LOG = logging.getLogger(__name__)
 
 
 class Worker:
-    """One process, among those of this host that are the same member.
+    """One of the processes of this host that report for the same member.
 
-    :param names: what the member is known by
+    :param names: the names that identify the member
     """
 
     def __init__(self, *names: str) -> None:
@@ -51,22 +51,25 @@ class Worker:
                 os.O_RDWR | os.O_CREAT | os.O_CLOEXEC,
                 0o660,
             )
-            # Others may hold it like this, too. Who is about to leave may
-            # have it alone for a moment: then this one does not count.
+            # If a worker that is leaving holds the exclusive lock, this fails:
+            # then this worker does not count.
             fcntl.flock(self._descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except OSError as error:
-            LOG.debug("Other workers of %s are not known: %s", names, error)
+            LOG.debug(
+                "Cannot find out about other workers of %s: %s", names, error
+            )
 
     def is_last(self) -> bool:
-        """Whether nobody else is left; where that is not known, say no.
+        """Whether no other worker is left; False if that is not known.
 
-        This process does not count any longer; it has the file for itself,
-        if it is the last one, until done().
+        From now on this process does not count. If it is the last one, it
+        holds the exclusive lock until done().
         """
         if self._descriptor is None:
             return False
         try:
-            # Who goes at the same time must not take us for one who stays.
+            # Unlock first: two workers that leave at the same time must not
+            # take each other for one that stays.
             fcntl.flock(self._descriptor, fcntl.LOCK_UN)
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -74,7 +77,7 @@ class Worker:
         return True
 
     def done(self) -> None:
-        """Let go of the file."""
+        """Unlock the file."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Groups and their members: the product."""
+"""Groups and their members: the API, reports, views and events."""
 
 from nova_sg.servicegroup.api import API
 

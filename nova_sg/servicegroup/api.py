@@ -10,10 +10,10 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The API: join, leave, and which members are up. As Nova's, and more.
+"""The API: join, leave, and which members are up. Nova's API, and more.
 
-An API object holds nothing: making one costs microseconds and connects to
-nothing. What does the work belongs to the process (see process.py).
+An API object has no state: making one takes microseconds and connects to
+nothing. Drivers, reporters and observers belong to the process (process.py).
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ LOG = logging.getLogger(__name__)
 
 
 class API:
-    """Nova's servicegroup.API, and the calls that it once had.
+    """Nova's servicegroup.API, with calls that Nova removed, and new ones.
 
-    A `member` in a question is a mapping, or an object that has `.get` and
-    `[...]`, with at least `host` and `topic`: Nova's Service objects, rows,
-    plain dicts.
+    A `member` in a question is a mapping, or an object with `.get` and
+    `[...]`, that has at least `host` and `topic`: a Service object of Nova, a
+    row, a plain dict.
 
-    Arguments are accepted for the sake of Nova's signature and not used.
+    The constructor accepts arguments, as Nova's does, and ignores them.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -50,15 +50,15 @@ class API:
     ) -> None:
         """Add a member to a group and keep reporting its state.
 
-        The first report goes out at once; a backend that cannot be reached
+        The first report is sent at once. If the backend is unreachable, it
         is tried again at every interval.
 
         :param member: the member's name, or a mapping with its `host`
         :param group: the group's name
-        :param service: what has the timer: anything with
+        :param service: the object whose timer reports: it has
             `tg.add_timer_args`, `report_interval` (seconds; 0: no reports),
-            `service_ref`, `host`, `topic`. Without one a thread reports
-            every [DEFAULT] report_interval seconds.
+            `service_ref`, `host` and `topic`. None: a thread reports every
+            [DEFAULT] report_interval seconds
         :raises ConfigError: the driver cannot work with its options
         """
         return self._driver.join(member, group, service)
@@ -67,28 +67,28 @@ class API:
         """Take a member out of a group: it is down from now on.
 
         :raises BackendError: the backend was not told; the member goes down
-            by its silence
+            by silence
         """
         return self._driver.leave(member, group)
 
     def service_is_up(self, member: Mapping) -> bool:
         """Whether a member is up.
 
-        While no backend answers the last verdict stands, for
-        service_down_time. Not up is also a host that is not a member, and a
-        member whose state is not known yet, as its backend may be frozen.
+        If no backend answers, the last known state is used for
+        service_down_time. A host that is not a member is not up.
 
         :raises ServiceGroupUnavailable: no backend has answered for
-            service_down_time
+            service_down_time; or the member's state is not known yet, as its
+            backend may be frozen
         """
         if base.field(member, "forced_down"):
             return False
         return self._driver.is_up(member)
 
     def accepts(self, member: Mapping) -> bool:
-        """Whether new work may be placed on a member.
+        """Whether the scheduler may place new work on a member.
 
-        It is up, and neither about to stop nor just stopped.
+        That is so if it is up, and neither about to stop nor just stopped.
 
         :raises ServiceGroupUnavailable: as service_is_up()
         """
@@ -97,14 +97,14 @@ class API:
         return self._driver.accepts(member)
 
     def drain(self, member: str | Mapping, group: str) -> None:
-        """Report that a member is about to stop: no new work there.
+        """Report that a member is about to stop and accepts no new work.
 
         Call leave() when it has stopped.
         """
         self._driver.drain(member, group)
 
     def get_updated_time(self, member: Mapping) -> Any:
-        """Return when a member was last updated, by the latest we know."""
+        """Return when a member was last updated or last reported."""
         return self._driver.updated_time(member)
 
     def get_all(self, group: str) -> list[str]:
@@ -132,13 +132,13 @@ class API:
         """
         return self._driver.shared().view(group).member(host)
 
-    def opinions(self, group: str, host: str) -> list[view.Opinion]:
-        """Return what each backend alone says of a member, the primary first.
+    def backend_states(self, group: str, host: str) -> list[view.BackendState]:
+        """Return a member as each backend alone shows it, the primary first.
 
         :raises ServiceGroupUnavailable: no backend has answered for
             service_down_time
         """
-        return self._driver.shared().view(group).opinions(host)
+        return self._driver.shared().view(group).backend_states(host)
 
     def size(self, group: str) -> int:
         """Return how many members a group had at the last refresh."""
@@ -147,26 +147,26 @@ class API:
     def groups(self) -> list[str]:
         """Return the names of all known groups, sorted.
 
-        :raises BackendError: the backend cannot be asked
+        :raises BackendError: no backend answers
         """
         return self._driver.shared().groups()
 
     def watch(
         self, group: str, callback: Callable[[events.Event], None]
-    ) -> events.Watch:
-        """Have callback(event) called for each event: see events.Event.
+    ) -> events.Subscription:
+        """Call callback(event) for each event from now on: see events.Event.
 
-        What raises in a callback is logged; it stays subscribed.
+        An exception of the callback is logged, and it stays subscribed.
 
         :returns: the subscription; its cancel() ends it
         """
         return self._driver.shared().view(group).watch(callback)
 
     def refresh(self, group: str) -> list[events.Event]:
-        """Have each backend asked about a group now.
+        """Refresh a group from each backend now.
 
-        :returns: what changed since the last refresh of this process; nothing
-            if it was the first, or if no backend answered
+        :returns: the events since the last refresh of this process; none if
+            this is the first one, or if no backend answers
         """
         return self._driver.shared().view(group).refresh()
 
@@ -190,19 +190,19 @@ class API:
 
 
 class GroupDriver:
-    """What Nova, and its tests, expect to find as API._driver.
+    """What Nova and its tests expect as API._driver.
 
-    One belongs to each API object, so that whoever replaces a method on it
-    does so for that one alone.
+    Each API object has its own, so that code which replaces a method of it
+    affects that API object only.
     """
 
     def __init__(self) -> None:
-        # To read an option takes longer than to judge a record.
+        # Read once: to read an option takes longer than to judge a record.
         self._limits = view.limits()
         self._name = process.configured()
 
     def shared(self) -> process.Shared:
-        """Return what this process shares for our drivers."""
+        """Return what this process shares for these drivers."""
         return process.shared(self._name)
 
     def join(
@@ -243,13 +243,13 @@ class GroupDriver:
             base.field(member, "report_count"),
             limits.service_down_time,
         ):
-            # Nova asks so, again and again.
+            # The usual case inside Nova.
             return True
         record = self._read_record(member)
         return shared.is_up(group, host, record, limits)
 
     def _read_record(self, member: Mapping) -> base.Record | None:
-        """Return what the asker's record says; None: the backend is asked."""
+        """Return the caller's record; None: it does not count, see Driver."""
         return self.shared().driver.read_record(member)
 
     def updated_time(self, member: Mapping) -> Any:
@@ -282,7 +282,7 @@ def _later(recorded: Any, seen: datetime.datetime) -> bool:
 
 
 def _check_times() -> None:
-    """Nova's rule: a service has to be able to report before it is down."""
+    """Apply Nova's rule: service_down_time is longer than the interval."""
     interval = CONF.report_interval
     if CONF.service_down_time > interval:
         return

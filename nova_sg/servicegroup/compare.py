@@ -10,10 +10,10 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Where two backends disagree over members, and for how long.
+"""On which members two backends disagree, and since when.
 
-Nothing here does I/O, reads a clock or starts a thread: verdicts and times
-in, disagreements out.
+Pure: no I/O, no clock, no thread. Verdicts and times go in, disagreements
+come out.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ UNKNOWN_UP = "unknown-up"
 FORCED_NOT = "forced-not"
 NOT_FORCED = "not-forced"
 
-#: Every kind of disagreement, the primary's verdict first, in words.
+#: Every kind of disagreement, as text.
 KINDS = {
     UP_DOWN: "up by {primary}, down by {secondary}",
     DOWN_UP: "down by {primary}, up by {secondary}",
@@ -45,12 +45,13 @@ Verdicts = Mapping[str, model.Verdict]
 def kind(
     primary: model.Verdict | None, secondary: model.Verdict | None
 ) -> str | None:
-    """Return how two verdicts over one member disagree; None: they do not.
+    """Return how two verdicts on one member disagree; None: they agree.
 
-    Two that agree that a member is not up agree, whatever the reason: a
-    member that is down in one and not known to the other is down.
+    They agree if by both the member is not up, for whatever reason: also if
+    it is down by one and not known to the other.
 
-    :param primary: the verdict; None: it does not know the member
+    :param primary: its verdict; None: it does not know the member
+    :param secondary: likewise
     """
     if primary is secondary:
         return None
@@ -70,15 +71,15 @@ def kind(
 
 
 class Comparer:
-    """The disagreements of one primary and one secondary over one group."""
+    """The disagreements between the primary and one secondary on a group."""
 
     def __init__(self) -> None:
-        #: How many there were, by kind. Only grows.
+        #: How many disagreements there were so far, by kind.
         self.totals = dict.fromkeys(KINDS, 0)
-        #: Those that there are now, by member: the kind. Replaced as a
+        #: The kind of each present disagreement, by member. Replaced as a
         #: whole, never changed.
         self.settled: dict[str, str] = {}
-        # By member: a difference, and since when it has been seen.
+        # By member: a difference, and when it was first seen.
         self._since: dict[str, tuple[str, float]] = {}
 
     def compare(
@@ -88,10 +89,11 @@ class Comparer:
         primary: Verdicts,
         secondary: Verdicts,
     ) -> None:
-        """Take in what both say.
+        """Take in the verdicts of both.
 
         :param now: a monotonic moment
-        :param settling: seconds that a difference has to last
+        :param settling: seconds that a difference has to last until it is a
+            disagreement
         """
         since, settled = {}, {}
         for host in primary.keys() | secondary.keys():
@@ -110,9 +112,9 @@ class Comparer:
         self._since, self.settled = since, settled
 
     def interrupt(self) -> None:
-        """Take in that one of them cannot be asked now.
+        """Note that one of them does not answer now.
 
-        What has not settled yet begins anew afterwards.
+        The time of differences that are not yet disagreements starts again.
         """
         self._since = {
             host: self._since[host]

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What a secondary disagrees about with the primary, counted and logged."""
+"""Disagreements between a secondary and the primary, counted and logged."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ from nova_sg.servicegroup import compare
 
 LOG = logging.getLogger(__name__)
 
-# Disagreements of a group are logged once in so many seconds.
+# Seconds between two log messages about the disagreements of one group.
 LOG_EVERY = 60.0
 
 
 class Disagreement(NamedTuple):
-    """How a secondary disagrees with the primary over a group."""
+    """How a secondary disagrees with the primary on a group, in one way."""
 
     group: str
     primary: str
     secondary: str
     #: One of nova_sg.servicegroup.compare.KINDS.
     kind: str
-    #: How many members there are now that it is about.
+    #: On how many members they disagree in this way now.
     members: int
     #: How many such disagreements there were since the process began.
     total: int
@@ -45,8 +45,9 @@ class Disagreement(NamedTuple):
 def settling_time() -> float:
     """Return the seconds after which a difference is a disagreement.
 
-    One backend may know of a death at once, and another by a silence longer
-    than service_down_time; its next refresh may be a quarter of that away.
+    One backend may show a death at once, and another only after a silence of
+    service_down_time. The refresh that shows it may come a quarter of that
+    time later.
     """
     return (
         1.25 * CONF.service_down_time
@@ -55,7 +56,7 @@ def settling_time() -> float:
 
 
 class Disagreements:
-    """The disagreements of a primary and one secondary over one group."""
+    """The disagreements between the primary and one secondary on a group."""
 
     def __init__(self, group: str, primary: str, secondary: str) -> None:
         self._names = group, primary, secondary
@@ -75,7 +76,7 @@ class Disagreements:
         primary: compare.Verdicts | None,
         secondary: compare.Verdicts | None,
     ) -> None:
-        """Take in what each says alone; None: it does not answer."""
+        """Take in the verdicts by each alone; None: it does not answer."""
         if primary is None or secondary is None:
             self._comparer.interrupt()
             return
@@ -92,7 +93,7 @@ class Disagreements:
         names = {"primary": primary, "secondary": secondary}
         if not kinds:
             LOG.info(
-                "The drivers %(primary)s and %(secondary)s agree again over "
+                "The drivers %(primary)s and %(secondary)s agree again on "
                 "the group %(group)s",
                 names | {"group": group},
             )
@@ -102,8 +103,8 @@ class Disagreements:
             for kind, count in sorted(kinds.items())
         )
         LOG.warning(
-            "The drivers %(primary)s and %(secondary)s disagree over members "
-            "of the group %(group)s: %(what)s. One of them is %(host)s; "
-            "nova-sg doctor names all",
+            "The drivers %(primary)s and %(secondary)s disagree on members "
+            "of the group %(group)s: %(what)s. One of these members is "
+            "%(host)s; nova-sg doctor lists all of them",
             names | {"group": group, "what": what, "host": min(settled)},
         )

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What happens to members, and telling those who asked."""
+"""Events: what happens to members, and the subscriptions to it."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ HELD = "held"
 DRAINING = "draining"
 STOPPED = "stopped"
 
-#: The reason and the cause of an event of somebody who is no longer a member.
+#: The reason and the cause of the event that a member was removed.
 REMOVED = "removed", "removed"
 
 
 class Event(NamedTuple):
     """Something happened to a member."""
 
-    #: joined (a new member), up (back again), down, left (on purpose, or
-    #: removed by an operator), or, of a member that is still up: held (silent
-    #: with most of the group), draining (about to stop) or stopped (it left,
-    #: or its process ended, and may be starting again). What follows on these
-    #: is up, down or left.
+    #: joined (a new member), up (up again), down, left (on purpose, or
+    #: removed by an operator). Of a member that is still up: held (silent with
+    #: most of the group), draining (about to stop) or stopped (it left, or its
+    #: process ended, and it may be starting again). The next event after
+    #: these is up, down or left.
     type: str
     group: str
     host: str
@@ -55,19 +55,19 @@ class Event(NamedTuple):
     at: datetime.datetime
     #: The member's last report, UTC; None: no report is known.
     last_seen: datetime.datetime | None
-    #: Why, in words.
+    #: Why, as a sentence.
     reason: str
-    #: The same in one word: the verdict's cause, or "removed".
+    #: Why, in one word: the verdict's cause, or "removed".
     cause: str = ""
 
 
 def change(
     was: model.Verdict | None, now: model.Verdict
 ) -> str | None:
-    """Return the type of event that a new verdict is; None: it is none.
+    """Return the type of event that a new verdict makes; None: no event.
 
-    That a member's state is not known any more is no event: a watcher acts on
-    "down", and there is nothing to act on yet. What it turns out to be is one.
+    If a member's state becomes unknown, there is no event, as there is nothing
+    to act on yet. The verdict after that may be one.
 
     :param was: the verdict before; None: there was no such member
     """
@@ -86,7 +86,7 @@ def change(
     return DOWN
 
 
-# Verdicts of members that are up, and are not as they should be.
+# Verdicts of members that are up, but do not simply report.
 _STILL_UP = {
     model.HELD: HELD,
     model.DRAINING: DRAINING,
@@ -103,32 +103,32 @@ def iso(moment: datetime.datetime | None) -> str | None:
 
 
 def as_dict(event: Event) -> dict[str, Any]:
-    """Return an event as its JSON has it."""
+    """Return an event as a dict for JSON."""
     fields = event._asdict()
     for name in ("at", "last_seen"):
         fields[name] = iso(fields[name])
     return fields
 
 
-#: So many events wait for a callback that is slower than what happens.
+#: How many events wait at most for a callback that is slow.
 QUEUE = 10_000
 
 
-class Watch:
-    """A subscription: calls back for every event until cancelled.
+class Subscription:
+    """A subscription: its callback is called for each event until cancelled.
 
-    The callback runs on a thread of its own (a green one in a green
-    process), so that a slow one delays nobody else; events come to it one at
-    a time and in order. Where QUEUE of them wait, those that a later event of
-    the same member has overtaken are dropped, then the oldest quarter: what
-    comes to it in the end is the newest state.
+    The callback runs on a thread of its own (a green one in a green process),
+    so that a slow one delays nothing else. It gets the events one at a time
+    and in order. If QUEUE events wait, those are dropped after which there is
+    a later event of the same member; if that is not enough, also the oldest
+    quarter. So in the end the callback knows the newest state.
     """
 
     def __init__(
         self,
         group: str,
         callback: Callable[[Event], None],
-        on_cancel: Callable[[Watch], None],
+        on_cancel: Callable[[Subscription], None],
     ) -> None:
         self.group = group
         self._callback = callback
@@ -136,7 +136,7 @@ class Watch:
         self._changed = threading.Condition()
         self._waiting: collections.deque[Event] = collections.deque()
         self._cancelled = False
-        # Whether that events were dropped is logged already.
+        # Whether it has been logged that events were dropped.
         self._told = False
         self._thread = threading.Thread(
             target=self._run, name=f"nova-sg-watch-{group}", daemon=True
@@ -144,7 +144,7 @@ class Watch:
         self._thread.start()
 
     def put(self, event: Event) -> None:
-        """Have the callback called with event, soon."""
+        """Add an event for the callback."""
         dropped = 0
         with self._changed:
             if len(self._waiting) >= QUEUE:
@@ -154,42 +154,42 @@ class Watch:
         if dropped and not self._told:
             self._told = True
             LOG.warning(
-                "A callback that watches the group %(group)s is too slow: "
-                "%(number)d events wait for it. Older events of the same "
-                "member are dropped, only the newest is kept",
+                "A callback for events of the group %(group)s is too slow: "
+                "%(number)d events wait for it. Of each member only the "
+                "newest event is kept, the others are dropped",
                 {"group": self.group, "number": QUEUE},
             )
 
     def _drop(self) -> int:
         """Make room; return how many events were dropped."""
         before = len(self._waiting)
-        # The last event of each member, in the order of these.
+        # The last event of each member, in order.
         newest: dict[str, Event] = {}
         for event in self._waiting:
             newest.pop(event.host, None)
             newest[event.host] = event
         kept = list(newest.values())
         if len(kept) >= QUEUE:
-            # There are more members than that.
+            # There are too many members.
             kept = kept[len(kept) // 4 :]
         self._waiting = collections.deque(kept)
         return before - len(kept)
 
     def cancel(self) -> None:
-        """End the subscription. Does not wait for a call under way."""
+        """End the subscription; does not wait for a call under way."""
         self._on_cancel(self)
         with self._changed:
             self._cancelled = True
             self._changed.notify()
 
     def _next(self) -> Event | None:
-        """Wait for an event; None: it is cancelled, and there is none."""
+        """Wait for an event; None: cancelled, and no event is left."""
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or self._cancelled)
             if not self._waiting:
                 return None
             if len(self._waiting) == 1:
-                # It has caught up; to fall behind again is news.
+                # It has caught up; if it falls behind again, that is logged.
                 self._told = False
             return self._waiting.popleft()
 
@@ -199,19 +199,19 @@ class Watch:
                 self._callback(event)
             except Exception:
                 LOG.exception(
-                    "A callback that watches the group %s failed; it stays "
+                    "A callback for events of the group %s failed; it stays "
                     "subscribed",
                     self.group,
                 )
 
 
-class Watches:
+class Subscriptions:
     """The subscriptions to the events of one group."""
 
     def __init__(self, group: str) -> None:
         self._group = group
-        # Replaced as a whole: to tell takes no lock.
-        self._all: tuple[Watch, ...] = ()
+        # Replaced as a whole, so tell() needs no lock.
+        self._all: tuple[Subscription, ...] = ()
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
@@ -221,24 +221,24 @@ class Watches:
         self,
         callback: Callable[[Event], None],
         on_cancel: Callable[[], None],
-    ) -> Watch:
-        """Have callback called from now on.
+    ) -> Subscription:
+        """Call callback(event) for each event from now on.
 
         :param on_cancel: called once the subscription is cancelled
         """
 
-        def remove(watch: Watch) -> None:
+        def remove(watch: Subscription) -> None:
             with self._lock:
                 self._all = tuple(w for w in self._all if w is not watch)
             on_cancel()
 
-        watch = Watch(self._group, callback, remove)
+        watch = Subscription(self._group, callback, remove)
         with self._lock:
             self._all = (*self._all, watch)
         return watch
 
     def tell(self, told: Iterable[Event]) -> None:
-        """Have all callbacks called with each of the events."""
+        """Add events to all subscriptions."""
         for event in told:
             for watch in self._all:
                 watch.put(event)

@@ -10,14 +10,14 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What one process shares: its drivers, reporters and views of groups.
+"""What the API objects of one process share: drivers, reporters and views.
 
-However many API objects a process makes, they all work with the same
-connections, caches and threads, made when they are first needed and in the
-process that needs them: a child starts afresh after a fork.
+All API objects of a process use the same connections, caches and threads.
+They are made on first use, in the process that uses them: after a fork the
+child makes its own.
 
-Where there are secondary drivers, a process reports to all of them, and one
-verdict is made of what all backends say.
+With secondary drivers a process reports to all backends, and what they all
+show makes one verdict.
 """
 
 from __future__ import annotations
@@ -51,66 +51,68 @@ from nova_sg.liveness.model import (
 )
 from nova_sg.servicegroup import (
     disagreements,
-    records,
     reporter,
     secondaries,
+    service_records,
     view,
 )
 
 LOG = logging.getLogger(__name__)
 
-# So much trouble with reports is kept for views that are not there yet.
-TROUBLES = 100
-# Seconds that a secondary's answer to an order is waited for.
-ORDER_WAIT = 5.0
+# How many failing reports are kept for views that are made later.
+MOST_FAILING = 100
+# Seconds to wait for the answer of a secondary.
+SECONDARY_WAIT = 5.0
 
 NAMESPACE = "nova_sg.servicegroup.drivers"
 
 
-class _Order(threading.Thread):
-    """Something that one secondary is told, on a thread."""
+class _SecondaryCall(threading.Thread):
+    """A call of one secondary driver, on a thread of its own."""
 
     def __init__(
-        self, driver: base.Driver, give: Callable[[base.Driver], Any]
+        self, driver: base.Driver, function: Callable[[base.Driver], Any]
     ) -> None:
         super().__init__(name="nova-sg-secondary", daemon=True)
         self.driver = driver
-        self._give = give
+        self._function = function
         self.answer: Any = None
-        #: What went wrong; None: nothing did.
+        #: The error; None: the call succeeded.
         self.error: Exception | None = exception.BackendError(
-            f"no answer for {ORDER_WAIT:g} s"
+            f"no answer for {SECONDARY_WAIT:g} s"
         )
         self.start()
 
     def run(self) -> None:
         try:
-            self.answer = self._give(self.driver)
+            self.answer = self._function(self.driver)
             self.error = None
         except exception.NovaSGError as error:
             self.error = error
         except Exception as error:
-            LOG.exception("Unexpected error of a secondary driver")
+            LOG.exception(
+                "Unexpected error of the secondary driver %s", self.driver.name
+            )
             self.error = error
 
 
-class _Trouble(NamedTuple):
-    """Reports of this process that do not get through."""
+class _FailingReports(NamedTuple):
+    """Reports of a member of this process that fail."""
 
     driver: base.Driver
-    #: The group that they are for.
+    #: The group that the member reports to.
     group: str
-    #: The member that reports.
+    #: The member.
     source: Hashable
-    #: Since when.
+    #: Since when they fail.
     begin: float
     #: Up to when that is certain.
     end: float
-    #: Whether they get through again.
+    #: Whether they succeed again.
     over: bool
 
     def pass_on(self, to: view.GroupView) -> None:
-        """Tell an observer, if it observes the backend in question."""
+        """Tell the observer of a view, if it observes the same backend."""
         driver = self.driver
         if not driver.observes or driver.backend_of(
             to.group
@@ -123,10 +125,10 @@ class _Trouble(NamedTuple):
 
 
 class Shared:
-    """Drivers with what works on them.
+    """The drivers, reporters and views of this process.
 
-    :param primary: what members report to first
-    :param others: the secondaries
+    :param primary: the primary driver
+    :param others: the secondary drivers
     """
 
     def __init__(self, primary: base.Driver, *others: base.Driver) -> None:
@@ -134,12 +136,13 @@ class Shared:
         self.driver = primary
         self._secondaries = others
         self._drivers = (primary, *others)
-        #: Whether no backend can be asked but the one that records are from.
+        #: Whether every backend keeps records that callers bring along.
         self.only_records = all(
             driver.name == "db" or not driver.observes
             for driver in self._drivers
         )
-        # Whether members report by the driver that records are of.
+        # Whether members report through the db driver, to which the records
+        # of callers belong.
         self._by_record = any(driver.name == "db" for driver in self._drivers)
         #: The drivers' names, the primary's first.
         self.names = [driver.name for driver in self._drivers]
@@ -149,20 +152,20 @@ class Shared:
             )
             for driver in self._drivers
         }
-        #: The primary's.
+        #: The primary's reporter.
         self.reporter = self._reporters[primary.name]
-        #: The members that the process was asked about with a record.
-        self.records = records.Records()
+        #: The members that callers asked about with a record.
+        self.records = service_records.ServiceRecords()
         self._leads: dict[int, secondaries.Lead] = {}
         self._views: dict[str, view.GroupView] = {}
         self._lock = threading.Lock()
         # For views that are made later.
-        self._troubles: collections.deque[_Trouble] = collections.deque(
-            maxlen=TROUBLES
+        self._failing: collections.deque[_FailingReports] = collections.deque(
+            maxlen=MOST_FAILING
         )
 
     def _observed(self) -> list[base.Driver]:
-        """Return the drivers that can be asked about a group."""
+        """Return the drivers that can observe groups."""
         return [driver for driver in self._drivers if driver.observes]
 
     def view(self, group: str) -> view.GroupView:
@@ -172,34 +175,35 @@ class Shared:
             with self._lock:
                 found = self._views.get(group)
                 if found is None:
-                    # One that cannot be asked says so.
+                    # A driver that cannot observe raises an error that says
+                    # so.
                     drivers = self._observed() or [self.driver]
                     found = view.GroupView(group, drivers)
-                    for trouble in self._troubles:
-                        trouble.pass_on(found)
+                    for failing in self._failing:
+                        failing.pass_on(found)
                     self._views[group] = found
         return found
 
     def _reports_fail(self, driver: base.Driver, *told: Any) -> None:
-        """Take in what a reporter tells: see _Trouble."""
-        trouble = _Trouble(driver, *told)
+        """Pass on that reports fail, or succeed again: see _FailingReports."""
+        failing = _FailingReports(driver, *told)
         if driver.name == "db":
-            source, end = trouble.source, trouble.end
-            self.records.reports_fail(source, trouble.begin, end)
-            if trouble.over:
+            source, end = failing.source, failing.end
+            self.records.reports_fail(source, failing.begin, end)
+            if failing.over:
                 self.records.reports_work(source, end)
         with self._lock:
-            for old in list(self._troubles):
+            for old in list(self._failing):
                 if (old.driver, old.source, old.begin) == (
                     driver,
-                    trouble.source,
-                    trouble.begin,
+                    failing.source,
+                    failing.begin,
                 ):
-                    self._troubles.remove(old)
-            self._troubles.append(trouble)
+                    self._failing.remove(old)
+            self._failing.append(failing)
             views = list(self._views.values())
         for one in views:
-            trouble.pass_on(one)
+            failing.pass_on(one)
 
     # -- reports
 
@@ -210,26 +214,26 @@ class Shared:
         service: Any,
         report: Callable[[Any], None],
     ) -> None:
-        """Join a group by all drivers: see Reporter.join()."""
-        orders = []
+        """Join a group through all drivers: see Reporter.join()."""
+        calls = []
         give_up = time.monotonic() + reporter.JOIN_WAIT
         if self._secondaries:
             lead = secondaries.Lead(host, group, service)
             with self._lock:
                 self._leads[id(service)] = lead
-            orders = [
-                _Order(
+            calls = [
+                _SecondaryCall(
                     driver, lambda one: lead.follow(self._reporters[one.name])
                 )
                 for driver in self._secondaries
             ]
         if self.reporter.join(host, group, service, report):
             self._note(group, host, REPORTED)
-        for order in orders:
-            threads.join(order, max(0.0, give_up - time.monotonic()))
+        for call in calls:
+            threads.join(call, max(0.0, give_up - time.monotonic()))
 
     def report_state(self, service: Any) -> None:
-        """Report for a service that joined: what its timer calls."""
+        """Report for a service that joined: its timer calls this."""
         lead = self._leads.get(id(service))
         if lead is None:
             self.reporter.report_state(service)
@@ -238,19 +242,19 @@ class Shared:
             self.reporter.report_state(service)
 
     def drain(self, host: str, group: str) -> None:
-        """Report by all drivers that a member is about to stop."""
+        """Report through all drivers that a member is about to stop."""
         for one in self._reporters.values():
-            # On a thread of each: one that hangs delays no other.
+            # On a thread each: a backend that hangs delays no other.
             threading.Thread(
                 target=one.drain, args=[host, group], daemon=True
             ).start()
 
     def leave(self, host: str, group: str, last: bool = True) -> None:
-        """Leave a group, by all drivers.
+        """Leave a group through all drivers.
 
-        :param last: whether no other process is left that has joined as the
-            same member; one that is not the last says nothing, where the
-            backend takes what any of them says for all
+        :param last: whether this is the last process that joined as this
+            member. If it is not, it leaves only those backends in which each
+            process is a member of its own, see Driver.apart
         :raises BackendError: the primary's backend was not told
         """
         if last:
@@ -264,23 +268,24 @@ class Shared:
             if last or driver.apart:
                 self._reporters[driver.name].leave(host, group)
 
-        orders = [_Order(driver, leave) for driver in self._secondaries]
+        calls = [_SecondaryCall(driver, leave) for driver in self._secondaries]
         try:
             leave(self.driver)
             if last:
                 self._note(group, host, STOPPED if grace.restart() else LEFT)
         finally:
-            for order in _done(orders):
-                if order.error is not None:
+            for call in _done(calls):
+                if call.error is not None:
                     LOG.warning(
-                        "Could not leave the group %(group)s by the "
-                        "secondary driver %(driver)s, %(host)s will be seen "
-                        "down there later: %(error)s",
+                        "Could not leave the group %(group)s through the "
+                        "secondary driver %(driver)s: %(error)s. There "
+                        "%(host)s goes down by silence, after "
+                        "service_down_time",
                         {
                             "group": group,
-                            "driver": order.driver.name,
+                            "driver": call.driver.name,
                             "host": host,
-                            "error": order.error,
+                            "error": call.error,
                         },
                     )
 
@@ -291,7 +296,7 @@ class Shared:
         for one in self._reporters.values():
             one.close()
 
-    # -- what operators say
+    # -- commands of operators
 
     def force_down(self, host: str, group: str, forced: bool) -> None:
         """Declare a member down whatever it reports, or take that back.
@@ -299,7 +304,7 @@ class Shared:
         :raises MemberNotFound: no backend knows such a member
         :raises BackendError: the primary's backend was not told
         """
-        self._tell(
+        self._command(
             host, group, lambda one: one.force_down(group, host, forced)
         )
         self._note(group, host, FORCED_DOWN if forced else None)
@@ -314,49 +319,51 @@ class Shared:
         """
         group_view = self.view(group)
         group_view.refresh()
-        # What operators say does not count; what does is whether it reports.
+        # Whether it reports, not whether it is forced down.
         if group_view.is_alive(host):
             raise exception.MemberIsUp(
                 f"{host} still reports to the group {group}; stop it first"
             )
-        self._tell(host, group, lambda one: one.forget(group, host))
+        self._command(host, group, lambda one: one.forget(group, host))
         self._note(group, host, NOT_A_MEMBER)
 
-    def _tell(
-        self, host: str, group: str, give: Callable[[base.Driver], None]
+    def _command(
+        self, host: str, group: str, command: Callable[[base.Driver], None]
     ) -> None:
-        """Give an order about a member to all backends."""
-        orders = [
-            _Order(one, give) for one in self._secondaries if one.observes
+        """Execute an operator's command about a member in all backends."""
+        calls = [
+            _SecondaryCall(one, command)
+            for one in self._secondaries
+            if one.observes
         ]
         unknown = None
         try:
-            give(self.driver)
+            command(self.driver)
         except exception.MemberNotFound as error:
             unknown = error
         finally:
-            for order in _done(orders):
-                if order.error is None:
+            for call in _done(calls):
+                if call.error is None:
                     unknown = None
-                elif not isinstance(order.error, exception.MemberNotFound):
+                elif not isinstance(call.error, exception.MemberNotFound):
                     LOG.warning(
-                        "The secondary driver %(driver)s does not know what "
-                        "was said of %(host)s in the group %(group)s: "
-                        "%(error)s. Say it again when it answers",
+                        "Backend %(driver)s missed the command for member "
+                        "%(host)s of group %(group)s: %(error)s. Repeat the "
+                        "command when %(driver)s is reachable",
                         {
-                            "driver": order.driver.name,
+                            "driver": call.driver.name,
                             "host": host,
                             "group": group,
-                            "error": order.error,
+                            "error": call.error,
                         },
                     )
         if unknown is not None:
             raise unknown
 
     def _note(self, group: str, host: str, verdict: Any) -> None:
-        """Have this process know at once what it has done itself."""
+        """Note what this process did, before a refresh shows it."""
         if self._observed():
-            self.view(group).observer.note_own(host, verdict)
+            self.view(group).observer.note_own_action(host, verdict)
 
     # -- questions
 
@@ -369,9 +376,9 @@ class Shared:
     ) -> bool:
         """Whether a member is up.
 
-        :param record: what the asker's record says of it; None: it has none
+        :param record: the caller's record of it; None: there is none
         :raises ServiceGroupUnavailable: no backend that knows it has answered
-            for service_down_time
+            for service_down_time; or the backend may be frozen
         """
         if record is None:
             return self.view(group).is_up(host)
@@ -384,9 +391,9 @@ class Shared:
         record: base.Record | None,
         limits: Limits,
     ) -> bool:
-        """Whether new work may be placed on a member.
+        """Whether the scheduler may place new work on a member.
 
-        The arguments, and what is raised, are those of is_up().
+        Arguments and exceptions are those of is_up().
         """
         return self.verdict(group, host, record, limits).accepting
 
@@ -397,9 +404,9 @@ class Shared:
         record: base.Record | None,
         limits: Limits,
     ) -> Verdict:
-        """Return the verdict over a member.
+        """Return the verdict on a member.
 
-        The arguments, and what is raised, are those of is_up().
+        Arguments and exceptions are those of is_up().
         """
         if record is None:
             return self.view(group).verdict(host)
@@ -409,7 +416,7 @@ class Shared:
             verdict = observer.verdict(host)
             if verdict is FORCED_DOWN:
                 return verdict
-            others, own = observer.group, observer.own.get(host)
+            others, own = observer.group, observer.own_actions.get(host)
             member = others.members.get(host)
             if (
                 verdict.state == UP
@@ -420,7 +427,7 @@ class Shared:
                     or others.last_report(member) > now - limits.due
                 )
             ):
-                # The record can say nothing newer.
+                # The record cannot change this.
                 return verdict
             if own is not None and own.verdict in (LEFT, STOPPED):
                 left = own.at
@@ -438,12 +445,12 @@ class Shared:
         return verdict
 
     def groups(self) -> list[str]:
-        """Return the names of the groups that a backend knows, sorted.
+        """Return the names of the groups in all backends, sorted.
 
-        :raises BackendError: none can be asked
+        :raises BackendError: no backend answers
         """
-        orders = [
-            _Order(one, lambda one: one.groups())
+        calls = [
+            _SecondaryCall(one, lambda one: one.groups())
             for one in self._secondaries
             if one.observes
         ]
@@ -452,16 +459,16 @@ class Shared:
             found.update(self.driver.groups())
         except exception.BackendError as error:
             trouble = error
-        for order in _done(orders):
-            if order.error is None:
+        for call in _done(calls):
+            if call.error is None:
                 trouble = None
-                found.update(order.answer)
+                found.update(call.answer)
         if trouble is not None:
             raise trouble
         return sorted(found)
 
     def disagreements(self) -> Iterable[disagreements.Disagreement]:
-        """Return every kind, for each secondary and group that is viewed."""
+        """Return all disagreements: see all_disagreements()."""
         for one in list(self._views.values()):
             for of_secondary in one.disagreements:
                 yield from of_secondary
@@ -471,26 +478,26 @@ class Shared:
         self.stop_reports()
         for one in list(self._views.values()):
             one.close()
-        orders = [_Order(one, _close) for one in self._secondaries]
+        calls = [_SecondaryCall(one, _close) for one in self._secondaries]
         _close(self.driver)
-        _done(orders)
+        _done(calls)
 
 
-def _done(orders: list[_Order]) -> list[_Order]:
-    """Wait for the answers, for a while."""
-    give_up = time.monotonic() + ORDER_WAIT
-    for order in orders:
-        threads.join(order, max(0.0, give_up - time.monotonic()))
-    return orders
+def _done(calls: list[_SecondaryCall]) -> list[_SecondaryCall]:
+    """Wait until the calls have ended, SECONDARY_WAIT seconds at most."""
+    give_up = time.monotonic() + SECONDARY_WAIT
+    for call in calls:
+        threads.join(call, max(0.0, give_up - time.monotonic()))
+    return calls
 
 
 def _close(driver: base.Driver) -> None:
     try:
         driver.close()
     except Exception as error:
-        # There is no way on from here, and the caller has more to do.
+        # The caller cannot do anything about it, and has more to close.
         LOG.warning(
-            "Could not close the driver %(driver)s in order: %(error)s",
+            "Could not close the driver %(driver)s cleanly: %(error)s",
             {"driver": driver.name, "error": exception.describe(error)},
         )
 
@@ -515,9 +522,9 @@ def configured() -> str:
 
 
 def shared(name: str | None = None) -> Shared:
-    """Return this process's own for a driver, or for several.
+    """Return what this process shares for one driver, or for several.
 
-    :param name: what configured() says, which is the default
+    :param name: the drivers' names, joined by commas; None: configured()
     :raises ConfigError: the first driver cannot be loaded
     """
     if name is None:
@@ -541,17 +548,19 @@ def _make(name: str) -> Shared:
             drivers.append(load(other))
         except exception.ConfigError as error:
             LOG.error(
-                "The secondary driver %(driver)s is not used: %(error)s",
+                "The secondary driver %(driver)s is not used, as it cannot "
+                "be loaded: %(error)s",
                 {"driver": other, "error": error},
             )
     return Shared(*drivers)
 
 
 def all_disagreements() -> list[disagreements.Disagreement]:
-    """Return what the drivers of this process disagree about.
+    """Return how the drivers of this process disagree.
 
-    One entry for each group that is observed, secondary and kind, also
-    where there is no disagreement; none without secondaries.
+    There is one entry for each combination of observed group, secondary and
+    kind, also if there is no such disagreement; without secondaries there is
+    none.
     """
     return [
         found
@@ -564,7 +573,7 @@ metrics.count_disagreements(all_disagreements)
 
 
 def on_first_use(call: Callable[[], None]) -> None:
-    """Have call() called before a driver is made: again after each fork.
+    """Call a function before a driver is made; again after each fork.
 
     It may be called more than once in a process.
     """
@@ -573,14 +582,14 @@ def on_first_use(call: Callable[[], None]) -> None:
 
 
 def use(name: str, make: Callable[[], base.Driver]) -> None:
-    """Have the driver of that name made by make, in this process."""
+    """In this process, make the driver of that name by calling make()."""
     _makers[name] = make
 
 
 def load(name: str) -> base.Driver:
     """Make a driver by its name.
 
-    :raises ConfigError: there is none of that name, or its options are wrong
+    :raises ConfigError: there is no such driver, or its options are wrong
     """
     if name in _makers:
         return _makers[name]()
@@ -596,15 +605,15 @@ def load(name: str) -> base.Driver:
 
 
 def reset() -> None:
-    """Close what this process shares; the next use makes it anew."""
+    """Close what this process shares; the next use makes it again."""
     for one in detach():
         one.close()
 
 
 def detach() -> list[Shared]:
-    """Return what this process shares, to be closed by the caller.
+    """Return what this process shares; the caller has to close it.
 
-    The next use makes it anew, whether that is before or after.
+    The next use makes it again, also before the caller has closed it.
     """
     with _lock:
         detached = list(_shared.values())
@@ -613,13 +622,13 @@ def detach() -> list[Shared]:
 
 
 def after_fork_in_child() -> None:
-    """Start afresh: what the parent shares is not ours.
+    """Start with nothing: what is there belongs to the parent.
 
-    Python calls this, where it is Python that forks.
+    Python calls this after a fork by Python.
     """
-    # The parent's threads do not exist here and its connections are not
-    # ours: they are left alone, and kept from being collected, which would
-    # close them politely, over the parent's sockets.
+    # The parent's threads do not exist here, and its connections belong to
+    # the parent. They are kept, as the garbage collector would close them
+    # over the parent's sockets.
     global _shared, _lock
     _parents.append(_shared)
     _shared = {}

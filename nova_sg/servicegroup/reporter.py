@@ -10,11 +10,11 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Reporting: what this process joined, and the reports that keep it alive.
+"""Reporting: the members of this process, and the reports that keep them up.
 
-A report is sent by a timer of the service that joined (a looping call of
-oslo.service, in Nova's services and in ours), or by a thread of this module
-for whoever joins without a service. Nothing raises out of a timer.
+The service that joined has a timer, which sends the reports: a looping call
+of oslo.service in Nova's services and in nova-sg-agent. For a member without
+a service a thread of this module does. No exception leaves a timer.
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ from nova_sg.conf import CONF
 
 LOG = logging.getLogger(__name__)
 
-# The timer's first report comes this many seconds after the one that is sent
-# at join, as Nova has it.
+# Seconds from the report at join to the first report of the timer, as in
+# Nova.
 INITIAL_REPORTING_DELAY = 5
-# Each report waits a random part of the interval, up to this, so that nodes
-# that were started in one instant do not stay in step.
+# Each report waits for a random part of the interval, up to this fraction, so
+# that nodes that were started in the same moment do not report in step.
 JITTER = 0.1
 # join() waits this long for the first report to get through.
 JOIN_WAIT = 1.0
 
 
 class _Timer:
-    """Calls a function every so often, on a thread, until stopped."""
+    """Calls a function at an interval, on a thread, until stopped."""
 
     def __init__(
         self, interval: float, function: Callable, args: list, delay: float
@@ -61,7 +61,7 @@ class _Timer:
 
     def _run(self, delay: float) -> None:
         while not self._stopped.wait(delay):
-            # wait() says no as well where both came at once.
+            # wait() may return False though stop() was called at the end.
             if self._stopped.is_set():
                 return
             begun = time.monotonic()
@@ -73,7 +73,7 @@ class _Timer:
 
 
 class _Timers:
-    """As much of an oslo.service thread group as joining takes."""
+    """What join() needs of an oslo.service thread group."""
 
     def add_timer_args(
         self,
@@ -86,7 +86,7 @@ class _Timers:
 
 
 class Standalone:
-    """Stands in for the service of somebody who joins without one."""
+    """Takes the place of the service of a member that has none."""
 
     def __init__(self, host: str, topic: str) -> None:
         self.host = host
@@ -97,7 +97,7 @@ class Standalone:
         self.tg = _Timers()
 
 
-class _Joined:
+class _ReportedMember:
     """A membership and the state of its reporting."""
 
     def __init__(self, membership: base.Membership) -> None:
@@ -107,24 +107,25 @@ class _Joined:
         # overtake each other.
         self.lock = threading.Lock()
         self.left = False
-        # Whether the last report failed, and when that is logged.
+        # Whether the last report failed.
         self.trouble = False
-        self.log = trouble_log.Trouble()
-        # When a failure beside the driver is logged.
-        self.failure = trouble_log.Trouble()
-        # When the report under way began; None: none is.
+        # Decides when failed reports are logged.
+        self.log = trouble_log.TroubleLog()
+        # The same for errors outside the driver.
+        self.failure = trouble_log.TroubleLog()
+        # When the report under way began; None: there is none.
         self.begun: float | None = None
-        # When the first report began that did not get through, or took too
-        # long; None: the last one did.
-        self.stalled: float | None = None
-        # Up to when that is certain: nothing is known of the time from the
-        # end of a report that failed to the next one.
+        # When the first report began that failed, or took too long; None: the
+        # last one succeeded.
+        self.failing_since: float | None = None
+        # Up to when the outage is certain: nothing is known of the time from
+        # the end of a failed report to the next one.
         self.certain = float("-inf")
-        # Until when others are told of the last such time.
-        self.tells = float("-inf")
+        # Until when reports tell observers of the last outage.
+        self.reported_until = float("-inf")
 
     def stop(self) -> None:
-        """Send no more reports."""
+        """Stop the timer."""
         self.left = True
         if self.timer is None:
             return
@@ -135,25 +136,24 @@ class _Joined:
 
 
 class Reporter:
-    """All that this process has joined through one driver."""
+    """Reports the members that joined through one driver."""
 
     def __init__(
         self,
         driver: base.Driver,
-        on_stall: Callable[[str, Hashable, float, float, bool], None]
+        on_outage: Callable[[str, Hashable, float, float, bool], None]
         | None = None,
     ) -> None:
         """Make a reporter.
 
-        :param on_stall: told of reports that do not get through, or take
-            longer than their interval: the group, whose they are, since
-            when, and up to when that is certain, on the monotonic clock; and
-            whether it is over
+        :param on_outage: called when reports fail, or take longer than their
+            interval, with: the group, the member, since when, up to when
+            that is certain (both monotonic), and whether it is over
         """
         self._driver = driver
-        self._on_stall = on_stall
+        self._on_outage = on_outage
         self._lock = threading.Lock()
-        self._by_service: dict[int, _Joined] = {}
+        self._by_service: dict[int, _ReportedMember] = {}
         self._counts: dict[str, metrics.Reporting] = {}
 
     def join(
@@ -163,166 +163,173 @@ class Reporter:
         service: Any,
         report: Callable[[Any], None],
     ) -> bool:
-        """Join a group: report now, and on service's timer from then on.
+        """Join a group: report now, and then on the service's timer.
 
         A service whose report_interval is 0 does not report.
 
-        :param report: what the timer calls, with service
-        :returns: whether the first report is known to have got through
+        :param report: what the timer calls, with the service
+        :returns: whether the first report is known to have succeeded
         """
         interval = service.report_interval
         if not interval:
             return False
-        joined = _Joined(_membership(host, group, service))
+        member = _ReportedMember(_membership(host, group, service))
         with self._lock:
-            self._by_service[id(service)] = joined
+            self._by_service[id(service)] = member
         # On a thread: a backend that hangs must not keep the service from
         # starting.
         first = threading.Thread(
-            target=self._report, args=[joined], daemon=True
+            target=self._report, args=[member], daemon=True
         )
         first.start()
         threads.join(first, JOIN_WAIT)
-        # A short service_down_time does not allow for the usual delay.
+        # Earlier than usual if service_down_time is short.
         delay = min(INITIAL_REPORTING_DELAY, CONF.service_down_time / 2.5)
         with self._lock:
-            # A reload may have come first: it has joined anew.
-            if not joined.left:
-                joined.timer = service.tg.add_timer_args(
+            # A reload may have been faster, and has joined again.
+            if not member.left:
+                member.timer = service.tg.add_timer_args(
                     interval, report, args=[service], initial_delay=delay
                 )
-        return not (first.is_alive() or joined.trouble or joined.left)
+        return not (first.is_alive() or member.trouble or member.left)
 
     def report_state(self, service: Any) -> None:
-        """Report for a service that joined: what its timer calls.
+        """Report for a service that joined: its timer calls this.
 
         Never raises; trouble is logged once when it begins and once when it
         ends.
         """
-        joined = self._by_service.get(id(service))
-        if joined is None:
+        member = self._by_service.get(id(service))
+        if member is None:
             ref = service.service_ref
             if ref is None:
-                # It has left, and its timer had begun this call before.
+                # It left after its timer began this call.
                 return
-            joined = _Joined(_membership(ref["host"], ref["topic"], service))
-            # Of its timer we know nothing.
-            joined.membership.interval = CONF.report_interval
-            joined.trouble = bool(
+            member = _ReportedMember(
+                _membership(ref["host"], ref["topic"], service)
+            )
+            # The interval of its timer is not known.
+            member.membership.interval = CONF.report_interval
+            member.trouble = bool(
                 getattr(service, "model_disconnected", False)
             )
-            joined.log = trouble_log.Trouble(told=joined.trouble)
-            self._report(joined)
-            # Nor will anybody hear that it is over.
-            self._stall_ends(joined)
+            member.log = trouble_log.TroubleLog(told=member.trouble)
+            self._report(member)
+            # An outage ends here, as the next call makes another member.
+            self._outage_ends(member)
             return
-        time.sleep(random.uniform(0, JITTER * joined.membership.interval))
-        self._report(joined)
+        time.sleep(random.uniform(0, JITTER * member.membership.interval))
+        self._report(member)
 
     def drain(self, host: str, group: str) -> None:
         """Report, now and from now on, that a member is about to stop.
 
-        Never raises; trouble is logged as that of any report.
+        Never raises; trouble is logged as for any report.
         """
-        for joined in list(self._by_service.values()):
-            membership = joined.membership
+        for member in list(self._by_service.values()):
+            membership = member.membership
             if (membership.host, membership.group) == (host, group):
                 membership.draining = True
-                # One that is under way does not say so.
-                with joined.lock:
+                # Wait for a report under way, which does not contain this.
+                with member.lock:
                     pass
-                self._report(joined)
+                self._report(member)
 
     def leave(self, host: str, group: str) -> None:
-        """Leave a group; who did not join it may leave it, too.
+        """Leave a group, also if another process joined it.
 
-        :raises BackendError: the word did not get through; observers see
-            the member go down by its silence instead
+        :raises BackendError: the backend was not told; observers see the
+            member go down by silence instead
         """
         with self._lock:
             leaving = [
-                (key, joined)
-                for key, joined in self._by_service.items()
-                if joined.membership.host == host
-                and joined.membership.group == group
+                (key, member)
+                for key, member in self._by_service.items()
+                if member.membership.host == host
+                and member.membership.group == group
             ]
-            for key, joined in leaving:
-                joined.stop()
+            for key, member in leaving:
+                member.stop()
                 del self._by_service[key]
-                self._stall_ends(joined)
+                self._outage_ends(member)
         if not leaving:
             service = Standalone(host, group)
             self._driver.withdraw(_membership(host, group, service))
             return
         trouble = None
-        for _, joined in leaving:
-            # A report under way ends first, or it would bring the member
-            # back.
-            with joined.lock:
+        for _, member in leaving:
+            # After a report under way, which would make the member up again.
+            with member.lock:
                 try:
-                    self._driver.withdraw(joined.membership)
+                    self._driver.withdraw(member.membership)
                 except Exception as error:
-                    # The others leave all the same.
+                    # The others leave nevertheless.
                     trouble = error
         if trouble is not None:
             raise trouble
 
-    def _report(self, joined: _Joined) -> None:
-        # A report that is still under way will do for this one, too.
-        if not joined.lock.acquire(blocking=False):
-            self._is_slow(joined)
+    def _report(self, member: _ReportedMember) -> None:
+        # A report that is still under way takes the place of this one.
+        if not member.lock.acquire(blocking=False):
+            self._is_slow(member)
             return
         try:
-            if not joined.left:
-                self._report_locked(joined)
+            if not member.left:
+                self._report_locked(member)
         except Exception:
-            # It would end the timer: the member would never report again.
-            if joined.failure.begins():
-                LOG.exception("Unexpected error while reporting state")
+            # An exception would end the timer, and so all reports.
+            if member.failure.begins():
+                LOG.exception(
+                    "Unexpected error while reporting the state of %s to the "
+                    "group %s. Reports go on",
+                    member.membership.host,
+                    member.membership.group,
+                )
         else:
-            joined.failure.ends()
+            member.failure.ends()
         finally:
-            joined.lock.release()
+            member.lock.release()
 
-    def _report_locked(self, joined: _Joined) -> None:
-        membership = joined.membership
+    def _report_locked(self, member: _ReportedMember) -> None:
+        membership = member.membership
         service = membership.service
         trouble = None
-        joined.begun = begun = time.monotonic()
-        if joined.stalled is not None:
-            membership.away = joined.stalled, joined.certain
-        elif begun > joined.tells:
-            membership.away = None
+        member.begun = begun = time.monotonic()
+        if member.failing_since is not None:
+            membership.reported_outage = member.failing_since, member.certain
+        elif begun > member.reported_until:
+            membership.reported_outage = None
         try:
             self._driver.report(membership)
         except Exception as error:
-            # Logged outside: inside, oslo.log adds the error once more.
+            # Logged below, as inside this block oslo.log would add its text
+            # to the line once more.
             trouble = exception.as_backend_error(
                 error, f"the driver {self._driver.name}"
             )
-        joined.begun = None
+        member.begun = None
         took = time.monotonic() - begun
-        if joined.left:
-            # Connections may have been closed under it: nothing to tell.
+        if member.left:
+            # The error may only mean that connections were closed.
             return
         self._count(membership, took, trouble)
         if trouble is not None and not isinstance(
             trouble, (exception.MemberVanished, exception.NotRegistered)
         ):
-            self._stall_goes_on(joined, begun)
+            self._outage_goes_on(member, begun)
         else:
-            slow = took > membership.interval or joined.certain > begun
+            slow = took > membership.interval or member.certain > begun
             if trouble is None and slow:
-                self._stall_goes_on(joined, begun)
-            self._stall_ends(joined)
+                self._outage_goes_on(member, begun)
+            self._outage_ends(member)
         if trouble is not None:
-            # Nova's own code, and its operators, look at this attribute.
-            joined.trouble = service.model_disconnected = True
-            if joined.log.begins():
+            # Nova's own code, and its operators, read this attribute.
+            member.trouble = service.model_disconnected = True
+            if member.log.begins():
                 _log_trouble(membership, trouble)
-        elif joined.trouble:
-            joined.trouble = service.model_disconnected = False
-            if joined.log.ends():
+        elif member.trouble:
+            member.trouble = service.model_disconnected = False
+            if member.log.ends():
                 LOG.info(
                     "The state of %s is reported to the group %s again",
                     membership.host,
@@ -344,44 +351,47 @@ class Reporter:
             )
         counts.done(seconds, failed=trouble is not None)
 
-    # -- what is no fault of the members
+    # -- outages
 
-    def _is_slow(self, joined: _Joined) -> None:
-        """Tell of a report that is under way for longer than it may be."""
-        begun = joined.begun
-        if begun is None or joined.left:
+    def _is_slow(self, member: _ReportedMember) -> None:
+        """Note an outage if the report under way takes too long."""
+        begun = member.begun
+        if begun is None or member.left:
             return
-        if time.monotonic() - begun > 0.9 * joined.membership.interval:
-            self._stall_goes_on(joined, begun)
+        if time.monotonic() - begun > 0.9 * member.membership.interval:
+            self._outage_goes_on(member, begun)
 
-    def _stall_goes_on(self, joined: _Joined, begun: float) -> None:
-        if joined.stalled is None:
-            joined.stalled = begun
-        joined.certain = time.monotonic()
-        self._tell(joined, joined.stalled, over=False)
+    def _outage_goes_on(self, member: _ReportedMember, begun: float) -> None:
+        if member.failing_since is None:
+            member.failing_since = begun
+        member.certain = time.monotonic()
+        self._tell(member, member.failing_since, over=False)
 
-    def _stall_ends(self, joined: _Joined) -> None:
-        if joined.stalled is not None:
-            self._tell(joined, joined.stalled, over=True)
-            # Observers that begin late, or look rarely, hear it, too.
-            joined.membership.away = joined.stalled, joined.certain
-            joined.tells = time.monotonic() + CONF.service_down_time
-            joined.stalled = None
+    def _outage_ends(self, member: _ReportedMember) -> None:
+        if member.failing_since is not None:
+            self._tell(member, member.failing_since, over=True)
+            # For observers that begin later, or poll rarely.
+            member.membership.reported_outage = (
+                member.failing_since,
+                member.certain,
+            )
+            member.reported_until = time.monotonic() + CONF.service_down_time
+            member.failing_since = None
 
-    def _tell(self, joined: _Joined, since: float, over: bool) -> None:
-        if self._on_stall is not None:
-            who = id(joined), joined.membership.host
-            span = since, joined.certain
-            self._on_stall(joined.membership.group, who, *span, over)
+    def _tell(self, member: _ReportedMember, since: float, over: bool) -> None:
+        if self._on_outage is not None:
+            source = id(member), member.membership.host
+            span = since, member.certain
+            self._on_outage(member.membership.group, source, *span, over)
 
     def close(self) -> None:
-        """Stop the timers; nobody is withdrawn."""
+        """Stop the timers; no member is withdrawn."""
         with self._lock:
-            joined, self._by_service = self._by_service, {}
-            for one in joined.values():
+            members, self._by_service = self._by_service, {}
+            for one in members.values():
                 one.stop()
-        for one in joined.values():
-            self._stall_ends(one)
+        for one in members.values():
+            self._outage_ends(one)
 
 
 def _membership(host: str, group: str, service: Any) -> base.Membership:
@@ -411,4 +421,4 @@ def _log_trouble(
         },
     )
     if isinstance(error, exception.UnexpectedError):
-        LOG.debug("That comes from here:", exc_info=error)
+        LOG.debug("Traceback of this error:", exc_info=error)

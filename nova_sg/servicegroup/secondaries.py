@@ -10,12 +10,13 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Reports to secondaries: led by the timer of the service that joined.
+"""Reports to secondaries, triggered by the timer of the service that joined.
 
-The timer reports to the primary by itself. Each secondary has a thread, so
-that one that hangs delays nobody. The thread does not go by itself: where the
-timer stands still, the service is in trouble, and no backend may hear
-otherwise. Only where the timer stands in a report to the primary it goes on.
+The timer itself reports to the primary. For each secondary there is a thread,
+so that a backend that hangs delays no other. This thread reports only when
+the timer runs: if the timer has stopped, the service hangs, and no backend
+may be told that it is alive. There is one exception: while the timer waits
+for a report to the primary, the threads go on at its interval.
 """
 
 from __future__ import annotations
@@ -30,9 +31,9 @@ if TYPE_CHECKING:
 
 
 class Lead:
-    """The timer of one service, as those see it who follow it.
+    """The timer of one service, which its followers wait for.
 
-    :param service: whoever has joined
+    :param service: the service that joined
     """
 
     def __init__(self, host: str, group: str, service: Any) -> None:
@@ -46,13 +47,13 @@ class Lead:
         self.left = False
 
     def follow(self, to: reporter.Reporter) -> None:
-        """Join by a secondary; from now on it is reported to as well."""
+        """Join through a secondary, and report to it from now on."""
         follower = Follower(self)
         to.join(self.host, self.group, follower, to.report_state)
 
     @contextlib.contextmanager
     def report(self) -> Iterator[None]:
-        """Have all followers report; within, the primary is told."""
+        """Trigger all followers; a context for the report to the primary."""
         self.reporting = True
         for follower in self.followers:
             follower.wake.set()
@@ -63,10 +64,10 @@ class Lead:
 
 
 class Follower:
-    """Stands in for a service, towards one secondary's reporter.
+    """Takes the place of the service for the reporter of one secondary.
 
-    Trouble with a secondary is not the service's trouble: its
-    model_disconnected says nothing of it.
+    It has a model_disconnected of its own: trouble with a secondary does not
+    change the service's.
     """
 
     def __init__(self, lead: Lead) -> None:
@@ -93,12 +94,12 @@ class Follower:
         args: list,
         initial_delay: float = 0,
     ) -> Follower:
-        """Have callback called, on a thread, when the service's timer comes.
+        """Call callback, on a thread, each time the service's timer runs.
 
-        The delay is the timer's affair.
+        The delay is not used: the timer has it.
         """
         if self._lead.left:
-            # While it was joining.
+            # It left while it was joining.
             return self
         threading.Thread(
             target=self._run,
@@ -116,6 +117,6 @@ class Follower:
                 callback(*args)
 
     def stop(self) -> None:
-        """Report no more."""
+        """Stop reporting."""
         self._stopped = True
         self.wake.set()

@@ -10,9 +10,9 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""A group as the API shows it: members with a reason, events, numbers.
+"""A group as the API shows it: members with reasons, events, metrics.
 
-Everything here is answered from what the observer has in memory.
+All answers come from what the observer has in memory.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from nova_sg.liveness import explain, model, rules
 from nova_sg.liveness import group as liveness
 from nova_sg.servicegroup import disagreements, events
 
-# Seconds that a refresh which was asked for is waited for.
+# Seconds that refresh() waits at most.
 REFRESH_WAIT = 30.0
-# Seconds that a question waits for what this process has just done itself.
+# Seconds that a question waits until refreshes show what this process did.
 ECHO_WAIT = 0.03
 
 
 class Member(NamedTuple):
-    """A member as observers see it."""
+    """A member as this observer knows it."""
 
     group: str
     host: str
@@ -60,18 +60,18 @@ class Member(NamedTuple):
     cause: str = ""
 
 
-class Opinion(NamedTuple):
-    """What is known of a member by one backend alone."""
+class BackendState(NamedTuple):
+    """A member as one backend alone shows it."""
 
     driver: str
     #: The member; None: the backend does not know it.
     member: Member | None
-    #: Why the backend could not be asked; empty: it could.
+    #: The error of the backend's last refresh; empty: it succeeded.
     trouble: str
 
 
 class GroupView(observers.Listener):
-    """The members of one group, as known to this process.
+    """One group as this process knows it.
 
     :param group: its name
     :param drivers: the backends, the primary first
@@ -82,7 +82,7 @@ class GroupView(observers.Listener):
         self._names = [driver.name for driver in drivers]
         self.observer = observers.Observer(group, drivers, _settings, self)
         #: How the refreshes of each backend go.
-        self._lookings = {
+        self._refreshes = {
             name: metrics.Looking(group, name) for name in self._names
         }
         self.disagreements = [
@@ -91,14 +91,14 @@ class GroupView(observers.Listener):
         ]
         # When each backend answered last, UTC.
         self._answered_at: dict[str, datetime.datetime] = {}
-        # By name, and the group that they are of.
+        # The verdicts by host, and the group that they belong to.
         self._verdicts: dict[str, model.Verdict] = {}
         self._of: liveness.Group | None = None
-        self._watches = events.Watches(group)
-        # Where calls of refresh() gather what has happened.
+        self._subscriptions = events.Subscriptions(group)
+        # The lists in which calls of refresh() collect events.
         self._gathering: list[list[events.Event]] = []
-        for number, looking in enumerate(self._lookings.values()):
-            # There is one verdict over a member, by all backends.
+        for number, looking in enumerate(self._refreshes.values()):
+            # A member has one verdict, by all backends: it is counted once.
             looking.show(metrics.no_census if number else self._census)
 
     # -- questions
@@ -117,7 +117,7 @@ class GroupView(observers.Listener):
         return False
 
     def verdict(self, host: str) -> model.Verdict:
-        """Return the verdict over a member.
+        """Return the verdict on a member.
 
         :raises ServiceGroupUnavailable: as is_up()
         """
@@ -129,7 +129,7 @@ class GroupView(observers.Listener):
     def not_known(
         self, host: str, verdict: model.Verdict
     ) -> exception.ServiceGroupUnavailable:
-        """Return the error that says that a member's state is not known."""
+        """Return the error for a member whose state is not known."""
         why = self._trouble()
         if verdict is model.UNWATCHED:
             group = self.observer.group
@@ -148,7 +148,7 @@ class GroupView(observers.Listener):
             service_down_time
         """
         self._require_answer("listed")
-        if self.observer.stands() and not self.observer.own:
+        if self.observer.is_fresh() and not self.observer.own_actions:
             verdicts = self.verdicts()
         else:
             judge = self.observer.judge
@@ -181,24 +181,24 @@ class GroupView(observers.Listener):
             )
         return member
 
-    def opinions(self, host: str) -> list[Opinion]:
-        """Return what each backend alone knows of a member.
+    def backend_states(self, host: str) -> list[BackendState]:
+        """Return a member as each backend alone shows it.
 
         :raises ServiceGroupUnavailable: as hosts_up()
         """
         self._require_answer("asked about")
-        group, opinions = self.observer.group, []
+        group, states = self.observer.group, []
         for index, name in enumerate(self._names):
             alone = rules.alone(group, index, self.observer.settings.limits)
             found = None
             if host in alone.members:
                 found = self._member(alone, host)
             trouble = self.observer.trouble_of(name)
-            opinions.append(Opinion(name, found, trouble))
-        return opinions
+            states.append(BackendState(name, found, trouble))
+        return states
 
     def is_alive(self, host: str) -> bool:
-        """Whether a member is up, an operator's word left out.
+        """Whether a member is up, apart from an operator's command.
 
         :raises MemberNotFound: the group has no such member
         :raises ServiceGroupUnavailable: as hosts_up()
@@ -234,14 +234,14 @@ class GroupView(observers.Listener):
     def _last_seen(
         self, group: liveness.Group, member: model.Member, number: int
     ) -> datetime.datetime | None:
-        """Return a member's last report as a backend has it, UTC.
+        """Return a member's last report to one backend, UTC.
 
-        :param number: the backend's place
+        :param number: the backend's index
         """
         seen = member.seen[number]
         assert seen is not None
         if seen.observation.facts.present:
-            # It has a session, and reports all the time.
+            # It has a session, which stands for a report at any time.
             return self._answered_at.get(group.backends[number].name)
         if seen.observation.mark is None:
             return seen.observation.last_seen
@@ -249,10 +249,10 @@ class GroupView(observers.Listener):
 
     def _require_answer(self, what: str) -> None:
         self.observer.keep_fresh()
-        if self.observer.own:
-            # What this process did itself is known at once; the rest of what
-            # the backend says of it takes a refresh.
-            self.observer.await_own(ECHO_WAIT)
+        if self.observer.own_actions:
+            # The verdict takes this process's own actions into account at
+            # once; all else about the member takes a refresh.
+            self.observer.await_own_actions(ECHO_WAIT)
         if self.observer.unavailable():
             raise exception.ServiceGroupUnavailable(
                 f"The group {self.group} cannot be {what}: {self._trouble()}"
@@ -261,11 +261,11 @@ class GroupView(observers.Listener):
     def _trouble(self) -> str:
         return self.observer.trouble() or "no answer yet"
 
-    # -- from memory, and nothing begins for it
+    # -- from memory; starts no poller
 
     def _hosts(self) -> set[str]:
         hosts = set(self.observer.group.members)
-        for host, own in self.observer.own.items():
+        for host, own in self.observer.own_actions.items():
             if own.verdict is model.REPORTED:
                 hosts.add(host)
             elif own.verdict is model.NOT_A_MEMBER:
@@ -273,8 +273,8 @@ class GroupView(observers.Listener):
         return hosts
 
     def recall(self, host: str) -> Member | None:
-        """Return one member as it is known now; None: no member."""
-        own = self.observer.own.get(host)
+        """Return one member as it is known now; None: it is no member."""
+        own = self.observer.own_actions.get(host)
         if host not in self.observer.group.members:
             joined = own is not None and own.verdict is model.REPORTED
             return self._joined(host) if joined else None
@@ -289,12 +289,12 @@ class GroupView(observers.Listener):
         return self._member(group, host, self.observer.judge(host))
 
     def verdicts(self) -> Mapping[str, model.Verdict]:
-        """Return the verdicts by name, not to be changed.
+        """Return the verdicts by host, not to be changed by the caller.
 
-        They are another object when they may be others.
+        Another object is returned when verdicts may have changed.
         """
         group = self.observer.group
-        if self.observer.stands():
+        if self.observer.is_fresh():
             if group is not self._of:
                 self._verdicts = {
                     host: member.verdict
@@ -302,7 +302,7 @@ class GroupView(observers.Listener):
                 }
                 self._of = group
             return self._verdicts
-        # Some are unknown by now, as their backend does not answer.
+        # Some may be unknown now, as their backend does not answer.
         judge = self.observer.judge
         verdicts = {host: judge(host) for host in group.members}
         if verdicts != self._verdicts:
@@ -311,12 +311,12 @@ class GroupView(observers.Listener):
         return self._verdicts
 
     def lookings(self) -> list[metrics.Looking]:
-        """Return how the refreshes go, the primary's first."""
-        return list(self._lookings.values())
+        """Return each backend's metrics of refreshes, the primary first."""
+        return list(self._refreshes.values())
 
     def answering(self) -> bool:
         """Whether each backend has answered its last refresh."""
-        return all(looking.answering for looking in self._lookings.values())
+        return all(one.answering for one in self._refreshes.values())
 
     @property
     def trouble(self) -> str:
@@ -329,7 +329,7 @@ class GroupView(observers.Listener):
         return self._names[0]
 
     def _joined(self, host: str) -> Member:
-        """Return a member that this process has just had join."""
+        """Return a member that this process has just joined."""
         return Member(
             group=self.group,
             host=host,
@@ -354,7 +354,7 @@ class GroupView(observers.Listener):
     ) -> Member:
         """Return a member of the group as it is known.
 
-        :param verdict: None: what the group says
+        :param verdict: its verdict; None: that of the group
         """
         now = time.monotonic()
         limits = self.observer.settings.limits
@@ -371,7 +371,8 @@ class GroupView(observers.Listener):
         if report > model.NEVER:
             age = max(0.0, now - report)
         elif last_seen is not None:
-            # Before this observer's time: by two clocks, for people only.
+            # It reported before this observer began. By the clocks of two
+            # hosts, so only shown to people.
             passed = datetime.datetime.now(datetime.UTC) - last_seen
             age = max(0.0, passed.total_seconds())
         return Member(
@@ -400,7 +401,7 @@ class GroupView(observers.Listener):
     ) -> str:
         """Return a verdict as a sentence.
 
-        :param number: the place of the backend by which the member is shown
+        :param number: the index of the backend by which the member is shown
         """
         limits = self.observer.settings.limits
         reason = explain.explain(group, host, verdict, now, limits)
@@ -432,25 +433,27 @@ class GroupView(observers.Listener):
             return metrics.Census(numbers, None)
         return metrics.Census(numbers, max(0.0, time.monotonic() - oldest))
 
-    # -- watching
+    # -- events
 
-    def watch(self, callback: Callable[[events.Event], None]) -> events.Watch:
-        """Have callback called for every change from now on.
+    def watch(
+        self, callback: Callable[[events.Event], None]
+    ) -> events.Subscription:
+        """Call callback(event) for each event from now on.
 
-        What is there already is no news.
+        Members that are known already make no event.
         """
         self.observer.watched = True
         self.observer.keep_fresh()
-        return self._watches.add(callback, self._unwatched)
+        return self._subscriptions.add(callback, self._unwatched)
 
     def _unwatched(self) -> None:
-        self.observer.watched = bool(len(self._watches))
+        self.observer.watched = bool(len(self._subscriptions))
 
     def refresh(self) -> list[events.Event]:
-        """Have each backend asked now.
+        """Refresh from each backend now.
 
-        :returns: what has changed by that; nothing at the first time, or
-            where no backend answers
+        :returns: the events of these refreshes; none at the first time, or
+            if no backend answers
         """
         gathered: list[events.Event] = []
         self._gathering.append(gathered)
@@ -462,19 +465,19 @@ class GroupView(observers.Listener):
             ]
         return gathered
 
-    # -- what the observer tells
+    # -- called by the observer
 
     def answered(
         self, backend: str, begun: float, ended: float, interrupted: bool
     ) -> None:
         self._answered_at[backend] = datetime.datetime.now(datetime.UTC)
-        self._lookings[backend].answered(begun, ended, interrupted)
+        self._refreshes[backend].answered(begun, ended, interrupted)
         self._compare()
 
     def failed(
         self, backend: str, begun: float, ended: float, error: str
     ) -> None:
-        self._lookings[backend].failed(begun, ended, error)
+        self._refreshes[backend].failed(begun, ended, error)
         self._compare()
 
     def changed(
@@ -485,12 +488,12 @@ class GroupView(observers.Listener):
             event = self._event(group, change, now)
             if event is not None:
                 told.append(event)
-        # Of the primary, whose label the members have.
-        primary = self._lookings[self._names[0]]
+        # Counted for the primary, as the members are.
+        primary = self._refreshes[self._names[0]]
         primary.happened(event.type for event in told)
         for gathered in self._gathering:
             gathered += told
-        self._watches.tell(told)
+        self._subscriptions.tell(told)
 
     def _event(
         self, group: liveness.Group, change: model.Change, now: float
@@ -540,15 +543,15 @@ class GroupView(observers.Listener):
             one.compare(time.monotonic(), verdicts[0], found)
 
     def close(self) -> None:
-        """Stop asking, and end all subscriptions."""
-        for looking in self._lookings.values():
-            looking.hide()
-        self._watches.cancel()
+        """Stop polling, and end all subscriptions."""
+        for refreshes in self._refreshes.values():
+            refreshes.hide()
+        self._subscriptions.cancel()
         self.observer.close()
 
 
 def limits() -> model.Limits:
-    """Return the times that groups are judged by, as the options say now."""
+    """Return the limits by which groups are judged: the current options."""
     limit = CONF.service_down_time
     hold = CONF.servicegroup.mass_silence_hold
     return model.Limits(
@@ -573,10 +576,10 @@ def _settings() -> observers.Settings:
 def _shown(
     group: liveness.Group, member: model.Member, limits: model.Limits
 ) -> int:
-    """Return the place of the backend by which a member is shown.
+    """Return the index of the backend by which a member is shown.
 
-    That is the first that knows all that is known of it; one that does not
-    answer only where no other knows the member.
+    That is the first backend that has the member's newest report. A backend
+    that does not answer is used only if no other one knows the member.
     """
     if len(member.seen) == 1:
         return 0
@@ -595,6 +598,6 @@ def _shown(
         if group.backends[number].failed is None
     }
     known = answering or known
-    # Reports to several backends are not sent in one instant.
+    # Reports to several backends are not sent in the same moment.
     late = max(known.values()) - limits.due
     return min(number for number, newest in known.items() if newest >= late)

@@ -16,15 +16,15 @@ A program that says `import zookeeper` works with
 `from nova_sg import zookeeper`: the same functions, constants, exceptions
 and callback arguments. api.py documents the functions.
 
-Nothing needs to be installed for the import. The first call that needs the
-C client raises LibraryNotFound, which is an ImportError too, and names
-Debian's package (libzookeeper-mt2), when it is missing.
+The import works without the C client. If that is missing, the first call that
+needs it raises LibraryNotFound, which is also an ImportError and names
+Debian's package (libzookeeper-mt2).
 
-Under eventlet the package has to be imported after monkey-patching, and
-used from the thread that runs the hub. Natively any thread will do.
+Under eventlet the package has to be imported after monkey-patching, and used
+from the thread that runs the hub. With native threads any thread may use it.
 
-:var Immediate: wraps a callback that is so quick that it may run on the
-    one thread that all others wait for; see dispatch.py.
+:var Immediate: wraps a callback that returns at once, so that it may run on
+    the thread of the dispatcher, see dispatch.py.
 """
 
 from typing import Any

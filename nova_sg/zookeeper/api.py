@@ -12,20 +12,20 @@
 
 """The functions of python-zookeeper's API.
 
-Here: what each function takes, asks of C and returns. Not here: sessions
-and waiting (sessions.py).
+Here: the arguments of each function, its call of C, and its result. Not here:
+sessions and waiting (sessions.py).
 
-Three things differ from python-zookeeper, none of which a program written
-to it can notice:
+Three things differ from python-zookeeper. A program written for it does not
+notice them:
 
 - Every function that waits takes a keyword `timeout` in seconds, after
   which it raises OperationTimeoutException. Without it the wait lasts until
-  the C client answers, as it does when the connection breaks or the session
-  ends. What timed out may still happen.
-- The synchronous functions may be called from callbacks, close() too. They
-  are the asynchronous C functions and a wait that lets other threads run,
-  green ones included.
-- get() returns all data, unless told a maximum.
+  the C client answers; it also answers when the connection breaks or the
+  session ends. A request that timed out may still be executed.
+- The synchronous functions, close() too, may be called from callbacks. They
+  call the asynchronous C functions and wait in a way that lets other threads
+  run, also green ones.
+- get() returns all data, unless a maximum is given.
 """
 
 from collections.abc import Callable
@@ -186,16 +186,16 @@ def init(
         host: str, watcher: Watcher = None, recv_timeout: int = 10000,
         clientid: tuple[int, Any] = (-1, ""), *,
         timeout: float | None = None) -> int:
-    """Begin a session. It connects by itself, and reconnects when it must.
+    """Begin a session. It connects, and reconnects, in the background.
 
     :param host: host:port pairs with commas between them, and possibly a
         chroot path after the last.
     :param watcher: called with (handle, type, state, path) when the state
         of the session changes.
     :param recv_timeout: the session timeout to ask for, in milliseconds.
-    :param clientid: client_id() of an earlier session to continue with.
-    :param timeout: seconds that making the handle, not the connection, may
-        take; names are resolved in it.
+    :param clientid: client_id() of an earlier session, to continue it.
+    :param timeout: seconds that making the handle may take. It includes
+        resolving names, but not connecting.
     :returns: the handle.
     """
     library = clib.load()
@@ -213,7 +213,7 @@ def init_ssl() -> Callable[..., int]:
     """The function init_ssl of the API, where the C library has TLS.
 
     It takes (host, cert, watcher=None, recv_timeout=10000,
-    clientid=(-1, ""), *, timeout=None), which is init() with `cert`: the
+    clientid=(-1, ""), *, timeout=None): init() with `cert`, which is the
     files of the authority, the certificate and the key, and the key's
     password, with commas between them.
 
@@ -257,10 +257,10 @@ def _client_id(clientid: tuple[int, Any]) -> Any:
 
 
 def close(handle: int, *, timeout: float | None = None) -> int:
-    """End a session: its ephemeral znodes go at once.
+    """End a session: its ephemeral znodes are deleted at once.
 
     No watcher is called any more. The completions of requests under way are
-    called, with CLOSING, though perhaps after this has returned.
+    called, with CLOSING, perhaps after this function has returned.
 
     :returns: OK, or another code when the server could not be told.
     :raises OperationTimeoutException: when it takes longer than `timeout`.
@@ -275,12 +275,12 @@ def state(handle: int) -> int:
 
 
 def recv_timeout(handle: int) -> int:
-    """The session timeout, in ms: the server's word once connected."""
+    """The session timeout, in ms: that of the server once connected."""
     return _of_session(handle, clib.load().zk.zoo_recv_timeout)
 
 
 def is_unrecoverable(handle: int) -> bool:
-    """Whether the session is lost for good, and only close() is left."""
+    """Whether the session is lost for good: it can only be closed."""
     return _of_session(
         handle, clib.load().zk.is_unrecoverable) == constants.INVALIDSTATE
 
@@ -311,7 +311,7 @@ def set_watcher(handle: int, watcher: Watcher) -> None:
 def add_auth(
         handle: int, scheme: str, cert: Any,
         completion: Completion = None) -> int:
-    """Authenticate, now and whenever the session connects again.
+    """Authenticate now, and each time the session connects again.
 
     :param completion: called with (handle, rc).
     """
@@ -319,12 +319,12 @@ def add_auth(
 
 
 def deterministic_conn_order(yes: int) -> None:
-    """Whether servers are tried in the order given, or in any."""
+    """Whether servers are tried in the given order, or in random order."""
     clib.load().zk.zoo_deterministic_conn_order(1 if yes else 0)
 
 
 def zerror(rc: int) -> str:
-    """A return code in words."""
+    """The text for a return code."""
     return sessions.strerror(rc)
 
 
@@ -374,7 +374,7 @@ def get(
         timeout: float | None = None) -> tuple[str, Stat]:
     """The znode's data and stat.
 
-    :param buffer_len: return no more than so many bytes of the data.
+    :param buffer_len: the maximum of bytes to return.
     """
     value, stat = _ask(handle, _get(path), timeout, watcher)
     value = (value or b"")[:buffer_len]
@@ -384,7 +384,7 @@ def get(
 def get_children(
         handle: int, path: Any, watcher: Watcher = None, *,
         timeout: float | None = None) -> list[str]:
-    """The names of the znode's children, in no order."""
+    """The names of the znode's children, in any order."""
     return convert.from_strings(
         *_ask(handle, _get_children(path), timeout, watcher))
 
@@ -421,8 +421,8 @@ def set_acl(
     return constants.OK
 
 
-# Requests that a completion is called for: at once OK, or an exception when
-# the request could not be sent.
+# Asynchronous requests. They return OK at once, or raise an exception when the
+# request could not be sent; the completion is called with the answer.
 
 
 def acreate(
@@ -474,10 +474,10 @@ def aget_children(
 
 
 def async_(handle: int, path: Any, completion: Completion = None) -> int:
-    """Have this session's server catch up with the leader.
+    """Make this session's server catch up with the leader.
 
-    The completion gets (handle, rc, path). The package has it under
-    python-zookeeper's own name too, for getattr(zookeeper, "async").
+    The completion gets (handle, rc, path). The package also has this function
+    as "async", python-zookeeper's own name, for getattr(zookeeper, "async").
     """
     return _start(handle, _sync(path), completion, _string)
 

@@ -10,19 +10,19 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What the C client calls, on its own threads.
+"""The functions that the C client calls, on its own threads.
 
-Here: one callback for each type of completion, one for watches, one that
-runs a job of offhub.py. Each copies what C lends for the time of the call,
-and posts it to the dispatcher. Not here: what the copies mean (convert.py).
+Here: one callback for each type of completion, one for watches, and one that
+runs a job of offhub.py. Each copies the arguments, which are valid only
+during the call, and posts them to the dispatcher. Not here: converting the
+copies to Python's values (convert.py).
 
-These functions run on foreign threads: see dispatch.py for what they may
-not do. They are made once and live as long as the process.
+These functions run on threads of C: dispatch.py says what they must not do.
+They are made once and exist as long as the process.
 
-The I/O thread of the C client, which sends the pings, calls none of them
-(authentication's completion, once an add_auth, is the one exception). That
-is why a session outlives a stall of the whole of Python: only the thread
-that delivers completions waits for the GIL.
+The I/O thread of the C client, which sends the pings, calls none of them,
+except for the completion of add_auth. So a session continues while all of
+Python hangs: only the thread that delivers completions waits for the GIL.
 """
 
 import types
@@ -62,8 +62,8 @@ def _make() -> types.SimpleNamespace:
         watch = contexts.get(context)
         if watch is None:
             return
-        # C calls a watch for every change of the session's state, and
-        # forgets it when it fires or when the session is lost for good.
+        # C calls a watch for every change of the session's state. It forgets
+        # the watch when it fires, or when the session is lost for good.
         session_event = kind == constants.SESSION_EVENT
         if watch.one_shot and (not session_event or state < 0):
             contexts.pop(context, None)
@@ -79,7 +79,7 @@ def _make() -> types.SimpleNamespace:
 
     @ffi.callback("data_completion_t")
     def data(rc, value, length, stat, context):
-        # A znode can have no data at all, which is not the empty string.
+        # A znode can have no data at all: that differs from empty data.
         content = (
             None if value == null or length < 0
             else ffi.buffer(value, length)[:])

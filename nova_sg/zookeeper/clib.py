@@ -12,17 +12,17 @@
 
 """The C library: its declarations, and loading it.
 
-Here: what is declared of libzookeeper_mt, and the one error for when it is
-missing. Not here: any call of it.
+Here: the declarations of libzookeeper_mt, and the error if it is missing. Not
+here: calls of it.
 
-The library is loaded when the first session is opened, not when this
-package is imported: reading a constant, or catching an exception, asks for
-nothing to be installed.
+The library is loaded when the first session is opened, not when this package
+is imported: to read a constant, or to catch an exception, it need not be
+installed.
 
-Contexts (void * in the C headers) are declared as uintptr_t. What goes to C
-as a context is a number that Python looks up when it comes back, never the
-address of an object: C may call late, twice or never and cannot touch freed
-memory.
+Contexts (void * in the C headers) are declared as uintptr_t. A context that
+is passed to C is a number, which Python looks up when C passes it back. It is
+never the address of an object. So C may call late, twice or never, and cannot
+touch freed memory.
 """
 
 import contextlib
@@ -144,8 +144,8 @@ int pthread_attr_init(void *attributes);
 int pthread_attr_setdetachstate(void *attributes, int state);
 """
 
-# The C client writes a dozen lines about the machine for each session
-# unless told not to (ZOO_NO_LOG_CLIENTENV).
+# Without this flag (ZOO_NO_LOG_CLIENTENV) the C client logs a dozen lines
+# about the machine for each session.
 NO_LOG_CLIENTENV = 2
 
 
@@ -153,7 +153,7 @@ _loaded: dict[str, types.SimpleNamespace] = {}
 
 
 def load() -> types.SimpleNamespace:
-    """The library, loaded once a process.
+    """The library, loaded once in each process.
 
     :returns: a namespace with `ffi`, `zk` (libzookeeper_mt) and `libc`.
     :raises LibraryNotFound: when it, or cffi, is not installed.
@@ -177,20 +177,19 @@ def load() -> types.SimpleNamespace:
     libc = ffi.dlopen(None)
     _find_all(zk)
     _find_all(libc)
-    # Of two threads that load at once one wins, in one atomic step and
-    # without a lock that a fork could leave taken.
+    # If two threads load it at the same time, one of them wins. setdefault()
+    # is atomic, and needs no lock that a fork could leave locked.
     return _loaded.setdefault("library", types.SimpleNamespace(
         ffi=ffi, zk=zk, libc=libc))
 
 
 def _find_all(library: Any) -> None:
-    """Look up every name now, instead of when it is first used.
+    """Look up every name now, instead of on first use.
 
-    cffi does that under a lock, which under eventlet is a green one; and
-    threads that are not Python's, and must not touch such a lock, use the
-    library, too (offhub.py).
+    cffi does it with a lock, which is green under eventlet. But threads that
+    must not touch a green lock use the library, too (offhub.py).
     """
     for name in dir(library):
-        # Each of the two libraries has a part of what is declared.
+        # Each of the two libraries has a part of the declared names.
         with contextlib.suppress(AttributeError, KeyError):
             getattr(library, name)

@@ -12,13 +12,13 @@
 
 """The numbers of python-zookeeper's API.
 
-Here: constants, as plain integers, so that they can be read where no C
-library is installed. Not here: the exceptions (exceptions.py). The test
-suite compares what the C library exports with what is written here.
+Here: constants, as plain integers, so that they can be read without the C
+library. Not here: the exceptions (exceptions.py). A test compares them with
+those of the C library.
 """
 
-# Of the C client's headers that clib.py declares. python-zookeeper gives
-# the version of the headers that it was compiled with, too.
+# The version of the C headers that clib.py declares. python-zookeeper's
+# version is also that of the headers with which it was compiled.
 __version__ = "3.8.0"
 
 PERM_READ = 1

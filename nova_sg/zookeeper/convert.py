@@ -10,13 +10,13 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Between Python's values and C's.
+"""Converting between values of Python and of C.
 
 Text is UTF-8 with surrogateescape: any bytes that another client wrote can
 be read, and written back, without loss. Bytes are accepted wherever str is.
 
-The from_* functions take what callbacks.py copied, and run on Python's own
-threads.
+The from_* functions take the copies that callbacks.py made, and run on
+Python's own threads.
 """
 
 import struct
@@ -24,8 +24,8 @@ from typing import Any
 
 from nova_sg.zookeeper import clib, exceptions
 
-# struct Stat, natively aligned. As in python-zookeeper the 64-bit fields
-# are unsigned, ephemeralOwner too, although client_id() is signed.
+# struct Stat, natively aligned. As in python-zookeeper the 64-bit fields are
+# unsigned; also ephemeralOwner, although client_id() is signed.
 _STAT = struct.Struct("@QQQQiiiQiiQ")
 _STAT_FIELDS = (
     "czxid", "mzxid", "ctime", "mtime", "version", "cversion", "aversion",
@@ -40,11 +40,11 @@ def to_bytes(value: Text) -> bytes:
         return value.encode("utf-8", "surrogateescape")
     if isinstance(value, (bytes, bytearray)):
         return bytes(value)
-    raise TypeError(f"str or bytes wanted, not {type(value).__name__}")
+    raise TypeError(f"str or bytes expected, not {type(value).__name__}")
 
 
 def to_cstring(value: Text, what: str) -> bytes:
-    """For C strings, which end at the first NUL byte."""
+    """Return a C string: these end at the first NUL byte."""
     encoded = to_bytes(value)
     if b"\0" in encoded:
         raise exceptions.BadArgumentsException(f"NUL byte in the {what}")
@@ -52,10 +52,10 @@ def to_cstring(value: Text, what: str) -> bytes:
 
 
 def to_path(value: Text) -> bytes:
-    """For paths of znodes.
+    """Return the path of a znode for C.
 
-    The rest the C client checks; but before a relative path it would put
-    the chroot, and so lead out of it.
+    The C client checks paths, except for one case: it would put the chroot
+    before a relative path, which could then lead outside the chroot.
     """
     path = to_cstring(value, "path")
     if not path.startswith(b"/"):
@@ -94,7 +94,7 @@ class ACLVector:
         """
         ffi = clib.load().ffi
         if not isinstance(acl, (list, tuple)):
-            raise exceptions.InvalidACLException("a list of ACLs is wanted")
+            raise exceptions.InvalidACLException("a list of ACLs is expected")
         self._keep = []
         entries = ffi.new("struct ACL[]", len(acl))
         for target, entry in zip(entries, acl, strict=True):

@@ -12,22 +12,22 @@
 
 """From the C client's threads to Python's: one queue, one eventfd.
 
-Here: the queue that C threads append to, the dispatcher that empties it,
-the registry of what C was given as contexts, and what is waited on.
-Not here: the callbacks that C calls (callbacks.py).
+Here: the queue to which C threads append, the dispatcher that empties it, the
+registry of the contexts that C has, and the objects that callers wait on. Not
+here: the callbacks that C calls (callbacks.py).
 
-Two worlds meet in this module. The C client calls back on threads of its
-own. Such a thread may hold the GIL, but under eventlet it may touch nothing
-green: no lock, no logging, no thread-local. So it appends to a deque and
-writes to an eventfd, and nothing else. One dispatcher a process waits for
-the eventfd with the standard library's `selectors`, which under eventlet
-is the hub (and natively is epoll, with no limit on descriptor numbers). The
-dispatcher is a plain threading.Thread: a green thread under eventlet.
+The C client calls back on threads of its own. Such a thread may hold the GIL,
+but under eventlet it must not touch anything green: no lock, no logging, no
+thread-local. So it only appends to a deque and writes to an eventfd. Each
+process has one dispatcher, which waits for the eventfd with the standard
+library's `selectors`: under eventlet that is the hub, otherwise epoll, which
+has no limit on descriptor numbers. The dispatcher is a threading.Thread, which
+is a green thread under eventlet.
 
-The dispatcher must never wait for a user's code, since every synchronous
-call in the process waits for the dispatcher. It wakes waiters, and hands
-callbacks to the session's delivery thread (sessions.py). The exception are
-callbacks wrapped in Immediate, by which their author promises to be quick.
+The dispatcher must never wait for a user's code, as every synchronous call in
+the process waits for the dispatcher. It wakes callers, and passes callbacks to
+the session's delivery thread (sessions.py). The exceptions are callbacks
+wrapped in Immediate, which have to return at once.
 """
 
 import collections
@@ -41,8 +41,8 @@ from typing import Any
 
 LOG = logging.getLogger("nova_sg.zookeeper")
 
-# What C knows as a number. Numbers are never used twice, so that a number
-# that comes back late finds nothing instead of something else.
+# The objects that C knows by a number. No number is used twice: so a number
+# that C passes back late finds nothing, and never another object.
 contexts: dict[int, Any] = {}
 new_id = itertools.count(1).__next__
 
@@ -51,8 +51,8 @@ class Immediate:
     """A callback that runs on the dispatcher itself, without a thread.
 
     It must return at once and must not block: no call of this package, no
-    lock that is held across such a call. Setting an event or appending to
-    a queue is what it is for.
+    lock that is held across such a call. It may set an event or append to a
+    queue.
     """
 
     __slots__ = ("func",)
@@ -62,7 +62,7 @@ class Immediate:
 
 
 class Reply:
-    """What one thread waits for and the dispatcher brings, once."""
+    """A value that one thread waits for; the dispatcher sets it once."""
 
     __slots__ = ("_lock", "value")
 
@@ -78,7 +78,7 @@ class Reply:
         self._lock.release()
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait for set(); False when it did not happen in time (s)."""
+        """Wait for set(); False: it was not called within timeout seconds."""
         if timeout is None:
             return self._lock.acquire()
         return self._lock.acquire(timeout=max(timeout, 0))
@@ -94,9 +94,9 @@ class _Dispatcher:
 
     def post(self, call: Callable[..., object], args: tuple) -> None:
         self._queue.append((call, args))
-        # The flag saves the system call while the dispatcher is known to
-        # be on its way. It is cleared before the queue is emptied: what is
-        # appended in between is either seen or signalled again.
+        # The flag saves a system call while the dispatcher has been woken
+        # already. It is cleared before the queue is emptied: so a call that
+        # is appended in between is either seen or signalled again.
         if not self._signalled:
             self._signalled = True
             # Not os.write, which eventlet replaces.
@@ -108,8 +108,8 @@ class _Dispatcher:
         while True:
             selector.select()
             if _dispatcher is not self:
-                # A fork was made: the eventfd is the parent's, and not to
-                # be read by the child's copy of this green thread.
+                # This is the copy of a green thread in the child of a fork:
+                # it must not read the parent's eventfd.
                 return
             try:
                 os.eventfd_read(self._eventfd)
@@ -122,7 +122,7 @@ class _Dispatcher:
                     call(*args)
                 except Exception:
                     LOG.exception("ZooKeeper dispatcher: %r failed", call)
-                # Not kept alive until the next one comes.
+                # So that they are not kept until the next call arrives.
                 del call, args
 
 
@@ -131,7 +131,7 @@ _starting = threading.Lock()
 
 
 def start() -> None:
-    """Make sure that the dispatcher runs. To be called before any post."""
+    """Make sure that the dispatcher runs; call this before any post()."""
     global _dispatcher
     with _starting:
         if _dispatcher is None:
@@ -139,16 +139,16 @@ def start() -> None:
 
 
 def post(call: Callable[..., object], *args: Any) -> None:
-    """Have call(*args) run on the dispatcher. For any thread, C's too."""
+    """Run call(*args) on the dispatcher; for any thread, also those of C."""
     dispatcher = _dispatcher
     if dispatcher is not None:
         dispatcher.post(call, args)
 
 
 def _forked() -> None:
-    # The child has a copy of everything and none of the threads. The
-    # eventfd stays open: it is shared with the parent, and a green child's
-    # hub may still have it registered.
+    # The child has copies of all objects, but none of the threads. The
+    # eventfd stays open: it is shared with the parent, and the hub of a green
+    # child may still have it registered.
     global _dispatcher, _starting
     _dispatcher = None
     _starting = threading.Lock()

@@ -22,10 +22,10 @@ __all__ = ["LibraryNotFound", "TLSNotSupported", "ZooKeeperException"]
 
 
 class ZooKeeperException(Exception):
-    """Anything that went wrong in a call of this package.
+    """The base of all errors of this package.
 
-    Raised itself for what has no return code: a closed or unknown handle,
-    a session that could not be made.
+    Raised itself for errors without a return code: a closed or unknown
+    handle, or a session that could not be made.
     """
 
 
@@ -51,11 +51,11 @@ SSLConnectionErrorException = _exception("SSLConnectionErrorException")
 
 
 class UnimplementedException(ZooKeeperException):
-    """The C client, or the server, does not have what was asked for."""
+    """The C client, or the server, does not have this feature."""
 
 
 class TLSNotSupported(UnimplementedException, AttributeError):
-    """The installed C client has no TLS, and so the API no init_ssl."""
+    """The installed C client has no TLS, so the API has no init_ssl."""
 
 
 ApiErrorException = _exception("ApiErrorException")
@@ -124,8 +124,8 @@ __all__ += [exception.__name__ for exception in BY_CODE.values()]
 def for_code(rc: int, text: str) -> ZooKeeperException:
     """The exception for a return code.
 
-    A code that a newer server may send and nobody here knows is a plain
-    ZooKeeperException that says the number.
+    An unknown code, as a newer server may send, becomes a plain
+    ZooKeeperException with that number in its text.
     """
     known = BY_CODE.get(rc)
     if known is None:

@@ -16,10 +16,10 @@ By default it goes to Python's logging, as `nova_sg.zookeeper.client` and at
 matching levels; set_log_stream() sends it to a file, as python-zookeeper
 does.
 
-The C client has a log callback, too. It is not used: it would be called on
-the C client's I/O thread, which would then wait for the GIL and not send
-pings. Instead C writes to a pipe that never blocks (what does not fit is
-lost), and a Python thread reads it.
+The C client's log callback is not used: it would be called on the C client's
+I/O thread, which would then wait for the GIL and send no pings. Instead C
+writes to a pipe that never blocks, and a Python thread reads it. Messages for
+which the pipe has no space are lost.
 """
 
 import fcntl
@@ -33,8 +33,8 @@ from typing import Any
 from nova_sg.zookeeper import clib, constants, convert
 
 LOG = logging.getLogger("nova_sg.zookeeper.client")
-# Where a program configures no logging, Python would print warnings to
-# stderr. The C client has a few for every server that is down.
+# If a program does not configure logging, Python prints warnings to stderr.
+# The C client logs several for each server that is down.
 LOG.addHandler(logging.NullHandler())
 
 _LEVELS = {
@@ -51,10 +51,10 @@ _PIPE_SIZE = 1 << 20
 
 
 class _Stream:
-    """The FILE * that C writes to, for as long as the process lives.
+    """The FILE * to which C writes as long as the process lives.
 
-    C threads may be writing at any moment, so that it is never closed and
-    never replaced: what changes is the file behind its descriptor.
+    C threads may write at any moment. So it is never closed or replaced: only
+    the file behind its descriptor changes.
     """
 
     def __init__(self, previous: "_Stream | None") -> None:
@@ -62,7 +62,7 @@ class _Stream:
         try:
             fcntl.fcntl(self._reader, fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
         except OSError:
-            pass  # the default, 64 KiB, will do
+            pass  # the default size, 64 KiB, is enough
         if previous is None:
             library = clib.load()
             self.fd = os.dup(self._writer)
@@ -89,7 +89,7 @@ class _Stream:
         while True:
             selector.select()
             if _stream is not self:
-                return  # a fork was made: the pipe is the parent's
+                return  # in the child of a fork: the pipe is the parent's
             try:
                 chunk = os.read(self._reader, 65536)
             except BlockingIOError:
@@ -119,10 +119,10 @@ _lock = threading.Lock()
 
 
 def start() -> None:
-    """Make sure that C's log has somewhere to go. Called by every init.
+    """Direct C's log to Python's logging. Called by every init().
 
-    Unless the program chose a level, C's follows that of the Python
-    logger: C need not write what nobody will see.
+    Unless the program has chosen a level, C gets that of the Python logger:
+    then C does not write messages that are not logged.
     """
     global _stream
     with _lock:
@@ -133,8 +133,8 @@ def start() -> None:
 
 
 def _matching_level() -> int:
-    # Not LOG_LEVEL_DEBUG: that is several messages a request, and only for
-    # who asks for it with set_debug_level().
+    # Not LOG_LEVEL_DEBUG, which makes several messages for each request: only
+    # set_debug_level() turns it on.
     if LOG.isEnabledFor(logging.INFO):
         return constants.LOG_LEVEL_INFO
     if LOG.isEnabledFor(logging.WARNING):
@@ -143,7 +143,7 @@ def _matching_level() -> int:
 
 
 def set_debug_level(level: int) -> None:
-    """How much the C client logs.
+    """Set how much the C client logs.
 
     :param level: LOG_LEVEL_ERROR, LOG_LEVEL_WARN, LOG_LEVEL_INFO or
         LOG_LEVEL_DEBUG.
@@ -156,11 +156,11 @@ def set_debug_level(level: int) -> None:
 def set_log_stream(stream: Any) -> None:
     """Send the C client's log to a file, in the C client's own format.
 
-    One setting for the whole process. The file may be closed afterwards:
-    the log goes on to where it led. None sends the log to Python's logging
+    The setting is for the whole process. The stream may be closed afterwards:
+    the log still goes to its file. None sends the log to Python's logging
     again.
 
-    :raises ValueError: when it is no open file.
+    :raises ValueError: when it is not an open file.
     """
     if stream is None:
         target = None

@@ -10,19 +10,19 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Calls that block in C, made in an OS thread of their own.
+"""Calls that block in C, each in an OS thread of its own.
 
-zookeeper_init() may resolve names, zookeeper_close() waits for the server
-and for the C client's threads: seconds, both. Under eventlet nothing may
-block for seconds, and threading.Thread is a green thread there, so that
-starting a "thread" is no way out.
+zookeeper_init() may resolve names; zookeeper_close() waits for the server and
+for the C client's threads. Both may take seconds. Under eventlet nothing may
+block for seconds, and a threading.Thread is a green thread, which would block
+the hub, too.
 
-A real thread could be had from eventlet (tpool, patcher.original), but
-nothing here may import eventlet, and how its patching stores the originals
-differs between versions. pthread_create() is always itself: patched or not,
-the thread is the operating system's, and cffi gives it a Python state for
-as long as it runs. Such a thread is as foreign as the C client's own: the
-function that it runs may call C and return a value, no more.
+eventlet could make a real thread (tpool, patcher.original). But nothing here
+may import eventlet, and where its patching stores the originals differs
+between versions. pthread_create() always makes a thread of the operating
+system, and cffi gives it a Python state for as long as it runs. The rules for
+the C client's threads apply to such a thread: the function that it runs may
+only call C and return a value.
 """
 
 import functools
@@ -43,11 +43,11 @@ _ATTRIBUTES_SIZE = 256
 
 @functools.cache
 def _detached() -> Any:
-    """Return the attributes of a thread that nobody joins.
+    """Return the attributes of a detached thread, which is never joined.
 
-    It has to begin like that. Up to glibc 2.36 at least, pthread_detach()
-    looks at a thread once more after it may have ended and been freed, which
-    ends the process now and then where threads are short.
+    The thread has to be created detached. In glibc, up to 2.36 at least,
+    pthread_detach() accesses a thread that may already have ended and been
+    freed. With short threads this sometimes crashes the process.
     """
     library = clib.load()
     attributes = library.ffi.new("char[]", _ATTRIBUTES_SIZE)
@@ -77,24 +77,24 @@ class Job:
         try:
             result = self._func()
         except Exception as error:
-            # Nothing may be logged here: the dispatcher does it.
-            dispatch.post(_say_what_failed, self._func, error)
+            # The dispatcher logs it: this thread must not.
+            dispatch.post(_log_failure, self._func, error)
         else:
             dispatch.post(self._then, result)
         finally:
             self.done = True
 
 
-def _say_what_failed(func: Callable[[], Any], error: Exception) -> None:
+def _log_failure(func: Callable[[], Any], error: Exception) -> None:
     LOG.error("%r failed in its thread", func, exc_info=error)
 
 
 def run(func: Callable[[], Any], then: Callable[[Any], object]) -> Job:
     """Start func() in an OS thread; then(result) runs on the dispatcher.
 
-    A func that raises has no result: it is logged, and then() is not called.
+    If func() raises an exception, that is logged, and then() is not called.
 
-    :raises OSError: when there can be no more threads.
+    :raises OSError: when no thread can be created.
     """
     library = clib.load()
     job = Job(func, then)

@@ -13,13 +13,13 @@
 """Handles, and the sessions behind them.
 
 Here: opening and closing sessions, finding the session of a handle, sending
-requests, delivering callbacks. Not here: what the single requests are
-(api.py), and what C calls (callbacks.py).
+requests, delivering callbacks. Not here: the individual requests (api.py),
+and the functions that C calls (callbacks.py).
 
-A handle is a small int, the lowest that is free, as in python-zookeeper. It
-is also an object that remembers its session: a closed handle stays invalid
-when its number is in use again. A bare int is taken for whatever session
-has that number now.
+A handle is a small int, the lowest free number, as in python-zookeeper. It
+is also an object that knows its session: a closed handle stays invalid when
+its number is used again. A plain int means the session that has that number
+now.
 """
 
 import atexit
@@ -44,9 +44,9 @@ from nova_sg.zookeeper import (
 
 LOG = logging.getLogger("nova_sg.zookeeper")
 
-# At exit, closing takes as long as the server takes to answer, at most some
-# 1.5 s by the C client's own limit. More means a resolver or a peer that
-# hangs, and is not waited for.
+# Seconds to wait for closing at exit. It takes the time of the server's
+# answer, and 1.5 s at most by the C client's own limit. If it takes longer,
+# the resolver or the server hangs.
 EXIT_TIMEOUT = 3.0
 
 Completion = Callable[..., object] | dispatch.Immediate
@@ -64,7 +64,7 @@ class Handle(int):
 
 
 class Session:
-    """One zhandle_t, and all that belongs to it."""
+    """One zhandle_t, and everything that belongs to it."""
 
     # The watch of the session itself never ends; see callbacks.py.
     one_shot = False
@@ -74,12 +74,12 @@ class Session:
         self.watcher = watcher
         # Why the handle cannot be used, or None.
         self.gone: str | None = None
-        # Held for the time of each C call, so that none is under way when
+        # Held during each C call, so that no call is under way when
         # zookeeper_close() frees the zhandle_t.
         self.lock = threading.Lock()
         self.zh: Any = None
         self._id = dispatch.new_id()
-        # Events that came before zookeeper_init() had returned.
+        # Events that arrived before zookeeper_init() returned.
         self._early: list[tuple] | None = []
         self._deliveries: queue.Queue | None = None
 
@@ -95,11 +95,11 @@ class Session:
 
         def call() -> tuple[Any, int]:
             zh = init(self._id)
-            errno = ffi.errno  # which is this OS thread's
+            errno = ffi.errno  # that of this OS thread
             if zh != ffi.NULL:
-                # Unless told not to, the I/O thread resolves the servers'
-                # names before each poll, and sends no pings while that
-                # takes. So it does it for a new connection only.
+                # By default the I/O thread resolves the servers' names before
+                # each poll, and sends no pings meanwhile. This setting makes
+                # it do so for a new connection only.
                 zk.zoo_set_servers_resolution_delay(zh, -1)
             return zh, errno
 
@@ -113,7 +113,7 @@ class Session:
                 self.zh = zh
                 abandoned = self.gone
             if abandoned:
-                # Who asked for it waits no longer.
+                # The caller of open() no longer waits.
                 self._close_in_c(zh, lambda rc: None)
             else:
                 early, self._early = self._early, None
@@ -153,8 +153,8 @@ class Session:
         self._close_in_c(zh, reply.set)
         if not reply.wait(timeout):
             raise exceptions.OperationTimeoutException(
-                f"the session is not closed after {timeout} s; closing goes "
-                "on")
+                f"the session is not closed after {timeout} s; closing "
+                "continues in the background")
         return reply.value
 
     def _mark_closed(self) -> Any:
@@ -182,13 +182,12 @@ class Session:
             return None
 
     def _finish_close(self, why: str) -> None:
-        """C will call nothing any more: on the dispatcher, once."""
+        """Called once, on the dispatcher, when C makes no more calls."""
         self.gone = why
         dispatch.contexts.pop(self._id, None)
         _sessions.pop(int(self.handle), None)
-        # The C client calls the completions of requests in flight when it
-        # closes, but not for certain: its completion thread may have ended
-        # first.
+        # The C client usually calls the completions of requests under way
+        # when it closes. But its completion thread may have ended first.
         for ident, context in list(dispatch.contexts.items()):
             if getattr(context, "session", None) is self:
                 dispatch.contexts.pop(ident, None)
@@ -203,9 +202,9 @@ class Session:
             call: Callable[[Any, Any, int, int], int]) -> None:
         """Send a request.
 
-        :param call: makes the C call, given the zhandle_t, the watcher
-            function, the watcher's context and the request's; returns the
-            return code.
+        :param call: makes the C call. It gets the zhandle_t, the watcher
+            function, the context of the watcher and that of the request, and
+            returns the return code.
         """
         ident = dispatch.new_id()
         watch, watch_function = 0, clib.load().ffi.NULL
@@ -226,7 +225,7 @@ class Session:
             raise error(rc)
 
     def alive(self) -> Any:
-        """The zhandle_t. To be called, and used, with the lock held."""
+        """The zhandle_t. Call this, and use it, with the lock held."""
         if self.gone:
             raise exceptions.ZooKeeperException(self.gone)
         if self.zh is None:
@@ -236,25 +235,26 @@ class Session:
     # Callbacks.
 
     def fire(self, kind: int, state: int, path: bytes | None) -> None:
-        """An event of the session; on the dispatcher."""
+        """Take in an event of the session; on the dispatcher."""
         if self.watcher is not None:
             self.deliver_event(self.watcher, kind, state, path)
 
     def deliver_event(
             self, func: Completion, kind: int, state: int,
             path: bytes | None) -> None:
-        # Once close() was called no event is delivered. Completions are:
-        # each request has one, and exactly one.
+        # After close() no event is delivered. Completions are, as each
+        # request has exactly one.
         if self.gone is None:
             self.deliver(
                 func, (self.handle, kind, state, convert.from_bytes(path)))
 
     def deliver(self, func: Completion, args: tuple) -> None:
-        """Have func(*args) called; on the dispatcher.
+        """Call func(*args) on the session's delivery thread.
 
-        In the order of calls, and on one thread a session, as the C client
-        does: a callback that blocks holds up the callbacks of its own
-        session only, and may make synchronous calls, and close.
+        Called on the dispatcher. Callbacks run in order, on one thread for
+        each session, as in the C client. A callback that blocks delays only
+        the callbacks of its own session. It may make synchronous calls, and
+        close the session.
         """
         if self._early is not None and self.gone is None:
             self._early.append((func, args))
@@ -264,7 +264,7 @@ class Session:
             return
         if self._deliveries is None:
             if _exiting:
-                return  # Python starts no threads any more
+                return  # Python no longer starts threads
             self._deliveries = queue.Queue()
             threading.Thread(
                 target=_deliver_all, args=(self._deliveries,),
@@ -283,12 +283,12 @@ def _deliver_all(deliveries: queue.Queue) -> None:
             func(*args)
         except Exception:
             LOG.exception("ZooKeeper callback %r failed", func)
-        # Not kept alive until the next one comes.
+        # So that they are not kept until the next item arrives.
         del item, func, args
 
 
 class Watch:
-    """A watcher that C knows: fires once for its znode."""
+    """A watcher that C has: it fires once for its znode."""
 
     __slots__ = ("session", "_watcher")
     one_shot = True
@@ -305,11 +305,11 @@ class Watch:
 
 
 class Request:
-    """What C knows of a request that is under way.
+    """The context of a request that is under way.
 
     :ivar watch: the context of the watch that it sets, or 0.
-    :ivar watch_absent: whether it sets its watch even where there is no
-        znode, as exists() does.
+    :ivar watch_absent: whether it sets its watch even if there is no znode,
+        as exists() does.
     """
 
     __slots__ = ("session", "watch", "watch_absent")
@@ -320,7 +320,7 @@ class Request:
         self.watch_absent = watch_absent
 
     def finish(self, rc: int, *result: Any) -> None:
-        """The answer, as callbacks.py copied it; on the dispatcher."""
+        """Take in the answer that callbacks.py copied; on the dispatcher."""
         if self.watch and rc != constants.OK and not (
                 self.watch_absent and rc == constants.NONODE):
             dispatch.contexts.pop(self.watch, None)
@@ -349,15 +349,15 @@ class Waited(Request):
         if not self._reply.wait(timeout):
             raise exceptions.OperationTimeoutException(
                 f"no answer within {timeout} s; the request may still be "
-                "carried out")
+                "executed")
         return self._reply.value
 
 
 class Called(Request):
-    """A request that a callback is called for.
+    """A request whose answer goes to a callback.
 
-    :ivar convert: makes the callback's arguments after the return code of
-        what callbacks.py copied, or of nothing at all.
+    :ivar convert: makes the callback's arguments after the return code, from
+        what callbacks.py copied, or from nothing.
     """
 
     __slots__ = ("_completion", "_convert")
@@ -401,7 +401,7 @@ def open_session(
 def find(handle: int) -> Session:
     """The session of a handle.
 
-    :raises ZooKeeperException: when it has none.
+    :raises ZooKeeperException: when there is no such session.
     """
     if isinstance(handle, Handle):
         session = handle.session
@@ -430,11 +430,11 @@ def strerror(rc: int) -> str:
 
 @atexit.register
 def _close_all() -> None:
-    """Say goodbye to the servers, for a bounded time.
+    """Close all sessions at exit, within EXIT_TIMEOUT.
 
-    The ephemeral znodes of a program that ends are gone at once. After
-    zookeeper_close() was begun the C threads of a session do not call
-    Python any more, so that they cannot when there is none.
+    So the ephemeral znodes of a program that ends are deleted at once. And
+    after zookeeper_close() has begun, the C threads of a session do not call
+    Python any more: they must not when the interpreter has ended.
     """
     global _exiting
     _exiting = True
@@ -443,18 +443,18 @@ def _close_all() -> None:
     jobs = [session.close_at_exit() for session in list(_sessions.values())]
     deadline = time.monotonic() + EXIT_TIMEOUT
     libc = clib.load().libc
-    # Under eventlet the hub may be gone by now: wait without any of it.
+    # Waiting without eventlet, whose hub may have ended by now.
     while time.monotonic() < deadline and not all(
             job is None or job.done for job in jobs):
         libc.usleep(2000)
 
 
 def _forked() -> None:
-    # The C client's threads were not copied, and its locks may have been
-    # held: the child makes no C call on a zhandle_t of the parent, not even
-    # to free it. One lock cannot be helped: glibc's resolver, which the
-    # parent's C client uses for a moment when it connects. A child forked
-    # in that moment would wait for it; its init() can be given a timeout.
+    # The child has none of the C client's threads, and their locks may have
+    # been held. So the child makes no C call on a zhandle_t of the parent, not
+    # even to free it. One lock remains: that of glibc's resolver, which the
+    # parent's C client holds for a moment when it connects. A child that is
+    # forked in that moment waits for it; its init() can have a timeout.
     global _numbers
     _numbers = threading.Lock()
     for session in list(_sessions.values()):

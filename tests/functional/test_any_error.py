@@ -172,7 +172,7 @@ class AnyErrorTest(FakeTestCase):
                 self.logs.records.clear()
                 begun = time.monotonic()
                 [poller] = process.shared().view("compute").observer._pollers
-                poller._log = trouble.Trouble()
+                poller._log = trouble.TroubleLog()
                 self.driver.error = error
                 wait_for(lambda: self.is_unknown("one"), 5 * self.DOWN_TIME)
                 self.assertGreater(
@@ -307,7 +307,7 @@ class OversleptTest(FakeTestCase):
             lambda: view.member("one"),
             view.hosts_up,
             lambda: view.is_up("one"),
-            lambda: view.opinions("one"),
+            lambda: view.backend_states("one"),
         ):
             view.refresh()
             # There has been no question for a while.

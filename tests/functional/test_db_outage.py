@@ -28,7 +28,7 @@ from tests.base import wait_for
 from tests.functional import db, zk
 
 TAKES_NONE = "The backend db takes no reports of the group compute"
-OVER = "no longer shows why it would take no reports"
+OVER = "no longer shows an outage for the group compute"
 
 
 class TestCase(db.MariaDBTestCase):
@@ -112,8 +112,8 @@ class OutageTest(TestCase):
                 time.sleep(begun + 2 * self.DOWN_TIME - time.monotonic())
                 self.assertEqual(["up"], poller.states)
             self.assertIn(
-                f"{TAKES_NONE}: it is read-only. Its members are not called "
-                "down for that",
+                f"{TAKES_NONE}: it is read-only. Silence in this time does "
+                "not count against its members",
                 self.logs.matching(TAKES_NONE),
             )
             # The user may not ask whether it is a replica that has all there

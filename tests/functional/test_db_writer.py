@@ -288,7 +288,7 @@ class ManyMembersTest(db.MariaDBTestCase):
         for number, caller in enumerate(callers, 1):
             if number in (3, 4):
                 with self.assertRaisesRegex(
-                    exception.MemberVanished, f"node-{number} is gone"
+                    exception.MemberVanished, f"host node-{number} any more"
                 ):
                     caller.end()
             else:

@@ -24,7 +24,7 @@ from unittest import mock
 
 from nova_sg import servicegroup
 from nova_sg.backends.memcached import values as mc_values
-from nova_sg.guard import keeper, main
+from nova_sg.guard import main, orders
 from nova_sg.servicegroup import process as shared_by_process
 from tests import base, single_mode
 from tests.base import wait_for
@@ -431,7 +431,7 @@ class LockTest(base.TestCase):
         self.path = os.path.join(self.folder, "not", "yet", "there")
 
     def hold(self):
-        lock = keeper._Lock(self.path)
+        lock = orders._Lock(self.path)
         self.addCleanup(lock.release)
         return lock
 
@@ -458,7 +458,7 @@ class LockTest(base.TestCase):
         self.addCleanup(guard.close)
         # All that the kernel does when a process ends.
         os.close(crashed._descriptor)
-        keeper._keeper().locks.discard(crashed._descriptor)
+        orders._supervisor().locks.discard(crashed._descriptor)
         crashed._descriptor = None
         self.assertTrue(guard.take(0))
         # Another process tries it in that moment, and does without.
@@ -509,7 +509,7 @@ class ImpossibleTest(db.TestCase):
         self.flags("servicegroup", crash_guard=True)
         # None is left of other tests.
         self.enterContext(
-            mock.patch.object(keeper, "_the_keeper", keeper.Keeper())
+            mock.patch.object(orders, "_the_supervisor", orders.Supervisor())
         )
 
     def warnings(self, words):
@@ -535,6 +535,7 @@ class ImpossibleTest(db.TestCase):
                 lambda ref=member.service_ref: ref.save.called,
                 message="a report",
             )
-        (words,) = self.warnings("a crash is not seen at once by db")
+        (words,) = self.warnings("crash_guard has no effect with")
+        self.assertIn("the driver db:", words)
         self.assertIn("inside Nova", words)
         self.assertEqual([], _guards_of(os.getpid()))

@@ -100,9 +100,9 @@ class MassSilenceTest(db.MariaDBTestCase):
         self.assertEqual(1, len(begins))
         self.flags("servicegroup", mass_silence_hold=0.5)
         self.wait_for_kinds(events.HELD, events.DOWN)
-        ends = self.logs.matching("in the group compute are no longer held")
+        ends = self.logs.matching("Mass-silence hold ended for group compute")
         self.assertEqual(1, len(ends))
-        self.assertIn("5 of its members are down", ends[0])
+        self.assertIn("5 members are now down", ends[0])
 
     def test_who_reports_again_was_never_down(self):
         self.stop_reports()

@@ -162,7 +162,7 @@ class OlderReadersTest(mc.McTestCase):
         driver = self.driver()
         membership = self.membership("one")
         now = time.monotonic()
-        membership.away = now - 30, now - 5
+        membership.reported_outage = now - 30, now - 5
         driver.report(membership)
         value = raw.get(values.member_key("compute", "one"))
         self.assertRegex(value, rb"^1 up \d+ nova-compute away=\d+-\d+$")

@@ -160,7 +160,7 @@ class QuestionTest(TestCase):
         wait_for(lambda: backend.asked > asked, message="it is being asked")
         self.assertLess(self.took(observer.verdict, "one"), BOUND)
         # Nor after what this process did itself.
-        observer.note_own("one", model.LEFT)
+        observer.note_own_action("one", model.LEFT)
         self.assertLess(self.took(observer.verdict, "one"), BOUND)
         self.assertEqual("left", observer.verdict("one").cause)
 
@@ -225,8 +225,8 @@ class QuestionTest(TestCase):
         observer = self.observe(backend)
         observer.verdict("one")
         backend.running.clear()
-        observer.note_own("new", model.REPORTED)
-        observer.note_own("one", model.FORCED_DOWN)
+        observer.note_own_action("new", model.REPORTED)
+        observer.note_own_action("one", model.FORCED_DOWN)
         self.assertEqual("reported", observer.verdict("new").cause)
         self.assertEqual("forced-down", observer.verdict("one").cause)
         # The backend knows better, once it is asked later than that.
@@ -276,7 +276,7 @@ class ServerTest(TestCase):
 
     LIMIT = 1.0
     TAKES_NONE = "takes no reports of the group compute: it is read-only"
-    OVER = "no longer shows why it would take no reports"
+    OVER = "no longer shows an outage for the group compute"
 
     def start(self, *hosts, **keywords):
         self.backend = Backend()
@@ -297,7 +297,7 @@ class ServerTest(TestCase):
     def test_members_do_not_fall_while_it_tells(self):
         self.start("one", "two")
         self.backend.tell = read_only
-        heard = self.observer.group.backends[0].heard
+        heard = self.observer.group.backends[0].last_report
         give_up = time.monotonic() + 2.5 * self.LIMIT
         while time.monotonic() < give_up:
             self.assertEqual("reported", self.cause("one"))
@@ -459,7 +459,7 @@ class Machine(stateful.RuleBasedStateMachine):
 
     @stateful.rule(host=st.sampled_from(["one", "two", "always"]))
     def leave(self, host):
-        self.observer.note_own(host, model.LEFT)
+        self.observer.note_own_action(host, model.LEFT)
 
     @stateful.invariant()
     def questions_are_answered(self):

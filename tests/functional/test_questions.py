@@ -42,7 +42,7 @@ class _Tests:
             "get_all": lambda: api.get_all("compute"),
             "members": lambda: api.members("compute"),
             "member": lambda: api.member("compute", "one"),
-            "opinions": lambda: api.opinions("compute", "one"),
+            "opinions": lambda: api.backend_states("compute", "one"),
             "get_updated_time": lambda: api.get_updated_time(
                 {"host": "one", "topic": "compute", "updated_at": None}
             ),

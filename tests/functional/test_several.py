@@ -166,8 +166,8 @@ class ReportsTest(SeveralTestCase):
         self.assertFalse(member.model_disconnected)
         self.api.leave("one", "compute")
         self.assertFalse(self.is_up("one"))
-        [text] = self.logs.matching("by the secondary driver mc", 30)
-        self.assertIn("one will be seen down there later", text)
+        [text] = self.logs.matching("through the secondary driver mc", 30)
+        self.assertIn("There one goes down by silence", text)
 
     def test_a_primary_that_hangs_delays_no_secondary(self):
         reporter.JOIN_WAIT = 1
@@ -318,8 +318,8 @@ class VerdictsTest(SeveralTestCase):
         self.server.kill()
         self.api.force_down("one", "compute")
         self.assertFalse(self.is_up("one"))
-        [text] = self.logs.matching("driver mc does not know what was", 30)
-        self.assertIn("Say it again", text)
+        [text] = self.logs.matching("mc missed the command for member one", 30)
+        self.assertIn("Repeat the command when mc is reachable", text)
         with self.assertRaisesRegex(exception.MemberNotFound, "two"):
             self.api.force_down("two", "compute")
 
@@ -338,11 +338,11 @@ class VerdictsTest(SeveralTestCase):
 
     def test_opinions(self):
         self.join_only("db", "one")
-        mc, db = self.api.opinions("compute", "one")
+        mc, db = self.api.backend_states("compute", "one")
         self.assertEqual(("mc", None), mc[:2])
         self.assertEqual(("db", "up"), (db.driver, db.member.state))
         self.server.kill()
-        wait_for(lambda: self.api.opinions("compute", "one")[0].trouble)
+        wait_for(lambda: self.api.backend_states("compute", "one")[0].trouble)
 
 
 class DisagreementsTest(SeveralTestCase):
@@ -379,7 +379,7 @@ class DisagreementsTest(SeveralTestCase):
                 api.join("one", "compute", base.Member("one"))
                 api.join("two", "compute", base.Member("two"))
             wait_for(lambda: [n for n, _ in self.now().values()] == [0, 0])
-            wait_for(lambda: self.logs.matching("and mc agree again over"))
+            wait_for(lambda: self.logs.matching("and mc agree again on"))
         self.assertEqual([1, 1], [total for _, total in self.now().values()])
 
     def test_a_member_that_dies_is_none(self):

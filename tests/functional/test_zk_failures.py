@@ -246,7 +246,7 @@ class WatchdogTest(FailureTestCase):
     def test_an_error_does_not_end_the_watchdog(self):
         service = self.join("one")
         self.assertEqual(1, len(self.znodes()))
-        watchdog = self.api._driver.shared().driver._joined._watchdog
+        watchdog = self.api._driver.shared().driver._own_members._watchdog
         failures = []
 
         def fail(late):
@@ -279,20 +279,22 @@ class WatchdogTest(FailureTestCase):
 
     def test_what_fails_on_the_watchdogs_thread_is_logged(self):
         self.join("one")
-        watchdog = self.api._driver.shared().driver._joined._watchdog
-        look = watchdog._look
+        watchdog = self.api._driver.shared().driver._own_members._watchdog
+        check = watchdog._check
 
         def fail(library):
             raise RuntimeError("as a test has it")
 
-        watchdog._look = fail
-        words = "The watchdog has failed and tries again"
+        watchdog._check = fail
+        words = "The ZooKeeper watchdog has failed: "
         wait_for(lambda: self.logs.matching(words))
         self.assertIn(
             "RuntimeError: as a test has it", self.logs.matching(words)[0]
         )
-        watchdog._look = look
-        wait_for(lambda: self.logs.matching("The watchdog works again"))
+        watchdog._check = check
+        wait_for(
+            lambda: self.logs.matching("The ZooKeeper watchdog works again")
+        )
         self.assertEqual(1, len(self.logs.matching(words)))
 
     def test_a_new_session_brings_back_nobody_who_stands_still(self):
@@ -308,7 +310,7 @@ class WatchdogTest(FailureTestCase):
         session_id = session.session_id
         way.cut()
         wait_for(
-            lambda: self.logs.matching("session expired")
+            lambda: self.logs.matching("has expired. Making a new one")
             or not session.is_connected(),
             message="the cut is noticed",
         )

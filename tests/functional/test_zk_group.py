@@ -24,8 +24,8 @@ from unittest import mock
 import tests
 from nova_sg import evzookeeper, exception, servicegroup, zookeeper
 from nova_sg.backends.zookeeper import driver as zk_driver
-from nova_sg.backends.zookeeper import group as znode_group
 from nova_sg.backends.zookeeper import names as znodes
+from nova_sg.backends.zookeeper import watched
 from nova_sg.servicegroup import process
 from nova_sg.zookeeper import clib
 from tests import single_mode
@@ -105,14 +105,14 @@ class GroupTest(zk.ZkTestCase):
             self.zk.create(f"{path}/{name}", "")
         events = self.collect(self.api)
         self.assertEqual(3, len(self.api.members("compute")))
-        ask = znode_group.Group.ask
+        ask = watched.WatchedGroup.ask
 
         def ask_later(group, forced):
             with contextlib.suppress(zookeeper.NoNodeException):
                 self.zk.delete(f"{path}/two@1")
             return ask(group, forced)
 
-        asking = mock.patch.object(znode_group.Group, "ask", ask_later)
+        asking = mock.patch.object(watched.WatchedGroup, "ask", ask_later)
         asking.start()
         self.addCleanup(asking.stop)
         self.zk.delete(f"{path}/one@1")
@@ -216,7 +216,7 @@ class GroupTest(zk.ZkTestCase):
         begun = time.monotonic()
         followed.names(0)
         self.assertGreaterEqual(
-            time.monotonic() - begun, znode_group.ECHO_WAIT / 2
+            time.monotonic() - begun, watched.ECHO_WAIT / 2
         )
 
     def test_what_follows_is_woken_until_it_is_closed(self):

@@ -394,7 +394,7 @@ class DatabaseTest(base.TestCase):
         wait_for(lambda: agent.log.count(trouble) == 2, base.PATIENCE)
         # To stop does not take a database.
         agent.stop()
-        self.assertIn("Could not leave the group compute, node", agent.log)
+        self.assertIn("Could not leave the group compute: ", agent.log)
         # A text is said once a line.
         for line in agent.log.splitlines():
             self.assertLessEqual(line.count("Can't connect"), 1, line)
@@ -412,7 +412,7 @@ class DatabaseTest(base.TestCase):
         agent.process.send_signal(signal.SIGTERM)
         time.sleep(0.3)
         agent.stop(signal.SIGHUP)
-        self.assertIn("Could not leave the group compute, node", agent.log)
+        self.assertIn("Could not leave the group compute: ", agent.log)
 
 
 class MemcachedTest(base.TestCase):

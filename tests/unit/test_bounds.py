@@ -55,7 +55,9 @@ class WatchTest(base.TestCase):
         self.seen = []
         self.entered = threading.Event()
         self.free = threading.Event()
-        self.watch = events.Watch("compute", self.take, lambda watch: None)
+        self.watch = events.Subscription(
+            "compute", self.take, lambda watch: None
+        )
         self.addCleanup(self.watch.cancel)
         self.addCleanup(self.free.set)
 

@@ -35,7 +35,7 @@ from nova_sg.cmd import shell
 from nova_sg.conf import CONF
 from nova_sg.liveness import detector as detectors
 from nova_sg.liveness import explain, group, model
-from nova_sg.servicegroup import records
+from nova_sg.servicegroup import service_records
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -182,7 +182,7 @@ class RowsTest(Quiet):
         record = {"host": "h", "topic": "t"} | record
         reference = self.reader.read(record)
         if reference is not None:
-            judge = records.Records()
+            judge = service_records.ServiceRecords()
             for now in (100.0, 101.0):
                 verdict = judge.judge(("t", "h"), reference, now, LIMITS)
                 self.assertIn(verdict.state, ("up", "down"))

@@ -15,15 +15,16 @@
 
 import unittest
 
+from nova_sg.backends import base
 from nova_sg.liveness import model
-from nova_sg.servicegroup import records
+from nova_sg.servicegroup import service_records
 from tests.unit.liveness.observing import INTERVAL, LIMIT, Observer, seen
 
 
 class RecordsTestCase(unittest.TestCase):
     def setUp(self):
         super().setUp()
-        self.records = records.Records()
+        self.records = service_records.ServiceRecords()
         self.limits = model.Limits(LIMIT, INTERVAL)
 
     def ask(self, host, record, now, others=None, configured=True):
@@ -39,7 +40,7 @@ class RecordsTestCase(unittest.TestCase):
         :param host: None: one that was never asked about
         """
         host = host or f"{report} at {now}"
-        record = records.Record(report, 100 + report, now - report)
+        record = base.Record(report, 100 + report, now - report)
         return self.ask(host, record, now, **keywords)
 
     def reports_fail(self, begin, certain):
@@ -68,7 +69,7 @@ class FirstQuestionTest(RecordsTestCase):
         ):
             with self.subTest(record):
                 self.setUp()
-                record = records.Record(*record)
+                record = base.Record(*record)
                 for _ in range(2):
                     self.assertEqual(verdict, self.ask("h", record, 1000.0))
 
@@ -81,12 +82,12 @@ class OwnReportsTest(RecordsTestCase):
         self.assertEqual("reported", self.judge(95, 220))
         # A member that was down before stays down; one that left, too.
         self.assertEqual("silent", self.judge(39, 220))
-        left = records.Record(95, 0, 125.0, True)
+        left = base.Record(95, 0, 125.0, True)
         self.assertEqual("left", self.ask("left", left, 220))
         # So does one that only registered.
         self.assertEqual(
             "registered",
-            self.ask("new", records.Record(None, None, 125.0), 220),
+            self.ask("new", base.Record(None, None, 125.0), 220),
         )
 
     def test_after_that_all_have_the_whole_time_once(self):
@@ -112,7 +113,7 @@ class OwnReportsTest(RecordsTestCase):
         # No other member reports any longer: it was not its own alone.
         self.assertEqual("reported", self.judge(150, 230))
         self.reports_work(300)
-        self.assertEqual({}, self.records._backend.troubles)
+        self.assertEqual({}, self.records._backend.failing_reports)
 
     def test_most_have_to_get_through(self):
         def begin():
@@ -160,8 +161,8 @@ class ChangeNotTimeTest(RecordsTestCase):
         for age in (500.0, 61.0, 0.0, -LIMIT):
             with self.subTest(age):
                 self.setUp()
-                self.ask("h", records.Record(1, 1, 0.0), 100.0)
-                new = records.Record(2, 2, age)
+                self.ask("h", base.Record(1, 1, 0.0), 100.0)
+                new = base.Record(2, 2, age)
                 self.assertEqual("reported", self.ask("h", new, 160.0))
                 # It was at 100 at the earliest, at 160 at the latest.
                 last = min(max(160.0 - age, 100.0), 160.0)
@@ -173,14 +174,14 @@ class ChangeNotTimeTest(RecordsTestCase):
 
     def test_a_record_that_stays_the_same_is_none(self):
         """Its age is that of this process's clock."""
-        self.ask("h", records.Record(1, 1, 0.0), 100.0)
+        self.ask("h", base.Record(1, 1, 0.0), 100.0)
         for now, verdict in ((160.0, "reported"), (160.1, "silent")):
             # The database's clock stands still.
-            same = records.Record(1, 1, 0.0)
+            same = base.Record(1, 1, 0.0)
             self.assertEqual(verdict, self.ask("h", same, now))
 
     def test_an_older_copy_changes_nothing(self):
-        old, new = records.Record(1, 1, 0.0), records.Record(2, 2, 0.0)
+        old, new = base.Record(1, 1, 0.0), base.Record(2, 2, 0.0)
         self.ask("h", old, 90.0)
         self.ask("h", new, 100.0)
         for now, verdict in ((160.0, "reported"), (160.1, "silent")):
@@ -189,18 +190,18 @@ class ChangeNotTimeTest(RecordsTestCase):
 
     def test_a_backup_that_was_restored(self):
         """The numbers begin anew, with stamps that are new."""
-        self.ask("h", records.Record(1, 500, 0.0), 100.0)
-        new = records.Record(150, 3, 5.0)
+        self.ask("h", base.Record(1, 500, 0.0), 100.0)
+        new = base.Record(150, 3, 5.0)
         self.assertEqual("reported", self.ask("h", new, 155.0))
         self.assertEqual("reported", self.ask("h", new, 210.0))
         self.assertEqual("silent", self.ask("h", new, 210.1))
 
     def test_leaving_ends_with_the_next_report(self):
-        self.ask("h", records.Record(100, 7, 0.0), 100.0)
-        left = records.Record(100, 0, 5.0, True)
+        self.ask("h", base.Record(100, 7, 0.0), 100.0)
+        left = base.Record(100, 0, 5.0, True)
         for now in (105.0, 106.0):
             self.assertEqual("left", self.ask("h", left, now))
-        back = records.Record(110, 1, 0.0)
+        back = base.Record(110, 1, 0.0)
         self.assertEqual("reported", self.ask("h", back, 110.0))
 
 
@@ -268,7 +269,7 @@ class OtherBackendsTest(RecordsTestCase):
         self.assertEqual("reported", self.merged(180, 200))
         self.setUp()
         self.others.refresh(200.0, {"h": 195.0})
-        left = records.Record(100, 0, 100.0, True)
+        left = base.Record(100, 0, 100.0, True)
         self.assertEqual(
             "reported", self.ask("h", left, 200, self.others.group)
         )
@@ -324,13 +325,13 @@ class NotConfiguredTest(RecordsTestCase):
         ):
             with self.subTest(record):
                 self.setUp()
-                record = records.Record(*record)
+                record = base.Record(*record)
                 self.assertEqual(verdict, self.ask_both(record, 1000.0))
 
     def test_with_others(self):
         others = Observer("mc")
         others.refresh(200.0, {"h": 195.0, "other": 130.0})
-        old, fresh = records.Record(1, 1, 150.0), records.Record(2, 2, 1.0)
+        old, fresh = base.Record(1, 1, 150.0), base.Record(2, 2, 1.0)
         self.assertEqual("reported", self.ask_both(old, 200.0, others.group))
         self.assertEqual(
             "unavailable", self.ask_both(old, 261.0, others.group)

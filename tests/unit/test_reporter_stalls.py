@@ -41,7 +41,7 @@ class Driver:
         self.said = []
 
     def report(self, membership):
-        self.said.append(membership.away)
+        self.said.append(membership.reported_outage)
         self.entered.set()
         self.free.wait(60)
         if self.error is not None:

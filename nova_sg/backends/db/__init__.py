@@ -10,4 +10,4 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The services table: its model, statements, connections and migrations."""
+"""The db driver: members are records of the services table."""

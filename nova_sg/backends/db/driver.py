@@ -35,7 +35,7 @@ from nova_sg.backends.db import (
     writer,
 )
 from nova_sg.conf import CONF
-from nova_sg.guard import keeper
+from nova_sg.guard import orders
 from nova_sg.liveness.model import (
     NEVER,
     Limits,
@@ -50,7 +50,7 @@ LOG = logging.getLogger(__name__)
 class DbDriver(base.Driver):
     """Reports by one UPDATE, observes by one SELECT.
 
-    Times are taken and compared by the database's clock alone.
+    All times are by the database's clock.
     """
 
     name = "db"
@@ -65,18 +65,17 @@ class DbDriver(base.Driver):
         self._embedded = not CONF.database.connection
         self._ready = not self._embedded
         self._lock = threading.Lock()
-        # The embedded database's clock is this host's.
+        # The clock of the embedded database is that of this host.
         self._records = records.Reader(
             None if self._embedded else self._ask_clock
         )
         self._writer = writer.Writer(
             self._write_reports, self._database.timeout
         )
-        # The ids of the records that this process reports to.
+        # The ids of the records of this process's members.
         self._reporting: set[int] = set()
-        self._wills = keeper.Wills("db")
-        # What the server said when it was asked why no member of a group
-        # reports.
+        self._orders = orders.Orders("db")
+        # The last answer to the question why no member of a group reports.
         self._asked: dict[str, health.Asked] = {}
 
     def _run(self, work):
@@ -86,18 +85,18 @@ class DbDriver(base.Driver):
                     try:
                         schema.create_embedded(self._database)
                     except exception.ConfigError as error:
-                        # May be mended while the process runs.
+                        # It may be corrected while the process runs.
                         raise exception.BackendError(str(error)) from error
                     self._ready = True
         return self._database.run(work)
 
-    # -- what I am
+    # -- members of this process
 
     def report(self, membership: base.Membership) -> None:
         ref = membership.service.service_ref
         if hasattr(ref, "save"):
-            self._wills.impossible(
-                "inside Nova its process has no database connection of ours"
+            self._orders.impossible(
+                "inside Nova this process has no database connection for it"
             )
             records.save(ref, ref.report_count + 1)
             return
@@ -105,17 +104,17 @@ class DbDriver(base.Driver):
         if record is None:
             record = self._register(membership)
         sent = time.monotonic()
-        self._entrust(membership, record, sent, None)
+        self._give_order(membership, record, sent, None)
         if self._report(record):
             answered = time.monotonic()
-            self._entrust(membership, record, sent, answered)
+            self._give_order(membership, record, sent, answered)
             return
-        self._wills.revoke(membership)
+        self._orders.cancel(membership)
         if not CONF.servicegroup.recreate_missing_record:
             raise records.vanished(membership.binary, membership.host)
         LOG.warning(
-            "The services table record for the %s service on host %s is "
-            "gone and is created again",
+            "The services table has no record of the %s service on host %s "
+            "any more. The record is created again",
             membership.binary,
             membership.host,
         )
@@ -124,12 +123,12 @@ class DbDriver(base.Driver):
         self._report(self._register(membership))
 
     def _report(self, record: reports.Record) -> bool:
-        """Note that a member is alive; return whether it has a record."""
+        """Report that a member is alive; return whether it has a record."""
         found = None
         if len(self._reporting) > 1:
             found = self._writer.put(record.id, record)
         if found is None:
-            # It is the only one, or could not be written with others.
+            # It is the only member, or was not written with others.
             found = self._report_alone(record)
         return found
 
@@ -149,20 +148,20 @@ class DbDriver(base.Driver):
         return dict.fromkeys(written, True)
 
     def _register(self, membership: base.Membership) -> reports.Record:
-        who = membership.host, membership.group, membership.binary
-        found = self._run(lambda c: queries.find(c, *who))
+        name = membership.host, membership.group, membership.binary
+        found = self._run(lambda c: queries.find(c, *name))
         if found is not None:
             record = reports.record(found)
         else:
             if schema.owner(self._database) == schema.FOREIGN:
-                # A record of a version that Nova does not know would keep
-                # Nova's other services from working together.
+                # A record without a version of Nova would stop Nova's
+                # services from working together.
                 raise exception.NotRegistered(
                     f"the services table of {self._database.name} is Nova's "
                     f"and has no record of {membership.binary} on "
                     f"{membership.host}; only Nova creates records there"
                 )
-            made = self._run(lambda c: queries.create(c, *who))
+            made = self._run(lambda c: queries.create(c, *name))
             if made is None:
                 return self._register(membership)
             record = reports.Record(made)
@@ -170,26 +169,26 @@ class DbDriver(base.Driver):
         self._reporting.add(record.id)
         return record
 
-    def _entrust(
+    def _give_order(
         self,
         membership: base.Membership,
         record: reports.Record,
         sent: float,
         answered: float | None,
     ) -> None:
-        """Have the crash guard mark the record, unless others report it."""
-        if not self._wills.wanted():
+        """Order the crash guard to mark the record if this process ends."""
+        if not self._orders.wanted():
             return
         try:
             how = self._database.outside()
         except ValueError as error:
-            self._wills.impossible(str(error))
+            self._orders.impossible(str(error))
             return
-        self._wills.entrust(
+        self._orders.give(
             membership,
             apart=self.apart,
             id=record.id,
-            # While no answer has come: of the report that is about to begin.
+            # Without an answer yet: the number of the report under way.
             number=record.number + (answered is None),
             sent=sent,
             answered=answered,
@@ -198,7 +197,7 @@ class DbDriver(base.Driver):
         )
 
     def withdraw(self, membership: base.Membership) -> None:
-        self._wills.revoke(membership)
+        self._orders.cancel(membership)
         ref = membership.service.service_ref
         if hasattr(ref, "save"):
             records.save(ref, 0)
@@ -206,15 +205,15 @@ class DbDriver(base.Driver):
         record = membership.state.get("record")
         own = record is not None
         if not own:
-            who = membership.host, membership.group, membership.binary
-            found = self._run(lambda c: queries.find(c, *who))
+            name = membership.host, membership.group, membership.binary
+            found = self._run(lambda c: queries.find(c, *name))
             record = found and reports.record(found)
         if record is not None:
             self._reporting.discard(record.id)
             patience = self._database.timeout
             self._run(lambda c: reports.withdraw(c, record, patience, own))
 
-    # -- what others are
+    # -- observing
 
     def observe(self, group: str) -> Refresh:
         sent = time.monotonic()
@@ -244,7 +243,7 @@ class DbDriver(base.Driver):
             Limits(CONF.service_down_time, CONF.report_interval),
         )
         if told is not None and now.health.read_only:
-            # Behind a moving address it is the one that was in charge.
+            # Behind a virtual address this may be the former primary.
             self._database.connect_anew()
         return told
 
@@ -257,7 +256,7 @@ class DbDriver(base.Driver):
     def _ask_clock(self) -> float:
         return records.seconds(records.moment(self._run(queries.now)))
 
-    # -- what operators say
+    # -- commands of operators
 
     def force_down(self, group: str, host: str, forced: bool) -> None:
         if not self._run(lambda c: queries.force_down(c, group, host, forced)):
@@ -288,7 +287,7 @@ class DbDriver(base.Driver):
                     False,
                     where,
                     str(error).removeprefix(f"the {where}: "),
-                    # The embedded one's errors say what to do.
+                    # Errors of the embedded database name the remedy.
                     ""
                     if self._embedded
                     else "Start the database, or correct [database] "
@@ -321,12 +320,12 @@ class DbDriver(base.Driver):
         return [*findings, _check_clock("the database is", offset)]
 
     def close(self) -> None:
-        self._wills.revoke_all()
+        self._orders.cancel_all()
         self._database.close()
 
 
 def _one_a_host(found: list[Observation]) -> list[Observation]:
-    """Return of each host the observation with the newest report."""
+    """Return one observation for each host: that with the newest report."""
     newest: dict[str, Observation] = {}
     for one in found:
         other = newest.setdefault(one.host, one)
@@ -348,7 +347,7 @@ def _check_clock(whose: str, offset: float) -> base.Finding:
 
 
 def _check_nodes(where: str, database: engine.Database) -> list[base.Finding]:
-    """Look at each node that connections to the database lead to."""
+    """Check each node to which connections to the database lead."""
     found = nodes.find(database.url)
     limits = Limits(CONF.service_down_time, CONF.report_interval)
     findings = []
@@ -360,13 +359,13 @@ def _check_nodes(where: str, database: engine.Database) -> list[base.Finding]:
         if trouble:
             findings.append(
                 base.Finding(
-                    # Members may have another one to report to.
+                    # It is no failure if members can report to another node.
                     not several and node.serves_observers(limits),
                     where,
                     f"node {name}: {trouble}",
-                    "Members cannot report to it, or observers do not see "
-                    "in time that they did. Connect to nodes that take "
-                    "writes and are not behind",
+                    "Members cannot report to it, or observers see their "
+                    "reports too late. Connect to nodes that take writes "
+                    "and are not behind",
                 )
             )
     if found.error is not None:

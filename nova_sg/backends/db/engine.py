@@ -10,11 +10,11 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Connections to the database, and errors that operators can read.
+"""Connections to the database, and error texts for operators.
 
-Statements run in autocommit mode: each is one round trip. Whatever goes wrong
-becomes a BackendError: PyMySQL raises OSError, RuntimeError, AssertionError
-and struct.error, too.
+Statements run in autocommit mode: each is one round trip. Every error becomes
+a BackendError; PyMySQL also raises OSError, RuntimeError, AssertionError and
+struct.error.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ from nova_sg.conf import CONF
 
 T = TypeVar("T")
 
-# How long statements of this process wait for another's lock on SQLite.
+# Seconds that a statement waits for another process's lock on SQLite.
 SQLITE_PATIENCE = 5.0
-# Connections of one process to a database server, at most; they are made when
-# they are needed and kept. A new one takes 15 ms of CPU time: PyMySQL reads
-# all certificates of the system, should the server speak TLS.
+# How many connections a process has to a database server at most. They are
+# made on demand and kept: a new one takes 15 ms of CPU time, as PyMySQL reads
+# all certificates of the system.
 POOL_SIZE = 10
-# MySQL's and MariaDB's error number.
+# Error number of MySQL and MariaDB.
 NO_SUCH_TABLE = 1146
 # "running with the --read-only option", "running in read-only mode".
 READ_ONLY = (1290, 1836)
@@ -75,14 +75,14 @@ def _utcnow_mysql(element, compiler, **kwargs):
 
 @compiler.compiles(utcnow, "sqlite")
 def _utcnow_sqlite(element, compiler, **kwargs):
-    # SQLite knows milliseconds; SQLAlchemy reads six digits.
+    # SQLite has milliseconds; SQLAlchemy expects six digits.
     return "strftime('%Y-%m-%d %H:%M:%f000', 'now')"
 
 
 def url() -> sa.URL:
-    """Return the URL of the database that is configured.
+    """Return the URL of the configured database.
 
-    :raises ConfigError: it is not a URL of a database that can be used
+    :raises ConfigError: it is wrong, or its Python driver is not installed
     """
     connection = CONF.database.connection
     if not connection:
@@ -100,13 +100,14 @@ def url() -> sa.URL:
             "MySQL, write mysql+pymysql://USER:PASSWORD@HOST/NAME"
         ) from None
     except (sa_exception.ArgumentError, ValueError):
-        # The text of the error may hold the URL, and so the password.
+        # Not with the text of the error: it may contain the password.
         raise exception.ConfigError(
             "[database] connection: not the URL of a database. It should "
             "look like mysql+pymysql://USER:PASSWORD@HOST/NAME"
         ) from None
     if "@" in (made.host or ""):
-        # What is taken for the host begins with the end of the password.
+        # The text between them is a part of the password, and was taken for
+        # a part of the host.
         raise exception.ConfigError(
             "[database] connection: there is an @ too many. In the password "
             "it is written %40"
@@ -119,8 +120,8 @@ class Database:
 
     def __init__(self, where: sa.URL) -> None:
         self.url = where
-        #: The URL for people, without the password, which may be among the
-        #: parameters.
+        #: The URL for people: without the password, and without parameters,
+        #: which may contain it.
         self.name = where.set(query={}).render_as_string(hide_password=True)
         self.is_sqlite = where.get_backend_name() == "sqlite"
         self.is_mysql = where.get_backend_name() in ("mysql", "mariadb")
@@ -150,24 +151,24 @@ class Database:
         arguments: dict = {}
         pool: dict = {}
         if self.is_sqlite:
-            # The C library would wait for locks with the hub in its hands;
-            # run() waits instead.
+            # No waiting for locks inside the C library, which would block the
+            # hub; run() waits instead.
             arguments["timeout"] = 0
             arguments["check_same_thread"] = False
         else:
-            # None is made for a moment only, as an overflow would be.
+            # No connection beyond the pool's size, as it would not be kept.
             pool["pool_size"] = POOL_SIZE
             pool["max_overflow"] = 0
             pool["pool_timeout"] = self.timeout
         if self.url.drivername.endswith("+pymysql"):
-            # A server that hangs is a failure, not a reason to hang, too.
+            # If the server hangs, the statement fails.
             arguments["connect_timeout"] = self.timeout
             arguments["read_timeout"] = self.timeout
             arguments["write_timeout"] = self.timeout
             arguments["conv"] = _pymysql_conversions()
             if "init_command" not in self.url.query:
-                # A statement that waits for a lock is executed when its
-                # sender may be dead: not much later than it is given up.
+                # A statement that waits for a lock may be executed after its
+                # sender has died. So it waits no longer than its sender.
                 arguments["init_command"] = (
                     "SET SESSION innodb_lock_wait_timeout = "
                     f"LEAST(@@innodb_lock_wait_timeout, {int(self.timeout)})"
@@ -177,8 +178,8 @@ class Database:
             connect_args=arguments,
             isolation_level="AUTOCOMMIT",
             pool_recycle=3600,
-            # The statement itself finds out whether the connection lives;
-            # asking first would double the round trips.
+            # The statement itself shows whether the connection works; a ping
+            # would double the round trips.
             pool_pre_ping=False,
             skip_autocommit_rollback=True,
             **pool,
@@ -191,15 +192,15 @@ class Database:
         return engine
 
     def _forget_unsent(self, connection, record) -> None:
-        """Have the kernel drop what it cannot deliver.
+        """Make the kernel drop data that it cannot deliver in time.
 
-        After the time for which this process waits for an answer, no one
-        is there to take it; and the kernel would go on sending it for a
-        quarter of an hour, whether the process lives or not.
+        This process waits for an answer for a limited time. Without this the
+        kernel would go on sending for a quarter of an hour, also after the
+        process has ended.
         """
         link = getattr(connection, "_sock", None)
         if link is not None and link.family != socket.AF_UNIX:
-            # A help, and no reason to fail.
+            # Useful, but not necessary: errors are ignored.
             with contextlib.suppress(OSError):
                 link.setsockopt(
                     socket.IPPROTO_TCP,
@@ -208,10 +209,10 @@ class Database:
                 )
 
     def run(self, work: Callable[[sa.Connection], T]) -> T:
-        """Call work with a connection; it may be called again.
+        """Call a function with a connection, and return its result.
 
-        A connection that the server has closed meanwhile, a deadlock and a
-        locked SQLite file are no reason to fail at once.
+        It is called again if the server had closed the connection, after a
+        deadlock, and while the SQLite file is locked.
 
         :raises BackendError: there was no answer, or an error
         """
@@ -224,11 +225,11 @@ class Database:
                     try:
                         return work(connection)
                     except Exception as error:
-                        # Behind a moving address a server that is read-only
-                        # is the one that was in charge; connecting anew
-                        # finds the one that is. And where the library
-                        # stumbled, the rest of an answer may wait on the
-                        # connection, to be taken for the next one.
+                        # Behind a virtual address a read-only server may be
+                        # the former primary; a new connection leads to the
+                        # present one. And after an error of the library the
+                        # connection may hold the rest of an answer, which
+                        # would be taken for the next one.
                         if (
                             _number(error) in READ_ONLY
                             or not self._is_answer(error)
@@ -237,7 +238,7 @@ class Database:
                         raise
                     finally:
                         if self._closed and not connection.invalidated:
-                            # The pool would keep it.
+                            # Otherwise it would go back to the pool.
                             connection.detach()
             except (
                 db_exception.DBConnectionError,
@@ -260,13 +261,13 @@ class Database:
                 raise self._unexpected(error) from error
 
     def connect_anew(self) -> None:
-        """Have whatever is asked next use a new connection."""
+        """Use new connections from now on."""
         self.engine.dispose()
 
     def outside(self) -> dict:
-        """Return how another process connects: see guard.py.
+        """Return how the guard connects: see guard.py.
 
-        :raises ValueError: it cannot
+        :raises ValueError: it cannot connect
         """
         dialect = self.engine.dialect
         assert dialect.dbapi is not None
@@ -274,7 +275,7 @@ class Database:
         if self.is_sqlite:
             library = "sqlite3"
         elif library != "pymysql":
-            raise ValueError(f"its guard cannot use {library}")
+            raise ValueError(f"the guard cannot use the library {library}")
         arguments, keywords = dialect.create_connect_args(self.url)
         for ours in ("check_same_thread",):
             keywords.pop(ours, None)
@@ -288,20 +289,20 @@ class Database:
         }
 
     def _library(self) -> contextlib.AbstractContextManager:
-        """Be inside the database's library."""
+        """Return the context for calls of the database's library."""
         return forking.inside() if self.is_sqlite else contextlib.nullcontext()
 
     def _connect(self) -> sa.Connection:
         try:
             return self.engine.connect()
         except (AttributeError, LookupError, TypeError, ValueError) as error:
-            # The driver takes the URL's parameters as they come.
+            # The driver gets the parameters of the URL unchecked.
             raise exception.BackendError(
                 f"the database {self.name}: {error}; check the parameters in "
                 "[database] connection"
             ) from error
         except OSError as error:
-            # Files: trouble with the network is the library's own error.
+            # It concerns files: network errors have the library's own type.
             raise exception.BackendError(
                 f"the database {self.name}: "
                 f"{self._missing() or exception.describe(error)}; "
@@ -309,7 +310,7 @@ class Database:
             ) from error
 
     def _missing(self) -> str:
-        """Say which of the files in the URL cannot be read, if any."""
+        """Return which of the files in the URL cannot be read, as text."""
         return "; ".join(
             f"{name}: cannot read {path}"
             for name, path in self.url.query.items()
@@ -320,7 +321,7 @@ class Database:
         )
 
     def _is_answer(self, error: Exception) -> bool:
-        """Whether an error is the database's own word, and not a fault."""
+        """Whether an error comes from the database, and not from a library."""
         if isinstance(error, exception.NovaSGError):
             return True
         cause = getattr(error, "inner_exception", None) or error
@@ -329,11 +330,11 @@ class Database:
         return isinstance(cause, (known, sa_exception.SQLAlchemyError))
 
     def _unexpected(self, error: Exception) -> exception.BackendError:
-        """Explain what neither the database nor SQLAlchemy has raised."""
+        """Explain an error of neither the database nor SQLAlchemy."""
         made = exception.as_backend_error(error, f"the database {self.name}")
         return type(made)(
-            f"{made}; check [database] connection, and that the library of "
-            "this host knows how the server authenticates the user"
+            f"{made}; check [database] connection, and whether the Python "
+            "driver on this host supports the server's authentication method"
         )
 
     def _explained(self, error: Exception) -> exception.BackendError:
@@ -358,7 +359,7 @@ class Database:
         return exception.BackendError(text)
 
     def close(self) -> None:
-        """Close all connections, for good; one in use follows after that."""
+        """Close all connections for good; those in use after their use."""
         with self._lock:
             self._closed = True
             engine, self._engine = self._engine, None
@@ -368,10 +369,10 @@ class Database:
 
 
 def _pymysql_conversions() -> dict:
-    """PyMySQL's own, with a fast one for times.
+    """Return PyMySQL's conversions, with a faster one for times.
 
-    Three times stand in each record that a look brings. PyMySQL takes them
-    apart by a regular expression, which was a third of all the work.
+    A refresh reads three times in each record. PyMySQL parses them with a
+    regular expression, which took a third of the time of a refresh.
     """
     from pymysql import converters
     from pymysql.constants import FIELD_TYPE
@@ -386,8 +387,8 @@ def _pymysql_conversions() -> dict:
 
 
 def _set_up_sqlite(connection, record) -> None:
-    # Readers do not block writers with a write-ahead log, and a report does
-    # not have to survive a power cut.
+    # With a write-ahead log readers do not block writers. Reports need not
+    # survive a power failure.
     for pragma in ("journal_mode = WAL", "synchronous = NORMAL"):
         give_up = time.monotonic() + SQLITE_PATIENCE
         while True:
@@ -403,7 +404,7 @@ def _set_up_sqlite(connection, record) -> None:
 def _is_missing_table(error: Exception) -> bool:
     if isinstance(error, db_exception.DBNonExistentTable):
         return True
-    # oslo.db does not know MySQL's and MariaDB's.
+    # oslo.db does not recognise the error of MySQL and MariaDB.
     return _number(error) == NO_SUCH_TABLE
 
 

@@ -10,14 +10,15 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""No process forks while one of its threads is inside SQLite.
+"""A process does not fork while one of its threads is inside SQLite.
 
-SQLite has locks for all of a process, such as that of its memory. The child
-of a fork has none of its parent's other threads: a lock that one of them held
-in that moment is never released there, and the child would wait for it for
-ever when it first opens a database of its own.
+SQLite has locks for the whole process, such as that of its memory allocator.
+After a fork the child has only the thread that forked. A lock that another
+thread held at that moment is never released in the child, which would wait
+for it for ever when it first opens a database.
 
-So a fork waits until all threads have come out, and none enters meanwhile.
+So a fork waits until all other threads have left SQLite, and no thread enters
+it meanwhile.
 """
 
 import contextlib
@@ -26,25 +27,25 @@ import threading
 import time
 from collections.abc import Iterator
 
-# Seconds for which a fork waits. A statement does not wait for others' locks,
-# and takes milliseconds.
+# Seconds for which a fork waits at most. A statement takes milliseconds, as it
+# does not wait for locks of other processes.
 PATIENCE = 10.0
 
 
 class _Gate:
-    """Many are inside, or one is forking."""
+    """Many threads may be inside at a time, but none while one forks."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._inside = 0
-        # How many threads are about to fork.
+        # How many threads want to fork.
         self._forking = 0
-        # How often this thread has entered.
+        # How often each thread has entered.
         self._own = threading.local()
 
     @contextlib.contextmanager
     def entered(self) -> Iterator[None]:
-        """Be inside; again and again, if need be."""
+        """A context in which this thread is inside; it may be nested."""
         depth = self._depth()
         if not depth:
             with self._changed:
@@ -65,7 +66,7 @@ class _Gate:
         return getattr(self._own, "depth", 0)
 
     def close(self) -> None:
-        """Wait until no other thread is inside, and keep them all out."""
+        """Wait until no other thread is inside; keep all of them out."""
         self._changed.acquire()
         self._forking += 1
         limit = time.monotonic() + PATIENCE
@@ -76,20 +77,20 @@ class _Gate:
             self._changed.wait(left)
 
     def open(self) -> None:
-        """Let them in again."""
+        """Let threads in again."""
         self._forking -= 1
         self._changed.notify_all()
         self._changed.release()
 
     def after_fork(self) -> None:
-        """Have no other thread inside: in the child there is none."""
+        """Forget other threads: the child has none."""
         self._changed = threading.Condition()
         self._inside = min(1, self._depth())
         self._forking = 0
 
 
 _gate = _Gate()
-#: With it a thread is inside SQLite.
+#: The context in which a thread may call SQLite.
 inside = _gate.entered
 
 os.register_at_fork(

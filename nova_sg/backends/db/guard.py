@@ -10,24 +10,25 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Withdrawing a member of the services table whose process is gone.
+"""Withdrawing a member of the services table whose process has ended.
 
-A will has the record's id, the number of the process's last report, when the
-process last began to report and had its answer (sent, answered; monotonic,
-None while there is none), for how many seconds after it was sent a report may
-still be executed (late), and how to connect: library, pymysql or sqlite3,
-arguments, keywords and, where the library is, folder.
+An order has the record's id, the number of the process's last report, when
+that report was sent and answered (sent, answered: monotonic; answered is
+None while there is no answer), for how many seconds after it was sent the
+database may still execute it (late), and how to connect: library (pymysql or
+sqlite3), its folder, and the arguments and keywords of its connect().
 
-The record is marked only while its last report is none that came after the
-process's own: it has no greater number; and, as a service of stock Nova may
-count on from there, the same statement compares the age that the report has
-by the database's clock with the time that has passed here. So a service that
-was started again, and has reported, is left alone, however late the statement
-is executed.
+The record is marked as crashed only if its last report is one of this
+process. Two conditions of the same statement check that. The report's number
+must not be greater than the process's last one. And its age by the database's
+clock must not be smaller than the time that has passed here since that
+report, as a service of stock Nova may count up from a smaller number. So a
+service that was started again and has reported is never marked, however late
+the database executes the statement.
 
-A report that was under way when the process ended is the process's own, too,
-if the database executes it afterwards. What a service of stock Nova counts on
-to within that time cannot be told from it; that service's next report can.
+The database may execute a report of the process after the process has ended.
+A report that a service of stock Nova writes within that time cannot be told
+from it; the next report of that service can.
 """
 
 from __future__ import annotations
@@ -36,20 +37,21 @@ import importlib
 import sys
 import time
 
-#: What report_count is in the record of a member whose process has ended
-#: without leaving. So far from 0 that the reports of a service of stock
-#: Nova, which count up, never come to 0, which is the mark of having left.
+#: report_count of a member whose process ended without leaving. It is far
+#: below 0: reports of a service of stock Nova count up from it and must never
+#: reach 0, which means that the member left.
 CRASHED = -1_000_000_000
 
-# Two clocks measure the age: this is how they may differ, in seconds and as
-# a part of what they measure.
+# Two clocks measure the age of a report. They may differ by SLACK seconds,
+# and by DRIFT seconds in each second.
 SLACK, DRIFT = 0.005, 0.0005
 
-# What most of the time to import PyMySQL goes into. It needs that for one way
-# to prove a password, where neither TLS nor the server's memory helps.
+# Most of the time to import PyMySQL goes into this module. PyMySQL needs it
+# for one method of authentication only, without TLS, when the server does not
+# have the password in its cache.
 _HEAVY = "cryptography"
 
-# Nova's own column knows whole seconds, to which times are rounded.
+# Nova's own column has whole seconds: times in it are rounded.
 _MYSQL = """
 UPDATE services SET report_count = %s WHERE id = %s AND deleted = 0
 AND report_count BETWEEN 1 AND %s AND last_seen_up <=
@@ -63,38 +65,39 @@ julianday('now') - ? / 86400e6
 """
 
 
-def withdraw(will: dict) -> bool:
-    """Mark the member's record; return whether it was still the process's.
+def withdraw(order: dict) -> bool:
+    """Mark the member's record as crashed.
 
+    :returns: whether its last report was still one of the process
     :raises Exception: whatever the database library raises
     """
-    connection = _connect(will)
+    connection = _connect(order)
     try:
-        last = will["answered"]
+        last = order["answered"]
         if last is None:
-            last = will["died"] + will["late"]
+            last = order["died"] + order["late"]
         passed = time.monotonic() - last
         age = max(0.0, passed * (1 - DRIFT) - SLACK)
         cursor = connection.cursor()
         cursor.execute(
-            _SQLITE if will["library"] == "sqlite3" else _MYSQL,
-            (CRASHED, will["id"], will["number"], int(age * 1e6)),
+            _SQLITE if order["library"] == "sqlite3" else _MYSQL,
+            (CRASHED, order["id"], order["number"], int(age * 1e6)),
         )
         return cursor.rowcount > 0
     finally:
         connection.close()
 
 
-def _connect(will: dict):
-    name = will["library"]
-    keywords = dict(will["keywords"])
+def _connect(order: dict):
+    name = order["library"]
+    keywords = dict(order["keywords"])
     if name == "sqlite3":
-        # Shown as a file that is locked, and tried again by whoever calls.
+        # A locked file is an error after one second; the guard tries again.
         keywords.update(timeout=1.0, isolation_level=None)
     else:
-        if will["folder"] not in sys.path:
-            sys.path.append(will["folder"])
-        patience = max(1, min(10, int(will["patience"])))
+        if order["folder"] not in sys.path:
+            sys.path.append(order["folder"])
+        patience = max(1, min(10, int(order["patience"])))
         keywords.update(
             autocommit=True,
             connect_timeout=patience,
@@ -102,19 +105,19 @@ def _connect(will: dict):
             write_timeout=patience,
         )
     try:
-        return _library(name).connect(*will["arguments"], **keywords)
+        return _library(name).connect(*order["arguments"], **keywords)
     except RuntimeError:
-        # This way of proving a password takes more.
+        # This method of authentication needs the module that was left out.
         for module in list(sys.modules):
             if module.partition(".")[0] in (name, _HEAVY):
                 del sys.modules[module]
         return importlib.import_module(name).connect(
-            *will["arguments"], **keywords
+            *order["arguments"], **keywords
         )
 
 
 def _library(name: str):
-    """Import a library, but not what it can nearly always do without."""
+    """Import a library without the heavy module that it rarely needs."""
     if name not in sys.modules:
         # typeshed does not know that None keeps a module from being imported.
         sys.modules.setdefault(_HEAVY, None)  # type: ignore[arg-type]

@@ -10,13 +10,13 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Whether a database server takes reports, by its own account.
+"""Whether a MariaDB or MySQL server takes reports, by its own status.
 
 A server may answer every question and execute no report: it is read-only, a
-donor of its cluster, held by a lock on all tables, or out of space. Here it
-is asked, and what it says is weighed. For MariaDB and MySQL.
+donor of its cluster, blocked by a lock on all tables, or out of space.
 
-read() asks, and takes no privilege but the user's own; judge() weighs.
+read() asks it for its status, and needs no additional privilege. judge()
+decides whether the status shows an outage.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ from sqlalchemy import exc as sa_exception
 
 from nova_sg.liveness.model import Limits, ServerOutage
 
-# wsrep_local_state of a node that has all that the others have.
+# wsrep_local_state of a node that has all data of its cluster.
 SYNCED = 4
-# Of so much of the time between two asks a cluster holds writes back before
-# that counts.
+# The fraction of the time between two questions for which a cluster has to
+# hold back writes before that counts as an outage.
 PAUSED = 0.5
-# So many service_down_times weak evidence excuses at most.
+# How many service_down_times an outage with weak evidence lasts at most.
 WEAK = 2.0
-# A replica shows its lag in whole seconds.
+# Seconds: a replica shows its lag in whole seconds.
 LAG_RESOLUTION = 1.0
 
-# "You have an error in your SQL syntax": the statement is of later versions.
+# "You have an error in your SQL syntax": later versions have the statement.
 _NO_SUCH_STATEMENT = 1064
 
 _READ_ONLY = sa.text("SELECT @@global.read_only")
@@ -54,8 +54,8 @@ _REPLICA_MYSQL = (
 
 
 def _waiting(seconds: str) -> sa.TextClause:
-    # A user sees its own statements. Reports of several members of a process
-    # begin with a SELECT, see reports.py.
+    # A user sees its own statements only. Reports of several members of a
+    # process begin with a SELECT, see reports.py.
     return sa.text(
         f"SELECT MAX({seconds}) FROM information_schema.processlist "
         "WHERE db = DATABASE() AND command <> 'Sleep' "
@@ -69,45 +69,45 @@ _WAITING_MYSQL = _waiting("time")
 
 
 class Replica(NamedTuple):
-    """What a server says of its replication."""
+    """A server's replication, by its own status."""
 
     running: bool
-    #: Seconds by which it is behind; None: it does not say.
+    #: Seconds by which it is behind; None: not known.
     lag: float | None
 
 
 class Cluster(NamedTuple):
-    """What a node says of its Galera cluster."""
+    """A node of a Galera cluster, by its own status."""
 
     ready: bool
-    #: See SYNCED.
+    #: Its wsrep_local_state, see SYNCED.
     state: int
-    #: What the state is called.
+    #: The name of that state.
     called: str
-    #: Changes of other nodes that it has received and not executed.
+    #: How many changes of other nodes it has received and not executed.
     waiting: int
-    #: Nanoseconds for which flow control has paused it, since it started.
+    #: Nanoseconds for which flow control has paused it since it started.
     paused: int
-    #: Another one for each start of each node.
+    #: Identifies the node; changes each time it is started.
     node: str = ""
 
 
 class Health(NamedTuple):
-    """What a server says of itself."""
+    """A server's status."""
 
     read_only: bool
-    #: The replication; None: it is no replica, or see below.
+    #: Its replication; None: it is no replica, or replica_known is false.
     replica: Replica | None
     #: Whether this user may ask about replication.
     replica_known: bool
-    #: The Galera cluster; None: it is in none.
+    #: Its Galera cluster; None: it is not in one.
     cluster: Cluster | None
-    #: Seconds for which the oldest report waits; 0: none does.
+    #: Seconds for which the oldest report waits; 0: no report waits.
     waiting: float
 
 
 def read(connection: sa.Connection) -> Health:
-    """Ask a server."""
+    """Ask a server for its status."""
     is_mariadb = getattr(connection.dialect, "is_mariadb", False)
     replica, known = _read_replica(
         connection, _REPLICA_MARIADB if is_mariadb else _REPLICA_MYSQL
@@ -125,7 +125,7 @@ def read(connection: sa.Connection) -> Health:
 def _read_replica(
     connection: sa.Connection, statements: tuple[sa.TextClause, ...]
 ) -> tuple[Replica | None, bool]:
-    """Return what the server says of its replication, and whether it does."""
+    """Return a server's replication, and whether it could be asked."""
     for statement in statements:
         try:
             rows = connection.execute(statement).mappings().all()
@@ -134,7 +134,7 @@ def _read_replica(
         except (db_exception.DBError, sa_exception.SQLAlchemyError) as error:
             if _number(error) == _NO_SUCH_STATEMENT:
                 continue
-            # A privilege that few users have.
+            # It takes a privilege that few users have.
             return None, False
         return replica_of([dict(row) for row in rows]), True
     return None, False
@@ -147,26 +147,28 @@ def _number(error: Exception) -> int | None:
 
 
 def replica_of(rows: list[dict[str, Any]]) -> Replica | None:
-    """Return what is said of a server's sources; None: it has none.
+    """Return the replication of a server; None: it has no sources.
 
-    It is as far behind as it is behind any of them.
+    Its lag is the greatest one of all its sources.
+
+    :param rows: the answer to SHOW REPLICA STATUS, a row for each source
     """
     if not rows:
         return None
     running, lags = True, []
     for row in rows:
-        said = {
-            # MySQL's new names.
+        fields = {
+            # MySQL has renamed these.
             name.lower().replace("replica", "slave"): value
             for name, value in row.items()
         }
         running = running and (
-            said.get("slave_io_running") == "Yes"
-            and said.get("slave_sql_running") == "Yes"
+            fields.get("slave_io_running") == "Yes"
+            and fields.get("slave_sql_running") == "Yes"
         )
         lags.append(
-            said.get(
-                "seconds_behind_source", said.get("seconds_behind_master")
+            fields.get(
+                "seconds_behind_source", fields.get("seconds_behind_master")
             )
         )
     known = [lag for lag in lags if lag is not None]
@@ -181,10 +183,10 @@ def _cluster(connection: sa.Connection) -> Cluster | None:
 
 
 def cluster(status: dict[str, str]) -> Cluster | None:
-    """Return what status variables say of a cluster; None: it is in none."""
+    """Return the cluster by the status variables; None: it is in none."""
     state = status.get("wsrep_local_state")
     if state is None:
-        # MariaDB has wsrep_ready and others without any cluster.
+        # Without a cluster MariaDB has wsrep_ready and others nevertheless.
         return None
     return Cluster(
         _is_on(status.get("wsrep_ready", "ON")),
@@ -201,7 +203,7 @@ def _is_on(value: Any) -> bool:
 
 
 def replication(health: Health) -> str:
-    """Say how far behind a server is; empty: it is no replica."""
+    """Return how far behind a server is, as text; empty: it is no replica."""
     replica = health.replica
     if replica is None:
         return ""
@@ -211,31 +213,31 @@ def replication(health: Health) -> str:
 
 
 def trouble(health: Health, limits: Limits) -> str:
-    """Say why a server takes no reports, or is behind; empty: all is well.
+    """Return why a server takes no reports, or is behind; empty: it is well.
 
-    As it is now, whether members report or not.
+    By its present status, whether members report or not.
     """
-    words = []
+    parts = []
     replica, node = health.replica, health.cluster
     if health.read_only:
-        words.append("read-only")
+        parts.append("read-only")
         if replica is not None:
-            words.append(replication(health))
+            parts.append(replication(health))
     elif replica is not None and (replica.lag or 0.0) > limits.due:
-        words.append(replication(health))
+        parts.append(replication(health))
     if node is not None and not node.ready:
-        words.append(f"not ready ({node.called})")
+        parts.append(f"not ready ({node.called})")
     elif node is not None and node.state != SYNCED:
-        words.append(f"not synced with its cluster ({node.called})")
+        parts.append(f"not synced with its cluster ({node.called})")
     if health.waiting >= 1.0:
-        words.append(f"reports wait in it for {health.waiting:.1f} s")
-    return " and ".join(words)
+        parts.append(f"reports wait in it for {health.waiting:.1f} s")
+    return " and ".join(parts)
 
 
 class Asked(NamedTuple):
-    """What a server said, and when it was asked."""
+    """A server's status, and when it was asked."""
 
-    #: Monotonic.
+    #: When, monotonic.
     at: float
     health: Health
 
@@ -247,10 +249,10 @@ def judge(
     patience: float,
     limits: Limits,
 ) -> ServerOutage | None:
-    """Return the outage that a server tells of.
+    """Return the outage that a server's status shows; None: no outage.
 
-    :param before: what it said when it was asked before
-    :param since: the last report of any member; there should be later ones
+    :param before: its status at the question before
+    :param since: the last report of any member; the next one is overdue
     :param patience: seconds for which members wait for an answer
     """
     asked, health = now
@@ -265,7 +267,7 @@ def judge(
         if replica.running and replica.lag is not None:
             lag = replica.lag
             if lag > limits.due:
-                # What was written before that, it has.
+                # It has all reports that are older than its lag.
                 begin = max(since, asked - lag - LAG_RESOLUTION)
                 what = "read-only and " if health.read_only else ""
                 return ServerOutage(begin, asked, f"it is {what}{behind}")
@@ -279,7 +281,7 @@ def judge(
     if health.read_only and replica is None:
         if health.replica_known:
             return ServerOutage(since, asked, "it is read-only")
-        # It may be a replica that has all there is.
+        # It may be a replica that is not behind.
         return _weak(since, asked, "it is read-only", limits)
     return None
 
@@ -302,7 +304,7 @@ def _judge_cluster(
         # Behind a load balancer it may be another node.
         and past is not None
         and past.node == node.node
-        # Before the last report it may have been paused, too.
+        # A pause before the last report does not count.
         and before.at >= since
     ):
         paused = (node.paused - past.paused) / 1e9
@@ -317,7 +319,7 @@ def _judge_cluster(
         reason = f"its cluster node is not synced ({node.called})"
         if node.waiting:
             return ServerOutage(since, asked, reason)
-        # Many a donor takes reports all the time.
+        # Many donors take reports all the time.
         return _weak(since, asked, reason, limits)
     return None
 
@@ -325,7 +327,10 @@ def _judge_cluster(
 def _weak(
     since: float, asked: float, reason: str, limits: Limits
 ) -> ServerOutage | None:
-    """Return an outage that may be none: dead members have to be found."""
+    """Return an outage that is uncertain; None: it has lasted too long.
+
+    The limit is there so that dead members are found.
+    """
     if asked > since + WEAK * limits.service_down_time:
         return None
     return ServerOutage(since, asked, reason)

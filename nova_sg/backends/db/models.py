@@ -10,23 +10,23 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The services table, as Nova has it.
+"""The services table, with the schema of Nova's.
 
-Column names, types and meaning are those of nova.db.main.models.Service, so
-that the same statements serve a database of ours and a cell database of
-Nova's. Two columns carry more here:
+Column names, types and meaning are those of nova.db.main.models.Service. So
+the same statements work in a database of nova_sg's own and in a cell database
+of Nova. Two columns have an additional meaning:
 
-* last_seen_up is kept with microseconds in a database of ours.
+* last_seen_up has microseconds in a database of nova_sg's own.
 * report_count is the number of the last report, which grows: see reports.py.
-  It is 0 in a record that has a last_seen_up only after the member has left:
-  a new record has no last_seen_up, and every report counts up. Stock Nova
-  reads and writes such a record as any other.
-* report_count is CRASHED once the guard of the member's process has seen it
-  end without leaving. Stock Nova's next report counts up from there, which is
-  no mark any more; a report of this version goes on with a number.
+  In a record that has a last_seen_up, 0 means that the member has left: a new
+  record has no last_seen_up, and every report counts up. Stock Nova reads and
+  writes such a record as any other.
+* CRASHED in report_count means that the guard of the member's process has
+  seen it end without leaving. Stock Nova's next report counts up from there,
+  which ends that mark; a report of nova_sg continues with a number.
 
-Neither mark holds the number that it has replaced, because stock Nova and
-earlier versions go on with the next whole number: it must not be a mark.
+Neither mark contains the number that it replaces, as stock Nova and earlier
+versions of nova_sg add 1 to report_count: the result must not be a mark.
 """
 
 import sqlalchemy as sa
@@ -36,7 +36,7 @@ from nova_sg.backends.db.guard import CRASHED as CRASHED
 
 metadata = sa.MetaData()
 
-# Nova's own is DATETIME, which MySQL rounds to seconds.
+# Nova's own type is DATETIME, which MySQL rounds to seconds.
 MOMENT = sa.DateTime().with_variant(mysql.DATETIME(fsp=6), "mysql", "mariadb")
 
 services = sa.Table(
@@ -64,7 +64,7 @@ services = sa.Table(
         "host", "binary", "deleted", name="uniq_services0host0binary0deleted"
     ),
     sa.Index("services_uuid_idx", "uuid", unique=True),
-    # Nova's has none: there, a look reads the records of all groups, and the
-    # deleted ones with them.
+    # Nova's table does not have this index: there a refresh reads the records
+    # of all groups, and the deleted ones.
     sa.Index("services_deleted_topic_idx", "deleted", "topic"),
 )

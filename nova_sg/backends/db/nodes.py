@@ -10,10 +10,10 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The servers that one address leads to, for `nova-sg doctor`.
+"""The database servers behind one address, for `nova-sg doctor`.
 
-Behind a load balancer each connection may lead to another node, with a clock
-of its own. So several are opened, and what each node says is told by itself.
+Behind a load balancer each connection may lead to another node, with its own
+clock. So several connections are opened, and each node is checked by itself.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from nova_sg import exception
 from nova_sg.backends.db import engine, health, queries, records
 from nova_sg.liveness.model import Limits
 
-# So many connections are opened, all at the same time: some load balancers
-# choose the node that has the fewest.
+# How many connections are opened. They are open at the same time, as some load
+# balancers choose the node that has the fewest.
 CONNECTIONS = 8
 
 _NAMES = sa.text("SELECT @@hostname, @@port, @@server_id")
@@ -38,7 +38,7 @@ _CLUSTER_NAME = sa.text("SHOW GLOBAL VARIABLES LIKE 'wsrep_node_name'")
 class Node(NamedTuple):
     """One server."""
 
-    #: How the cluster calls it, or its host's name.
+    #: Its name in the cluster, or that of its host.
     name: str
     port: int
     server_id: int
@@ -47,7 +47,7 @@ class Node(NamedTuple):
     health: health.Health
 
     def trouble(self, limits: Limits) -> str:
-        """Say why it takes no reports, or is behind; empty: all is well."""
+        """Return why it takes no reports, or is behind; empty: it is well."""
         return health.trouble(self.health, limits)
 
     def serves_observers(self, limits: Limits) -> bool:
@@ -62,12 +62,12 @@ class Node(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What there is behind an address."""
+    """The nodes behind an address."""
 
     nodes: list[Node]
-    #: What each node is called, no two of them alike.
+    #: A name for each node, all of them different.
     names: list[str]
-    #: Why a connection failed; None: none did.
+    #: Why a connection failed; None: no connection failed.
     error: str | None
 
 
@@ -75,7 +75,7 @@ def find(url: sa.URL) -> Found:
     """Ask all nodes that several new connections lead to."""
     found: dict[tuple, Node] = {}
     errors: list[str] = []
-    # Its connections are new ones.
+    # Another Database, so that all connections are new.
     fresh = engine.Database(url)
 
     def ask(left: int) -> None:
@@ -104,14 +104,14 @@ def _ask(connection: sa.Connection) -> Node:
     begun = records.seconds(timeutils.utcnow())
     now = records.seconds(records.moment(queries.now(connection)))
     ended = records.seconds(timeutils.utcnow())
-    said = health.read(connection)
-    if said.cluster is not None and of_cluster is not None:
+    status = health.read(connection)
+    if status.cluster is not None and of_cluster is not None:
         name = of_cluster[1] or name
-    return Node(name, port, server_id, now - (begun + ended) / 2, said)
+    return Node(name, port, server_id, now - (begun + ended) / 2, status)
 
 
 def _names(nodes: list[Node]) -> list[str]:
-    """Return names that differ."""
+    """Return a different name for each node."""
     names = [node.name for node in nodes]
     if len(set(names)) < len(names):
         names = [f"{node.name}:{node.port}" for node in nodes]

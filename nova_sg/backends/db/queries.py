@@ -10,12 +10,11 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The statements on the services table. Each function is one statement,
-create() aside.
+"""The statements on the services table. Each function executes one.
 
-A statement that reports or leaves takes a deadline: after it, by the clock of
-the server behind the connection, it changes nothing. None: it has none. See
-reports.py.
+A statement that reports or leaves has a deadline, by the clock of the server
+behind the connection. If it is executed later, it changes nothing. None: it
+has no deadline. See reports.py.
 """
 
 from __future__ import annotations
@@ -33,9 +32,9 @@ from nova_sg.backends.db.models import services
 
 
 class _AsStored(sa.types.UserDefinedType):
-    """A column as the DBAPI gives it: whatever stands in it can be read.
+    """A column as the DBAPI returns it, whatever value it has.
 
-    A moment that is none must not spoil the rows around it.
+    A value that is not a valid time must not make the other rows unreadable.
     """
 
     cache_ok = True
@@ -49,7 +48,7 @@ _alive = services.c.deleted == 0
 
 _number = sa.bindparam("number", type_=sa.Integer)
 _this = services.c.id == sa.bindparam("service_id")
-# Whatever is no report with a number, as reports.py says.
+# A report with a smaller number; not "left", and not "crashed".
 _smaller = services.c.report_count.between(1, _number - 1)
 _count_as_found = services.c.report_count == sa.bindparam("count")
 _as_found = sa.and_(
@@ -69,7 +68,7 @@ def _reported(number: Any) -> dict:
     }
 
 
-# See models.py: no reports since this one.
+# A member that has left, see models.py.
 _left = {
     "report_count": 0,
     "last_seen_up": sa.func.coalesce(
@@ -79,11 +78,11 @@ _left = {
 
 
 class _Changes:
-    """An update of one record, as what it is to find there has it."""
+    """An update of one record, which depends on what the record contains."""
 
     def __init__(self, values: Mapping, smaller: Any) -> None:
         made = sa.update(services).where(_this, _alive).values(values)
-        # Without a deadline, and with one.
+        # Each without a deadline, and with one.
         self._smaller = made.where(smaller), made.where(smaller, _in_time)
         self._as_found = made.where(_as_found), made.where(_as_found, _in_time)
         self._count = (
@@ -107,7 +106,7 @@ class _Changes:
         if found is not None:
             parameters["count"], last_seen = found
             if isinstance(last_seen, str) and deadline is not None:
-                # A zero, which the server does not compare with a time.
+                # A zero date, which the server cannot compare with a time.
                 statements = self._count
             else:
                 statements = self._as_found
@@ -121,8 +120,8 @@ class _Changes:
 _report = _Changes(_reported(_number), _smaller)
 _withdraw = _Changes(_left, services.c.report_count.between(1, _number))
 
-# Without it, where the better part of a table is named, all of it would be
-# read and locked. MariaDB has one name or the other.
+# Without this hint all of the table would be read and locked if a statement
+# names most of its records. MariaDB's dialect may have either name.
 _BY_ID = "FORCE INDEX (PRIMARY)"
 
 _claim = (
@@ -164,11 +163,11 @@ def report(
     found: tuple[int, Any] | None,
     deadline: datetime.datetime | None,
 ) -> bool:
-    """Note that a service is alive, now, by the database's clock.
+    """Report that a service is alive, now, by the database's clock.
 
-    :param number: what report_count becomes
-    :param found: report_count and last_seen_up, as the record has to have
-        them; None: any report with a smaller number
+    :param number: the new report_count
+    :param found: report_count and last_seen_up that the record must have;
+        None: any report with a smaller number
     :returns: whether there is such a record
     """
     return _report.execute(connection, service_id, number, found, deadline)
@@ -181,11 +180,11 @@ def withdraw(
     found: tuple[int, Any] | None,
     deadline: datetime.datetime | None,
 ) -> bool:
-    """Note that a service has left.
+    """Report that a service has left.
 
-    :param number: its last report has no greater one
-    :param found: report_count and last_seen_up, as the record has to have
-        them; None: any report with no greater number
+    :param number: its last report must not have a greater number
+    :param found: report_count and last_seen_up that the record must have;
+        None: any report with no greater number
     :returns: whether there is such a record
     """
     return _withdraw.execute(connection, service_id, number, found, deadline)
@@ -196,7 +195,7 @@ def claim(
 ) -> tuple[dict[int, int], datetime.datetime | None]:
     """Return report_count of records that no other process has locked.
 
-    :returns: by id; and the database's clock, None: there is no record
+    :returns: these by id; and the database's time, None: there is no record
     """
     rows = connection.execute(_claim, {"service_ids": service_ids}).all()
     counts = {row.id: row.report_count for row in rows}
@@ -208,12 +207,13 @@ def report_many(
     numbers: Mapping[int, int],
     deadline: datetime.datetime | None,
 ) -> int:
-    """Note that services are alive, as report() does, all at once.
+    """Report that services are alive, as report() does, in one statement.
 
-    :param numbers: what report_count becomes, by id
+    :param numbers: the new report_count, by id
     :returns: how many records have been written
     """
-    # Numbers, and many: parameters would take as long as all the rest.
+    # Written into the statement, as so many parameters would double its time.
+    # They are numbers, so nothing has to be quoted.
     ids = ", ".join(f"{service_id:d}" for service_id in numbers)
     cases = " ".join(f"WHEN {i:d} THEN {n:d}" for i, n in numbers.items())
     number = sa.literal_column(f"CASE id {cases} END", sa.Integer)
@@ -235,30 +235,30 @@ def report_many(
     return connection.execute(
         statement,
         parameters,
-        # Each is another statement, and would be kept in vain.
+        # Each statement is different: to keep it would be useless.
         execution_options={"compiled_cache": None},
     ).rowcount
 
 
 def observe(connection: sa.Connection, group: str) -> Sequence[Any]:
-    """Return all records of a group, each with the database's clock."""
+    """Return all records of a group, each with the database's time."""
     return connection.execute(_observe, {"group": group}).all()
 
 
 def groups(connection: sa.Connection) -> list[str]:
-    """Return the topics that there are records of."""
+    """Return the topics of all records."""
     topic = services.c.topic
     query = sa.select(topic).where(_alive, topic.is_not(None)).distinct()
     return list(connection.execute(query).scalars())
 
 
 def now(connection: sa.Connection) -> Any:
-    """Return the database's clock: UTC."""
+    """Return the database's time, UTC."""
     return connection.execute(sa.select(utcnow())).scalar_one()
 
 
 def read(connection: sa.Connection, service_id: int) -> Any:
-    """Return what a record says of its reports, and the database's clock.
+    """Return the columns of a record that reports change, and the time.
 
     :returns: a row with id, report_count, last_seen_up and now; None: there
         is no such record
@@ -285,9 +285,9 @@ def find(
 def create(
     connection: sa.Connection, host: str, group: str, binary: str
 ) -> int | None:
-    """Make a record for a service; return its id.
+    """Create the record of a service; return its id.
 
-    None: another process has just made it.
+    None: another process has just created it.
     """
     try:
         return connection.execute(
@@ -319,7 +319,7 @@ def force_down(
 
 
 def forget(connection: sa.Connection, group: str, host: str) -> bool:
-    """Delete a record, as Nova does: it stays, marked as deleted.
+    """Delete a record as Nova does: it stays, but is marked as deleted.
 
     :returns: whether there was such a record
     """

@@ -10,10 +10,10 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The records of the services table, without a connection to a database.
+"""The records of the services table, apart from connections to a database.
 
-What reads its rows, and the records that an asker holds; and what saves one
-through the object that Nova gave us.
+Reading rows of the table and the records that callers bring along, and saving
+a record through an object of Nova's.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from nova_sg.liveness.model import Facts, Observation
 
 LOG = logging.getLogger(__name__)
 
-# So many different facts are kept.
+# How many different Facts are kept.
 MOST_FACTS = 1000
 
 EPOCH = datetime.datetime(1970, 1, 1)
@@ -43,22 +43,23 @@ EPOCH_UTC = EPOCH.replace(tzinfo=datetime.UTC)
 
 
 class Reader:
-    """Reads records, by the clock that they were stamped by.
+    """Reads records, and measures their age by the clock that stamped them.
 
-    :param ask_clock: returns what time it is by the database's clock, in
-        seconds since the epoch, or raises BackendError; None: it cannot be
-        asked, or is this host's
+    :param ask_clock: returns the database's time, in seconds since the
+        epoch, or raises BackendError; None: it cannot be asked, or it is the
+        time of this host
     """
 
     def __init__(self, ask_clock: Callable[[], float] | None = None) -> None:
         self._ask_clock = ask_clock
-        #: The database's clock, where somebody has sampled it.
+        #: The database's clock, if a driver has sampled it.
         self.clock = clock.BackendClock()
-        #: This host's.
+        #: The clock of this host.
         self.wall = clock.WallClock()
-        # By what a row says: one object is told from others at a glance.
+        # By the values of a row: equal rows share one object, which is quick
+        # to compare.
         self._facts: dict[tuple, Facts] = {}
-        # When the database's clock was asked for because of that.
+        # When the database's clock was last asked as this host's was set.
         self._learnt = float("-inf")
         self._warned = once.Once("services table records")
 
@@ -76,11 +77,11 @@ class Reader:
         return False
 
     def observation(self, asked: float, row: Any) -> Observation:
-        """Return what a row of the table says; see named().
+        """Return a row of the table as an observation; see named().
 
-        :param asked: when the table was asked, monotonic
+        :param asked: when the table was read, monotonic
         """
-        # At once, and no more than is needed: there may be many thousands.
+        # Written for speed: there may be many thousands of rows.
         service_id, host, topic, binary, count, seen, created = row[1:8]
         forced_down, disabled, reason = row[8:]
         if seen is not None and (
@@ -100,12 +101,12 @@ class Reader:
             created = self._moment(host, created)
             if created is not None:
                 registered = seconds(created) - self.clock.offset
-        said = topic, binary, left, crashed, forced_down, disabled, reason
-        facts = self._facts.get(said)
+        values = topic, binary, left, crashed, forced_down, disabled, reason
+        facts = self._facts.get(values)
         if facts is None:
             if len(self._facts) > MOST_FACTS:
                 self._facts = {}
-            facts = self._facts[said] = Facts(
+            facts = self._facts[values] = Facts(
                 topic=topic,
                 binary=binary,
                 left=left,
@@ -125,20 +126,20 @@ class Reader:
             self._warn_once(
                 host,
                 "The services table record of %s has %r where a time should "
-                "be; it is taken for none",
+                "be; this value is ignored",
                 host,
                 value,
             )
             return None
 
-    def _warn_once(self, host: Any, words: str, *values: Any) -> None:
+    def _warn_once(self, host: Any, message: str, *values: Any) -> None:
         if self._warned.first(host):
-            LOG.warning(words, *values)
+            LOG.warning(message, *values)
 
     def read(self, member: Mapping) -> Record | None:
-        """Return what a record says; None: it has no time that can be read."""
-        # A scheduler asks for each of its hosts: what is usual comes first,
-        # and datetime.replace() takes longer than all the rest.
+        """Read a caller's record; None: it has no valid time."""
+        # Written for speed, as a scheduler asks for each of its hosts: the
+        # usual case first, and without datetime.replace().
         seen = base.field(member, "last_seen_up")
         when = seen or base.field(member, "created_at")
         if not when:
@@ -151,8 +152,9 @@ class Reader:
                 when = moment(when)
             except ValueError:
                 return None
-        # Records are stamped by the clock of the database, or of whatever
-        # host wrote them for Nova; without the former's we trust ours.
+        # The stamp is by the clock of the database, or of the host that wrote
+        # the record for Nova. If the database's clock is not known, this
+        # host's clock is used.
         if self.clock.synced:
             now = self.clock.from_monotonic(time.monotonic())
             age = now - seconds(when)
@@ -167,11 +169,11 @@ class Reader:
         return Record(seen, count, age, count == 0, count == CRASHED)
 
     def _doubted(self, age: float, step: float) -> float:
-        """Return the age of a record by a wall clock that was set.
+        """Return the age of a record after this host's clock was set.
 
-        By the clock as it was before, until the database has said what time
-        it is; unless the record would be from the future then: the clock
-        was wrong before, and is right now.
+        Until the database's time is known, the age is by the clock as it was
+        before. If the record would then be from the future, the clock was
+        wrong before: the age is by the clock as it is now.
         """
         self._learn_clock()
         before = age - step
@@ -200,16 +202,16 @@ class Reader:
 
 
 def save(ref: Any, report_count: int) -> None:
-    """Write a record through the object that Nova gave us.
+    """Write a record through an object of Nova's.
 
-    Where the process has no database this goes by nova-conductor, which
-    stamps last_seen_up when, and only when, report_count has grown.
+    In a process without a database nova-conductor writes it, and stamps
+    last_seen_up only if report_count has grown.
     """
     try:
         ref.report_count = report_count
         ref.save()
     except Exception as error:
-        # By name: Nova is not imported here.
+        # By name, as Nova is not imported here.
         kind = type(error).__name__
         if kind == "ServiceNotFound":
             raise vanished(ref.binary, ref.host) from error
@@ -222,17 +224,17 @@ def save(ref: Any, report_count: int) -> None:
 
 def vanished(binary: str, host: str) -> exception.MemberVanished:
     return exception.MemberVanished(
-        f"The services table record for the {binary} service on host {host} "
-        "is gone. Stop this service if it should be deleted; otherwise "
-        "restart it, or set [servicegroup] recreate_missing_record, to have "
-        "the record created again"
+        f"The services table has no record of the {binary} service on host "
+        f"{host} any more. If the service was deleted on purpose, stop it. "
+        "Otherwise restart it, or set [servicegroup] recreate_missing_record: "
+        "then the record is created again"
     )
 
 
 def moment(value: Any) -> datetime.datetime:
-    """Read a UTC moment as databases, RPC and people write it.
+    """Read a moment, UTC, as databases, RPC and people write it.
 
-    :raises ValueError: it is none
+    :raises ValueError: it is not a moment
     """
     if isinstance(value, str):
         value = datetime.datetime.fromisoformat(value)
@@ -242,7 +244,7 @@ def moment(value: Any) -> datetime.datetime:
         try:
             value = value.astimezone(datetime.UTC).replace(tzinfo=None)
         except OverflowError as error:
-            # On the edge of the calendar.
+            # Before the year 1, or after 9999.
             raise ValueError(str(error)) from error
     return value
 
@@ -258,6 +260,6 @@ def _age(moment: datetime.datetime) -> float:
     aware = moment.tzinfo is not None
     now = timeutils.utcnow(with_timezone=aware)
     if aware and now.tzinfo is None:
-        # Where a test has set the clock.
+        # A test has set the clock.
         now = now.replace(tzinfo=datetime.UTC)
     return (now - moment).total_seconds()

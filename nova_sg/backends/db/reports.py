@@ -10,30 +10,29 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Reports that are numbered, and that count up to a deadline only.
+"""Reports with a number and a deadline.
 
 A statement may wait in a socket buffer, at a proxy or in the server while its
-sender dies. It must not count when it is executed in the end. So:
+sender dies. If it is executed after that, it must not count. So:
 
-* Each attempt to report has a number, which report_count becomes. It is
-  executed only where report_count is a smaller number. 0 (left) and CRASHED
-  are no numbers, so a late report undoes neither, and the number of a member
-  that leaves is greater than that of no report but its own.
-* Each statement carries the moment up to which it is executed, by the clock
-  of the server that the connection leads to: as long as its sender waits for
-  the answer. That clock is read once for a connection, and again every
-  CLOCK_LIFE seconds.
+* Each attempt to report has a number, which becomes report_count. It is
+  executed only if report_count is a smaller number. 0 (left) and CRASHED are
+  not numbers of reports, so a late report undoes neither. A member leaves only
+  if report_count is not greater than the number of its own last report.
+* Each statement has a deadline, by the clock of the server that the
+  connection leads to: the time for which its sender waits for the answer.
+  That clock is read once for a connection, and again every CLOCK_LIFE seconds.
 
-A member knows its next number, so a report is one statement. Where that
-changes nothing, another process wrote to the record, the clock was set, or
-the report came too late: the record and the clock are read, and the report is
-tried again, at once.
+A member knows its next number, so a report is one statement. If the statement
+changes nothing, then another process wrote the record, the clock was set, or
+the report came too late. The record and the clock are read, and the report is
+tried again at once.
 
-A process that joins reads the record. It goes on from a number which is
-greater than all before: a record that says "left" or "crashed" has no number,
-but the time of its last report, and numbers never run ahead of the time: they
-begin at the time, in seconds, and grow by one with each attempt. A record
-without any report begins at 1.
+A process that joins reads the record, and continues with a number that is
+greater than all before. A record that says "left" or "crashed" has no number,
+but the time of its last report. Numbers start at the time, in seconds, and
+grow by one with each attempt, so they are never ahead of the time. A record
+without any report starts at 1.
 """
 
 from __future__ import annotations
@@ -49,49 +48,49 @@ from nova_sg import exception
 from nova_sg.backends import clock
 from nova_sg.backends.db import queries
 
-# So often a statement is tried. A second try finds what the first one has
-# read, unless another process writes to the same record at the same time.
+# How often a statement is tried. A second try succeeds with what was read
+# after the first, unless another process writes to the same record.
 TRIES = 3
 # Seconds after which the server's clock is read again.
 CLOCK_LIFE = 600.0
 # The greatest number: report_count is an INT.
 GREATEST = 2**31 - 1
-# Numbers that stand for times count the seconds from here.
+# Numbers that are times count the seconds from this moment.
 ZERO = datetime.datetime(2020, 1, 1)
 _EPOCH = datetime.datetime(1970, 1, 1)
 
 
 class Stored(NamedTuple):
-    """What a record says of its reports."""
+    """The columns of a record that reports change, as they are stored."""
 
     number: int
-    #: As the database gives it: whatever stands there.
+    #: Whatever value the database returns.
     last_seen: Any
 
     @property
     def left(self) -> bool:
-        """Whether it is the record of a member that has left."""
+        """Whether the member has left."""
         return self.number == 0 and self.last_seen is not None
 
 
 class Record:
-    """A member's record, as far as the member's process knows it."""
+    """A member's record, as the member's process knows it."""
 
     def __init__(self, service_id: int) -> None:
         self.id = service_id
         #: The number of the last attempt.
         self.number = 0
-        # What the record has to be like for the next statement; None: any
+        # What the record must contain for the next statement; None: any
         # report with a smaller number.
         self.found: Stored | None = Stored(0, None)
 
     def adopt(self, stored: Stored, now: datetime.datetime) -> None:
-        """Go on from what the record says.
+        """Continue from what the record contains.
 
-        :param now: the database's clock
+        :param now: the database's time
         """
         if 0 < stored.number <= self.number:
-            # A report of this process, and none of another since.
+            # The last report is one of this process.
             self.found = None
             return
         self.found = stored
@@ -103,13 +102,13 @@ class Record:
         if last_seen is not None:
             number = max(number, _number(last_seen))
         if number >= GREATEST // 2:
-            # It was no number of ours, or a clock was wrong by decades.
+            # It was not written by nova_sg, or a clock was wrong by decades.
             number = max(0, _number(now) - 1)
         self.number = number
 
 
 def record(row: Any) -> Record:
-    """Return what a process knows that has read a record.
+    """Return the Record for a row that was read.
 
     :param row: with the columns of queries.find()
     """
@@ -121,7 +120,7 @@ def record(row: Any) -> Record:
 def report(
     connection: sa.Connection, member: Record, patience: float
 ) -> bool:
-    """Note that a member is alive, now, by the database's clock.
+    """Report that a member is alive, now, by the database's clock.
 
     :param patience: seconds for which the caller waits for the answer
     :returns: whether there is such a record
@@ -148,13 +147,13 @@ def report(
 def report_many(
     connection: sa.Connection, members: Sequence[Record], patience: float
 ) -> list[int]:
-    """Note that members are alive, as report() does, all at once.
+    """Report that members are alive, as report() does, in two statements.
 
-    A row that another process has locked is left aside: it would keep the
-    others waiting. So is one that report() has to read first.
+    A row that another process has locked is left out, as it would delay the
+    others. So is a row that report() has to read first.
 
-    Two statements, and no transaction around them: a server that does not
-    hear from its client any more would keep one open, with all its locks.
+    There is no transaction around the two statements: if the client
+    disappeared, the server would keep it open, with all its locks.
 
     :returns: the ids of the records that have been written
     """
@@ -172,18 +171,18 @@ def report_many(
     written = queries.report_many(
         connection, numbers, deadline(connection, patience)
     )
-    # Which of them were not is for report() to find out.
+    # If some were not written, report() is called for each of them.
     return list(numbers) if written == len(numbers) else []
 
 
 def withdraw(
     connection: sa.Connection, member: Record, patience: float, own: bool
 ) -> None:
-    """Note that a member has left.
+    """Report that a member has left.
 
     :param patience: seconds for which the caller waits for the answer
-    :param own: whether this process reports it: if another process does by
-        now, the member has not left
+    :param own: whether this process reported it. Then, if another process
+        has reported it since, the member has not left
     :raises BackendError: the database has executed no attempt
     """
     for _ in range(TRIES):
@@ -207,10 +206,10 @@ def withdraw(
 def deadline(
     connection: sa.Connection, patience: float
 ) -> datetime.datetime | None:
-    """Return up to when a statement counts that is sent now.
+    """Return the deadline of a statement that is sent now.
 
     :returns: by the clock of the server behind the connection; None: the
-        database is a file, and nothing is late
+        database is a file, so no statement is late
     """
     if connection.dialect.name == "sqlite":
         return None
@@ -238,15 +237,15 @@ def _sample(
     connection: sa.Connection, sent: float, now: datetime.datetime
 ) -> None:
     received = time.monotonic()
-    # One reading, not what several have in common: it may have been set by
-    # less than they leave open.
+    # A new one each time: it must not be combined with earlier samples, as
+    # the clock may have been set by a little in between.
     made = clock.BackendClock()
     made.sample(sent, received, (now - _EPOCH).total_seconds())
     connection.info["nova_sg_clock"] = made, received
 
 
 def _moment(value: Any) -> datetime.datetime | None:
-    """Read a time as the database gives it; None: it is none."""
+    """Read a time as the database returns it; None: it is not a time."""
     if isinstance(value, str):
         try:
             value = datetime.datetime.fromisoformat(value)
@@ -262,6 +261,6 @@ def _number(moment: datetime.datetime) -> int:
 def _refused(what: str) -> exception.BackendError:
     return exception.BackendError(
         f"the database executed none of {TRIES} attempts to {what} in time. "
-        "Its clock is being set, it is overloaded, or another process "
-        "reports for the same host and binary"
+        "It is overloaded, its clock was set, or another process reports "
+        "for the same host and binary"
     )

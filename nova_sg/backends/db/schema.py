@@ -12,8 +12,8 @@
 
 """Creating and upgrading the services table, with alembic.
 
-Never on a database in which the table is somebody else's: Nova's tables are
-changed by nova-manage alone.
+Only a table that nova_sg created is changed: only nova-manage may change
+Nova's tables.
 """
 
 from __future__ import annotations
@@ -37,12 +37,13 @@ FOREIGN = "foreign"
 
 
 def owner(database: engine.Database) -> str:
-    """Return whose the services table is: MISSING, OURS or FOREIGN.
+    """Return to which program the services table belongs.
 
-    :raises BackendError: the database cannot be asked
+    :returns: OURS, FOREIGN or MISSING
+    :raises BackendError: the database does not answer
     """
 
-    def look(connection: sa.Connection) -> str:
+    def find_owner(connection: sa.Connection) -> str:
         inspector = sa.inspect(connection)
         if inspector.has_table(VERSION_TABLE):
             return OURS
@@ -50,18 +51,18 @@ def owner(database: engine.Database) -> str:
             return FOREIGN
         return MISSING
 
-    return database.run(look)
+    return database.run(find_owner)
 
 
 def sync(
     database: engine.Database, tell: Callable[[str], None] = lambda name: None
 ) -> str:
-    """Create the table, or bring it up to date.
+    """Create the table, or upgrade it.
 
-    :param tell: called with each revision once the database is at it
-    :returns: the revision that the database is at now
-    :raises ConfigError: the table belongs to Nova, or to somebody else
-    :raises BackendError: the database cannot be asked
+    :param tell: called with each revision after its migration
+    :returns: the revision of the database now
+    :raises ConfigError: the table belongs to Nova, or to another program
+    :raises BackendError: the database does not answer
     """
     if owner(database) == FOREIGN:
         raise exception.ConfigError(
@@ -70,7 +71,7 @@ def sync(
             "it can be used as it is. Otherwise point [database] connection "
             "at a database of nova_sg's own"
         )
-    # Slow to import, and needed here alone.
+    # Imported here, as it is slow and not used elsewhere.
     from alembic import command, config
     from alembic.runtime import migration
 
@@ -92,9 +93,9 @@ def sync(
 
 
 def create_embedded(database: engine.Database) -> None:
-    """Create the SQLite database that is used when none is configured.
+    """Create the SQLite database that is used if none is configured.
 
-    Several processes may do so at once.
+    Several processes may do this at the same time.
 
     :raises ConfigError: the folder cannot be written to
     """
@@ -116,7 +117,7 @@ def create_embedded(database: engine.Database) -> None:
 
 
 def _lock(file) -> bool:
-    # Waiting in the kernel would stop all green threads.
+    # Without waiting in the kernel, which would block all green threads.
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

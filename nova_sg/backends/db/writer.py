@@ -10,16 +10,15 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Many reports that reach one process, in few statements.
+"""Writing many reports of one process in few statements.
 
-Each caller of a Writer waits until its own report has been written. Reports
-that arrive while others are being written, or soon after, are written
-together, by the thread of one of their callers: there is no thread of the
-writer's own, so there is none to lose in a fork, and a report that comes
-alone costs next to nothing.
+Each caller of a Writer waits until its own report is written. Reports that
+arrive while others are being written, or soon after, are written together, on
+the thread of one of the callers. The writer has no thread of its own: so none
+is lost in a fork, and a single report costs next to nothing.
 
-Gathering decides what is written when. It has no clock, takes no lock and
-starts no thread. What is written, and how, is the caller's affair.
+Gathering decides which reports are written when. It has no clock, no lock and
+no thread. The function that writes comes from the user of the Writer.
 """
 
 from __future__ import annotations
@@ -33,11 +32,11 @@ from nova_sg import exception
 
 # Seconds that a report waits for others, at most.
 GATHER = 0.2
-# So many reports are written at once, at most: MariaDB takes half a
-# millisecond for as many rows, and not much less a row for more.
+# How many reports one write has at most: MariaDB takes half a millisecond for
+# that many rows, and with more rows hardly less time for each.
 MOST = 200
-# So many writes are under way at once, at most: a second one begins where
-# the first takes longer than GATHER. A database that hangs gets no more.
+# How many writes may be under way at the same time: a second one starts if the
+# first takes longer than GATHER. A database that hangs gets no more than that.
 WRITES = 3
 
 
@@ -49,16 +48,16 @@ class Report:
     def __init__(self, key: int, value: Any, since: float) -> None:
         self.key = key
         self.value = value
-        #: When it came.
+        #: When it arrived.
         self.since = since
-        #: Wakes its caller; None: the caller does not sleep.
+        #: Wakes its caller; None: the caller does not wait yet.
         self.event: threading.Event | None = None
         self.done = False
         self.result: Any = None
         self.error: BaseException | None = None
 
     def wake(self) -> None:
-        """Have its caller look what is to be done."""
+        """Wake its caller, which checks what to do."""
         if self.event is not None:
             self.event.set()
 
@@ -66,9 +65,10 @@ class Report:
 class Gathering:
     """The reports that wait, and when they are to be written.
 
-    :param pace: seconds between the beginnings of two writes, at least; 0:
-        what comes while nothing is being written is written at once
-    :param enough: so many reports that wait do not wait for the pace
+    :param pace: seconds at least from the start of one write to the start of
+        the next; 0: a report that arrives while no write is under way is
+        written at once
+    :param enough: with this many reports a write starts regardless of pace
     """
 
     def __init__(self, pace: float, enough: int) -> None:
@@ -82,20 +82,20 @@ class Gathering:
         return len(self._waiting)
 
     def add(self, report: Report) -> None:
-        """Take in a report."""
+        """Add a report."""
         self._waiting.append(report)
 
     def discard(self, report: Report) -> None:
-        """Take in that a report's caller waits no longer."""
+        """Remove a report, as its caller no longer waits."""
         if report in self._waiting:
             self._waiting.remove(report)
             self._wake_first()
 
     def take(self, now: float) -> list[Report]:
-        """Return what is to be written now, if anything: a write begins.
+        """Return the reports to write now, if any: a write starts.
 
-        No two of them have the same key: a row's second report is for
-        another write.
+        Their keys are all different: a second report for the same row is
+        left for another write.
         """
         if self.due() > now:
             return []
@@ -113,12 +113,12 @@ class Gathering:
         return list(taken.values())
 
     def finished(self) -> None:
-        """Take in that a write has ended."""
+        """Note that a write has ended."""
         self._writes -= 1
         self._wake_first()
 
     def due(self) -> float:
-        """Return from when on take() has something to give; inf: not yet."""
+        """Return when take() will return reports; inf: not yet known."""
         if not self._waiting or self._writes >= WRITES:
             return float("inf")
         late = self._waiting[0].since + GATHER
@@ -129,7 +129,7 @@ class Gathering:
         return min(late, self._begun + self._pace)
 
     def is_first(self, report: Report) -> bool:
-        """Whether it is for this report's caller to keep an eye on due()."""
+        """Whether this report's caller has to wait for due()."""
         return bool(self._waiting) and self._waiting[0] is report
 
     def _wake_first(self) -> None:
@@ -141,8 +141,7 @@ class Writer:
     """Writes the reports of many callers together.
 
     :param write: called with {key: value} of some reports; returns
-        {key: result}. Several calls may be under way at once, by several
-        threads
+        {key: result}. Several threads may call it at the same time
     :param patience: seconds that a caller waits while others write
     :param pace: see Gathering
     :param enough: see Gathering
@@ -164,8 +163,8 @@ class Writer:
     def put(self, key: int, value: Any = None) -> Any:
         """Write a report, with others; return once that is done.
 
-        :param key: the row
-        :param value: what write() is to know about it
+        :param key: identifies the row
+        :param value: passed to write()
         :returns: what write() returned for the row; None: nothing
         :raises BackendError: write() failed, or took too long
         """
@@ -186,16 +185,16 @@ class Writer:
                 self._gathering.discard(report)
             raise
         if report.error is not None:
-            # One for each caller: it gets a traceback of its own.
+            # A new exception for each caller, with its own traceback.
             kind = exception.BackendError
             if isinstance(report.error, exception.UnexpectedError):
                 kind = exception.UnexpectedError
-            words = exception.describe(report.error)
-            raise kind(words) from report.error
+            text = exception.describe(report.error)
+            raise kind(text) from report.error
         return report.result
 
     def _wait(self, report: Report) -> list[Report]:
-        """Sleep until there is something to do; return what to write."""
+        """Wait until there is something to do; return the reports to write."""
         give_up = report.since + self._patience
         with self._lock:
             if report.done:
@@ -211,8 +210,7 @@ class Writer:
             if report.done:
                 return []
             now = time.monotonic()
-            # Whoever is woken as the first may not be it any longer: no
-            # matter who writes.
+            # Another caller may be the first one now. Any of them may write.
             batch = self._gathering.take(now)
         if not batch and now >= give_up:
             raise exception.BackendError(
@@ -222,7 +220,7 @@ class Writer:
 
     def _write_out(self, batch: list[Report]) -> None:
         results: Mapping[int, Any] = {}
-        # What a green thread that is killed meanwhile leaves behind.
+        # Stays if this thread, a green one, is killed during the write.
         failure: BaseException | None = exception.BackendError(
             "the thread that wrote the report has ended"
         )

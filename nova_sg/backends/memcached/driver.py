@@ -39,7 +39,7 @@ from nova_sg.backends.memcached import group as mc_group
 from nova_sg.backends.memcached import replicas as mc_replicas
 from nova_sg.backends.memcached.replicas import Server
 from nova_sg.conf import CONF
-from nova_sg.guard import keeper
+from nova_sg.guard import orders
 from nova_sg.liveness.model import Refresh, ServerOutage
 
 LOG = logging.getLogger(__name__)
@@ -80,7 +80,7 @@ class McDriver(base.Driver):
         self._reader = mc_group.Reader(
             self._replicas, self._codec, self._changes
         )
-        self._wills = keeper.Wills("mc")
+        self._orders = orders.Orders("mc")
 
     def backend_of(self, group: str) -> tuple[str, ...]:
         return tuple(server.address for server in self._replicas.of(group))
@@ -99,7 +99,7 @@ class McDriver(base.Driver):
 
     def withdraw(self, membership: base.Membership) -> None:
         membership.state.clear()
-        self._wills.revoke(membership)
+        self._orders.cancel(membership)
         self._write(
             membership,
             values.LEFT,
@@ -120,8 +120,8 @@ class McDriver(base.Driver):
             server: _report(kind, membership, server) for server in replicas
         }
         written = {s: self._codec.report(key, reports[s]) for s in replicas}
-        if kind != values.LEFT and self._wills.wanted():
-            self._entrust(membership, key, reports, written)
+        if kind != values.LEFT and self._orders.wanted():
+            self._give_order(membership, key, reports, written)
         stored = self._replicas.gather(
             {s: store(s, key, written[s]) for s in replicas}
         )
@@ -143,7 +143,7 @@ class McDriver(base.Driver):
             # It delays no report: where it is lost they refresh soon.
             server.set(key, value, self._heard_for())
 
-    def _entrust(
+    def _give_order(
         self,
         membership: base.Membership,
         key: str,
@@ -152,7 +152,7 @@ class McDriver(base.Driver):
     ) -> None:
         """Have the crash guard replace what is about to be written."""
         if self._local:
-            self._wills.impossible("memcached_servers names no server")
+            self._orders.impossible("memcached_servers names no server")
             return
         # Later than the report, and not as late as anybody's next one.
         crashed = {
@@ -166,7 +166,7 @@ class McDriver(base.Driver):
             assert isinstance(server, servers.RemoteServer)
             places.append(server.place)
         changed, news = self._changes.new(membership.group)
-        self._wills.entrust(
+        self._orders.give(
             membership,
             apart=self.apart,
             changes=(changed, self._heard_for(), news),
@@ -232,7 +232,7 @@ class McDriver(base.Driver):
                 ),
                 RECORD_LIFE,
             )
-            if (self._wills.wanted() and not self._local) or grace.restart():
+            if (self._orders.wanted() and not self._local) or grace.restart():
                 changed, value = self._changes.new(group)
                 writes[server, changed] = server.keep(
                     changed, value, self._heard_for()
@@ -365,7 +365,7 @@ class McDriver(base.Driver):
         return doctor.check(self._replicas)
 
     def close(self) -> None:
-        self._wills.revoke_all()
+        self._orders.cancel_all()
         self._changes.close()
         for server in self._servers:
             server.close()
@@ -376,8 +376,9 @@ def _report(
 ) -> values.Report:
     """Return a report as a server's clock has it."""
     at, away = mc_replicas.now(server), None
-    if kind != values.LEFT and membership.away is not None:
+    if kind != values.LEFT and membership.reported_outage is not None:
         now = time.monotonic()
-        since, until = (max(0.0, at - (now - t)) for t in membership.away)
+        outage = membership.reported_outage
+        since, until = (max(0.0, at - (now - t)) for t in outage)
         away = since, until
     return values.Report(kind, at, membership.binary, away)

@@ -10,4 +10,4 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What the zk driver keeps in ZooKeeper, and how it is followed."""
+"""The zk driver: members are ephemeral znodes."""

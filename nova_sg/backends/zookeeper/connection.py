@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The process's one session with the servers, and what goes wrong with it."""
+"""The one session of this process with the servers, and its errors."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ from nova_sg.conf import CONF
 
 
 class Connection:
-    """A session as the options ask for it, begun by whoever needs it first.
+    """The session that the options describe, begun on first use.
 
-    :ivar address: the servers, as the C client takes them
+    :ivar address: the servers, as the C client expects them
     :ivar timeout: how long a call may take, in seconds
-    :ivar acl: of the znodes that are created; None: everybody may everything
-    :raises ConfigError: the options do not say how to connect
+    :ivar acl: the ACL of new znodes; None: every client may do everything
+    :raises ConfigError: the options are wrong or incomplete
     """
 
     def __init__(self) -> None:
         _check_options()
-        # The C client wants IPv6 addresses without their brackets.
+        # The C client expects IPv6 addresses without brackets.
         self.address = re.sub(r"\[([^\]]*)\]", r"\1", CONF.zookeeper.address)
-        # Reports have to go on.
+        # A call that hangs must end in time for the next reports.
         self.timeout = min(
             CONF.zookeeper.recv_timeout / 1000, CONF.service_down_time / 2
         )
@@ -75,7 +75,7 @@ class Connection:
 
     @contextlib.contextmanager
     def translated(self) -> Iterator[evzookeeper.ZKSession]:
-        """Give the session; what goes wrong becomes a BackendError."""
+        """Give the session; its errors become a BackendError."""
         try:
             yield self.session
         except zookeeper.ZooKeeperException as error:
@@ -83,18 +83,19 @@ class Connection:
 
     @contextlib.contextmanager
     def asking(self) -> Iterator[evzookeeper.ZKSession]:
-        """Give the session as soon as it is connected.
+        """Give the session once it is connected.
 
-        :raises BackendError: it is not in time, or something else goes wrong
+        :raises BackendError: it is not connected in time, or a call failed
         """
         with self.translated() as session:
             self.require()
             yield session
 
     def require(self, wait: bool = True) -> None:
-        """See to it that a server is connected.
+        """Raise unless a server is connected.
 
-        :raises BackendError: none is
+        :param wait: wait for the connection, for self.timeout at most
+        :raises BackendError: no server is connected
         """
         if not self.session.wait_connected(self.timeout if wait else 0):
             raise self.error("no server is connected")
@@ -103,18 +104,18 @@ class Connection:
         return exception.BackendError(f"ZooKeeper at {self.address}: {text}")
 
     def children(self, path: str) -> list[str]:
-        """Return the names below a path; none, where that is not there."""
+        """Return the names below a path; an empty list: it does not exist."""
         with contextlib.suppress(zookeeper.NoNodeException):
             return self.session.get_children(path)
         return []
 
     def delete(self, path: str) -> None:
-        """See to it that a znode is not there."""
+        """Delete a znode, if it exists."""
         with contextlib.suppress(zookeeper.NoNodeException):
             self.session.delete(path)
 
     def close(self) -> None:
-        """End the session, for good: a thread that is late begins none."""
+        """Close the session for good: a late thread cannot begin another."""
         with self._lock:
             self._closed = True
         if self._made is not None:
@@ -124,8 +125,9 @@ class Connection:
 def _check_options() -> None:
     if not CONF.zookeeper.address:
         raise exception.ConfigError(
-            "[zookeeper] address: the zk driver needs the servers, as "
-            "in 192.168.2.1:2181,192.168.2.2:2181,192.168.2.3:2181"
+            "[zookeeper] address: the zk driver needs the addresses of the "
+            "servers, such as "
+            "192.168.2.1:2181,192.168.2.2:2181,192.168.2.3:2181"
         )
     if CONF.zookeeper.acl == "creator" and not CONF.zookeeper.digest:
         raise exception.ConfigError(

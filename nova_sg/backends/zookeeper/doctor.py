@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What `nova-sg doctor` finds out about the ZooKeeper servers."""
+"""What `nova-sg doctor` checks about the ZooKeeper servers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from nova_sg.conf import CONF
 
 
 def check(link: connection.Connection) -> list[base.Finding]:
-    """Ask every server by itself, then begin a session."""
+    """Check each server separately, then begin a session."""
     findings = [] if CONF.zookeeper.cert else _check_servers(link.address)
     where = f"ZooKeeper {link.address}"
     begun = time.monotonic()
@@ -68,7 +68,7 @@ def check(link: connection.Connection) -> list[base.Finding]:
 
 
 def _check_servers(address: str) -> list[base.Finding]:
-    """Ask every server by itself: one that is down is not noticed."""
+    """Check each server: a session does not show that one of them is down."""
     findings = []
     for server in servers.addresses(address):
         where = f"ZooKeeper server {server}"
@@ -84,7 +84,7 @@ def _check_servers(address: str) -> list[base.Finding]:
         else:
             text = "it answers"
             if not answer.serving:
-                text = "it runs and serves nobody"
+                text = "it runs, but does not serve clients"
             elif answer.mode:
                 text = f"{answer.mode}, version {answer.version}"
             finding = base.Finding(

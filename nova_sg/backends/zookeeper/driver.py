@@ -12,9 +12,10 @@
 
 """The ZooKeeper driver: a member is an ephemeral znode.
 
-Here: what others are, and what operators say. Beside it: what stands where
-(names), the session (connection), what this process says of its own members
-(joined), the watches (group), and what `nova-sg doctor` looks at (doctor).
+Here: observing groups, and the commands of operators. Beside it: the paths of
+znodes (names), the session (connection), the members of this process
+(own_members, watchdog, session_order, guard), the watches on a group
+(watched), and the checks of `nova-sg doctor` (doctor, servers).
 """
 
 from __future__ import annotations
@@ -29,8 +30,7 @@ from oslo_log import log as logging
 
 from nova_sg import evzookeeper, exception, once, zookeeper
 from nova_sg.backends import base
-from nova_sg.backends.zookeeper import connection, doctor, joined
-from nova_sg.backends.zookeeper import group as znode_group
+from nova_sg.backends.zookeeper import connection, doctor, own_members, watched
 from nova_sg.backends.zookeeper import names as znodes
 from nova_sg.conf import CONF
 from nova_sg.liveness.model import Facts, Observation, Refresh
@@ -39,19 +39,19 @@ LOG = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-# What is said of a member, in the order in which it counts.
+# The marks that an entry may have; a later one overrides an earlier one.
 _MARKS = ("", znodes.LEFT, znodes.CRASHED)
 
 
 class ZkDriver(base.Driver):
-    """Reports by being there, observes by watches."""
+    """Reports by the presence of a znode, observes by watches."""
 
     name = "zk"
     apart = True
     characteristics = base.Characteristics(
         detects=(
             "a service whose process, host or network is gone: its session "
-            "ends; a service whose timer has stood still for "
+            "ends; a service whose timer has not run for "
             "service_down_time: its watchdog withdraws it"
         ),
         bound="recv_timeout, and 0.1 s to tell observers",
@@ -63,19 +63,19 @@ class ZkDriver(base.Driver):
 
     def __init__(self) -> None:
         self._link = connection.Connection()
-        self._groups = znode_group.Groups(self._link)
-        self._joined = joined.Joined(self._link, self._groups)
+        self._groups = watched.WatchedGroups(self._link)
+        self._own_members = own_members.OwnMembers(self._link, self._groups)
         self._warned = once.Once("znodes")
 
-    # -- what I am
+    # -- members of this process
 
     def report(self, membership: base.Membership) -> None:
-        self._joined.report(membership)
+        self._own_members.report(membership)
 
     def withdraw(self, membership: base.Membership) -> None:
-        self._joined.withdraw(membership)
+        self._own_members.withdraw(membership)
 
-    # -- what others are
+    # -- observing
 
     def follow(self, group: str, wake: Callable[[], None]) -> None:
         with self._link.translated():
@@ -91,17 +91,17 @@ class ZkDriver(base.Driver):
             if names is None:
                 raise self._link.error("no server is connected")
             interrupted = followed.take_interruption()
-            before = followed.alive, followed.looked
+            before = followed.alive, followed.polled
             try:
-                look = self._look(session, group, followed, names)
+                poll = self._poll(session, group, followed, names)
             except BaseException:
-                # The next look has to know of it.
+                # The next poll has to take it into account.
                 if interrupted:
                     followed.interrupt()
                 raise
-        asked, alive, entries, draining = look
-        # After an outage the servers keep the sessions of the dead for as
-        # long as those of the living.
+        asked, alive, entries, draining = poll
+        # After an outage the servers keep the sessions of dead members for a
+        # session timeout, too: a session is no proof of life until then.
         rejoin = 2 * CONF.zookeeper.recv_timeout / 1000
         if interrupted:
             followed.unsure, followed.unsure_seen = before
@@ -114,7 +114,7 @@ class ZkDriver(base.Driver):
             entry = entries.get(host)
             here = host in alive
             unsure = here and host in followed.unsure
-            # A member that is not alive was found by its entry.
+            # The mark of an entry says nothing of a live member.
             mark = None if here or entry is None else entry.mark
             facts = Facts(
                 binary=entry.binary if entry else f"nova-{group}",
@@ -129,10 +129,10 @@ class ZkDriver(base.Driver):
             if here:
                 last_seen = followed.unsure_seen if unsure else None
             reported = None
-            if facts.gone and last_seen is not None and followed.looked:
-                # When it left: how long ago matters to a new observer.
+            if facts.gone and last_seen is not None and followed.polled:
+                # When it left: a new observer needs to know how long ago.
                 reported = asked - max(
-                    0.0, (followed.looked - last_seen).total_seconds()
+                    0.0, (followed.polled - last_seen).total_seconds()
                 )
             observations.append(
                 Observation(host, None, reported, last_seen, facts=facts)
@@ -146,16 +146,17 @@ class ZkDriver(base.Driver):
             stamped=False,
         )
 
-    def _look(
+    def _poll(
         self,
         session: evzookeeper.ZKSession,
         group: str,
-        followed: znode_group.Group,
-        names: znode_group.Names,
+        followed: watched.WatchedGroup,
+        names: watched.Names,
     ) -> tuple[float, set[str], dict[str, znodes.Entry], set[str]]:
         """Take in the names below the three paths.
 
-        :returns: when that was, monotonic, who is alive, and the entries
+        :returns: when that was (monotonic), the live hosts, and the entries
+            by host
         """
         asked = time.monotonic()
         now = datetime.datetime.now(datetime.UTC)
@@ -164,29 +165,33 @@ class ZkDriver(base.Driver):
         if not names.asked:
             missing |= followed.alive
         if missing - alive:
-            # The watches of two paths keep no order between them: has who is
-            # gone left a word, and is who is new not alive yet?
+            # A host's znode has gone, or a new entry has no znode. The
+            # watches of two paths may be out of step: one more poll tells
+            # whether the host left a mark, or has just joined.
             names = followed.ask(names.forced)
             alive, entries, draining = self._read_group(names)
-        # Not now: the servers may have been away since the last look.
+        # Last seen at the poll before, not now: the servers may have been
+        # unreachable since then.
         gone = followed.alive - alive
-        followed.last_seen.update(dict.fromkeys(gone, followed.looked))
+        followed.last_seen.update(dict.fromkeys(gone, followed.polled))
         followed.alive = alive
         followed.known = alive | entries.keys()
         for host in followed.last_seen.keys() - followed.known:
             del followed.last_seen[host]
         self._find_last_seen(session, group, followed, entries)
-        followed.looked = now
+        followed.polled = now
         return asked, alive, entries, draining
 
     def _read(self, reader: Callable[[str], T], name: str) -> T | None:
-        """Read the name of a znode; None: it is somebody else's."""
+        """Read the name of a znode; None: nova_sg did not write it."""
         try:
             return reader(name)
         except ValueError:
             if self._warned.first(name):
                 LOG.warning(
-                    "Ignored the znode %.200r: not the name of a member", name
+                    "Ignored the znode %.200r: its name is not that of a "
+                    "member",
+                    name,
                 )
             return None
 
@@ -199,10 +204,9 @@ class ZkDriver(base.Driver):
                 yield value
 
     def _read_group(
-        self, names: znode_group.Names
+        self, names: watched.Names
     ) -> tuple[set[str], dict[str, znodes.Entry], set[str]]:
-        """Return the hosts that are alive, the entries by host, and the
-        hosts that are draining.
+        """Return the live hosts, the entries by host, and the draining hosts.
         """
         alive = set(self._read_all(znodes.read_member, names.members))
         return alive, *self._read_entries(names.entries)
@@ -217,7 +221,8 @@ class ZkDriver(base.Driver):
                 draining.add(entry.host)
                 continue
             known = entries.get(entry.host)
-            # One process may have left before another of that host died.
+            # A host may have several: one of its processes left, and another
+            # died later.
             if known is None or _MARKS.index(entry.mark) > _MARKS.index(
                 known.mark
             ):
@@ -228,10 +233,10 @@ class ZkDriver(base.Driver):
         self,
         session: evzookeeper.ZKSession,
         group: str,
-        followed: znode_group.Group,
+        followed: watched.WatchedGroup,
         entries: dict[str, znodes.Entry],
     ) -> None:
-        """Find out when those were seen last whom we have never seen."""
+        """Read the last time of members that this process never saw alive."""
         for host, entry in entries.items():
             if host in followed.alive or host in followed.last_seen:
                 continue
@@ -252,7 +257,7 @@ class ZkDriver(base.Driver):
             }
         return list(self._read_all(znodes.unquote, found))
 
-    # -- what operators say
+    # -- commands of operators
 
     def force_down(self, group: str, host: str, forced: bool) -> None:
         folder, name = znodes.forced_path(group), znodes.quote(host)
@@ -295,5 +300,5 @@ class ZkDriver(base.Driver):
         return doctor.check(self._link)
 
     def close(self) -> None:
-        self._joined.close()
+        self._own_members.close()
         self._link.close()

@@ -10,16 +10,17 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Ending a ZooKeeper session of a process that is gone, as that process.
+"""Closing the ZooKeeper session of a process that has ended.
 
-The few messages of ZooKeeper's protocol that it takes. Who knows the id and
-the password of a session may go on with it from anywhere; closing it deletes
-its ephemeral znodes, exactly those, at once. So this can do no harm to a
-service that was started again: that has a session of its own.
+Any process that knows the id and the password of a session can continue it.
+Closing it deletes its ephemeral znodes at once, and no others. So this does
+no harm to a service that was started again: it has a session of its own.
 
-A will has servers, [(host, port)], session, password, timeout (ms), auths,
+Here are the few messages of ZooKeeper's protocol that this takes.
+
+An order has servers, [(host, port)], session, password, timeout (ms), auths,
 [(scheme, bytes)], and marks, [(path, [(permissions, scheme, id)])]: znodes
-that say what has happened, created just before.
+that are created before the session is closed and say that the member crashed.
 """
 
 from __future__ import annotations
@@ -35,38 +36,39 @@ _CREATE, _AUTH, _CLOSE = 1, 100, -11
 _AUTH_XID = -4
 
 
-def withdraw(will: dict) -> bool:
-    """End the session; return whether it was still there.
+def withdraw(order: dict) -> bool:
+    """Close the session; return whether it still existed.
 
-    :raises OSError: no server does it
+    :raises OSError: no server has closed it
     """
-    servers = list(will["servers"])
+    servers = list(order["servers"])
     random.shuffle(servers)
     problem: OSError | None = None
     for server in servers:
-        timeout = min(TIMEOUT, will["patience"])
+        timeout = min(TIMEOUT, order["patience"])
         try:
             with socket.create_connection(server, timeout) as link:
                 link.settimeout(timeout)
-                return _end(link, will)
+                return _end(link, order)
         except OSError as error:
             problem = error
     raise problem or OSError("no servers")
 
 
-def _end(link: socket.socket, will: dict) -> bool:
+def _end(link: socket.socket, order: dict) -> bool:
     link.sendall(
         _frame(
             struct.pack(
-                ">iqiq", 0, 0, will["timeout"], _signed(will["session"])
+                ">iqiq", 0, 0, order["timeout"], _signed(order["session"])
             )
-            + _buffer(will["password"])
-            # Not to a server that can only read.
+            + _buffer(order["password"])
+            # A read-only server does not do.
             + b"\0"
         )
     )
     answer = _receive(link)
-    # protocol version, timeout, session: no timeout is no session.
+    # The answer: protocol version, timeout, session. Timeout 0: there is no
+    # such session.
     if struct.unpack_from(">i", answer, 4)[0] <= 0:
         return False
     requests = [
@@ -75,10 +77,10 @@ def _end(link: socket.socket, will: dict) -> bool:
             + _buffer(scheme.encode())
             + _buffer(secret)
         )
-        for scheme, secret in will["auths"]
+        for scheme, secret in order["auths"]
     ]
     xid = 0
-    for xid, (path, acl) in enumerate(will["marks"], 1):
+    for xid, (path, acl) in enumerate(order["marks"], 1):
         requests.append(
             _frame(
                 struct.pack(">ii", xid, _CREATE)
@@ -92,7 +94,7 @@ def _end(link: socket.socket, will: dict) -> bool:
     requests.append(_frame(struct.pack(">ii", last, _CLOSE)))
     link.sendall(b"".join(requests))
     while True:
-        # What became of the marks is no matter: they only explain.
+        # Errors about marks are ignored: these only explain the verdict.
         if struct.unpack_from(">i", _receive(link))[0] == last:
             return True
 

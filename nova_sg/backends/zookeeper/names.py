@@ -10,22 +10,23 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Znodes: what stands where, and reading names with suspicion. No I/O here.
+"""The paths and names of znodes, and checking names that are read. No I/O.
 
 Below [zookeeper] sg_prefix there are, for each group:
 
 ===================  ====================================================
 GROUP/HOST@SESSION   a live member; ephemeral, so it goes with its session
-.members/GROUP/      HOST@BINARY: who has joined once;
-                     HOST@BINARY@draining: and is about to stop;
-                     HOST@BINARY@left: and has left on purpose since;
+.members/GROUP/      HOST@BINARY: a member that joined at some time;
+                     HOST@BINARY@draining: it is about to stop;
+                     HOST@BINARY@left: it has left on purpose since;
                      HOST@BINARY@crashed: its process ended without leaving
-.forced/GROUP/HOST   who is forced down
+.forced/GROUP/HOST   a member that is forced down
 ===================  ====================================================
 
-SESSION is the session's id in hex: a process that is started again never
-collides with its own dead session, several processes of one host are side by
-side, and a create that is repeated after a lost connection is recognised.
+SESSION is the session's id in hex. So the znode of a process that is started
+again never collides with the one of its dead session, several processes on
+one host have a znode each, and a create that is repeated after a lost
+connection finds its own znode.
 """
 
 from __future__ import annotations
@@ -46,14 +47,14 @@ class Entry(NamedTuple):
 
     host: str
     binary: str
-    #: DRAINING, LEFT, CRASHED or, where there is nothing to say, empty.
+    #: DRAINING, LEFT, CRASHED or empty.
     mark: str
 
 
 def quote(name: str) -> str:
     """Write a name so that it can be a part of a znode's name."""
     quoted = urllib.parse.quote(name, safe="")
-    # "." and ".." are no names, and names that begin so are our own.
+    # "." and ".." are not valid, and names with a dot first are nova_sg's own.
     return "%2E" + quoted[1:] if quoted.startswith(".") else quoted
 
 
@@ -61,7 +62,7 @@ def quote(name: str) -> str:
 def unquote(text: str) -> str:
     """Read what quote() wrote.
 
-    :raises ValueError: it did not write that, or nobody is called so
+    :raises ValueError: quote() did not write that, or it is not a valid name
     """
     name = urllib.parse.unquote(text, errors="strict")
     if not name or not name.isprintable() or quote(name) != text:
@@ -70,27 +71,27 @@ def unquote(text: str) -> str:
 
 
 def prefix() -> str:
-    """Return the path that everything is below."""
+    """Return the path below which nova_sg has all its znodes."""
     return CONF.zookeeper.sg_prefix
 
 
 def group_path(group: str) -> str:
-    """Return the path of a group: what `ls` shows the live members of."""
+    """Return the path below which the live members of a group are."""
     return f"{prefix()}/{quote(group)}"
 
 
 def members_path() -> str:
-    """Return the path below which all groups have their entries."""
+    """Return the path below which the entries of all groups are."""
     return f"{prefix()}/.members"
 
 
 def entries_path(group: str) -> str:
-    """Return the path below which all members of a group have an entry."""
+    """Return the path below which the entries of a group's members are."""
     return f"{members_path()}/{quote(group)}"
 
 
 def forced_path(group: str) -> str:
-    """Return the path below which those are that are forced down."""
+    """Return the path below which members are marked as forced down."""
     return f"{prefix()}/.forced/{quote(group)}"
 
 
@@ -100,16 +101,16 @@ def member_name(host: str, session_id: int) -> str:
 
 
 def read_member(name: str) -> str:
-    """Return whose znode this is.
+    """Return the host of a live member's znode.
 
-    :raises ValueError: nobody's
+    :raises ValueError: it is not the name of a member
     """
     found = _MEMBER.fullmatch(name)
     return unquote(found[1] if found else "")
 
 
 def is_of(name: str, host: str) -> bool:
-    """Whether a live member's znode, or an entry, is host's."""
+    """Whether the name of a znode, or of an entry, is that of a host."""
     return name.partition("@")[0] == quote(host)
 
 
@@ -122,7 +123,7 @@ def entry_path(group: str, host: str, binary: str, mark: str = "") -> str:
 def read_entry(name: str) -> Entry:
     """Read the name of an entry.
 
-    :raises ValueError: it is none
+    :raises ValueError: it is not the name of an entry
     """
     host, binary, *marks = name.split("@")
     if marks not in ([], [DRAINING], [LEFT], [CRASHED]):

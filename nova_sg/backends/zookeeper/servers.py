@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The servers, asked one by one and without a session: for `doctor`."""
+"""Asking each server by itself, without a session: for `nova-sg doctor`."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from typing import NamedTuple
 
 
 class Answer(NamedTuple):
-    """What a server says of itself."""
+    """What a server reports about itself."""
 
     serving: bool
-    #: leader, follower, observer or standalone; None: it does not say.
+    #: leader, follower, observer or standalone; None: not in the answer.
     mode: str | None
     version: str | None
 
@@ -34,11 +34,11 @@ def addresses(address: str) -> list[str]:
 
 
 def ask(server: str) -> Answer:
-    """Ask a server for its four-letter word srvr.
+    """Send a server the command srvr, one of ZooKeeper's four-letter text.
 
     :param server: "host:port"
     :raises OSError: there is no answer
-    :raises ValueError: that is no address
+    :raises ValueError: server is not an address
     """
     host, _, port = server.rpartition(":")
     with socket.create_connection((host.strip("[]"), int(port)), 3) as link:
@@ -46,11 +46,11 @@ def ask(server: str) -> Answer:
         answer = b""
         while chunk := link.recv(65536):
             answer += chunk
-    words = answer.decode(errors="replace")
-    mode = re.search(r"^Mode: (\w+)", words, re.M)
-    version = re.search(r"version: ([\w.]+)", words)
+    text = answer.decode(errors="replace")
+    mode = re.search(r"^Mode: (\w+)", text, re.M)
+    version = re.search(r"version: ([\w.]+)", text)
     return Answer(
-        "not currently serving" not in words,
+        "not currently serving" not in text,
         mode and mode[1],
         version and version[1],
     )

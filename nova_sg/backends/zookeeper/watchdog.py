@@ -10,19 +10,20 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Withdraws members whose process lives on but no longer reports.
+"""Withdraws members whose process runs but no longer reports.
 
-The ZooKeeper client's own threads keep a session alive through any stall of
-the process, also one that does not end. So somebody has to notice that the
-looping call which should report has stood still for longer than
-service_down_time, and that somebody cannot be a green thread: the hub is what
-stands still. It is a thread of the operating system that Python's threading
-knows nothing of. It touches no lock and logs nothing; it reads numbers and
-calls C. An error does not end it; should it end all the same, the next report
-starts another.
+The ZooKeeper client has threads of its own. They keep the session alive while
+the rest of the process hangs, even if it hangs for ever. The watchdog notices
+that a member's timer has not run for longer than service_down_time, and
+deletes the member's znode.
 
-What it cannot notice is a process in which nothing but one C function runs,
-holding Python's interpreter lock: it needs that lock itself.
+It cannot be a green thread, as the hub may be what hangs. It is a thread of
+the operating system that Python's threading does not know. It takes no lock
+and logs nothing; it reads numbers and calls C. An error does not end it. If
+it ends nevertheless, the next report starts another.
+
+It needs Python's interpreter lock. So it cannot notice a process in which one
+C function holds that lock all the time.
 """
 
 from __future__ import annotations
@@ -40,18 +41,21 @@ from nova_sg.zookeeper import clib, offhub
 
 LOG = logging.getLogger(__name__)
 
-# Seconds between two looks.
+# Seconds between two checks.
 PACE = 0.1
-# Seconds until the next one after an error.
+# Seconds until the next check after an error.
 REST = 1.0
-# Seconds that withdrawing may take, and the timeout of its session.
+# Seconds that withdrawing may take; also the timeout of its session.
 PATIENCE = 10.0
 
 _OK, _NONODE = 0, -101
 
 
 class _Fed:
-    """What the watchdog knows of one member. Written by one, read by other."""
+    """What the watchdog knows of one member.
+
+    The thread that reports writes it; the watchdog's thread reads it.
+    """
 
     __slots__ = ("at", "limit", "path", "withdrawn")
 
@@ -60,7 +64,7 @@ class _Fed:
         self.at = time.monotonic()
         #: Seconds of silence after which it is withdrawn.
         self.limit = float("inf")
-        #: The znode that is deleted then; None: there is none yet.
+        #: The path of its znode; None: it has none yet.
         self.path: bytes | None = None
         self.withdrawn = False
 
@@ -69,11 +73,11 @@ class _Fed:
 
 
 class Watchdog:
-    """One thread that looks after all members of this process.
+    """One thread that checks all members of this process.
 
     :param address: the ZooKeeper servers
-    :param digest: user:password to authenticate with, if any
-    :param cert: the files for TLS, if that is used
+    :param digest: user:password to authenticate with; None: no authentication
+    :param cert: the files for TLS; None: no TLS
     """
 
     def __init__(
@@ -84,9 +88,9 @@ class Watchdog:
         self._cert = cert.encode() if cert else None
         self._members: dict[base.Membership, _Fed] = {}
         self._stopping = False
-        # What went wrong on the thread last; None: nothing since.
+        # The error of the last check; None: it succeeded.
         self._error: Exception | None = None
-        self._log = trouble_log.Trouble()
+        self._log = trouble_log.TroubleLog()
         self._start()
 
     def _start(self) -> None:
@@ -96,9 +100,9 @@ class Watchdog:
         """Note that a member reports, now.
 
         :param limit: seconds of silence after which it is withdrawn
-        :returns: whether it had been
+        :returns: whether it has been withdrawn since the last call
         """
-        self._look_after()
+        self._ensure_running()
         fed = self._members.get(membership)
         if fed is None:
             fed = self._members[membership] = _Fed()
@@ -107,17 +111,18 @@ class Watchdog:
         withdrawn, fed.withdrawn = fed.withdrawn, False
         return withdrawn
 
-    def _look_after(self) -> None:
-        """See to it that the thread is there; say what goes wrong on it."""
+    def _ensure_running(self) -> None:
+        """Log the thread's errors, and start it again if it has ended."""
         error = self._error
         if error is None:
             if self._log.ends():
-                LOG.info("The watchdog works again")
+                LOG.info("The ZooKeeper watchdog works again")
         elif self._log.begins():
             LOG.warning(
-                "The watchdog has failed and tries again, a member of this "
-                "process that stands still may stay up meanwhile: %s",
+                "The ZooKeeper watchdog has failed: %s. It tries again every "
+                "%g s. Until then a member whose process hangs may stay up",
                 exception.describe(error),
+                REST,
             )
         if self._job.done and not self._stopping:
             self._start()
@@ -134,14 +139,14 @@ class Watchdog:
         return True
 
     def forget(self, membership: base.Membership) -> None:
-        """Look after a member no more."""
+        """Stop checking a member."""
         self._members.pop(membership, None)
 
     def close(self) -> None:
         """End the thread, soon."""
         self._stopping = True
 
-    # On the thread.
+    # On the watchdog's own thread:
 
     def _run(self) -> None:
         library = clib.load()
@@ -150,13 +155,13 @@ class Watchdog:
             pause = PACE if self._error is None else REST
             library.libc.usleep(int(pause * 1e6))
             try:
-                self._look(library)
+                self._check(library)
                 self._error = None
             except Exception as error:
-                # Whoever reports next logs it: it must not be done here.
+                # The next report logs it: this thread must not.
                 self._error = error
 
-    def _look(self, library: Any) -> None:
+    def _check(self, library: Any) -> None:
         late = [
             fed
             for fed in list(self._members.values())
@@ -166,8 +171,8 @@ class Watchdog:
             self._withdraw(library, late)
 
     def _withdraw(self, library: Any, late: list[_Fed]) -> None:
-        # A session of its own: the process's belongs to threads that may
-        # stand in the middle of using it.
+        # A session of its own: another thread may hang in the middle of a
+        # call of the process's session.
         zk, null = library.zk, library.ffi.NULL
         options = (null, int(PATIENCE * 1000), null, 0, clib.NO_LOG_CLIENTENV)
         if self._cert is None:
@@ -194,7 +199,7 @@ class Watchdog:
                     0,
                 )
             for fed in late:
-                # It may have come back meanwhile.
+                # It may have reported meanwhile.
                 if fed.is_late():
                     code = zk.zoo_delete(handle, fed.path, -1)
                     fed.withdrawn = code in (_OK, _NONODE)

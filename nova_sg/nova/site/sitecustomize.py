@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Imported by Python at its start, see nova_sg.cmd.execute."""
+"""Python imports this when it starts, see nova_sg.cmd.execute."""
 
 import importlib.machinery
 import importlib.util
@@ -19,7 +19,7 @@ import sys
 
 
 def _go_on() -> None:
-    """Run the sitecustomize that stands behind this one, if any."""
+    """Run the next sitecustomize on the path, if there is one."""
     here = os.path.dirname(os.path.abspath(__file__))
     rest = [p for p in sys.path if os.path.abspath(p or ".") != here]
     spec = importlib.machinery.PathFinder.find_spec("sitecustomize", rest)
@@ -31,8 +31,7 @@ def _go_on() -> None:
 
 _go_on()
 
-# A command that uses another environment, where nova_sg is not, is none of
-# our business.
+# The command may use another environment, in which nova_sg is not installed.
 if importlib.util.find_spec("nova_sg") is not None:
     from nova_sg.nova import hook
 

@@ -66,7 +66,7 @@ class TableTest(unittest.TestCase):
         observer = Observer("db", "mc")
 
         def heard():
-            return [one.heard for one in observer.group.backends]
+            return [one.last_report for one in observer.group.backends]
 
         never = model.NEVER
         self.assertEqual([never, never], heard())

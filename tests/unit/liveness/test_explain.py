@@ -70,7 +70,7 @@ class SentenceTest(unittest.TestCase):
         observer.fails(102.0)
         self.assertEqual(
             "last report 21.0 s ago; the backend has not answered for "
-            "20.0 s, the last verdict stands",
+            "20.0 s: this is the last known state",
             sentence(observer, now=120.0),
         )
         self.assertEqual(

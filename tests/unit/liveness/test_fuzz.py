@@ -149,7 +149,7 @@ class WhateverComesTest(unittest.TestCase):
             # Own trouble is weighed by the members that were up before; and
             # to be interrupted once more is another outage.
             if not refresh.interrupted and not any(
-                one.troubles for one in known.backends
+                one.failing_reports for one in known.backends
             ):
                 self.assertEqual([], changes, "the same refresh once more")
             self.check_none_rises(changes)

@@ -47,7 +47,7 @@ class WordTest(unittest.TestCase):
         return self.observer.group.members[host].verdict.state
 
     def claim(self, host):
-        return self.observer.group.backends[0].claims.get(host)
+        return self.observer.group.backends[0].reported_outages.get(host)
 
     def agreed(self):
         return self.observer.group.backends[0].agreed

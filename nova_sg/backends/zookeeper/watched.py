@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""One group as this process follows it: three sets of names in memory."""
+"""A group as this process watches it: three sets of names in memory."""
 
 from __future__ import annotations
 
@@ -24,8 +24,7 @@ from nova_sg import evzookeeper, zookeeper
 from nova_sg.backends.zookeeper import connection, names
 from nova_sg.evzookeeper import membership
 
-# A look waits so many seconds for the watches to bring what this process has
-# written itself.
+# Seconds that a poll waits until the watches show what this process wrote.
 ECHO_WAIT = 1.0
 
 
@@ -35,15 +34,16 @@ class Names(NamedTuple):
     members: set[str]
     entries: set[str]
     forced: set[str]
-    #: Whether members, and then entries, were asked for now.
+    #: Whether members, and then entries, were listed just now; otherwise the
+    #: watches have brought them.
     asked: bool
 
 
-class Group:
+class WatchedGroup:
     """What this process knows of one group.
 
-    Followed, by a watch on each of the three paths, once somebody asks for
-    that; until then every look lists them.
+    After follow() there is a watch on each of its three paths. Until then
+    every poll lists the names below them.
     """
 
     def __init__(self, session: evzookeeper.ZKSession, group: str) -> None:
@@ -56,29 +56,31 @@ class Group:
         self._monitors: list[membership.MembershipMonitor] = []
         self._wakes: list[Callable[[], None]] = []
         self._changes = threading.Condition()
-        # What this process wrote since the last look: by path and name,
-        # whether it is there now. Guarded by _changes.
+        # What this process wrote since the last poll: by path and name,
+        # whether it exists now. Guarded by _changes.
         self._echoes: dict[tuple[str, str], bool] = {}
-        # The hosts that were alive at the last look, and when each that is
-        # not was seen last, UTC; None: that is not known.
+        # The hosts that were alive at the last poll.
         self.alive: set[str] = set()
         # The hosts that were alive or had an entry then.
         self.known: set[str] = set()
+        # When each host that is not alive was last seen, UTC; None: not
+        # known.
         self.last_seen: dict[str, datetime.datetime | None] = {}
-        # By path: what was asked for last, while that may not be what the
-        # watches have brought.
+        # By path: the names that were listed last, while the watches may
+        # have brought others.
         self._asked: dict[str, set[str]] = {}
-        # The hosts that were alive before the servers were away; that they
-        # have a session says nothing until then.
+        # The hosts that were alive before the servers became unreachable.
+        # Until unsure_until (monotonic) a session does not show that they
+        # are alive.
         self.unsure: set[str] = set()
         self.unsure_until = float("-inf")
-        # When these were seen last, UTC.
+        # When these hosts were last seen, UTC.
         self.unsure_seen: datetime.datetime | None = None
-        # When the last look was answered, UTC.
-        self.looked: datetime.datetime | None = None
-        # Holds something once the servers were away since the last look. To
-        # put in and to take out is one step each: the session's thread does
-        # the one while a look does the other.
+        # When the last poll was answered, UTC.
+        self.polled: datetime.datetime | None = None
+        # Not empty if the servers were unreachable since the last poll. A
+        # deque needs no lock: the session's thread appends while a poll
+        # removes.
         self._interruptions: collections.deque = collections.deque(maxlen=1)
         session.add_listener(self._session_event)
 
@@ -87,18 +89,19 @@ class Group:
             self.interrupt()
 
     def interrupt(self) -> None:
-        """Have the next look know that the servers were away."""
+        """Note, for the next poll, that the servers were unreachable."""
         self._interruptions.append(True)
 
     def take_interruption(self) -> bool:
-        """Whether the servers were away since this was asked last."""
+        """Whether the servers were unreachable since the last call."""
         try:
             return self._interruptions.popleft()
         except IndexError:
             return False
 
     def follow(self, wake: Callable[[], None]) -> None:
-        # What follows may fail, and is tried again.
+        """Watch the paths; call wake for each change."""
+        # First, as the rest may fail and is then called again.
         if wake not in self._wakes:
             self._wakes.append(wake)
         if not self._monitors:
@@ -120,7 +123,10 @@ class Group:
             wake()
 
     def wrote(self, path: str, name: str, there: bool) -> None:
-        """Have the next look wait until the watches know this, too."""
+        """Have the next poll wait until the watches show this.
+
+        :param there: whether the znode was written or deleted
+        """
         if self._monitors:
             with self._changes:
                 self._echoes[path, name] = there
@@ -132,7 +138,7 @@ class Group:
             return Names(members, entries, forced, asked=True)
         with self._changes:
             self._changes.wait_for(lambda: None not in self._sets(), timeout)
-            # What is written meanwhile is waited for as well.
+            # Includes what is written while it waits.
             self._changes.wait_for(lambda: self._came(self._echoes), ECHO_WAIT)
             sets = [one for one in self._sets() if one is not None]
             if len(sets) == len(self._paths):
@@ -146,16 +152,16 @@ class Group:
             self._asked = {}
             members, entries, forced = sets
             return Names(members, entries, forced, asked=False)
-        # Somebody has asked since, and was told otherwise. The watches may
-        # be behind that, or ahead of it: only to ask once more tells.
+        # The watches and the last listing differ. Either may be the older
+        # one: only another listing tells.
         return self.ask(sets[2])
 
     def ask(self, forced: set[str]) -> Names:
-        """Ask for the members and the entries.
+        """List the members, and then the entries.
 
-        In this order: watches of two paths keep none.
+        In this order, which the watches of two paths do not keep.
 
-        :param forced: what is returned of the third path
+        :param forced: the names to return for the third path
         """
         members, entries, _ = self._paths
         asked = {path: self._list(path) for path in (members, entries)}
@@ -183,19 +189,19 @@ class Group:
             return set()
 
 
-class Groups:
-    """The groups of this process, each made when it is first needed."""
+class WatchedGroups:
+    """The groups of this process, each made on first use."""
 
     def __init__(self, link: connection.Connection) -> None:
         self._link = link
         self._lock = threading.Lock()
-        self._groups: dict[str, Group] = {}
+        self._groups: dict[str, WatchedGroup] = {}
 
-    def __getitem__(self, group: str) -> Group:
+    def __getitem__(self, group: str) -> WatchedGroup:
         with self._lock:
             found = self._groups.get(group)
             if found is None:
-                found = Group(self._link.session, group)
+                found = WatchedGroup(self._link.session, group)
                 self._groups[group] = found
             return found
 

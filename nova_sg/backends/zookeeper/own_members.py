@@ -10,9 +10,9 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The members that this process has joined: a znode, an entry, a watchdog.
+"""The members of this process: each has a znode, an entry and a watchdog.
 
-What stands where in ZooKeeper is in nova_sg.backends.zookeeper.names.
+The paths of znodes and entries are in nova_sg.backends.zookeeper.names.
 """
 
 from __future__ import annotations
@@ -26,30 +26,35 @@ from oslo_log import log as logging
 
 from nova_sg import evzookeeper, zookeeper
 from nova_sg.backends import base
-from nova_sg.backends.zookeeper import connection, names, watchdog, will
-from nova_sg.backends.zookeeper import group as znode_group
+from nova_sg.backends.zookeeper import (
+    connection,
+    names,
+    session_order,
+    watchdog,
+    watched,
+)
 from nova_sg.conf import CONF
 from nova_sg.evzookeeper import membership as ev_membership
 
 LOG = logging.getLogger(__name__)
 
-# A member's entry is written again after service_down_time, and after so many
-# seconds at most: a new observer takes that for the last time at which a
-# member that has died was there. It is a write of the whole ensemble.
+# Seconds after which a member's entry is written again, or service_down_time
+# if that is less. A new observer shows that time as a dead member's last
+# report. Not more often, as the whole ensemble takes part in each write.
 ENTRY_LIFE = 300.0
 
 
-class Joined:
-    """What this process says of its own members."""
+class OwnMembers:
+    """Reports the members of this process, and withdraws them."""
 
     def __init__(
-        self, link: connection.Connection, groups: znode_group.Groups
+        self, link: connection.Connection, groups: watched.WatchedGroups
     ) -> None:
         self._link = link
         self._groups = groups
         self._lock = threading.Lock()
         self._watchdog_made: watchdog.Watchdog | None = None
-        self._will = will.Will(link)
+        self._order = session_order.SessionOrder(link)
 
     @property
     def _watchdog(self) -> watchdog.Watchdog:
@@ -65,18 +70,19 @@ class Joined:
 
     def report(self, membership: base.Membership) -> None:
         state = membership.state
-        self._will.renew()
+        self._order.renew()
         if self._feed_watchdog(membership):
             state["checked"] = None
             LOG.warning(
-                "%(host)s had not reported to the group %(group)s for longer "
-                "than service_down_time and was withdrawn; it joins again",
+                "%(host)s was withdrawn from the group %(group)s, as this "
+                "process had not reported for longer than service_down_time. "
+                "It reports again and joins again",
                 {"host": membership.host, "group": membership.group},
             )
         try:
             self._report(membership)
         finally:
-            # Waiting for ZooKeeper is not standing still.
+            # The time that the report took must not count as silence.
             state["withdrawn"] = self._feed_watchdog(membership)
 
     def _feed_watchdog(self, membership: base.Membership) -> bool:
@@ -88,19 +94,20 @@ class Joined:
     def _report(self, membership: base.Membership) -> None:
         state = membership.state
         with self._link.translated() as session:
-            joined = state.get("joined")
-            if joined is None:
-                # In the background: it goes on when the servers come.
-                state["joined"] = joined = ev_membership.Membership(
+            znode = state.get("znode")
+            if znode is None:
+                # In the background: it goes on once a server is reachable.
+                state["znode"] = znode = ev_membership.Membership(
                     session,
                     names.group_path(membership.group),
                     functools.partial(self._name, membership),
                     acl=self._link.acl,
                     async_mode=True,
                 )
-            # Who has joined waits for nobody: the next report comes soon.
-            self._link.require(wait=not joined.joined)
-            self._make_sure(session, membership, joined)
+            # A member that has joined does not wait for the connection: the
+            # next report comes soon.
+            self._link.require(wait=not znode.joined)
+            self._make_sure(session, membership, znode)
             if membership.draining and not state.get("draining"):
                 self._mark_draining(session, membership)
 
@@ -109,34 +116,38 @@ class Joined:
         name = names.member_name(membership.host, session_id)
         path = f"{names.group_path(membership.group)}/{name}"
         if not self._watchdog.watch(membership, path):
-            # A new session does not bring back whose timer stands still.
+            # A new session must not bring back a member whose timer has
+            # stopped.
             raise zookeeper.ZooKeeperException("it does not report")
         membership.state["name"] = name
-        self._will.add(membership, session_id)
+        self._order.add(membership, session_id)
         return name
 
     def _make_sure(
         self,
         session: evzookeeper.ZKSession,
         membership: base.Membership,
-        joined: ev_membership.Membership,
+        znode: ev_membership.Membership,
     ) -> None:
-        """See to it that znode and entry are there: once in a while."""
+        """Create the znode and the entry again if they are gone.
+
+        Checked from time to time, not at each report.
+        """
         state, now = membership.state, time.monotonic()
         checked = state.get("checked")
         every = CONF.zookeeper.sg_retry_interval
-        if joined.joined:
+        if znode.joined:
             every = max(every, CONF.service_down_time / 2)
         if checked is None or now - checked >= every:
             state["checked"] = now
-            if not self._is_there(session, membership, checked, joined):
-                joined.refresh(quiet=False, timeout=self._link.timeout)
+            if not self._is_there(session, membership, checked, znode):
+                znode.refresh(quiet=False, timeout=self._link.timeout)
                 state["written"] = None
                 self._groups[membership.group].wrote(
                     names.group_path(membership.group), state["name"], True
                 )
-        elif not joined.joined:
-            raise self._link.error("not joined yet")
+        elif not znode.joined:
+            raise self._link.error(f"{membership.host} has not joined yet")
         written = state.get("written")
         life = min(ENTRY_LIFE, CONF.service_down_time)
         if written is None or now - written >= life:
@@ -148,14 +159,14 @@ class Joined:
         session: evzookeeper.ZKSession,
         membership: base.Membership,
         checked: float | None,
-        joined: ev_membership.Membership,
+        znode: ev_membership.Membership,
     ) -> bool:
-        if checked is None or not joined.joined:
+        if checked is None or not znode.joined:
             return False
         name = membership.state["name"]
         path = f"{names.group_path(membership.group)}/{name}"
-        # A read, which the server that is connected answers by itself:
-        # creating what exists would be work for the whole ensemble.
+        # A read: one server answers it. To create the znode once more would
+        # be work for the whole ensemble, also if it exists.
         with contextlib.suppress(zookeeper.NoNodeException):
             session.exists(path)
             return True
@@ -188,23 +199,24 @@ class Joined:
             self._link.delete(_entry_path(membership, mark))
 
     def withdraw(self, membership: base.Membership) -> None:
-        joined = membership.state.pop("joined", None)
-        self._will.remove(membership)
+        znode = membership.state.pop("znode", None)
+        self._order.remove(membership)
         if self._watchdog_made is not None:
             self._watchdog.forget(membership)
         marked = False
         try:
             with self._link.asking() as session:
-                # Before the znode goes: who sees it go finds the reason.
+                # Before the znode is deleted, so that an observer which sees
+                # that finds the reason.
                 self._mark_left(session, membership)
                 marked = True
-                if joined is None:
+                if znode is None:
                     self._take_out(membership)
         finally:
-            if joined is not None:
-                # It is draining for as long as its znode is there; the next
-                # process of that name does away with the mark.
-                joined.leave(timeout=self._link.timeout if marked else 0)
+            if znode is not None:
+                # It is draining until its znode is deleted. The next process
+                # of that name removes the mark.
+                znode.leave(timeout=self._link.timeout if marked else 0)
                 self._groups[membership.group].wrote(
                     names.group_path(membership.group),
                     membership.state.get("name", ""),
@@ -224,9 +236,9 @@ class Joined:
             pass
 
     def _take_out(self, membership: base.Membership) -> None:
-        """Remove a member that another process has joined.
+        """Delete the znodes of a member that another process has joined.
 
-        If that is alive, the member is back at its next look.
+        If that process is alive, its next report creates the znode again.
         """
         path = names.group_path(membership.group)
         for name in self._link.children(path):
@@ -235,7 +247,7 @@ class Joined:
                 self._groups[membership.group].wrote(path, name, False)
 
     def close(self) -> None:
-        self._will.close()
+        self._order.close()
         if self._watchdog_made is not None:
             self._watchdog_made.close()
 

@@ -10,10 +10,10 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The service's side of the guard: starting it, and telling it.
+"""The service's side of the guard: starting it, and giving it orders.
 
-A process has one guard, for all that it joins by any driver, started by its
-first will. Each process of a service that forks has its own.
+A process has one guard for all its members and all its drivers. The first
+order starts it. If a service forks, each of its processes has its own guard.
 """
 
 from __future__ import annotations
@@ -39,91 +39,95 @@ from nova_sg.conf import CONF
 LOG = logging.getLogger(__name__)
 
 _PROGRAM = os.path.join(os.path.dirname(__file__), "main.py")
-# What the guard needs of our environment: never a secret.
+# The environment variables that the guard gets: never a secret.
 _ENVIRONMENT = ("LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "TZ")
-# A guard that lived for so many seconds is missed once more, in the log.
+# The end of a guard that lived for this many seconds is logged again.
 LONG = 60.0
-# How often, and how many seconds apart, the file of a member is tried that
-# the guard of the process before holds while it withdraws that one.
+# How often, and with which pause in seconds, this process tries to lock a
+# member's file. The guard of an earlier process holds it while it withdraws
+# that process's member.
 _ATTEMPTS, _PAUSE = 5, 0.02
 
 _numbers = itertools.count()
 
 
-class Wills:
-    """What one driver has the guard do, should this process end.
+class Orders:
+    """The orders of one driver: what the guard does if this process ends.
 
-    Nothing, unless [servicegroup] crash_guard is set.
+    There are none unless [servicegroup] crash_guard is set.
 
-    :param backend: the guard's module that does it
+    :param backend: the backend whose guard.py executes them: a key of
+        main.MODULES
     """
 
     def __init__(self, backend: str) -> None:
         self._backend = backend
         self._keys: dict[tuple, int] = {}
         self._locks: dict[tuple, _Lock] = {}
-        self._told = False
+        self._warned = False
 
     @staticmethod
     def wanted() -> bool:
-        """Whether there is a guard to be told anything."""
+        """Whether the configuration asks for a guard."""
         return CONF.servicegroup.crash_guard
 
     def impossible(self, why: str) -> None:
-        """Say, once, that the guard cannot do anything, if it is wanted."""
-        if self.wanted() and not self._told:
-            self._told = True
+        """Warn, once, that the guard cannot help, if it is wanted."""
+        if self.wanted() and not self._warned:
+            self._warned = True
             LOG.warning(
-                "[servicegroup] crash_guard: a crash is not seen at once by "
-                "%(backend)s: %(why)s",
+                "[servicegroup] crash_guard has no effect with the driver "
+                "%(backend)s: %(why)s. A crash is detected by silence only, "
+                "after service_down_time",
                 {"backend": self._backend, "why": why},
             )
 
-    def entrust(
-        self, *members: base.Membership, apart: bool, **will: Any
+    def give(
+        self, *members: base.Membership, apart: bool, **order: Any
     ) -> None:
-        """Have members withdrawn when this process ends from now on.
+        """Order the guard to withdraw members if this process ends.
 
-        :param members: they are withdrawn together
-        :param apart: whether other processes that are the same member
-            leave by themselves
-        :param will: what the guard's module needs; replaces an earlier one
+        :param members: they are withdrawn together; the order replaces an
+            earlier one for the same members
+        :param apart: whether each process that reports for a member is a
+            member of its own to the backend, see Driver.apart
+        :param order: what the backend's guard.py needs
         """
         key = self._keys.get(members)
         if key is None:
             key = self._keys.setdefault(members, next(_numbers))
-        will.update(
+        order.update(
             backend=self._backend,
-            who=", ".join(
+            members=", ".join(
                 f"{one.host} in the group {one.group}" for one in members
             ),
             within=CONF.service_down_time,
             lock=None if apart else self._hold(members),
             before=None,
         )
-        _keeper().tell(key, will)
+        _supervisor().tell(key, order)
 
     def renew(self) -> None:
-        """See to it that the guard is there, if it has to be."""
+        """Start the guard again if it ended and there are orders for it."""
         if self._keys:
-            _keeper().look_after()
+            _supervisor().ensure_running()
 
-    def revoke(self, *members: base.Membership) -> None:
-        """Have the guard do nothing about members that were named so."""
+    def cancel(self, *members: base.Membership) -> None:
+        """Cancel the order that give() gave for these members."""
         key = self._keys.pop(members, None)
         if key is not None:
-            _keeper().tell(key, None)
+            _supervisor().tell(key, None)
         lock = self._locks.pop(members, None)
         if lock is not None:
             lock.release()
 
-    def revoke_all(self) -> None:
-        """Have the guard do nothing for this driver any more."""
+    def cancel_all(self) -> None:
+        """Cancel all orders of this driver."""
         for members in list(self._keys):
-            self.revoke(*members)
+            self.cancel(*members)
 
     def _hold(self, members: tuple) -> str:
-        """Hold the file that says that this process is the member."""
+        """Lock the member's file; return its path."""
         (member,) = members
         name = "\0".join((member.group, member.host, self._backend))
         digest = hashlib.sha256(name.encode(errors="replace")).hexdigest()
@@ -134,10 +138,11 @@ class Wills:
 
 
 class _Lock:
-    """The file that says that this process is the member, held shared.
+    """A member's file, with a shared lock: this process reports for it.
 
-    Who holds it last removes it: this process where the member leaves, and
-    its guard where it crashes. Without it, what the backend has tells enough.
+    The last process to hold it removes it: this process if the member
+    leaves, its guard if this process crashes. If there is no file, the guard
+    decides by what it finds in the backend.
     """
 
     def __init__(self, path: str) -> None:
@@ -153,18 +158,20 @@ class _Lock:
                     self._descriptor
                 ):
                     break
-                # Another process is about to remove it, or just has.
+                # Another process is removing the file, or has removed it.
                 os.close(self._descriptor)
                 self._descriptor = None
                 time.sleep(_PAUSE)
         except OSError as error:
-            LOG.debug(
-                "Other processes of this member are not known: %s", error
-            )
+            LOG.debug("Cannot open or lock the file %s: %s", path, error)
         if self._descriptor is None:
-            LOG.debug("%s is not held", path)
+            LOG.debug(
+                "The crash guard does not know of other processes of the "
+                "same member: there is no lock on %s",
+                path,
+            )
         else:
-            _keeper().locks.add(self._descriptor)
+            _supervisor().locks.add(self._descriptor)
 
     @staticmethod
     def _take(descriptor: int) -> bool:
@@ -175,85 +182,85 @@ class _Lock:
         return True
 
     def _is_there(self, descriptor: int) -> bool:
-        """Say whether the file that is held is the one at its path."""
+        """Whether the locked file is still the one at its path."""
         try:
             return os.path.samestat(os.stat(self._path), os.fstat(descriptor))
         except FileNotFoundError:
             return False
 
     def release(self) -> None:
-        """Hold it no more; remove it unless another process holds it."""
+        """Unlock the file; remove it unless another process holds it."""
         if self._descriptor is None:
             return
-        _keeper().locks.discard(self._descriptor)
+        _supervisor().locks.discard(self._descriptor)
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # It stays ours until it is closed: whoever holds it by then sees
-            # that it is gone, and makes another.
+            # It stays locked until it is closed. A process that gets the
+            # lock then sees that the file is gone, and makes another.
             if self._is_there(self._descriptor):
                 os.unlink(self._path)
         except OSError as error:
-            LOG.debug("%s stays: %s", self._path, error)
+            LOG.debug("The file %s is not removed: %s", self._path, error)
         os.close(self._descriptor)
         self._descriptor = None
 
 
-class Keeper:
-    """Keeps a guard running, and up to date."""
+class Supervisor:
+    """Keeps the guard of this process running, and its orders up to date."""
 
     def __init__(self) -> None:
         self.pid = os.getpid()
-        #: The descriptors of the files that it holds for its members.
+        #: The descriptors of the members' files that this process locks.
         self.locks: set[int] = set()
         self._lock = threading.Lock()
-        self._wills: dict[int, dict] = {}
+        self._orders: dict[int, dict] = {}
         self._process: subprocess.Popen | None = None
         self._link: socket.socket | None = None
         self._started = 0.0
-        # Whether it is in the log that there is none.
-        self._told = False
+        # Whether a guard that ended, or cannot be started, has been logged.
+        self._warned = False
 
-    def tell(self, key: int, will: dict | None) -> None:
-        """Note a will, or None for none, and have the guard know it."""
+    def tell(self, key: int, order: dict | None) -> None:
+        """Keep an order and send it to the guard; None: cancel it."""
         with self._lock:
-            if will is None:
-                if self._wills.pop(key, None) is None:
+            if order is None:
+                if self._orders.pop(key, None) is None:
                     return
             else:
-                self._wills[key] = will
+                self._orders[key] = order
             if self._is_there():
-                if self._send(key, will):
+                if self._send(key, order):
                     return
-                # It does not read. It must not act on what is no longer so.
+                # The guard does not read. It must not execute old orders.
                 assert self._process is not None
                 self._process.kill()
                 self._process.wait()
-            if self._wills:
+            if self._orders:
                 self._start()
 
-    def look_after(self) -> None:
-        """Start another guard where the one there was is gone."""
+    def ensure_running(self) -> None:
+        """Start another guard if the last one has ended."""
         with self._lock:
-            if self._wills and not self._is_there():
+            if self._orders and not self._is_there():
                 self._start()
 
     def _is_there(self) -> bool:
         return self._process is not None and self._process.poll() is None
 
-    def _send(self, key: int, will: dict | None) -> bool:
+    def _send(self, key: int, order: dict | None) -> bool:
         assert self._link is not None
         try:
-            self._link.send(marshal.dumps((key, will)), socket.MSG_DONTWAIT)
+            self._link.send(marshal.dumps((key, order)), socket.MSG_DONTWAIT)
         except OSError:
             return False
         return True
 
     def _start(self) -> None:
         lived = time.monotonic() - self._started
-        if self._process is not None and (not self._told or lived > LONG):
-            self._told = True
+        if self._process is not None and (not self._warned or lived > LONG):
+            self._warned = True
             LOG.warning(
-                "The crash guard of this process, process %(pid)d, is gone; "
+                "The crash guard of this process (pid %(pid)d) has ended; "
                 "starting another",
                 {"pid": self._process.pid},
             )
@@ -264,21 +271,22 @@ class Keeper:
         try:
             self._process, self._link = _spawn()
         except OSError as error:
-            if not self._told:
-                self._told = True
+            if not self._warned:
+                self._warned = True
                 LOG.warning(
-                    "The crash guard cannot be started, a crash will be seen "
-                    "by silence alone: %s",
+                    "The crash guard cannot be started: %s. A crash of this "
+                    "process is detected by silence only, after "
+                    "service_down_time",
                     error,
                 )
             return
-        for key, will in self._wills.items():
-            self._send(key, will)
+        for key, order in self._orders.items():
+            self._send(key, order)
 
     def abandon(self) -> None:
-        """Let go of what is the parent's: after a fork, in the child.
+        """Close what belongs to the parent: after a fork, in the child.
 
-        A child that lives on is not the member.
+        A child that outlives its parent is not the member.
         """
         if self._link is not None:
             os.close(self._link.detach())
@@ -291,7 +299,7 @@ def _spawn() -> tuple[subprocess.Popen, socket.socket]:
 
     :raises OSError: it cannot be started
     """
-    # Ours by its descriptor: whatever happens, it can mean nobody else.
+    # A pidfd, as a process number may be given to another process later.
     try:
         ourselves = os.pidfd_open(os.getpid())
     except (AttributeError, OSError) as error:
@@ -310,7 +318,7 @@ def _spawn() -> tuple[subprocess.Popen, socket.socket]:
                 for name in _ENVIRONMENT
                 if name in os.environ
             },
-            # What ends us by a signal to our group must not end it, too.
+            # A signal to the service's process group must not end the guard.
             start_new_session=True,
         )
     except BaseException:
@@ -323,7 +331,7 @@ def _spawn() -> tuple[subprocess.Popen, socket.socket]:
 
 
 def _python() -> str:
-    """Return the interpreter: in uWSGI sys.executable is another program."""
+    """Return the interpreter's path: in uWSGI sys.executable is uWSGI."""
     name = os.path.basename(sys.executable or "")
     if name.startswith("python"):
         return sys.executable
@@ -333,20 +341,20 @@ def _python() -> str:
     )
 
 
-_the_keeper = Keeper()
+_the_supervisor = Supervisor()
 
 
-def _keeper() -> Keeper:
-    """Return this process's own."""
-    # uWSGI tells nobody of its forks.
-    if _the_keeper.pid != os.getpid():
+def _supervisor() -> Supervisor:
+    """Return the supervisor of this process."""
+    # uWSGI forks without calling the functions of os.register_at_fork().
+    if _the_supervisor.pid != os.getpid():
         _after_fork()
-    return _the_keeper
+    return _the_supervisor
 
 
 def _after_fork() -> None:
-    global _the_keeper
-    parents, _the_keeper = _the_keeper, Keeper()
+    global _the_supervisor
+    parents, _the_supervisor = _the_supervisor, Supervisor()
     parents.abandon()
 
 

@@ -10,13 +10,13 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Members whose services record the asker brings along.
+"""Members whose service record the caller brings along.
 
 Nova asks about a Service object that it has just read. Such a record is one
-more observation, remembered by host: that a member has reported is known
-because its record is another than at the question before, and ages on this
-process's own monotonic clock. The stamp in the record counts at the first
-question only, and says when the report was taken between two questions.
+more observation, remembered by host. A member has reported if its record has
+changed since the question before. The age of the report is measured on this
+process's own clock. The stamp in the record is used at the first question;
+later it only tells when the report was written between two questions.
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ from nova_sg.liveness.model import (
 )
 from nova_sg.liveness.outages import MARGIN
 
-# So many records are remembered; then all are forgotten.
+# How many records are remembered; with more, all are forgotten.
 MOST = 100_000
-# While there is trouble, reports are counted once in so many seconds.
+# Seconds between two decisions about failing reports, see outages.weigh().
 WEIGH_EVERY = 0.25
 
 
@@ -56,26 +56,26 @@ class _Known(NamedTuple):
 
     stamp: Any
     count: Any
-    #: When its last report was taken, monotonic; NEVER: there is none.
+    #: When its last report was written, monotonic; NEVER: there is none.
     report: float
-    #: When it was asked about last.
+    #: When a caller last asked about it.
     asked: float
-    #: Since when it counts as left or crashed, or NEVER; and as which.
+    #: Since when it counts as left or crashed, or NEVER.
     gone: float = NEVER
     crashed: bool = False
-    #: What was said of it last, where it was not plainly up.
+    #: The member as it was last judged; None: it was simply up.
     member: Member | None = None
 
 
-class Records:
-    """What this process knows by the records that it was asked about.
+class ServiceRecords:
+    """What this process knows from the records that callers bring along.
 
-    :param name: the driver of those records
+    :param name: the name of the driver to which the records belong
     """
 
     def __init__(self, name: str = "db") -> None:
         self._known: dict[Hashable, _Known] = {}
-        # What reports of this process tell of the database.
+        # The database, as reports of this process show it.
         self._backend = backend.Backend(name)
         self._lock = threading.Lock()
         self._weighed = NEVER
@@ -83,19 +83,21 @@ class Records:
     def reports_fail(
         self, source: Hashable, begin: float, certain: float
     ) -> None:
-        """Take in that reports of this process do not get through."""
+        """Note that reports of this process fail."""
         with self._lock:
             self._backend = self._backend.reports_fail(source, begin, certain)
 
     def reports_work(self, source: Hashable, certain: float) -> None:
-        """Take in that they get through again, or that there are no more."""
+        """Note that they succeed again, or that there are no more of them."""
         with self._lock:
             self._backend = self._backend.reports_work(source, certain)
 
     def is_plainly_up(
         self, key: tuple[str, str], stamp: Any, count: Any, limit: float
     ) -> bool:
-        """Whether a member is up by a record that is the same as before.
+        """Whether a member is up by a record that has not changed.
+
+        A short cut for the most frequent case.
 
         :param limit: seconds that a member may be silent
         """
@@ -106,7 +108,7 @@ class Records:
             and known.count == count
             and known.member is None
             and time.monotonic() - known.report <= limit
-            and not self._backend.troubles
+            and not self._backend.failing_reports
             and count is not None
         )
 
@@ -120,19 +122,20 @@ class Records:
         configured: bool = True,
         left_at: float = NEVER,
     ) -> Verdict:
-        """Return the verdict over a member by its record, and all else.
+        """Return the verdict on a member by its record and all else.
 
         :param key: its group and its host
         :param now: the present, monotonic: when the record was read
-        :param others: what is known by other backends; None: there are none
-        :param configured: whether members report by this driver. Otherwise a
-            record can only show that one still does: on its way to another,
-            which it leaves this one for
-        :param left_at: when it left by this process, which others do not know
-            yet; or NEVER
+        :param others: the group as other backends show it; None: there are
+            none
+        :param configured: whether members report through this driver. If not,
+            a record may show that a member still does, but not that it left
+            or is down: it may have moved to another backend
+        :param left_at: when this process took it out of the group, if no
+            refresh shows that yet; or NEVER
         """
         stamp, count, age, left, crashed = record
-        # What has no count is no record that can be told from another one.
+        # Without a count a record cannot be told from an earlier one.
         known = None if count is None else self._known.get(key)
         limit = limits.service_down_time
         new = known is None or (
@@ -141,7 +144,7 @@ class Records:
         )
         if not new:
             assert known is not None
-            # It may be an older copy, which says what was so then.
+            # It may be an older copy: what is remembered counts.
             stamp, count, report = known.stamp, known.count, known.report
             crashed = known.crashed
             left = known.gone > NEVER and not crashed
@@ -153,7 +156,7 @@ class Records:
                 report = min(max(report, known.asked), now)
                 age = now - report
             elif age < -limit:
-                # One from the future is not believed, nor by Nova.
+                # A stamp from the future is not believed, as in Nova.
                 report = NEVER
         if left_at > report:
             return STOPPED if now < left_at + limits.restart_grace else LEFT
@@ -165,11 +168,11 @@ class Records:
             and others is None
             and (known is None or known.member is None)
         ):
-            # Nearly always.
+            # The usual case.
             self._remember(key, _Known(stamp, count, min(report, now), now))
             return REPORTED
         if not configured and (gone or report < now - limit):
-            # It says nothing of a member that reports elsewhere.
+            # The member may report to another backend.
             if others is None:
                 return NOT_A_MEMBER
             return others.verdict(key[1], now, limit)
@@ -177,7 +180,7 @@ class Records:
         if gone:
             since = now
             if known is None:
-                # As for what a backend says first, see seen.first().
+                # As in seen.first().
                 since = min(report + min(MARGIN, limits.due), now)
             elif known.gone > NEVER and not new:
                 since = known.gone
@@ -228,8 +231,8 @@ class Records:
     ) -> tuple[Member, Verdict]:
         """Apply the rules for one member to all that is known of it.
 
-        :param before: what was said of it before
-        :param reported: whether its record is another than before
+        :param before: the member as it was last judged
+        :param reported: whether its record has changed since
         """
         record = self._weigh(now, limits)
         backends: tuple[backend.Backend, ...] = (record,)
@@ -259,12 +262,12 @@ class Records:
         return member, group.verdict(host, now, limits.service_down_time)
 
     def _weigh(self, now: float, limits: Limits) -> backend.Backend:
-        """Return what is known of the database now."""
+        """Return the database as it is known now."""
         with self._lock:
             database = self._backend
-            if database.troubles and now - self._weighed > WEIGH_EVERY:
+            if database.failing_reports and now - self._weighed > WEIGH_EVERY:
                 self._weighed = now
-                database = database.weigh_troubles(
+                database = database.weigh_failing_reports(
                     self._reports(database), now, limits
                 )
             database = database._replace(refreshed=now).forget_outages(
@@ -274,13 +277,14 @@ class Records:
         return database
 
     def _reports(self, database: backend.Backend) -> list[float]:
-        """Return the last reports of those asked about since trouble began.
+        """Return the last report of each member that counts as evidence.
 
-        Only of those that are up: that the dead are silent proves nothing.
+        These are the members that callers asked about since reports began to
+        fail, and that are up: that a dead member is silent proves nothing.
         """
         begun = min(
-            one.heard if one.since is None else one.since
-            for one in database.troubles.values()
+            one.others_reported if one.since is None else one.since
+            for one in database.failing_reports.values()
         )
         return [
             known.report
@@ -301,6 +305,6 @@ def _is_older(record: Record, known: _Known) -> bool:
     try:
         return record.stamp < known.stamp and record.count <= known.count
     except TypeError:
-        # A record that was made anew has no report; or what stands there is
-        # no number.
+        # A record that was created again has no report; or its values cannot
+        # be compared.
         return False

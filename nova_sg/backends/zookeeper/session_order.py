@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What the crash guard is to do for the members of one session: end it."""
+"""The order to the crash guard: close the session of these members."""
 
 from __future__ import annotations
 
@@ -20,35 +20,35 @@ from nova_sg import evzookeeper
 from nova_sg.backends import base
 from nova_sg.backends.zookeeper import connection, names, servers
 from nova_sg.conf import CONF
-from nova_sg.guard import keeper
+from nova_sg.guard import orders
 from nova_sg.zookeeper import convert
 
 
-class Will:
-    """Kept up to date with the session, and with who joined in it."""
+class SessionOrder:
+    """The order for one session, kept up to date with its members."""
 
     def __init__(self, link: connection.Connection) -> None:
         self._link = link
-        self._wills = keeper.Wills("zk")
+        self._orders = orders.Orders("zk")
         self._lock = threading.Lock()
         self._members: tuple[base.Membership, ...] = ()
         self._session: tuple[int, bytes] | None = None
 
     def add(self, membership: base.Membership, session_id: int) -> None:
-        """Have the session ended that a member is about to join in.
+        """Order that the session in which a member is joining is closed.
 
-        :raises ZooKeeperException: it is gone already
+        :raises ZooKeeperException: the session has already ended
         """
-        if not self._wills.wanted():
+        if not self._orders.wanted():
             return
         if CONF.zookeeper.cert:
-            self._wills.impossible(
-                "its guard has no TLS, which [zookeeper] cert asks for"
+            self._orders.impossible(
+                "the guard cannot use TLS, which [zookeeper] cert asks for"
             )
             return
         number, password = self._link.session.client_id()
         if number & (1 << 64) - 1 != session_id:
-            # Replaced meanwhile; the member joins in the next one.
+            # Another session has replaced it; the member joins in that one.
             return
         with self._lock:
             others = [one for one in self._members if one is not membership]
@@ -56,11 +56,11 @@ class Will:
             self._change(*others, membership)
 
     def renew(self) -> None:
-        """See to it that there is somebody to do it."""
-        self._wills.renew()
+        """Start the guard again if it has ended."""
+        self._orders.renew()
 
     def remove(self, membership: base.Membership) -> None:
-        """Do nothing about a member that leaves."""
+        """Take a member that leaves out of the order."""
         with self._lock:
             if membership in self._members:
                 self._change(
@@ -73,7 +73,7 @@ class Will:
             assert self._session is not None
             number, password = self._session
             digest = CONF.zookeeper.digest
-            self._wills.entrust(
+            self._orders.give(
                 *members,
                 apart=True,
                 servers=_addresses(self._link.address),
@@ -84,10 +84,10 @@ class Will:
                 marks=[(self._mark(one), self._acl()) for one in members],
             )
         if before and before != members:
-            self._wills.revoke(*before)
+            self._orders.cancel(*before)
 
     def _mark(self, one: base.Membership) -> str:
-        """Return the path of a member's mark, from the very root."""
+        """Return the path of a member's mark, with the chroot."""
         _, slash, chroot = self._link.address.partition("/")
         path = names.entry_path(
             one.group, one.host, one.binary, names.CRASHED
@@ -101,7 +101,7 @@ class Will:
         ]
 
     def close(self) -> None:
-        self._wills.revoke_all()
+        self._orders.cancel_all()
 
 
 def _addresses(address: str) -> list[tuple[str, int]]:
