@@ -11,15 +11,17 @@
 # under the License.
 """Members that are kept in several memcached at once."""
 
+import errno
 import os
 import random
+import socket
 import subprocess
 import sys
 import threading
 import time
 
-from nova_sg import servicegroup
-from nova_sg.backends.memcached import values
+from nova_sg import exception, servicegroup
+from nova_sg.backends.memcached import servers, values
 from nova_sg.servicegroup import process
 from tests import LONG, base, single_mode
 from tests.functional import mc
@@ -205,6 +207,100 @@ class ThreeServersTest(mc.McTestCase):
         begun = time.monotonic()
         self.assertEqual(ALL_UP, self.states())
         self.assertLess(time.monotonic() - begun, 2 * timeout)
+
+
+class FailureTest(mc.McTestCase):
+    """What one server answers, or not, and what the error says."""
+
+    TIMEOUT = 1.0
+
+    def remote(self, address):
+        remote = servers.RemoteServer(address, self.TIMEOUT)
+        self.addCleanup(remote.close)
+        return remote
+
+    def answering(self, *answers):
+        """Return a server that gives each answer to one connection."""
+        listener = self.enterContext(socket.create_server(("127.0.0.1", 0)))
+
+        def serve():
+            for answer in answers:
+                connection, _ = listener.accept()
+                with connection:
+                    connection.recv(1000)
+                    connection.sendall(answer)
+                    # Until the other side closes it.
+                    while answer and connection.recv(1000):
+                        pass
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        self.addCleanup(thread.join)
+        return self.remote(f"127.0.0.1:{listener.getsockname()[1]}")
+
+    def assert_fails(self, remote, error):
+        """Check the error, and that the server is then left alone."""
+        message = f"memcached at {remote.address}: {error}"
+        began = time.monotonic()
+        for _ in range(2):
+            failure = remote.get(["key"]).exception(base.PATIENCE)
+            self.assertIsInstance(failure, exception.BackendError)
+            self.assertRegex(str(failure), f"^{message}$")
+        return time.monotonic() - began
+
+    def test_the_error_says_why_there_is_no_connection(self):
+        for address, number in (
+            ("127.0.0.1:1", errno.ECONNREFUSED),
+            (f"unix:{self.folder}/missing", errno.ENOENT),
+        ):
+            with self.subTest(address=address):
+                self.assert_fails(
+                    self.remote(address),
+                    rf"cannot connect: \[Errno {number}\] .*",
+                )
+
+    def test_a_server_that_hangs_costs_one_time_out(self):
+        server = self.start()
+        remote = self.remote(server.address)
+        self.assertEqual({}, remote.get(["key"]).result(base.PATIENCE))
+        server.freeze()
+        took = self.assert_fails(remote, "no answer within 1 s")
+        self.assertGreaterEqual(took, self.TIMEOUT)
+        self.assertLess(took, 2 * self.TIMEOUT)
+        server.thaw()
+
+    def test_a_connection_that_was_closed_is_replaced(self):
+        server = self.start()
+        remote = self.remote(server.address)
+        remote.set("key", b"value").result(base.PATIENCE)
+        self.assertEqual(1, remote.generation)
+        server.restart()
+        self.assertEqual({}, remote.get(["key"]).result(base.PATIENCE))
+        self.assertEqual(2, remote.generation)
+
+    def test_answers_that_are_not_memcacheds(self):
+        for answer, error in (
+            (b"", "the server closed the connection"),
+            (b"SERVER_ERROR busy\r\n", "unexpected answer b'SERVER_ERROR.*"),
+            (b"VALUE key 0\r\n", "unexpected answer .*"),
+            (b"VALUE key 0 x\r\n", ".*ValueError.*"),
+        ):
+            with self.subTest(answer=answer):
+                remote = self.answering(answer)
+                self.assertLess(
+                    self.assert_fails(remote, error), self.TIMEOUT
+                )
+
+    def test_a_wrong_answer_does_not_spoil_the_next_one(self):
+        remote = self.answering(
+            b"ERROR\r\nEND\r\n", b"VALUE key 0 2\r\nok\r\nEND\r\n"
+        )
+        self.assert_fails(remote, "unexpected answer b'ERROR'")
+        base.wait_for(
+            lambda: remote.get(["key"]).exception(base.PATIENCE) is None,
+            message="the server is tried again",
+        )
+        self.assertEqual(2, remote.generation)
 
 
 class ManyServersTest(mc.McTestCase):

@@ -154,7 +154,7 @@ class McDriver(base.Driver):
         places = []
         for server in written:
             assert isinstance(server, servers.RemoteServer)
-            places.append(server.place)
+            places.append(server.socket_address)
         changed, news = self._changes.new(membership.group)
         self._wills.entrust(
             membership,
