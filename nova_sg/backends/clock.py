@@ -10,11 +10,11 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""A backend's clock, seen from here.
+"""Translation between a backend's clock and this process's monotonic clock.
 
-Reports are stamped by the backend's clock and judged on the observer's
-monotonic clock; this is the bridge. The wall clock of the observer has no
-part in it, so its steps change nothing.
+Reports have times by the backend's clock and are judged on the observer's
+monotonic clock. The observer's wall clock has no part in it, so a step of it
+changes nothing.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from __future__ import annotations
 import time
 from typing import NamedTuple
 
-# How far apart two good clocks may run, in seconds a second. Quartz is good
-# to 100 ppm, NTP slews at up to 500.
+# Seconds a second by which two good clocks may drift apart. Quartz is good to
+# 100 ppm, NTP slews at up to 500.
 DRIFT = 0.0005
-# By so many seconds a clock may differ from another before it has leapt.
+# Seconds; a greater change between two clocks is a leap.
 LEAP = 1.0
-# Whoever sets the wall clock by less changes no verdict.
+# Seconds; a smaller step of the wall clock changes no verdict.
 STEP = 2.0
-# For so many seconds a wall clock that was set is doubted.
+# Seconds after which a wall clock that was set is trusted again.
 DOUBT = 600.0
 
 
 class Clocks(NamedTuple):
-    """How far this host's clocks are apart.
+    """The differences between this host's clocks.
 
-    It stays the same for as long as the host runs and nobody sets a clock.
+    They stay the same while the host runs and no clock is set.
     """
 
     #: The clock that goes on while the host is suspended - the monotonic one.
@@ -61,19 +61,20 @@ class Clocks(NamedTuple):
 
 
 class WallClock:
-    """Tells whether the wall clock was set since this was made."""
+    """Finds out whether the wall clock was set since this was made."""
 
     def __init__(self) -> None:
+        # The offset that is trusted.
         self._right = self._offset()
-        # When it was found to be set.
+        # When a step was found, monotonic.
         self._set: float | None = None
 
     def step(self) -> float:
-        """Return by how many seconds it was set forward; 0: it was not.
+        """Return the seconds by which it was set forward; 0: it was not set.
 
-        After a while nobody doubts that it was set right.
+        DOUBT seconds after a step the new time is trusted.
         """
-        # Each question about a record comes here: no call more than needed.
+        # Called for each question about a record: as few calls as possible.
         step = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
         step -= self._right
         if abs(step) <= STEP:
@@ -90,20 +91,20 @@ class WallClock:
 
     @staticmethod
     def _offset() -> float:
-        # Both are slewed alike, and go on while the host sleeps.
+        # Both are slewed alike, and continue while the host is suspended.
         return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 class BackendClock:
     """Estimates offset = backend's clock - monotonic clock, from samples.
 
-    Each sample says that the backend's clock showed `backend` at some moment
-    between `sent` and `received`; the true offset lies in what all recent
-    samples have in common.
+    The backend's clock showed `backend` at some moment between `sent` and
+    `received`, so each sample gives the offset a lower and an upper bound.
+    The true offset lies within the bounds of all recent samples.
     """
 
-    #: Seconds to add to the monotonic clock to get the backend's. There is
-    #: no such attribute before the first sample.
+    #: Seconds to add to the monotonic clock to get the backend's. The
+    #: attribute does not exist before the first sample.
     offset: float
 
     def __init__(self) -> None:
@@ -125,29 +126,28 @@ class BackendClock:
     ) -> None:
         """Take in one reading of the backend's clock.
 
-        :param sent: monotonic moment just before the question
-        :param received: monotonic moment just after the answer
-        :param backend: what the backend's clock showed, in seconds
-        :param resolution: what that clock leaves out: 1.0 for a clock that
-            shows whole seconds
+        :param sent: monotonic time just before the request
+        :param received: monotonic time just after the answer
+        :param backend: the time by the backend's clock, in seconds
+        :param resolution: of that clock: 1.0 if it shows whole seconds
         """
         low, high = backend - received, backend + resolution - sent
         if self._low is not None:
             slack = (received - self._at) * DRIFT
             both_low = max(low, self._low - slack)
             both_high = min(high, self._high + slack)
-            # Nothing in common: the backend's clock was set, or this is
-            # another server. The past says nothing then.
+            # Otherwise the backend's clock was set, or this is another
+            # server: earlier samples no longer count.
             if both_low <= both_high:
                 low, high = both_low, both_high
-        # Before _low, which says that there is an offset.
+        # Before _low, by which synced knows that there is an offset.
         self.offset = (low + high) / 2
         self._low, self._high, self._at = low, high, received
 
     def to_monotonic(self, backend: float) -> float:
-        """Translate a moment of the backend's clock."""
+        """Translate a time of the backend's clock."""
         return backend - self.offset
 
     def from_monotonic(self, moment: float) -> float:
-        """Translate a moment of the monotonic clock."""
+        """Translate a time of the monotonic clock."""
         return moment + self.offset

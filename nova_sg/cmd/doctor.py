@@ -21,7 +21,7 @@ from cliff import command
 
 from nova_sg import exception
 from nova_sg.backends import base
-from nova_sg.backends.memcached import configured
+from nova_sg.backends.memcached import server_options
 from nova_sg.cmd import agreement
 from nova_sg.conf import CONF
 from nova_sg.servicegroup import process
@@ -78,7 +78,7 @@ def _configured_drivers(used: list[str]) -> list[str]:
     names = list(used)
     if CONF.database.connection:
         names.append("db")
-    if configured.addresses()[1]:
+    if server_options.addresses()[1]:
         names.append("mc")
     if CONF.zookeeper.address:
         names.append("zk")

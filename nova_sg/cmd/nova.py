@@ -23,7 +23,7 @@ from cliff import command
 
 from nova_sg import config, exception
 from nova_sg.backends.base import Finding
-from nova_sg.backends.memcached import configured
+from nova_sg.backends.memcached import server_options
 from nova_sg.cmd import doctor
 from nova_sg.conf import CONF
 from nova_sg.nova import switch
@@ -111,7 +111,7 @@ def _drivers() -> list[str]:
 
 
 def _check_driver(name: str) -> Finding:
-    if name == "mc" and not configured.addresses()[1]:
+    if name == "mc" and not server_options.addresses()[1]:
         return Finding(
             False,
             "driver mc",

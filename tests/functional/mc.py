@@ -9,7 +9,7 @@
 # WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
 # License for the specific language governing permissions and limitations
 # under the License.
-"""What the tests of the mc driver share: servers, and looking into them."""
+"""Shared by tests of the mc driver: servers, their contents, members."""
 
 import re
 import socket
@@ -25,7 +25,7 @@ __all__ = ["McTestCase", "Raw", "Ticking", "Verbose"]
 
 
 class Raw:
-    """A memcached as it answers on its socket: to look, and to meddle."""
+    """A connection to a memcached: to read values, and to tamper with them."""
 
     def __init__(self, server):
         self._link = socket.create_connection(("127.0.0.1", server.port), 30)
@@ -50,7 +50,7 @@ class Raw:
         self._expect(b"STORED")
 
     def fill(self, key, pattern):
-        """Set a value that is as long as memcached takes any."""
+        """Set a value of the greatest length that memcached takes."""
         value = pattern * (1_048_000 // len(pattern))
         self.set(key, value)
         for size in 100, 10, 1:
@@ -69,7 +69,7 @@ class Raw:
                 b"\r\n",
             ]
         self._link.sendall(b"".join(commands))
-        # It answers in order: all of them are there after this.
+        # Answers come in order: all values are stored after this one.
         self._send("version")
         self._lines.readline()
 
@@ -79,7 +79,7 @@ class Raw:
             self._lines.readline()
 
     def seconds_left(self, key):
-        """Return what is left of a value's life; -1: it does not expire."""
+        """Return the seconds after which a value expires; -1: never."""
         self._send(f"mg {key} t")
         words = self._lines.readline().split()
         return int(words[1].removeprefix(b"t"))
@@ -101,17 +101,17 @@ class Raw:
     def _expect(self, answer):
         line = self._lines.readline().strip()
         if line != answer:
-            raise AssertionError(f"memcached says {line!r}, not {answer!r}")
+            raise AssertionError(f"the answer is {line!r}, not {answer!r}")
 
 
 class Verbose(Memcached):
-    """A memcached that tells what it is asked."""
+    """A memcached that logs its commands."""
 
     def command(self):
         return [*super().command(), "-vv"]
 
     def commands(self):
-        """Return the first words of all commands so far."""
+        """Return the names of all commands so far."""
         with open(self._log_path, "rb") as log:
             return [
                 line.split()[1].decode()
@@ -123,7 +123,7 @@ class Verbose(Memcached):
 
 
 class Ticking(base.Member):
-    """A member whose timer is the test: it reports when told to."""
+    """A member without a timer: the test has it report by tick()."""
 
     def __init__(self, host, topic="compute"):
         # A report waits up to a tenth of the interval.
@@ -147,9 +147,9 @@ class McTestCase(base.TestCase):
     """A test of the mc driver on servers of its own.
 
     Intervals are short and service_down_time is the default: a test that
-    waits for a member to go down sets it. As memcached shows its clock in
-    whole seconds, two processes agree on it within a second or so: no less
-    than two seconds will do where one reports and another looks.
+    waits for a member to go down sets it, to two seconds at least. memcached
+    shows its clock in whole seconds, so two processes agree on it to about a
+    second.
     """
 
     GROUP = "compute"
@@ -165,7 +165,7 @@ class McTestCase(base.TestCase):
         self.servers = []
 
     def start(self, number=1, kind=Memcached):
-        """Start so many servers and configure them."""
+        """Start a number of servers and configure them."""
         for _ in range(number):
             self.servers.append(self.enterContext(kind()))
         # Members end before their servers do.
@@ -182,15 +182,15 @@ class McTestCase(base.TestCase):
         return raw
 
     def another(self):
-        """Return what another process would share: nothing is known yet."""
+        """Return what another process would share; it knows nothing yet."""
         shared = process.Shared(process.load("mc"))
         self.addCleanup(shared.close)
         return shared
 
     def states(self, shared=None, group=GROUP):
-        """Return who is known and how, as somebody new sees it."""
+        """Return the state of each member, as a new observer sees it."""
         if shared is None:
-            # Looked at once and given back at once: a test may ask often.
+            # Closed at once: a test may ask often.
             shared = process.Shared(process.load("mc"))
             try:
                 return self.states(shared, group)
@@ -202,7 +202,7 @@ class McTestCase(base.TestCase):
         }
 
     def wait_for_states(self, expected, shared=None, timeout=base.PATIENCE):
-        """Wait until who is known, and how, is as expected."""
+        """Wait until the members and their states are as expected."""
         found = {}
 
         def as_expected():
@@ -214,9 +214,9 @@ class McTestCase(base.TestCase):
         )
 
     def join(self, *hosts, group=GROUP, interval=None):
-        """Join a group with members that report by themselves, or not.
+        """Join a group.
 
-        :param interval: seconds; None: they report when they are told to
+        :param interval: seconds between two reports; None: Ticking members
         """
         api = servicegroup.API()
         members = []
@@ -241,7 +241,7 @@ class McTestCase(base.TestCase):
         )
 
     def reported_at(self, raw, host, group=GROUP):
-        """Return when a host has reported, as a server has it; 0: never."""
+        """Return when a host reported last, by a server; 0: never."""
         key = values.member_key(group, host)
         value = raw.get(key)
         if value is None:

@@ -9,10 +9,10 @@
 # WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
 # License for the specific language governing permissions and limitations
 # under the License.
-"""A process that joins groups of the mc driver, once told to.
+"""A process that joins groups of the mc driver on command.
 
 Usage: python -m tests.functional.mc_joiner SERVERS HOSTS GROUPS, each a list
-with commas. It says "ready", waits for a line, joins, and ends; its members
+with commas. It prints "ready", waits for a line, joins, and ends; its members
 send one report each.
 """
 

@@ -190,9 +190,9 @@ class ServerClockTest(mc.McTestCase):
         index = values.index_key("compute", "one")
         key = values.member_key("compute", "one")
         at = float(raw.stats()["time"]) + 30
-        report = values.Report(values.UP, at, "nova-compute")
+        report = values.StoredReport(values.UP, at, "nova-compute")
         raw.set(index, codec.lines(index, ["one"]))
-        raw.set(key, codec.report(key, report))
+        raw.set(key, codec.write_report(key, report))
         self.assertEqual(1, self.read_by_a_look())
         # It is the member that is wrong: once is enough.
         self.assertEqual(0, self.read_by_a_look())

@@ -9,7 +9,7 @@
 # WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
 # License for the specific language governing permissions and limitations
 # under the License.
-"""Members that are kept in one memcached."""
+"""Members that are kept by one memcached server."""
 
 import os
 import threading
@@ -32,7 +32,7 @@ class MembershipTest(mc.McTestCase):
         self.start()
         self.api = servicegroup.API()
 
-    def test_who_joined_is_up(self):
+    def test_members_that_joined_are_up(self):
         self.join(*HOSTS)
         self.join("elsewhere", group="network")
         self.assertEqual(sorted(HOSTS), self.api.get_all("compute"))
@@ -43,7 +43,7 @@ class MembershipTest(mc.McTestCase):
         self.assertIs(True, ask({"host": "one", "topic": "compute"}))
         self.assertIs(False, ask({"host": "one", "topic": "network"}))
 
-    def test_what_is_known_of_a_member(self):
+    def test_what_observers_know_of_a_member(self):
         self.join("one")
         began = self.api.member("compute", "one").last_seen
         member = self.another().view("compute").member("one")
@@ -58,7 +58,7 @@ class MembershipTest(mc.McTestCase):
         # its own start.
         self.assertLess(abs(time.time() - began.timestamp()), 30)
 
-    def test_who_falls_silent_goes_down(self):
+    def test_a_silent_member_goes_down(self):
         self.flags(service_down_time=4.0)
         events = self.collect(self.api)
         one, two = self.join("one", "two")
@@ -70,7 +70,7 @@ class MembershipTest(mc.McTestCase):
         base.wait_for(two_is_down, message="two is down")
         base.wait_for(
             lambda: ("down", "two") in [(e.type, e.host) for e in events],
-            message="watchers are told",
+            message="watchers get the event",
         )
         self.assertNotIn(
             ("down", "one"), [(e.type, e.host) for e in events]
@@ -78,7 +78,7 @@ class MembershipTest(mc.McTestCase):
         two.tick()
         self.wait_for_states({"one": "up", "two": "up"})
 
-    def test_who_has_left_is_down_at_once(self):
+    def test_a_member_that_left_is_down_at_once(self):
         self.join(*HOSTS)
         before = self.api.member("compute", "two")
         events = self.collect(self.api)
@@ -89,12 +89,12 @@ class MembershipTest(mc.McTestCase):
         self.assertGreaterEqual(after.last_seen, before.last_seen)
         base.wait_for(
             lambda: [(e.type, e.host) for e in events] == [("left", "two")],
-            message="watchers are told",
+            message="watchers get the event",
         )
         self.join("two")
         self.assertEqual(ALL_UP, self.states())
 
-    def test_a_report_under_way_does_not_bring_back_who_left(self):
+    def test_a_report_in_progress_does_not_bring_a_member_back(self):
         one = self.join("one")
         driver = process.shared().driver
         report = driver.report
@@ -120,7 +120,7 @@ class MembershipTest(mc.McTestCase):
         one.tick()
         self.assertEqual({"one": "down"}, self.states())
 
-    def test_forced_down_and_not(self):
+    def test_a_member_is_forced_down_and_released(self):
         one = self.join("one", "two")[0]
         self.api.force_down("one", "compute")
         self.assertEqual({"one": "down", "two": "up"}, self.states())
@@ -132,14 +132,14 @@ class MembershipTest(mc.McTestCase):
         self.api.force_down("one", "compute", False)
         self.assertEqual({"one": "up", "two": "up"}, self.states())
 
-    def test_nobody_is_forced_down_who_is_no_member(self):
+    def test_only_members_can_be_forced_down(self):
         self.join("one")
         for forced in True, False:
             with self.assertRaises(exception.MemberNotFound):
                 self.api.force_down("two", "compute", forced)
         self.assertEqual({"one": "up"}, self.states())
 
-    def test_forget_and_join_again(self):
+    def test_a_forgotten_member_joins_again(self):
         self.join(*HOSTS)
         observer = self.another()
         self.assertEqual(ALL_UP, self.states(observer))
@@ -147,13 +147,13 @@ class MembershipTest(mc.McTestCase):
         self.api.forget("two", "compute")
         without = {"one": "up", "three": "up"}
         self.assertEqual(without, self.states())
-        # Who knew it drops it as well.
+        # An observer that knew the member drops it as well.
         self.wait_for_states(without, observer)
         self.join("two")
         self.assertEqual(ALL_UP, self.states())
         self.wait_for_states(ALL_UP, observer)
 
-    def test_who_is_up_is_not_forgotten(self):
+    def test_a_member_that_is_up_cannot_be_forgotten(self):
         self.join("one")
         with self.assertRaises(exception.MemberIsUp):
             self.api.forget("one", "compute")
@@ -161,7 +161,7 @@ class MembershipTest(mc.McTestCase):
             self.api.forget("two", "compute")
         self.assertEqual({"one": "up"}, self.states())
 
-    def test_names_that_memcached_would_not_take(self):
+    def test_names_that_memcached_refuses_in_a_key(self):
         names = [
             "n" * 300,
             "n" * 20000,
@@ -197,7 +197,7 @@ class MembershipTest(mc.McTestCase):
         self.flags(service_down_time=0.2)
         members = self.join("one", long)
         for member in members * 3:
-            # The index is looked at again after half of service_down_time.
+            # The index is read again after half of service_down_time.
             time.sleep(0.15)
             member.tick()
         for host in "one", long:
@@ -207,7 +207,7 @@ class MembershipTest(mc.McTestCase):
 
 
 class ExpiryTest(mc.McTestCase):
-    def test_a_report_lives_for_service_down_time(self):
+    def test_a_report_is_stored_for_service_down_time(self):
         raw = self.raw(self.start())
         for limit in 0.5, 1.0, 2.5, 60.0, 86400.0:
             with self.subTest(limit=limit):
@@ -219,29 +219,29 @@ class ExpiryTest(mc.McTestCase):
                 self.assertGreaterEqual(left + took, limit)
                 self.assertLessEqual(left, limit + 2)
 
-    def test_it_does_not_vanish_before(self):
+    def test_a_report_does_not_expire_before_service_down_time(self):
         limit = 1.0
         self.flags(service_down_time=limit)
         raw = self.raw(self.start())
         driver = self.driver()
-        begun, lives = {}, {}
+        began, lives = {}, {}
         # memcached counts in whole seconds from its own start: wherever a
-        # report falls between two of them, it lives long enough.
+        # report falls between two of them, it is kept long enough.
         for host in "a", "b", "c", "d":
-            begun[host] = time.monotonic()
+            began[host] = time.monotonic()
             driver.report(self.membership(host))
             time.sleep(0.25)
 
         def all_vanished():
-            for host in begun.keys() - lives.keys():
+            for host in began.keys() - lives.keys():
                 if raw.get(values.member_key("compute", host)) is None:
-                    lives[host] = time.monotonic() - begun[host]
-            return len(lives) == len(begun)
+                    lives[host] = time.monotonic() - began[host]
+            return len(lives) == len(began)
 
         base.wait_for(all_vanished, message="the reports expire")
         self.assertGreaterEqual(min(lives.values()), limit)
 
-    def test_the_record_outlives_it(self):
+    def test_the_record_outlives_the_report(self):
         raw = self.raw(self.start())
         self.flags(service_down_time=1.0)
         self.join("one")
@@ -257,30 +257,30 @@ class ExpiryTest(mc.McTestCase):
 
 
 class TroubleTest(mc.McTestCase):
-    """The server is restarted, away, or loses values."""
+    """The server is restarted, unreachable, or loses values."""
 
     def setUp(self):
         super().setUp()
         self.server = self.start()
         self.api = servicegroup.API()
 
-    def test_a_restart_is_nobodys_death(self):
+    def test_no_member_goes_down_by_a_restart(self):
         self.flags(service_down_time=10.0)
         events = self.collect(self.api)
         self.join(*HOSTS, interval=0.2)
-        # Also by what memcached says, and not only as they joined here.
+        # Observed in memcached, and not only known as they joined here.
         observer = process.shared().view("compute").observer
         base.wait_for(
             lambda: observer.group.members.keys() == set(HOSTS),
             message="all are observed",
         )
         self.wait_for_states(ALL_UP, process.shared())
-        watcher = _Asker(self.api, HOSTS)
+        watcher = _Poller(self.api, HOSTS)
         self.addCleanup(watcher.stop)
         for _ in range(3):
             self.server.kill()
             self.server.start()
-            # Nothing is left there, and somebody new finds all again.
+            # It is empty, and a new observer finds all again.
             self.wait_for_states(ALL_UP)
         watcher.stop()
         self.assertGreater(watcher.asked, 0)
@@ -289,7 +289,7 @@ class TroubleTest(mc.McTestCase):
             [], [e for e in events if e.type != "joined"], "transitions"
         )
 
-    def test_who_is_listed_does_not_wait_to_be_listed_again(self):
+    def test_members_are_listed_anew_by_the_next_report(self):
         # Half of service_down_time would be the whole test.
         self.flags(service_down_time=600.0)
         members = self.join(*HOSTS)
@@ -299,7 +299,7 @@ class TroubleTest(mc.McTestCase):
             member.tick()
         self.assertEqual(ALL_UP, self.states())
 
-    def test_a_long_outage_is_nobodys_death(self):
+    def test_no_member_goes_down_by_a_long_outage(self):
         self.flags(service_down_time=3.0)
         events = self.collect(self.api)
         # These have not reported for a while when the server comes back.
@@ -313,16 +313,16 @@ class TroubleTest(mc.McTestCase):
         began = time.monotonic()
         try:
             while time.monotonic() - began < base.PATIENCE:
-                self.assertTrue(ask(), "the last verdict stands")
+                self.assertTrue(ask(), "the last state is kept")
                 time.sleep(0.05)
-            self.fail("no answer is given for ever")
+            self.fail("questions are answered for ever")
         except exception.ServiceGroupUnavailable as error:
             self.assertIn(self.server.address, str(error))
         with self.assertRaises(exception.ServiceGroupUnavailable):
             self.api.get_all("compute")
         self.server.start()
         base.wait_for(
-            lambda: self._answers(ask), message="the server is asked"
+            lambda: self._answers(ask), message="the server answers"
         )
         self.assertTrue(ask())
         for member in members:
@@ -347,13 +347,13 @@ class TroubleTest(mc.McTestCase):
         self.server.restart()
         self.wait_for_states({"alive": "up", "dead": "down"}, observer)
 
-    def test_eviction_of_reports(self):
+    def test_no_member_goes_down_by_eviction_of_its_report(self):
         raw = self.raw(self.server)
         members = self.join(*HOSTS)
         self.assertEqual(sorted(HOSTS), self.api.get_all("compute"))
         for host in HOSTS:
             raw.delete(values.member_key("compute", host))
-        # Who watched has seen the reports, who is new finds the records.
+        # The observer has seen the reports, a new one finds the records.
         self.api.refresh("compute")
         self.assertEqual(sorted(HOSTS), self.api.get_all("compute"))
         self.assertEqual(ALL_UP, self.states())
@@ -365,7 +365,7 @@ class TroubleTest(mc.McTestCase):
             member.tick()
         self.assertEqual(ALL_UP, self.states())
 
-    def test_eviction_of_the_index(self):
+    def test_members_survive_eviction_of_the_index(self):
         self.flags(service_down_time=3.0)
         raw = self.raw(self.server)
         self.join(*HOSTS, interval=0.1)
@@ -375,7 +375,7 @@ class TroubleTest(mc.McTestCase):
         self.assertEqual(sorted(HOSTS), self.api.get_all("compute"))
         self.api.refresh("compute")
         self.assertEqual(sorted(HOSTS), self.api.get_all("compute"))
-        # Somebody new finds all again after half of service_down_time.
+        # A new observer finds all again after half of service_down_time.
         self.wait_for_states(ALL_UP)
         base.wait_for(
             lambda: self.api.groups() == ["compute"],
@@ -383,7 +383,7 @@ class TroubleTest(mc.McTestCase):
         )
         self.assertEqual([], events)
 
-    def test_joining_before_the_server_is_there(self):
+    def test_members_join_before_the_server_runs(self):
         # The timer's first report comes after 0.4 of it.
         self.flags(service_down_time=2.5)
         self.server.kill()
@@ -397,14 +397,14 @@ class TroubleTest(mc.McTestCase):
         self.wait_for_states(ALL_UP)
         self.assertEqual(sorted(HOSTS), self.api.get_all("compute"))
 
-    def test_trouble_is_told_once_and_its_end_once(self):
+    def test_an_outage_is_logged_once_and_its_end_once(self):
         one = self.join("one")
         self.api.get_all("compute")
         for outage in 1, 2:
             with self.subTest(outage=outage):
                 self.server.kill()
                 for _ in range(5):
-                    # Nothing raises out of a timer.
+                    # No error leaves the timer.
                     one.tick()
                     self.api.refresh("compute")
                 self.assertTrue(one.model_disconnected)
@@ -433,7 +433,7 @@ class TroubleTest(mc.McTestCase):
         self.assertEqual([], self.logs.matching("Traceback"))
         self.assertEqual([], self.logs.matching("Unexpected"))
 
-    def test_nothing_raises_out_of_a_timer(self):
+    def test_no_error_leaves_a_timer(self):
         problems = (
             exception.BackendError("a test's"),
             OSError("a test's"),
@@ -441,7 +441,7 @@ class TroubleTest(mc.McTestCase):
             RuntimeError("a test's"),
         )
         for number, problem in enumerate(problems):
-            # Of one member few beginnings are logged in a minute.
+            # The log limits such messages of one member.
             one = self.join(f"host{number}")
             with self.subTest(problem=problem):
                 with mock.patch.object(
@@ -455,7 +455,7 @@ class TroubleTest(mc.McTestCase):
         self.assertEqual(4, len(self.logs.matching("is reported to")))
 
 
-class _Asker:
+class _Poller:
     """Asks all the time whether members are up."""
 
     def __init__(self, api, hosts):
@@ -482,7 +482,7 @@ class _Asker:
 
 
 class ClockTest(mc.McTestCase):
-    """A process's wall clock is set while it runs, or was wrong before."""
+    """The wall clock of a process is set while it runs, or was wrong."""
 
     def shift(self, seconds):
         real = time.time
@@ -490,7 +490,7 @@ class ClockTest(mc.McTestCase):
         patch.start()
         return patch.stop
 
-    def test_a_step_changes_no_verdict(self):
+    def test_a_step_of_the_clock_changes_no_state(self):
         self.start()
         self.flags(service_down_time=3.0)
         api = servicegroup.API()
@@ -515,8 +515,8 @@ class ClockTest(mc.McTestCase):
         self.assertLessEqual(changed, {"silent"})
 
     def _check(self, silent, observer):
-        # Who reports stays up for everybody, and who is silent goes down
-        # no later, and no sooner.
+        # Members that report stay up for each observer, and the silent one
+        # goes down no later, and no sooner.
         silent.tick()
         began = time.monotonic()
         up = {"one": "up", "two": "up", "silent": "up"}
@@ -526,7 +526,7 @@ class ClockTest(mc.McTestCase):
         self.assertGreater(time.monotonic() - began, 1.0)
         self.wait_for_states(up | {"silent": "down"})
 
-    def test_a_wrong_clock_from_the_beginning(self):
+    def test_a_clock_that_is_wrong_from_the_beginning(self):
         self.start()
         for seconds in 3600, -3600:
             with self.subTest(seconds=seconds):
@@ -543,7 +543,7 @@ class ClockTest(mc.McTestCase):
                     abs(member.last_seen.timestamp() - time.time()), 60
                 )
 
-    def test_the_in_process_store(self):
+    def test_a_step_with_the_in_process_store(self):
         self.configure()
         self.flags(service_down_time=1.5)
         for seconds in 3600, -3600:
@@ -567,7 +567,7 @@ class InProcessTest(mc.McTestCase):
         self.configure("<None>")
         self.api = servicegroup.API()
 
-    def test_a_members_life(self):
+    def test_the_life_of_a_member(self):
         self.flags(service_down_time=1.5)
         one, _ = self.join("one", "two")
         shared = process.shared()
@@ -587,20 +587,20 @@ class InProcessTest(mc.McTestCase):
         self.assertEqual([], self.api.get_all("compute"))
         base.wait_for(
             lambda: self.api.member("compute", "two").age > 2.0,
-            message="two is silent for long",
+            message="two has been silent for long",
         )
         self.api.forget("two", "compute")
         self.assertEqual({"one": "down"}, self.states(shared))
         self.assertEqual(["compute"], self.api.groups())
 
-    def test_nobody_else_sees_it(self):
+    def test_another_process_sees_no_member(self):
         self.join("one")
         self.assertEqual(["one"], self.api.get_all("compute"))
         self.assertEqual({}, self.states())
 
 
 class CloseTest(mc.McTestCase):
-    def test_threads_and_sockets_end(self):
+    def test_threads_and_sockets_are_closed(self):
         servers = self.start(3)
         raws = [self.raw(server) for server in servers]
         connections = [_connections(raw) for raw in raws]
@@ -627,7 +627,7 @@ class CloseTest(mc.McTestCase):
                 message="the servers see the connections end",
             )
 
-    def test_close_waits_for_no_dead_server(self):
+    def test_close_does_not_wait_for_a_hung_server(self):
         server = self.start()
         self.flags(service_down_time=2.5)
         self.flags("memcache", socket_timeout=1.0)

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""A report that reaches memcached after its member is dead."""
+"""A report that reaches memcached after the death of its member."""
 
 import json
 import time
@@ -23,16 +23,16 @@ from tests.functional import mc, zk
 class LateTest(mc.McTestCase):
     DOWN_TIME = 4.0
 
-    def test_a_report_after_death(self):
+    def test_a_late_report_does_not_raise_a_dead_member(self):
         self.flags(service_down_time=self.DOWN_TIME)
         server = self.start()
         raw = self.raw(server)
-        way = self.enterContext(TcpProxy(server.port))
+        proxy = self.enterContext(TcpProxy(server.port))
         settings = {
             "DEFAULT": {
                 "servicegroup_driver": "mc",
                 "service_down_time": self.DOWN_TIME,
-                "memcached_servers": [way.address],
+                "memcached_servers": [proxy.address],
             },
             "servicegroup": {"crash_guard": False},
         }
@@ -43,8 +43,8 @@ class LateTest(mc.McTestCase):
         member.expect("ready", 60)
         member.tell("join one")
         self.wait_for_states({"one": "up"})
-        way.cut()
-        wait_for(lambda: way.held() > 50, 30, "a report is held")
+        proxy.cut()
+        wait_for(lambda: proxy.held() > 50, 30, "a report is held")
         member.kill()
         died = time.monotonic()
         before = self.reported_at(raw, "one")
@@ -52,12 +52,12 @@ class LateTest(mc.McTestCase):
         self.wait_for_states({"one": "down"}, observer)
         # Observers read memcached's clock to a second.
         wait_for(lambda: time.monotonic() - died > self.DOWN_TIME + 2)
-        way.restore()
+        proxy.restore()
         wait_for(
             lambda: self.reported_at(raw, "one") > before,
             30,
             "the late report arrives",
         )
-        # It has the time at which it was written down by its member.
+        # It has the time at which the member wrote it.
         self.assertEqual({"one": "down"}, self.states())
         self.assertEqual({"one": "down"}, self.states(observer))

@@ -40,7 +40,7 @@ service_down_time = 60
 @single_mode
 class McOptionsTest(base.TestCase):
     def read(self, text):
-        """Read a file as the agent does; what was read before is gone."""
+        """Read a file as the agent does; earlier ones are forgotten."""
         process.reset()
         with tempfile.NamedTemporaryFile(
             "w", dir=self.folder, suffix=".conf", delete=False
@@ -60,14 +60,14 @@ class McOptionsTest(base.TestCase):
         ]
 
     def assert_is_shared(self):
-        """Check that what joins here is seen through the server."""
+        """Check that a member that joins here is seen through the server."""
         api = servicegroup.API()
         api.join("one", "compute", base.Member("one", interval=60))
         elsewhere = process.Shared(process.load("mc"))
         self.addCleanup(elsewhere.close)
         self.assertEqual(["one"], elsewhere.view("compute").hosts_up())
 
-    def test_the_guide(self):
+    def test_the_example_of_the_guide(self):
         self.read("[DEFAULT]\n" + GUIDE)
         self.assertEqual("mc", CONF.servicegroup_driver)
         self.assertEqual(60, CONF.service_down_time)
@@ -79,7 +79,7 @@ class McOptionsTest(base.TestCase):
         files = os.listdir(self.folder)
         self.assertEqual([], [f for f in files if not f.endswith(".conf")])
 
-    def test_the_in_process_store(self):
+    def test_spellings_of_the_in_process_store(self):
         for line in (
             "",
             "memcached_servers =",
@@ -100,7 +100,7 @@ class McOptionsTest(base.TestCase):
                     ["<None> (inside the process)"], self.used()
                 )
 
-    def test_lists_of_servers(self):
+    def test_spellings_of_a_list_of_servers(self):
         one, two = self.server.address, "127.0.0.1:1"
         for line in (
             f"memcached_servers = {one},{two}",
@@ -121,7 +121,7 @@ class McOptionsTest(base.TestCase):
                 self.assertEqual([one, two], self.used())
                 self.assert_is_shared()
 
-    def test_other_addresses(self):
+    def test_kinds_of_addresses(self):
         for address in (
             "localhost",
             "localhost:11211",
@@ -140,7 +140,7 @@ class McOptionsTest(base.TestCase):
                 )
                 self.assertEqual([address], self.used())
 
-    def test_the_modern_spelling(self):
+    def test_oslo_caches_option(self):
         self.read(
             f"""
             [DEFAULT]
@@ -152,7 +152,7 @@ class McOptionsTest(base.TestCase):
         self.assertEqual([self.server.address], self.used())
         self.assert_is_shared()
 
-    def test_the_old_spelling_wins(self):
+    def test_memcached_servers_wins_over_oslo_caches_option(self):
         self.read(
             f"""
             [DEFAULT]
@@ -164,7 +164,7 @@ class McOptionsTest(base.TestCase):
         )
         self.assertEqual([self.server.address], self.used())
 
-    def test_a_wrong_address_is_named(self):
+    def test_the_error_names_the_option_and_the_invalid_address(self):
         for address in (
             "::1",
             "[::1]:11211",

@@ -9,9 +9,9 @@
 # WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
 # License for the specific language governing permissions and limitations
 # under the License.
-"""Many members: what a look at them costs."""
+"""Many members: what a refresh costs."""
 
-from nova_sg.backends.memcached import marks, values
+from nova_sg.backends.memcached import forced_down, values
 from nova_sg.servicegroup import process
 from tests import single_mode
 from tests.functional import mc
@@ -21,7 +21,7 @@ MEMBERS = 10000
 
 class ScaleTest(mc.McTestCase):
     @single_mode
-    def test_ten_thousand_are_judged_with_multi_gets(self):
+    def test_ten_thousand_members_are_refreshed_by_multi_gets(self):
         server = self.start(kind=mc.Verbose)
         hosts = [f"node{number:05}" for number in range(MEMBERS)]
         silent, lost, forced = hosts[:10], hosts[10:20], hosts[20:30]
@@ -35,15 +35,15 @@ class ScaleTest(mc.McTestCase):
             states,
         )
         commands = server.commands()[before:]
-        # One reads the clock; the index; a thousand reports at a time; the
-        # records of who has no report. As none of them goes on to report, the
-        # server may have been asked already why that is.
+        # One reads the clock, one the index; then a thousand reports at a
+        # time; one reads the records of members without a report. No member
+        # goes on to report, so the server may have been asked for an outage.
         self.assertIn(commands.count("stats"), (1, 2), commands)
         self.assertEqual(
             1 + MEMBERS // 1000 + 1, commands.count("get"), commands
         )
         self.assertEqual({"stats", "get"}, set(commands))
-        # The next refresh reads no clock, and every member again.
+        # The next refresh reads every member again, but no clock.
         before = len(server.commands())
         shared.view("compute").refresh()
         self.assertEqual(
@@ -52,7 +52,7 @@ class ScaleTest(mc.McTestCase):
         )
 
     def _write(self, server, hosts, silent, lost, forced):
-        """Write what members would have written."""
+        """Write the values that members would have written."""
         raw = self.raw(server)
         codec = values.Codec(None)
         now = float(raw.stats()["time"])
@@ -61,21 +61,23 @@ class ScaleTest(mc.McTestCase):
         for host in hosts:
             parts[values.index_key("compute", host)].add(host)
             at = now - 3600 if host in silent else now
-            report = values.Report(values.UP, at, "nova-compute")
+            report = values.StoredReport(values.UP, at, "nova-compute")
             if host not in lost:
                 key = values.member_key("compute", host)
-                items[key] = codec.report(key, report)
+                items[key] = codec.write_report(key, report)
         for key, names in parts.items():
             items[key] = codec.lines(key, names)
         key = values.forced_key("compute")
-        down = {host: marks.Mark(int(now * 1000), True) for host in forced}
-        items[key] = marks.write(codec, key, down)
+        mark = forced_down.Mark(int(now * 1000), True)
+        items[key] = forced_down.write(
+            codec, key, dict.fromkeys(forced, mark)
+        )
         raw.set_many(items)
         self.assertEqual(
             len(items), int(raw.stats()["curr_items"]), "all are stored"
         )
 
-    def test_a_steady_member_sends_one_set(self):
+    def test_a_report_is_one_set(self):
         server = self.start(kind=mc.Verbose)
         one = self.join("one")
         before = len(server.commands())
@@ -83,7 +85,7 @@ class ScaleTest(mc.McTestCase):
             one.tick()
         self.assertEqual(["set"] * 20, server.commands()[before:])
 
-    def test_questions_are_answered_from_memory(self):
+    def test_questions_are_answered_from_the_snapshot(self):
         server = self.start(kind=mc.Verbose)
         self.flags("servicegroup", view_refresh_interval=60.0)
         self.join(*(f"node{number}" for number in range(50)))

@@ -9,17 +9,19 @@
 # WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
 # License for the specific language governing permissions and limitations
 # under the License.
-"""Members that are kept in several memcached at once."""
+"""Members that are kept by several memcached servers at once."""
 
+import errno
 import os
 import random
+import socket
 import subprocess
 import sys
 import threading
 import time
 
-from nova_sg import servicegroup
-from nova_sg.backends.memcached import values
+from nova_sg import exception, servicegroup
+from nova_sg.backends.memcached import servers, values
 from nova_sg.servicegroup import process
 from tests import LONG, base, single_mode
 from tests.functional import mc
@@ -36,14 +38,14 @@ class ThreeServersTest(mc.McTestCase):
         self.api = servicegroup.API()
 
     def states_by(self, server):
-        """Return who is known and how, by one server alone."""
+        """Return the state of each member by one server alone."""
         self.configure(server.address)
         try:
             return self.states()
         finally:
             self.configure(*(one.address for one in self.servers))
 
-    def test_each_has_everything(self):
+    def test_each_server_has_everything(self):
         members = self.join(*HOSTS)
         self.api.force_down("node1", "compute")
         self.api.leave("node2", "compute")
@@ -65,34 +67,33 @@ class ThreeServersTest(mc.McTestCase):
             server.restart()
             base.wait_for(
                 lambda server=server: self.states_by(server) == expected,
-                message="the server that came back empty has been told",
+                message="the server that came back empty has the mark",
             )
         self.assertEqual(expected, self.states())
 
-    def test_what_was_taken_back_stays_so(self):
-        """A server that was away while it was does not bring it back."""
+    def test_an_old_mark_on_an_unreachable_server_does_not_come_back(self):
         self.join(*HOSTS, interval=0.1)
         self.api.force_down("node1", "compute")
-        away = self.servers[0]
-        self.assertEqual("down", self.states_by(away)["node1"])
-        away.freeze()
+        frozen = self.servers[0]
+        self.assertEqual("down", self.states_by(frozen)["node1"])
+        frozen.freeze()
         self.api.force_down("node1", "compute", False)
-        away.thaw()
+        frozen.thaw()
         base.wait_for(lambda: self.states() == ALL_UP)
         base.wait_for(
-            lambda: self.states_by(away) == ALL_UP,
-            message="the server that was away has been told",
+            lambda: self.states_by(frozen) == ALL_UP,
+            message="the server that was frozen has the new mark",
         )
 
-    def test_nothing_is_lost_with_two_of_them(self):
+    def test_nothing_is_lost_while_one_server_is_left(self):
         self.flags(service_down_time=10.0)
         self.join(*HOSTS, interval=0.1)
         self.wait_for_states(ALL_UP, process.shared())
         observed = self.collect(self.api)
-        left = self.raws[2]
+        last = self.raws[2]
 
         def reports():
-            return {host: self.reported_at(left, host) for host in HOSTS}
+            return {host: self.reported_at(last, host) for host in HOSTS}
 
         for server in self.servers[:2]:
             server.kill()
@@ -101,7 +102,7 @@ class ThreeServersTest(mc.McTestCase):
                 lambda before=before: all(
                     at > before[host] + 1 for host, at in reports().items()
                 ),
-                message="all report to what is left",
+                message="all report to the servers that are left",
             )
             self.assertEqual(ALL_UP, self.states())
             self.assertEqual(HOSTS, self.api.get_all("compute"))
@@ -109,7 +110,7 @@ class ThreeServersTest(mc.McTestCase):
         self.assertEqual([], self.logs.matching("Cannot report"))
         self.assertEqual([], self.logs.matching("Cannot ask"))
 
-    def test_an_empty_one_gets_everybody_back(self):
+    def test_an_empty_server_gets_all_members_back(self):
         # Half of service_down_time would be the whole test.
         self.flags(service_down_time=600.0)
         members = self.join(*HOSTS)
@@ -117,7 +118,7 @@ class ThreeServersTest(mc.McTestCase):
         for member in members:
             member.tick()
         self.servers[1].start()
-        # It counts for nothing while it is empty.
+        # An empty server hides no member of the other ones.
         self.assertEqual(ALL_UP, self.states())
         self.assertEqual({}, self.states_by(self.servers[1]))
 
@@ -128,7 +129,7 @@ class ThreeServersTest(mc.McTestCase):
 
         base.wait_for(all_are_back, message="all are listed there again")
 
-    def test_force_down_and_forget_with_one_dead(self):
+    def test_force_down_and_forget_while_a_server_is_dead(self):
         self.join(*HOSTS)
         self.servers[0].kill()
         self.api.leave("node2", "compute")
@@ -140,7 +141,7 @@ class ThreeServersTest(mc.McTestCase):
             self.states(),
         )
 
-    def test_a_frozen_one_delays_nobody_for_long(self):
+    def test_a_frozen_server_delays_a_call_by_one_time_out(self):
         timeout = 3.0
         self.flags(service_down_time=60.0)
         self.flags("memcache", socket_timeout=timeout)
@@ -163,16 +164,16 @@ class ThreeServersTest(mc.McTestCase):
             for member in members
         ]
         workers.append(
-            threading.Thread(target=timed, args=[self._look_and_check])
+            threading.Thread(target=timed, args=[self._refresh_and_check])
         )
         for worker in workers:
             worker.start()
         for worker in workers:
             worker.join()
         self.assertEqual(3 * len(workers), len(took))
-        # Nobody waited twice.
+        # No call waited for it twice.
         self.assertLess(max(took), 2 * timeout)
-        self.assertGreater(max(took), timeout * 0.9, "nobody asked it")
+        self.assertGreater(max(took), timeout * 0.9, "no call asked it")
         self.assertEqual([], self.logs.matching("Cannot report"))
         frozen.thaw()
         before = {host: self.reported_at(raw, host) for host in HOSTS}
@@ -188,16 +189,16 @@ class ThreeServersTest(mc.McTestCase):
 
         def asked_again():
             begun = int(raw.stats()["cmd_get"])
-            self._look_and_check()
+            self._refresh_and_check()
             return int(raw.stats()["cmd_get"]) > begun
 
         base.wait_for(asked_again, message="the thawed server is asked")
 
-    def _look_and_check(self):
+    def _refresh_and_check(self):
         self.api.refresh("compute")
         self.assertEqual(HOSTS, self.api.get_all("compute"))
 
-    def test_a_fresh_process_is_not_held_up_by_a_frozen_one(self):
+    def test_a_frozen_server_delays_a_new_process_by_one_time_out(self):
         timeout = 3.0
         self.flags("memcache", socket_timeout=timeout)
         self.join(*HOSTS)
@@ -205,6 +206,100 @@ class ThreeServersTest(mc.McTestCase):
         begun = time.monotonic()
         self.assertEqual(ALL_UP, self.states())
         self.assertLess(time.monotonic() - begun, 2 * timeout)
+
+
+class FailureTest(mc.McTestCase):
+    """What one server answers, or not, and what the error says."""
+
+    TIMEOUT = 1.0
+
+    def remote(self, address):
+        remote = servers.RemoteServer(address, self.TIMEOUT)
+        self.addCleanup(remote.close)
+        return remote
+
+    def answering(self, *answers):
+        """Return a server that gives each answer to one connection."""
+        listener = self.enterContext(socket.create_server(("127.0.0.1", 0)))
+
+        def serve():
+            for answer in answers:
+                connection, _ = listener.accept()
+                with connection:
+                    connection.recv(1000)
+                    connection.sendall(answer)
+                    # Until the other side closes it.
+                    while answer and connection.recv(1000):
+                        pass
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        self.addCleanup(thread.join)
+        return self.remote(f"127.0.0.1:{listener.getsockname()[1]}")
+
+    def assert_fails(self, remote, error):
+        """Check the error, and that the server is then left alone."""
+        message = f"memcached at {remote.address}: {error}"
+        began = time.monotonic()
+        for _ in range(2):
+            failure = remote.get(["key"]).exception(base.PATIENCE)
+            self.assertIsInstance(failure, exception.BackendError)
+            self.assertRegex(str(failure), f"^{message}$")
+        return time.monotonic() - began
+
+    def test_the_error_says_why_there_is_no_connection(self):
+        for address, number in (
+            ("127.0.0.1:1", errno.ECONNREFUSED),
+            (f"unix:{self.folder}/missing", errno.ENOENT),
+        ):
+            with self.subTest(address=address):
+                self.assert_fails(
+                    self.remote(address),
+                    rf"cannot connect: \[Errno {number}\] .*",
+                )
+
+    def test_a_server_that_hangs_costs_one_time_out(self):
+        server = self.start()
+        remote = self.remote(server.address)
+        self.assertEqual({}, remote.get(["key"]).result(base.PATIENCE))
+        server.freeze()
+        took = self.assert_fails(remote, "no answer within 1 s")
+        self.assertGreaterEqual(took, self.TIMEOUT)
+        self.assertLess(took, 2 * self.TIMEOUT)
+        server.thaw()
+
+    def test_a_connection_that_was_closed_is_replaced(self):
+        server = self.start()
+        remote = self.remote(server.address)
+        remote.set("key", b"value").result(base.PATIENCE)
+        self.assertEqual(1, remote.generation)
+        server.restart()
+        self.assertEqual({}, remote.get(["key"]).result(base.PATIENCE))
+        self.assertEqual(2, remote.generation)
+
+    def test_answers_that_are_not_memcacheds(self):
+        for answer, error in (
+            (b"", "the server closed the connection"),
+            (b"SERVER_ERROR busy\r\n", "unexpected answer b'SERVER_ERROR.*"),
+            (b"VALUE key 0\r\n", "unexpected answer .*"),
+            (b"VALUE key 0 x\r\n", ".*ValueError.*"),
+        ):
+            with self.subTest(answer=answer):
+                remote = self.answering(answer)
+                self.assertLess(
+                    self.assert_fails(remote, error), self.TIMEOUT
+                )
+
+    def test_a_wrong_answer_does_not_spoil_the_next_one(self):
+        remote = self.answering(
+            b"ERROR\r\nEND\r\n", b"VALUE key 0 2\r\nok\r\nEND\r\n"
+        )
+        self.assert_fails(remote, "unexpected answer b'ERROR'")
+        base.wait_for(
+            lambda: remote.get(["key"]).exception(base.PATIENCE) is None,
+            message="the server is tried again",
+        )
+        self.assertEqual(2, remote.generation)
 
 
 class ManyServersTest(mc.McTestCase):
@@ -218,7 +313,7 @@ class ManyServersTest(mc.McTestCase):
         self.raws = [self.raw(server) for server in self.servers]
 
     def holders(self, group, host):
-        """Return the numbers of the servers that have a host's report."""
+        """Return the indexes of the servers that have a host's report."""
         return [
             number
             for number, raw in enumerate(self.raws)
@@ -248,7 +343,7 @@ class ManyServersTest(mc.McTestCase):
             sorted(self.GROUPS), servicegroup.API().groups()
         )
 
-    def test_nothing_is_lost_with_two_of_them(self):
+    def test_nothing_is_lost_while_one_server_is_left(self):
         for group in self.GROUPS:
             self.join("here", group=group)
         for server in self.servers[:2]:
@@ -264,7 +359,7 @@ class ManyProcessesTest(mc.McTestCase):
     # Of each process.
     MEMBERS = 100 if LONG else 40
 
-    def test_all_who_join_at_once_are_known(self):
+    def test_all_members_that_join_at_once_are_known(self):
         self.start(3)
         addresses = [server.address for server in self.servers]
         names = [
@@ -276,7 +371,7 @@ class ManyProcessesTest(mc.McTestCase):
         ]
         for other in joining:
             self.addCleanup(other.kill)
-        # Each says that it is ready; then all go at once.
+        # All wait until each is ready.
         for other in joining:
             self.assertEqual("ready\n", other.stdout.readline())
         for other in joining:
@@ -284,23 +379,23 @@ class ManyProcessesTest(mc.McTestCase):
             other.stdin.flush()
         for other in joining:
             finish(other)
-        everybody = {host: "up" for some in names for host in some}
-        self.assertEqual(everybody, self.states())
-        # Each server by itself knows them all.
+        expected = {host: "up" for some in names for host in some}
+        self.assertEqual(expected, self.states())
+        # Each server alone has all of them.
         for server in self.servers:
             self.configure(server.address)
-            self.assertEqual(everybody, self.states())
+            self.assertEqual(expected, self.states())
             raw = self.raw(server)
             listed = b"".join(
                 raw.get(key) or b"" for key in values.index_keys("compute")
             )
             self.assertEqual(
-                sorted(everybody), sorted(listed.decode().split())
+                sorted(expected), sorted(listed.decode().split())
             )
 
 
 def start_elsewhere(addresses, hosts, groups):
-    """Start a process that joins when told to, and ends."""
+    """Start a process that joins on command, and ends."""
     return subprocess.Popen(
         [
             sys.executable,

@@ -9,7 +9,7 @@
 # WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
 # License for the specific language governing permissions and limitations
 # under the License.
-"""What others write to memcached: nothing that is read there is trusted."""
+"""Values that other programs write to memcached are not trusted."""
 
 import os
 import pickle
@@ -23,13 +23,13 @@ from nova_sg.servicegroup import process
 from tests import single_mode
 from tests.functional import mc
 
-WARNING = "Ignored what memcached has"
+WARNING = "Ignored the value of memcached key"
 # python-memcached's flags.
 PICKLED, COMPRESSED, UNKNOWN = 1, 8, 64
 
 
 class _Attack:
-    """Whoever unpickles this makes a file."""
+    """Unpickling this makes a file."""
 
     def __init__(self, path):
         self._path = path
@@ -62,7 +62,7 @@ class UntrustedValuesTest(mc.McTestCase):
         ]
 
     def bad_values(self):
-        """Return (flags, value) of all that could stand there instead."""
+        """Return (flags, value) of everything that may replace a report."""
         report = self.client.get("compute:victim")
         attack = self.pickles()[0]
         return [
@@ -71,7 +71,7 @@ class UntrustedValuesTest(mc.McTestCase):
             (COMPRESSED, zlib.compress(report)),
             (COMPRESSED | PICKLED, zlib.compress(attack)),
             (COMPRESSED, b"not compressed"),
-            # What inflates to a lot.
+            # A compressed value of 50 megabytes.
             (COMPRESSED, zlib.compress(b"\0" * 50_000_000)),
             (UNKNOWN, attack),
             (2**32 - 1, attack),
@@ -88,8 +88,8 @@ class UntrustedValuesTest(mc.McTestCase):
     def assert_nothing_was_unpickled(self):
         self.assertFalse(os.path.exists(self.made))
 
-    def test_the_attack_would_work(self):
-        """What follows proves something."""
+    def test_python_memcached_alone_would_unpickle_the_attack(self):
+        """So the tests below can fail."""
         self.client.set("compute:victim", self.pickles()[2], PICKLED)
         client = memcache.Client([self.server.address])
         client.get("compute:victim").close()
@@ -97,10 +97,10 @@ class UntrustedValuesTest(mc.McTestCase):
         self.assertTrue(os.path.exists(self.made))
         os.remove(self.made)
 
-    def test_a_bad_report(self):
+    def test_a_member_with_a_bad_report_is_known_by_its_record(self):
         observer = self.another()
         self.states(observer)
-        looks = 0
+        refreshes = 0
         for flags, value in self.bad_values():
             with self.subTest(flags=flags, value=value[:30]):
                 self.client.set("compute:victim", value, flags)
@@ -112,42 +112,43 @@ class UntrustedValuesTest(mc.McTestCase):
                     self.assertEqual(
                         {"victim": "up", "other": "up"}, self.states(shared)
                     )
-                    looks += 1
+                    refreshes += 1
                 fresh.view("compute").refresh()
                 self.assert_nothing_was_unpickled()
-                # One by who looked twice; who watched has told before.
-                told = len(self.logs.matching(WARNING)) - before
-                self.assertEqual(1 if looks > 2 else 2, told)
+                # The new observer warns once in two refreshes; the other
+                # one has warned for the first value.
+                warnings = len(self.logs.matching(WARNING)) - before
+                self.assertEqual(1 if refreshes > 2 else 2, warnings)
                 fresh.close()
-        self.assertGreater(looks, 20)
+        self.assertGreater(refreshes, 20)
         self.members["victim"].tick()
         self.assertEqual({"victim": "up", "other": "up"}, self.states())
 
-    def test_a_bad_report_and_a_bad_record(self):
+    def test_a_member_with_a_bad_report_and_record_is_down(self):
         record = values.record_key("compute", "victim")
         for flags, value in self.bad_values():
             with self.subTest(flags=flags, value=value[:30]):
                 self.client.set("compute:victim", value, flags)
                 self.client.set(record, value, flags)
                 before = len(self.logs.matching(WARNING))
-                # Nothing says that it ever was there, but for the index.
+                # Only the index shows that it was a member.
                 self.assertEqual(
                     {"victim": "down", "other": "up"}, self.states()
                 )
-                told = self.logs.matching(WARNING)[before:]
-                self.assertEqual(1, len(told))
-                self.assertIn("2 such keys", told[0])
+                warnings = self.logs.matching(WARNING)[before:]
+                self.assertEqual(1, len(warnings))
+                self.assertIn("2 such keys", warnings[0])
                 self.assert_nothing_was_unpickled()
 
-    def test_a_bad_index(self):
+    def test_members_survive_a_bad_index(self):
         parts = values.index_keys("compute")
         for flags, value in self.bad_values():
             if len(value) > 100_000 or value.isdigit():
-                # The former is a test of its own: so many parts are much
-                # to read. The latter might be a name.
+                # A long one in all parts is much to read: see
+                # test_a_full_list_is_written_anew. Digits might be a name.
                 continue
             with self.subTest(flags=flags, value=value[:30]):
-                # Its observer would warn, too.
+                # The observer of this process would warn, too.
                 process.reset()
                 for key in (
                     *parts, values.GROUPS_KEY, values.forced_key("compute")
@@ -163,16 +164,16 @@ class UntrustedValuesTest(mc.McTestCase):
                     1 if value.strip() else 0,
                     len(self.logs.matching(WARNING)) - before,
                 )
-                # They are listed again, after what stands there.
+                # They are listed again, behind the bad value.
                 self.join("victim", "other")
                 states = self.states()
                 self.assertEqual("up", states.pop("victim"))
                 self.assertEqual("up", states.pop("other"))
-                # Printable lines are names, of members without a report.
+                # Printable lines are names of members without a report.
                 self.assertLessEqual(set(states.values()), {"down"})
                 self.assertIn("compute", self.api.groups())
 
-    def test_a_list_that_somebody_filled(self):
+    def test_a_full_list_is_written_anew(self):
         """No line can be added to a value of a megabyte."""
         self.api.refresh("compute")
         for pattern in b"x", b"x y\n", b"\xff":
@@ -181,7 +182,7 @@ class UntrustedValuesTest(mc.McTestCase):
                     values.index_key("compute", "victim"), pattern
                 )
                 self.client.fill(values.GROUPS_KEY, pattern)
-                # Who has watched sees nothing of it.
+                # An observer that has seen the members goes on.
                 self.api.refresh("compute")
                 self.assertEqual(
                     ["other", "victim"], self.api.get_all("compute")
@@ -193,17 +194,14 @@ class UntrustedValuesTest(mc.McTestCase):
                 )
                 self.assertEqual(["compute"], self.api.groups())
 
-    def test_a_value_that_is_not_taken_stops_nobody(self):
-        """A refusal concerns one value, not the server."""
-        shared = process.shared()
-        server = shared.driver._servers[0]
-        full = "full"
-        self.client.set(full, b"x" * 1_048_000)
+    def test_a_server_that_refuses_a_value_is_used_on(self):
+        server = process.shared().driver._servers[0]
+        self.client.set("full", b"x" * 1_048_000)
         generation = server.generation
-        refused = server.append(full, b"y" * 10_000)
+        refused = server.append("full", b"y" * 10_000)
         self.assertIn(self.server.address, str(refused.exception(30)))
         self.assertIn("not added", str(refused.exception()))
-        refused = server.set(full, b"y" * 2_000_000)
+        refused = server.set("full", b"y" * 2_000_000)
         self.assertIn("not stored", str(refused.exception(30)))
         self.members["victim"].tick()
         self.assertFalse(self.members["victim"].model_disconnected)
@@ -218,7 +216,7 @@ class SecretTest(mc.McTestCase):
         self.client = self.raw(self.server)
 
     def secret(self, secret):
-        """Have what is made from now on use a secret."""
+        """Have drivers that are made from now on use a secret."""
         self.flags("memcache", memcache_secret_key=secret)
 
     def report(self, *hosts):
@@ -226,18 +224,18 @@ class SecretTest(mc.McTestCase):
         for host in hosts:
             driver.report(self.membership(host))
 
-    def look(self):
-        """Return who is known, how, and the warnings of three looks."""
+    def refresh(self):
+        """Return the states and the warnings of three refreshes."""
         shared = self.another()
         before = len(self.logs.matching(WARNING))
         for _ in range(3):
             shared.view("compute").refresh()
         return self.states(shared), self.logs.matching(WARNING)[before:]
 
-    def test_who_has_the_secret_is_seen(self):
+    def test_members_with_the_secret_are_seen(self):
         self.secret("correct-horse")
         self.report("one", "two")
-        self.assertEqual(({"one": "up", "two": "up"}, []), self.look())
+        self.assertEqual(({"one": "up", "two": "up"}, []), self.refresh())
         self.assertNotIn(b"correct", self.client.get("compute:one"))
         api = servicegroup.API()
         api.force_down("one", "compute")
@@ -249,7 +247,7 @@ class SecretTest(mc.McTestCase):
         self.assertEqual({"one": "up"}, self.states())
         self.assertEqual(["compute"], api.groups())
 
-    def test_who_has_another_or_none_is_not(self):
+    def test_members_with_another_secret_or_none_are_not_seen(self):
         others = [f"node{number}" for number in range(20)]
         for theirs in None, "battery-staple":
             with self.subTest(theirs=theirs):
@@ -259,39 +257,40 @@ class SecretTest(mc.McTestCase):
                 self.report(*others)
                 self.secret("correct-horse")
                 self.report("mine")
-                states, warnings = self.look()
+                states, warnings = self.refresh()
                 self.assertEqual({"mine": "up"}, states)
                 self.assertEqual(1, len(warnings), warnings)
                 self.assertIn("memcache_secret_key", warnings[0])
                 self.assertEqual(["compute"], servicegroup.API().groups())
 
-    def test_a_report_that_is_replaced(self):
+    def test_a_forged_report_is_ignored(self):
         self.secret("correct-horse")
         self.report("one", "two")
         good = self.client.get("compute:one")
-        forged = values.Codec("battery-staple").report(
-            "compute:one", values.Report(values.LEFT, 2e9, "nova-compute")
+        left = values.StoredReport(values.LEFT, 2e9, "nova-compute")
+        forged = values.Codec("battery-staple").write_report(
+            "compute:one", left
         )
         for value in (
             forged,
             b"1 left 2000000000000 nova-compute",
             b"1 gone 2000000000000 nova-compute",
-            # Another member's own.
+            # The report of another member.
             self.client.get("compute:two"),
             good[:-1] + bytes([good[-1] ^ 1]),
         ):
             with self.subTest(value=value):
                 self.client.set("compute:one", value)
-                states, warnings = self.look()
-                # The record stands in.
+                states, warnings = self.refresh()
+                # The record is read instead.
                 self.assertEqual({"one": "up", "two": "up"}, states)
                 self.assertEqual(1, len(warnings))
                 self.assertIn("compute:one", warnings[0])
 
-    def test_forced_down_by_somebody_without_the_secret(self):
+    def test_forcing_down_needs_the_secret(self):
         self.secret("correct-horse")
         self.report("one")
         self.client.set(values.forced_key("compute"), b"one\n")
-        states, warnings = self.look()
+        states, warnings = self.refresh()
         self.assertEqual({"one": "up"}, states)
         self.assertEqual(1, len(warnings))

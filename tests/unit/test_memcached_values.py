@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Keys and values of memcached: what is written is read, nothing else is."""
+"""Keys and values of memcached: only what is written can be read."""
 
 import pickle
 import re
@@ -46,12 +46,12 @@ NAMES = st.text(ANY_CHARACTER, min_size=1, max_size=40) | st.sampled_from(
 KINDS = st.sampled_from(
     [values.UP, values.LEFT, values.CRASHED, values.GONE]
 )
-# Milliseconds since 1970, over all that the grammar has room for.
+# Milliseconds since 1970, as far as the grammar allows.
 MOMENTS = st.integers(0, 10**15 - 1)
 SECRETS = st.none() | st.text(
     st.characters(codec="utf-8"), min_size=1, max_size=40
 )
-# What memcached takes as a key, and what a line of a list may hold.
+# A key that memcached takes.
 KEY = re.compile(r"\A[!-~]{1,250}\Z")
 
 OPEN = values.Codec(None)
@@ -59,19 +59,19 @@ SEALED = values.Codec("a secret")
 
 
 class KeysTest(unittest.TestCase):
-    def test_a_usual_members_key_is_the_legacy_drivers(self):
+    def test_the_usual_key_is_the_legacy_drivers(self):
         self.assertEqual(
             "compute:node1", values.member_key("compute", "node1")
         )
 
     @hypothesis.given(NAMES, NAMES)
-    def test_every_key_is_one_that_memcached_takes(self, group, host):
+    def test_memcached_takes_every_key(self, group, host):
         for key in (
             values.member_key(group, host),
             values.record_key(group, host),
             values.index_key(group, host),
             values.forced_key(group),
-            values.changes_key(group),
+            values.crash_signal_key(group),
             *values.index_keys(group),
             values.GROUPS_KEY,
         ):
@@ -91,11 +91,11 @@ class KeysTest(unittest.TestCase):
 
     @hypothesis.given(NAMES, NAMES)
     @hypothesis.example("nova_sg", "g")
-    def test_no_member_takes_the_key_of_something_else(self, group, host):
+    def test_a_member_key_is_never_another_kind_of_key(self, group, host):
         taken = {
             values.GROUPS_KEY,
             values.forced_key(group),
-            values.changes_key(group),
+            values.crash_signal_key(group),
             values.record_key(group, host),
             *values.index_keys(group),
         }
@@ -117,7 +117,7 @@ class KeysTest(unittest.TestCase):
 
     def test_groups_do_not_share_their_lists(self):
         one, other = "compute", "network"
-        for key in values.forced_key, values.changes_key:
+        for key in values.forced_key, values.crash_signal_key:
             self.assertNotEqual(key(one), key(other))
         self.assertFalse(
             set(values.index_keys(one)) & set(values.index_keys(other))
@@ -133,37 +133,37 @@ class ReportTest(unittest.TestCase):
         NAMES,
         st.none() | st.tuples(MOMENTS, MOMENTS),
     )
-    def test_what_is_written_is_read(
-        self, secret, key, kind, at, binary, away
+    def test_a_written_value_is_read_back(
+        self, secret, key, kind, at, binary, outage
     ):
         codec = values.Codec(secret)
         key = values.member_key("compute", key)
-        if away is not None:
-            away = away[0] / 1000, away[1] / 1000
-        report = values.Report(kind, at / 1000, binary, away)
-        value = codec.report(key, report)
+        if outage is not None:
+            outage = outage[0] / 1000, outage[1] / 1000
+        report = values.StoredReport(kind, at / 1000, binary, outage)
+        value = codec.write_report(key, report)
         self.assertRegex(value, rb"\A[ -~]+\Z")
         self.assertEqual(report, codec.read_report(key, value))
 
     def test_a_usual_report_is_short(self):
-        report = values.Report(values.UP, 1790000000.123, "nova-compute")
-        value = OPEN.report("compute:node1", report)
+        report = values.StoredReport(values.UP, 1790000000.123, "nova-compute")
+        value = OPEN.write_report("compute:node1", report)
         self.assertEqual(b"1 up 1790000000123 nova-compute", value)
 
-    def test_a_time_without_reports(self):
-        report = values.Report(
+    def test_a_report_with_an_outage(self):
+        report = values.StoredReport(
             values.UP, 1790000000.123, "nova-compute", (1789999000.0, 1.5e9)
         )
-        value = OPEN.report("compute:node1", report)
+        value = OPEN.write_report("compute:node1", report)
         self.assertEqual(
             b"1 up 1790000000123 nova-compute away=1789999000000-"
             b"1500000000000",
             value,
         )
-        self.assertFalse(report.is_credible)
+        self.assertFalse(report.outage_is_possible)
 
-    def test_which_times_without_reports_are_credible(self):
-        for away, credible in (
+    def test_which_outages_are_possible(self):
+        for text, possible in (
             (b"", True),
             (b" away=1789999000000-1789999900000", True),
             (b" away=1789999000000-1790000000123", True),
@@ -185,15 +185,15 @@ class ReportTest(unittest.TestCase):
             (b" away=1789999000000-inf", False),
             (b" away=" + b"9" * 5000 + b"-" + b"9" * 5001, False),
         ):
-            with self.subTest(away=away[:40]):
-                value = b"1 up 1790000000123 nova-compute" + away
+            with self.subTest(text=text[:40]):
+                value = b"1 up 1790000000123 nova-compute" + text
                 report = OPEN.read_report("compute:node1", value)
-                # It is a report, whatever it says besides.
+                # The rest of the report is valid.
                 self.assertEqual(1790000000.123, report.at)
                 self.assertEqual("nova-compute", report.binary)
-                self.assertEqual(credible, report.is_credible)
+                self.assertEqual(possible, report.outage_is_possible)
 
-    def test_what_is_no_report_is_refused(self):
+    def test_values_that_are_no_reports_are_refused(self):
         for value in (
             b"",
             b" ",
@@ -233,7 +233,7 @@ class ReportTest(unittest.TestCase):
             b"1 up 5 nova-compute\0",
             b"x" * 1024 * 1024,
             pickle.dumps("1 up 5 nova-compute"),
-            pickle.dumps(values.Report(values.UP, 5.0, "nova-compute")),
+            pickle.dumps(values.StoredReport(values.UP, 5.0, "nova-compute")),
             "1 up 5 nova-compute".encode("utf-16"),
         ):
             with self.subTest(value=value[:40]):
@@ -248,28 +248,28 @@ class ReportTest(unittest.TestCase):
         )
         | st.from_regex(rb"\A1 up [1-9][0-9]{12} a away=[ -~]{,20}\Z")
     )
-    def test_only_what_it_writes_is_read(self, value):
+    def test_a_value_that_would_not_be_written_is_refused(self, value):
         key = "compute:node1"
         try:
             report = OPEN.read_report(key, value)
         except ValueError:
             return
-        if not report.is_credible:
-            report = report._replace(away=None)
+        if not report.outage_is_possible:
+            report = report._replace(outage=None)
             value = value.partition(b" away=")[0]
-        self.assertEqual(value, OPEN.report(key, report))
+        self.assertEqual(value, OPEN.write_report(key, report))
 
 
 class ListTest(unittest.TestCase):
     @hypothesis.given(SECRETS, NAMES, st.sets(NAMES, max_size=5))
-    def test_what_is_written_is_read(self, secret, group, names):
+    def test_a_written_value_is_read_back(self, secret, group, names):
         codec = values.Codec(secret)
         key = values.forced_key(group)
         written = codec.lines(key, names)
         self.assertEqual((names, 0), codec.read_lines(key, written))
 
     @hypothesis.given(SECRETS, st.lists(NAMES, max_size=5))
-    def test_lines_are_added_by_appending(self, secret, names):
+    def test_appended_lines_make_a_list(self, secret, names):
         codec = values.Codec(secret)
         written = b"".join(codec.line("nova_sg:g", name) for name in names)
         self.assertEqual(len(names), written.count(b"\n"))
@@ -278,7 +278,7 @@ class ListTest(unittest.TestCase):
         )
 
     @hypothesis.given(SECRETS, st.sets(NAMES, min_size=1, max_size=5))
-    def test_equal_lists_are_written_equally(self, secret, names):
+    def test_the_order_of_names_does_not_matter(self, secret, names):
         codec = values.Codec(secret)
         self.assertEqual(
             codec.lines("nova_sg:g", sorted(names)),
@@ -307,7 +307,7 @@ class ListTest(unittest.TestCase):
                     self.assertEqual(refused, found[1])
 
     @hypothesis.given(st.binary(max_size=200))
-    def test_only_what_it_writes_is_read(self, value):
+    def test_a_value_that_would_not_be_written_is_refused(self, value):
         names, refused = OPEN.read_lines("nova_sg:g", value)
         lines = set(value.split(b"\n")) - {b""}
         good = {OPEN.line("nova_sg:g", name)[:-1] for name in names}
@@ -316,30 +316,31 @@ class ListTest(unittest.TestCase):
 
 
 class LengthTest(unittest.TestCase):
-    """What is too long to be read is not written."""
+    """A name that is too long to be read is not written."""
 
-    def test_the_longest_name(self):
+    def test_the_longest_name_is_read_back(self):
         for name in (
-            "x" * values.NAME_LENGTH,
-            "é" * (values.NAME_LENGTH // len("%C3%A9")),
+            "x" * values.MAX_NAME_LENGTH,
+            "é" * (values.MAX_NAME_LENGTH // len("%C3%A9")),
         ):
-            report = values.Report(values.UP, 5.0, name)
+            report = values.StoredReport(values.UP, 5.0, name)
             for codec in OPEN, SEALED:
-                value = codec.report("key", report)
+                value = codec.write_report("key", report)
                 self.assertEqual(report, codec.read_report("key", value))
                 line = codec.line("key", name)
                 self.assertEqual(({name}, 0), codec.read_lines("key", line))
 
-    def test_a_name_that_is_too_long(self):
+    def test_a_longer_name_is_refused(self):
         for name in (
-            "x" * (values.NAME_LENGTH + 1),
-            "é" * values.NAME_LENGTH,
+            "x" * (values.MAX_NAME_LENGTH + 1),
+            "é" * values.MAX_NAME_LENGTH,
         ):
             with self.assertRaisesRegex(ValueError, "too long"):
                 OPEN.line("key", name)
+            report = values.StoredReport(values.UP, 5.0, name)
             with self.assertRaisesRegex(ValueError, "too long"):
-                OPEN.report("key", values.Report(values.UP, 5.0, name))
-        long = b"x" * (values.NAME_LENGTH + 1)
+                OPEN.write_report("key", report)
+        long = b"x" * (values.MAX_NAME_LENGTH + 1)
         self.assertEqual((set(), 1), OPEN.read_lines("key", long))
         with self.assertRaises(ValueError):
             OPEN.read_report("key", b"1 up 5 " + long)
@@ -349,17 +350,17 @@ class SecretTest(unittest.TestCase):
     """A value without the right authentication code is refused."""
 
     KEY = "compute:node1"
-    REPORT = values.Report(values.UP, 1790000000.123, "nova-compute")
+    REPORT = values.StoredReport(values.UP, 1790000000.123, "nova-compute")
 
     def setUp(self):
         super().setUp()
-        self.value = SEALED.report(self.KEY, self.REPORT)
+        self.value = SEALED.write_report(self.KEY, self.REPORT)
 
     def refuse(self, codec, key, value):
         with self.assertRaises(ValueError):
             codec.read_report(key, value)
 
-    def test_the_right_one_is_taken(self):
+    def test_the_right_code_is_accepted(self):
         self.assertEqual(
             self.REPORT,
             values.Codec("a secret").read_report(self.KEY, self.value),
@@ -397,33 +398,33 @@ class SecretTest(unittest.TestCase):
         self.refuse(values.Codec("a secreT"), self.KEY, self.value)
 
     def test_a_value_without_a_code_is_refused(self):
-        self.refuse(SEALED, self.KEY, OPEN.report(self.KEY, self.REPORT))
+        self.refuse(SEALED, self.KEY, OPEN.write_report(self.KEY, self.REPORT))
 
-    def test_a_value_with_a_code_is_refused_by_who_has_no_secret(self):
+    def test_a_value_with_a_code_is_refused_without_a_secret(self):
         self.refuse(OPEN, self.KEY, self.value)
 
     def test_no_secret_and_an_empty_one_are_the_same(self):
-        # Not a code by an empty key, which anybody could make.
+        # Any program could make a code with an empty key.
         self.assertEqual(
-            OPEN.report(self.KEY, self.REPORT),
-            values.Codec("").report(self.KEY, self.REPORT),
+            OPEN.write_report(self.KEY, self.REPORT),
+            values.Codec("").write_report(self.KEY, self.REPORT),
         )
 
     @hypothesis.given(SECRETS, SECRETS, NAMES, NAMES)
-    def test_a_secret_is_needed_for_any_report(
+    def test_no_report_can_be_read_with_another_secret(
         self, secret, other, host, binary
     ):
         hypothesis.assume(secret != other)
         key = values.member_key("compute", host)
-        report = values.Report(values.UP, 1790000000.123, binary)
-        value = values.Codec(secret).report(key, report)
+        report = values.StoredReport(values.UP, 1790000000.123, binary)
+        value = values.Codec(secret).write_report(key, report)
         self.refuse(values.Codec(other), key, value)
 
     @hypothesis.given(st.binary(max_size=200))
     def test_random_bytes_are_refused(self, value):
         self.refuse(SEALED, self.KEY, value)
 
-    def test_a_list_loses_only_the_lines_of_others(self):
+    def test_a_list_loses_only_lines_that_are_not_authentic(self):
         mine = SEALED.line("nova_sg:g", "mine")
         others = values.Codec("another").line("nova_sg:g", "others")
         unsigned = OPEN.line("nova_sg:g", "unsigned")
@@ -440,7 +441,7 @@ class SecretTest(unittest.TestCase):
         names, _ = SEALED.read_lines("nova_sg:g", value)
         self.assertEqual(set(), names)
 
-    def test_the_secret_is_not_in_what_is_written(self):
+    def test_no_value_shows_the_secret(self):
         secret = "correct-horse"
-        value = values.Codec(secret).report(self.KEY, self.REPORT)
+        value = values.Codec(secret).write_report(self.KEY, self.REPORT)
         self.assertNotIn(secret.encode(), value)

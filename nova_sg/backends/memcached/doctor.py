@@ -10,8 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-
-"""What `nova-sg doctor` finds out about memcached servers."""
+"""The checks of memcached servers by `nova-sg doctor`."""
 
 from __future__ import annotations
 
@@ -19,30 +18,29 @@ import time
 
 from nova_sg import exception
 from nova_sg.backends import base
-from nova_sg.backends.memcached import replicas
+from nova_sg.backends.memcached import replicas as mc_replicas
 
 
-def check(found_in: replicas.Replicas) -> list[base.Finding]:
-    """Ask each server by itself."""
+def check(replicas: mc_replicas.Replicas) -> list[base.Finding]:
+    """Check each server by itself."""
     findings = []
-    for server in found_in.servers:
+    for server in replicas.servers:
         where = f"memcached {server.address}"
-        begun = time.monotonic()
+        began = time.monotonic()
         try:
-            found = found_in.gather({server: server.stats()})[server]
+            found = replicas.gather({server: server.stats()})[server]
         except exception.BackendError as error:
+            prefix = f"memcached at {server.address}: "
             findings.append(
                 base.Finding(
                     False,
                     where,
-                    str(error).removeprefix(
-                        f"memcached at {server.address}: "
-                    ),
+                    str(error).removeprefix(prefix),
                     "Start the server, or correct memcached_servers",
                 )
             )
             continue
-        took = time.monotonic() - begun
+        took = time.monotonic() - began
         findings.append(
             base.Finding(
                 True,
@@ -65,8 +63,8 @@ def check(found_in: replicas.Replicas) -> list[base.Finding]:
     return findings
 
 
-def _check_clock(server: replicas.Server) -> base.Finding:
-    offset = replicas.now(server) - time.time()
+def _check_clock(server: mc_replicas.Server) -> base.Finding:
+    offset = mc_replicas.now(server) - time.time()
     return base.Finding(
         abs(offset) <= 2.0,
         "clock",

@@ -10,9 +10,9 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The memcached driver: a member is a value that keeps being set.
+"""The memcached driver: a member is a value that is set again and again.
 
-What stands where in memcached is in nova_sg.backends.memcached.values.
+The keys and values are described in nova_sg.backends.memcached.values.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from oslo_log import log as logging
 from nova_sg import exception, grace
 from nova_sg.backends import base
 from nova_sg.backends.memcached import (
-    changes,
-    configured,
+    crash_signals,
     doctor,
-    marks,
+    forced_down,
+    reader,
+    server_options,
     servers,
     values,
 )
-from nova_sg.backends.memcached import group as mc_group
 from nova_sg.backends.memcached import replicas as mc_replicas
 from nova_sg.backends.memcached.replicas import Server
 from nova_sg.conf import CONF
@@ -44,14 +44,14 @@ from nova_sg.liveness.model import Refresh, ServerOutage
 
 LOG = logging.getLogger(__name__)
 
-# A record stays for so many seconds after its last refresh: a week.
-RECORD_LIFE = 7 * 24 * 3600
+# Seconds for which a record is kept after it was written last: a week.
+RECORD_LIFETIME = 7 * 24 * 3600
 
 
 class McDriver(base.Driver):
-    """Reports by one set a server, observes by multi-gets.
+    """Reports by one set for each server, observes by multi-gets.
 
-    Times are those of each server's own clock.
+    Stored times are those of each server's own clock.
     """
 
     name = "mc"
@@ -59,13 +59,14 @@ class McDriver(base.Driver):
         detects="a service, or a host, that no longer reaches memcached",
         bound="service_down_time + view_refresh_interval",
         blind=(
-            "a service whose timer runs while its work is stuck; who was "
-            "forced down, once all servers were restarted at the same time"
+            "a service whose timer runs while its work is stuck; which "
+            "members were forced down, once all servers were restarted at "
+            "the same time"
         ),
     )
 
     def __init__(self) -> None:
-        self._servers = configured.make()
+        self._servers = server_options.make_servers()
         self._local = isinstance(self._servers[0], servers.LocalServer)
         if self._local:
             LOG.warning(
@@ -76,24 +77,24 @@ class McDriver(base.Driver):
         self._replicas = mc_replicas.Replicas(
             self._servers, CONF.memcache.socket_timeout
         )
-        self._changes = changes.Changes(self._codec)
-        self._reader = mc_group.Reader(
-            self._replicas, self._codec, self._changes
+        self._signals = crash_signals.CrashSignals(self._codec)
+        self._reader = reader.GroupReader(
+            self._replicas, self._codec, self._signals
         )
         self._orders = orders.Orders("mc")
 
     def backend_of(self, group: str) -> tuple[str, ...]:
         return tuple(server.address for server in self._replicas.of(group))
 
-    # -- what I am
+    # -- members of this process
 
     def report(self, membership: base.Membership) -> None:
         expire = math.ceil(CONF.service_down_time) + 1
         self._write(
             membership,
             values.DRAINING if membership.draining else values.UP,
-            # memcached counts in whole seconds: one more, so that no value
-            # expires before service_down_time.
+            # memcached counts whole seconds: without the additional one a
+            # value could expire before service_down_time.
             lambda server, key, value: server.set(key, value, expire),
         )
 
@@ -103,7 +104,7 @@ class McDriver(base.Driver):
         self._write(
             membership,
             values.LEFT,
-            lambda server, key, value: server.set(key, value, RECORD_LIFE),
+            lambda server, key, value: server.set(key, value, RECORD_LIFETIME),
         )
 
     def _write(
@@ -117,16 +118,20 @@ class McDriver(base.Driver):
         replicas = self._replicas.of(group)
         self._replicas.read_clocks(replicas)
         reports = {
-            server: _report(kind, membership, server) for server in replicas
+            server: _make_report(kind, membership, server)
+            for server in replicas
         }
-        written = {s: self._codec.report(key, reports[s]) for s in replicas}
+        written = {
+            server: self._codec.write_report(key, report)
+            for server, report in reports.items()
+        }
         if kind != values.LEFT and self._orders.wanted():
             self._give_order(membership, key, reports, written)
         stored = self._replicas.gather(
             {s: store(s, key, written[s]) for s in replicas}
         )
         if membership.state.get("kind", values.UP) != kind:
-            self._tell(group, stored)
+            self._signal(group, stored)
         membership.state["kind"] = kind
         stale = [
             server
@@ -134,71 +139,72 @@ class McDriver(base.Driver):
             if self._is_stale(membership.state, server)
         ]
         if stale:
-            self._list(membership, {s: reports[s] for s in stale})
+            self._register(membership, {s: reports[s] for s in stale})
 
-    def _tell(self, group: str, told: Iterable[Server]) -> None:
+    def _signal(self, group: str, told: Iterable[Server]) -> None:
         """Have observers that follow a group refresh at once."""
-        key, value = self._changes.new(group)
+        key, value = self._signals.new(group)
         for server in told:
             # It delays no report: where it is lost they refresh soon.
-            server.set(key, value, self._heard_for())
+            server.set(key, value, self._signal_lifetime())
 
     def _give_order(
         self,
         membership: base.Membership,
         key: str,
-        reports: Mapping[Server, values.Report],
+        reports: Mapping[Server, values.StoredReport],
         written: Mapping[Server, bytes],
     ) -> None:
-        """Have the crash guard replace what is about to be written."""
+        """Tell the crash guard which values to replace, and by what."""
         if self._local:
             self._orders.impossible("memcached_servers names no server")
             return
-        # Later than the report, and not as late as anybody's next one.
+        # Later than this report, and earlier than any next one.
         crashed = {
             server: report._replace(
-                kind=values.CRASHED, at=report.at + 0.001, away=None
+                kind=values.CRASHED, at=report.at + 0.001, outage=None
             )
             for server, report in reports.items()
         }
         places = []
         for server in written:
             assert isinstance(server, servers.RemoteServer)
-            places.append(server.place)
-        changed, news = self._changes.new(membership.group)
+            places.append(server.socket_address)
+        signal, signal_value = self._signals.new(membership.group)
         self._orders.give(
             membership,
             apart=self.apart,
-            changes=(changed, self._heard_for(), news),
+            crash_signal=(signal, self._signal_lifetime(), signal_value),
             key=key,
             servers=places,
             value=list(written.values()),
             crashed=[
-                self._codec.report(key, crashed[server]) for server in written
+                self._codec.write_report(key, crashed[server])
+                for server in written
             ],
-            life=RECORD_LIFE,
+            life=RECORD_LIFETIME,
         )
 
     @staticmethod
-    def _heard_for() -> int:
-        """Return the seconds that the value lives which tells of crashes."""
+    def _signal_lifetime() -> int:
+        """Return the seconds for which a crash signal is kept."""
         return 2 * math.ceil(CONF.service_down_time)
 
     def _is_stale(self, state: dict, server: Server) -> bool:
-        """Whether server may have lost what _list() wrote there."""
-        listed, generation = state.get(server, (None, 0))
+        """Whether server may have lost what _register() wrote there."""
+        registered, generation = state.get(server, (None, 0))
         return (
-            listed is None
+            registered is None
             or generation != server.generation
-            or time.monotonic() - listed > CONF.service_down_time / 2
+            or time.monotonic() - registered > CONF.service_down_time / 2
         )
 
-    def _list(
+    def _register(
         self,
         membership: base.Membership,
-        reports: Mapping[Server, values.Report],
+        reports: Mapping[Server, values.StoredReport],
     ) -> None:
-        """See to it that observers find the member: record and index."""
+        """Have observers find the member: write its record and index line."""
         group, host = membership.group, membership.host
         record = values.record_key(group, host)
         index = values.index_key(group, host)
@@ -206,36 +212,36 @@ class McDriver(base.Driver):
             {s: s.get([index, values.GROUPS_KEY]) for s in reports}
         )
         wanted = ((index, host), (values.GROUPS_KEY, group))
-        writes = self._mend_marks(group)
+        writes = self._repair_marks(group)
         for server, lists in found.items():
             for key, name in wanted:
                 value = lists.get(key, b"")
                 names, _ = self._codec.read_lines(key, value)
                 if name in names:
                     continue
-                if len(value) < values.LIST_LENGTH:
+                if len(value) < values.MAX_LIST_LENGTH:
                     line = self._codec.line(key, name)
                     if value and not value.endswith(b"\n"):
-                        # What others wrote there would spoil the line.
+                        # Another program left its last line open.
                         line = b"\n" + line
                     writes[server, key] = server.append(key, line)
                 else:
-                    # What others wrote there leaves no room for a line.
+                    # Another program has filled it.
                     writes[server, key] = server.update(
-                        key, self._adding(key, name)
+                        key, self._add_name(key, name)
                     )
             writes[server, record] = server.set(
                 record,
-                # It may stay for a week, and be read by who is older.
-                self._codec.report(
-                    record, reports[server]._replace(away=None)
+                # An older observer, which does not know outages, reads it.
+                self._codec.write_report(
+                    record, reports[server]._replace(outage=None)
                 ),
-                RECORD_LIFE,
+                RECORD_LIFETIME,
             )
             if (self._orders.wanted() and not self._local) or grace.restart():
-                changed, value = self._changes.new(group)
-                writes[server, changed] = server.keep(
-                    changed, value, self._heard_for()
+                signal, value = self._signals.new(group)
+                writes[server, signal] = server.keep(
+                    signal, value, self._signal_lifetime()
                 )
         done = self._replicas.gather(writes)
         for server in found:
@@ -245,16 +251,16 @@ class McDriver(base.Driver):
                     server.generation,
                 )
 
-    # -- what others are
+    # -- observing
 
     def observe(self, group: str) -> Refresh:
         return self._reader.observe(group)
 
     def follow(self, group: str, wake: Callable[[], None]) -> None:
-        self._changes.follow(group, wake)
+        self._signals.follow(group, wake)
 
     def unfollow(self, group: str, wake: Callable[[], None]) -> None:
-        self._changes.unfollow(group, wake)
+        self._signals.unfollow(group, wake)
 
     def outage(self, group: str, since: float) -> ServerOutage | None:
         return self._replicas.restarted(self._replicas.of(group), since)
@@ -270,35 +276,34 @@ class McDriver(base.Driver):
             found |= names
         return list(found)
 
-    # -- what operators say
+    # -- commands of operators
 
     def force_down(self, group: str, host: str, forced: bool) -> None:
-        self._require(group, host)
-        self._replicas.gather(self._mark(group, host, forced))
+        self._require_member(group, host)
+        self._replicas.gather(self._write_mark(group, host, forced))
 
     def forget(self, group: str, host: str) -> None:
-        self._require(group, host)
+        self._require_member(group, host)
         index = values.index_key(group, host)
-        writes = self._mark(group, host, False)
+        writes = self._write_mark(group, host, False)
         for server in self._replicas.of(group):
-            change = self._without(index, host)
+            change = self._remove_name(index, host)
             writes[server, index] = server.update(index, change)
-            gone = values.Report(
+            gone = values.StoredReport(
                 values.GONE, mc_replicas.now(server), "gone"
             )
             for key in (
                 values.member_key(group, host),
                 values.record_key(group, host),
             ):
-                writes[server, key] = server.set(
-                    key, self._codec.report(key, gone), RECORD_LIFE
-                )
+                value = self._codec.write_report(key, gone)
+                writes[server, key] = server.set(key, value, RECORD_LIFETIME)
         self._replicas.gather(writes)
 
-    def _mark(
+    def _write_mark(
         self, group: str, host: str, forced: bool
     ) -> dict[Any, concurrent.futures.Future]:
-        """Begin to write down whether host is forced down."""
+        """Begin to write whether host is forced down."""
         key = values.forced_key(group)
         replicas = self._replicas.of(group)
         known, _ = self._reader.read_marks(
@@ -306,27 +311,27 @@ class McDriver(base.Driver):
         )
         if not forced and host not in known:
             return {}
-        new = marks.newer(known, host, forced, time.time())
-        change = marks.merging(self._codec, key, {**known, host: new})
+        new = forced_down.newer_mark(known, host, forced, time.time())
+        change = forced_down.merging(self._codec, key, {**known, host: new})
         return {(s, key): s.update(key, change) for s in replicas}
 
-    def _mend_marks(
+    def _repair_marks(
         self, group: str
     ) -> dict[Any, concurrent.futures.Future]:
-        """Begin to tell each server what it has missed, or forgotten."""
+        """Begin to write the marks that a server has missed or lost."""
         key = values.forced_key(group)
         replicas = self._replicas.of(group)
         found = self._replicas.gather({s: s.get([key]) for s in replicas})
         known, _ = self._reader.read_marks(key, found)
-        change = marks.merging(self._codec, key, known)
+        change = forced_down.merging(self._codec, key, known)
         return {
             (server, key): server.update(key, change)
             for server, answer in found.items()
-            if marks.read(self._codec, key, answer.get(key, b""))[0] != known
+            if self._reader.read_marks(key, {server: answer})[0] != known
         }
 
-    def _adding(self, key: str, name: str) -> Callable[[bytes], bytes]:
-        """Return what adds a name to a list, and drops what is none."""
+    def _add_name(self, key: str, name: str) -> Callable[[bytes], bytes]:
+        """Return a function that adds a name to a list, and cleans it."""
 
         def change(old: bytes) -> bytes:
             names, _ = self._codec.read_lines(key, old)
@@ -334,8 +339,8 @@ class McDriver(base.Driver):
 
         return change
 
-    def _without(self, key: str, name: str) -> Callable[[bytes], bytes]:
-        """Return what removes a name from a list, and what is none."""
+    def _remove_name(self, key: str, name: str) -> Callable[[bytes], bytes]:
+        """Return a function that removes a name from a list, and cleans it."""
 
         def change(old: bytes) -> bytes:
             names, _ = self._codec.read_lines(key, old)
@@ -343,7 +348,7 @@ class McDriver(base.Driver):
 
         return change
 
-    def _require(self, group: str, host: str) -> None:
+    def _require_member(self, group: str, host: str) -> None:
         if all(
             one.host != host for one in self.observe(group).observations
         ):
@@ -366,19 +371,20 @@ class McDriver(base.Driver):
 
     def close(self) -> None:
         self._orders.cancel_all()
-        self._changes.close()
+        self._signals.close()
         for server in self._servers:
             server.close()
 
 
-def _report(
+def _make_report(
     kind: str, membership: base.Membership, server: Server
-) -> values.Report:
-    """Return a report as a server's clock has it."""
-    at, away = mc_replicas.now(server), None
+) -> values.StoredReport:
+    """Return a report with times by a server's clock."""
+    at, outage = mc_replicas.now(server), None
     if kind != values.LEFT and membership.reported_outage is not None:
         now = time.monotonic()
-        outage = membership.reported_outage
-        since, until = (max(0.0, at - (now - t)) for t in outage)
-        away = since, until
-    return values.Report(kind, at, membership.binary, away)
+        begin, end = (
+            max(0.0, at - (now - t)) for t in membership.reported_outage
+        )
+        outage = begin, end
+    return values.StoredReport(kind, at, membership.binary, outage)

@@ -10,16 +10,24 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Withdrawing a memcached member whose process is gone.
+"""Withdrawing a memcached member whose process has ended.
 
-A will has the key and, for each server, its address, the value that the
-process wrote last (or was about to write) and the one to put in its place:
-only where the former still stands the latter is stored, by memcached's own
-compare-and-swap. Who has written since is somebody else, and stays.
+A server's value is replaced by memcached's compare-and-swap, and only where
+it is the one that the process wrote last, or was about to write. Another
+value comes from another process, which is the member now.
 
-servers: [(family, address)], value: [bytes], crashed: [bytes], in the same
-order; before: the values of the report before that one; life: seconds.
-changes: the key, the life and the value of what observers hear of it by.
+What a will holds:
+
+=============  ==========================================================
+key            of the member's report
+servers        [(family, address)]
+value          [bytes]: the last report, in the order of the servers
+before         [bytes] or None: the report before that one
+crashed        [bytes]: what replaces them
+life           seconds for which the replacement is kept
+crash_signal   key, seconds and value of the group's crash signal
+patience       seconds for one server to answer
+=============  ==========================================================
 """
 
 from __future__ import annotations
@@ -31,7 +39,7 @@ TIMEOUT = 2.0
 
 
 def withdraw(will: dict) -> bool:
-    """Withdraw the member from all servers; return whether it was there.
+    """Withdraw the member from all servers; return whether any had it.
 
     :raises OSError: a server does not answer
     """
@@ -59,7 +67,7 @@ def _withdraw(will: dict, number: int) -> bool:
         if words == [b"END"]:
             return False
         if len(words) != 5 or words[0] != b"VALUE":
-            raise OSError("not an answer of memcached")
+            raise OSError("unexpected answer")
         value = lines.read(int(words[3]) + 2)[:-2]
         _line(lines)
         ours = [values[number] for values in _values(will)]
@@ -72,16 +80,16 @@ def _withdraw(will: dict, number: int) -> bool:
         )
         answer = _line(lines)
         if answer not in (b"STORED", b"EXISTS", b"NOT_FOUND"):
-            raise OSError("not stored")
+            raise OSError("the value was not stored")
         if answer == b"STORED":
-            _tell(link, lines, *will["changes"])
+            _signal(link, lines, *will["crash_signal"])
         return answer == b"STORED"
 
 
-def _tell(
+def _signal(
     link: socket.socket, lines, key: str, life: int, value: bytes
 ) -> None:
-    """Have observers look at once; it is done also where they do not."""
+    """Have observers refresh at once; a failure only makes them slower."""
     try:
         link.sendall(
             b"set %b 0 %d %d\r\n%b\r\n"

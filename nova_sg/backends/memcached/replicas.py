@@ -10,8 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-
-"""The servers of each group, asked all at once, and what time they have."""
+"""The servers that keep each group: requests to all at once, their clocks."""
 
 from __future__ import annotations
 
@@ -26,32 +25,31 @@ from nova_sg.backends import clock
 from nova_sg.backends.memcached import servers
 from nova_sg.liveness.model import ServerOutage
 
-# Reports go to so many servers.
+# Servers that keep a group.
 REPLICAS = 3
-# A server's clock is read again after so many seconds.
-CLOCK_LIFE = 60.0
-# What memcached shows as its uptime when it has just been started, in seconds.
+# Seconds after which a server's clock is read again.
+CLOCK_LIFETIME = 60.0
+# The uptime of a memcached that has just been started, in seconds.
 UPTIME_AT_START = 2.0
 
 Server = servers.RemoteServer | servers.LocalServer
 
 
 class Replicas:
-    """All servers, of which a few keep each group.
+    """All servers, of which REPLICAS keep each group.
 
-    :param timeout: seconds that a server has to answer
+    :param timeout: seconds within which a server has to connect or answer
     """
 
     def __init__(self, all_servers: list[Server], timeout: float) -> None:
         self.servers = all_servers
         self._timeout = timeout
-        # When each server's clock was read, the connection that it was read
-        # by (a server that was restarted may show another time), and what
-        # our own clocks showed then.
+        # When each server's clock was read, by which connection (a server
+        # that was restarted may show another time), and our own clocks then.
         self._clock_read: dict[Server, tuple[float, int, clock.Clocks]] = {}
 
     def of(self, group: str) -> list[Server]:
-        """Return the servers that keep a group: the same ones everywhere."""
+        """Return the servers that keep a group: the same in each process."""
         if len(self.servers) <= REPLICAS:
             return self.servers
 
@@ -64,9 +62,10 @@ class Replicas:
     def gather(
         self, futures: Mapping[Any, concurrent.futures.Future]
     ) -> dict:
-        """Return the results of those that succeed in time.
+        """Return the results of the requests that succeed in time.
 
-        :raises BackendError: none did
+        :param futures: by server, or by a tuple that begins with the server
+        :raises BackendError: no request succeeded
         """
         give_up = time.monotonic() + self._timeout * 2
         results, errors = {}, []
@@ -88,12 +87,12 @@ class Replicas:
     def read_clocks(
         self, replicas: list[Server], anew: bool = False
     ) -> None:
-        """See to it that we know what time the servers have.
+        """Read the servers' clocks where that is due.
 
-        Read again after a while, by a new connection, and after our own
-        clocks have leapt: this process may not have run for a while.
+        It is due after a while, after a new connection, and after our own
+        clocks have leapt: this process may have been suspended.
 
-        :param anew: read them in any case
+        :param anew: read all clocks
         """
         now = time.monotonic()
         ours = clock.Clocks.read()
@@ -104,7 +103,7 @@ class Replicas:
                 anew
                 or known is None
                 or known[1] != server.generation
-                or now - known[0] >= CLOCK_LIFE
+                or now - known[0] >= CLOCK_LIFETIME
                 or ours.leapt_since(known[2])
             ):
                 due.append(server)
@@ -122,9 +121,8 @@ class Replicas:
     ) -> ServerOutage | None:
         """Return the time in which reports were lost by restarts.
 
-        None: a server runs that has run then, or one does not answer.
-
         :param since: the last report of any member, monotonic
+        :returns: None: a server has run since then, or does not answer
         """
         asked = time.monotonic()
         found = self.gather({server: server.stats() for server in replicas})
@@ -132,7 +130,7 @@ class Replicas:
         if len(found) < len(replicas) or None in uptimes:
             return None
         started = [
-            # It counts from this on, and in whole seconds.
+            # Uptimes are whole seconds.
             min(asked, asked - float(uptime) + UPTIME_AT_START)
             for uptime in uptimes
         ]
@@ -144,7 +142,7 @@ class Replicas:
 
 
 def now(server: Server) -> float:
-    """The server's clock, or ours until it has been read."""
+    """Return the server's time, or ours until its clock has been read."""
     if not server.clock.synced:
         return time.time()
     return server.clock.from_monotonic(time.monotonic())

@@ -10,60 +10,89 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Memcached servers: python-memcached, made to fail fast and tell.
+"""A memcached server: python-memcached that fails fast and says why.
 
-python-memcached keeps a connection a thread and turns every failure into
-"not found". Here each server has one thread that owns one connection (a green
-thread in a green process), callers get a future, and a failure is a
-BackendError. A server that fails is left alone for a moment, in which every
-call to it fails at once: it delays nobody by more than one time-out.
+python-memcached turns every failure into "not found" and blocks its caller.
+Here each server has one thread (a green one in a green process) and one
+connection, callers get a future, and a failure is a BackendError. After a
+failure all calls to that server fail at once for RETRY seconds. So a server
+that hangs delays no other server, and a caller by one time-out at most.
 """
 
 from __future__ import annotations
 
 import concurrent.futures
+import functools
 import queue
-import socket
 import threading
 import time
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NoReturn
 
 import memcache
 
 from nova_sg import exception, threads
 from nova_sg.backends import clock
 
-# Seconds for which a server that failed is left alone.
+# Seconds after a failure in which a server is not tried again.
 RETRY = 1.0
-# Keys in one question: a longer one would hold up the other callers.
+# Keys in one request: a longer one would hold up the other callers.
 CHUNK = 1000
-# Attempts to change a value that others change, too.
+# Attempts to change a value that other processes change, too.
 ATTEMPTS = 20
 
 
 class _Client(memcache.Client):
-    """python-memcached without its ideas about what values mean.
+    """python-memcached for one server: values are bytes, failures raise."""
 
-    It would unpickle or decompress a value whose flags say so; here a value
-    is bytes, whatever its flags.
-    """
+    def set_servers(self, servers: Sequence[str]) -> None:
+        super().set_servers(servers)
+        (self.server,) = self.servers
+        # The library calls it for every failure, which it then hides.
+        self.server.mark_dead = functools.partial(_fail, self.server)
 
-    def _recv_value(self, server, flags, rlen):
-        data = server.recv(rlen + 2)
-        if len(data) != rlen + 2:
-            raise OSError("the answer was cut short")
-        return data[:-2]
+    def read(
+        self, keys: Sequence[str], command: str = "get"
+    ) -> dict[str, bytes]:
+        """Return the values of those keys that exist: {key: bytes}.
+
+        get_multi() would unpickle or decompress a value whose flags say so,
+        and fail on unknown flags; this ignores them.
+
+        :param command: "gets" has a later cas() depend on these values
+        """
+        server, found = self.server, {}
+        server.send_cmd(f"{command} {' '.join(keys)}")
+        while (line := server.readline()) != b"END":
+            words = line.split()
+            if len(words) < 4 or words[0] != b"VALUE":
+                raise OSError(f"unexpected answer {line[:100]!r}")
+            if command == "gets":
+                self.cas_ids[words[1]] = int(words[4])
+            found[words[1].decode()] = server.recv(int(words[3]) + 2)[:-2]
+        return found
+
+
+def _fail(server: Any, reason: OSError | str) -> NoReturn:
+    """Close the connection and raise what went wrong."""
+    connected = server.socket is not None
+    server.close_socket()
+    if isinstance(reason, OSError):
+        raise reason
+    raise ConnectionError(
+        "the server closed the connection" if connected else f"cannot {reason}"
+    )
 
 
 class RemoteServer:
     """One memcached server.
 
-    Every method returns a future; what it fails with is a BackendError.
+    Every operation returns a future, which fails with BackendError. An
+    operation may be executed twice, which changes nothing.
 
     :param address: "host:port", "inet6:[address]:port" or "unix:path"
     :param timeout: seconds to wait for a connection and for an answer
-    :raises ValueError: the address is none
+    :raises ValueError: the address is invalid
     """
 
     def __init__(self, address: str, timeout: float) -> None:
@@ -73,29 +102,36 @@ class RemoteServer:
         #: restarted, and be empty.
         self.generation = 0
         self._timeout = timeout
-        #: The address as sockets take it: its family and what belongs to it.
-        self.place = _place(address)
+        parsed = _Client([address]).server
+        #: Its family, and the address as a socket of that family takes it.
+        self.socket_address: tuple[int, tuple[str, int] | str] = (
+            int(parsed.family),
+            parsed.address,
+        )
+        if isinstance(parsed.address, tuple):
+            if not 0 < parsed.port < 65536:
+                raise ValueError(f"{parsed.port} is not a port")
         self._queue: queue.Queue = queue.Queue()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._closed = False
-        self._failed_at: float | None = None
+        # Monotonic.
+        self._retry_at = float("-inf")
         self._failure = ""
 
     # -- operations
 
     def get(self, keys: Iterable[str]) -> concurrent.futures.Future:
-        """Return the values of those keys that there are: {key: bytes}."""
+        """Return the values of those keys that exist: {key: bytes}."""
         keys = list(keys)
 
         def get(client: _Client) -> dict[str, bytes]:
             found = {}
             for start in range(0, len(keys), CHUNK):
-                found.update(client.get_multi(keys[start : start + CHUNK]))
-                _check(client)
+                found.update(client.read(keys[start : start + CHUNK]))
             return found
 
-        return self._submit(get, again=True)
+        return self._submit(get)
 
     def set(
         self, key: str, value: bytes, expire: int = 0
@@ -103,63 +139,53 @@ class RemoteServer:
         """Set a value, for expire seconds; 0: for good."""
 
         def set_(client: _Client) -> None:
-            if not client.set(key, value, time=expire):
-                _check(client)
-                raise self._refusal("the value was not stored")
+            if not client.set(key, value, expire):
+                raise self._error("the value was not stored")
 
-        return self._submit(set_, again=True)
+        return self._submit(set_)
 
     def keep(
         self, key: str, value: bytes, expire: int
     ) -> concurrent.futures.Future:
-        """Have a value live on for expire seconds; set it if there is none."""
+        """Keep a value for expire more seconds; set it if there is none."""
 
         def keep(client: _Client) -> None:
-            if client.touch(key, expire) or client.add(key, value, expire):
-                return
-            _check(client)
+            if not client.touch(key, expire):
+                client.add(key, value, expire)
 
-        return self._submit(keep, again=True)
+        return self._submit(keep)
 
     def append(self, key: str, line: bytes) -> concurrent.futures.Future:
-        """Add a line to a list, or begin it."""
+        """Add a line to a list, or begin the list."""
 
         def append(client: _Client) -> None:
             for _ in range(ATTEMPTS):
                 if client.append(key, line) or client.add(key, line):
                     return
-                _check(client)
-            raise self._refusal("the line was not added")
+            raise self._error("the line was not added")
 
         return self._submit(append)
 
     def update(
         self, key: str, change: Callable[[bytes], bytes]
     ) -> concurrent.futures.Future:
-        """Replace a value by what change makes of it, b"" for none.
+        """Replace a value by change(value); b"" stands for no value.
 
-        Nobody else's change in between is lost. change may be called
-        several times.
+        A change that another process makes in between is not lost. change
+        may be called several times.
         """
 
         def update(client: _Client) -> None:
-            try:
-                for _ in range(ATTEMPTS):
-                    old = client.gets(key)
-                    _check(client)
-                    new = change(old or b"")
-                    if new == (old or b""):
-                        return
-                    if old is None:
-                        done = client.add(key, new)
-                    else:
-                        done = client.cas(key, new)
-                    if done:
-                        return
-                    _check(client)
-            finally:
+            for _ in range(ATTEMPTS):
                 client.reset_cas()
-            raise self._refusal("others keep changing the value")
+                old = client.read([key], "gets").get(key)
+                new = change(old or b"")
+                if new == (old or b""):
+                    return
+                store = client.add if old is None else client.cas
+                if store(key, new):
+                    return
+            raise self._error("other processes keep changing the value")
 
         return self._submit(update)
 
@@ -168,108 +194,89 @@ class RemoteServer:
 
         def stats(client: _Client) -> dict[str, str]:
             sent = time.monotonic()
-            answer = client.get_stats()
+            ((_, found),) = client.get_stats()
             received = time.monotonic()
-            _check(client)
-            if not answer or "time" not in answer[0][1]:
+            if "time" not in found:
                 raise OSError("the server does not give its statistics")
-            found = answer[0][1]
             self.clock.sample(
                 sent, received, float(found["time"]), resolution=1.0
             )
             return found
 
-        return self._submit(stats, again=True)
+        return self._submit(stats)
 
     # -- the thread
 
     def _submit(
-        self, work: Callable[[_Client], Any], again: bool = False
+        self, operation: Callable[[_Client], Any]
     ) -> concurrent.futures.Future:
         future: concurrent.futures.Future = concurrent.futures.Future()
         with self._lock:
             if self._closed:
-                future.set_exception(self._refusal("closed by this process"))
+                future.set_exception(self._error("closed by this process"))
                 return future
             if self._thread is None:
+                # An executor's threads would delay the end of the process.
                 self._thread = threading.Thread(
                     target=self._run,
                     name=f"nova-sg-{self.address}",
                     daemon=True,
                 )
                 self._thread.start()
-            self._queue.put((work, again, future))
+            self._queue.put((operation, future))
         return future
 
     def _run(self) -> None:
-        # python-memcached's client belongs to the thread that made it.
-        client = _Client(
-            [self.address],
-            socket_timeout=self._timeout,
-            # The library's own pause goes by the wall clock.
-            dead_retry=0,
-            cache_cas=True,
-        )
+        # A client belongs to the thread that made it.
+        client = _Client([self.address], socket_timeout=self._timeout)
         while (job := self._queue.get()) is not None:
-            work, again, future = job
+            operation, future = job
             if not future.set_running_or_notify_cancel():
                 continue
             try:
-                future.set_result(self._do(client, work, again))
+                future.set_result(self._execute(client, operation))
             except Exception as error:
                 future.set_exception(error)
         client.disconnect_all()
 
-    def _refusal(self, text: str) -> exception.BackendError:
-        """Return an answer that says nothing against the server."""
+    def _error(self, text: str) -> exception.BackendError:
         return exception.BackendError(f"memcached at {self.address}: {text}")
 
-    def _do(self, client: _Client, work: Callable, again: bool) -> Any:
-        if self._failed_at is not None:
-            if time.monotonic() - self._failed_at < RETRY:
-                raise exception.BackendError(self._failure)
-        host = client.servers[0]
-        fresh = host.socket is None
+    def _execute(self, client: _Client, operation: Callable) -> Any:
+        if time.monotonic() < self._retry_at:
+            raise self._error(self._failure)
         try:
-            try:
-                result = self._attempt(client, work)
-            except OSError:
-                # A connection that the server has closed meanwhile says
-                # nothing about the server.
-                if fresh or not again or self._timed_out:
-                    raise
-                result = self._attempt(client, work)
+            return self._attempt(client, operation)
         except exception.BackendError:
+            # The server refused one value, and works.
             raise
+        except TimeoutError:
+            self._failure = f"no answer within {self._timeout:g} s"
+        except OSError as error:
+            self._failure = str(error)
         except Exception as error:
-            host.close_socket()
-            self._failed_at = time.monotonic()
-            words = error if isinstance(error, OSError) else (
-                exception.describe(error)
-            )
-            self._failure = f"memcached at {self.address}: {words}"
-            raise exception.BackendError(self._failure) from error
-        self._failed_at = None
-        return result
+            self._failure = exception.describe(error)
+        client.disconnect_all()
+        self._retry_at = time.monotonic() + RETRY
+        # Not within a handler: its error would keep a socket open.
+        raise self._error(self._failure)
 
-    def _attempt(self, client: _Client, work: Callable) -> Any:
-        host = client.servers[0]
-        host.deaduntil = 0
-        begun = time.monotonic()
-        self._timed_out = False
-        before = host.socket
-        try:
-            if not host.connect():
-                raise OSError("cannot connect")
-            return work(client)
-        finally:
-            # The library, too, connects anew and tries again.
-            if host.socket is not None and host.socket is not before:
-                self.generation += 1
-            self._timed_out = time.monotonic() - begun >= self._timeout * 0.9
+    def _attempt(self, client: _Client, operation: Callable) -> Any:
+        if client.server.socket is not None:
+            try:
+                return operation(client)
+            except (TimeoutError, exception.BackendError):
+                raise
+            except Exception:
+                # The server may have been restarted since the connection
+                # was used last.
+                client.disconnect_all()
+        client.server.connect()
+        self.generation += 1
+        return operation(client)
 
     def close(self) -> None:
-        """Close the connection, for good; the thread ends."""
+        """Close the connection for good; the thread ends."""
         with self._lock:
             self._closed = True
             self._queue.put(None)
@@ -278,21 +285,8 @@ class RemoteServer:
             threads.join(thread, self._timeout * 2)
 
 
-def _place(address: str) -> tuple[int, tuple[str, int] | str]:
-    host = memcache._Host(address)
-    if host.family != socket.AF_UNIX and not 0 < host.port < 65536:
-        raise ValueError(f"{host.port} is not a port")
-    return int(host.family), host.address
-
-
-def _check(client: _Client) -> None:
-    """Raise if what the client returned was a failure in disguise."""
-    if client.servers[0].socket is None:
-        raise OSError("no answer")
-
-
 class LocalServer:
-    """Takes a server's place inside one process: the in-process store."""
+    """The in-process store, in the place of a server."""
 
     address = "<None> (inside the process)"
     generation = 1
@@ -301,7 +295,8 @@ class LocalServer:
         self.clock = clock.BackendClock()
         moment = time.monotonic()
         self.clock.sample(moment, moment, time.time())
-        self._values: dict[str, tuple[bytes, float | None]] = {}
+        # The value, and until when it is kept (monotonic).
+        self._values: dict[str, tuple[bytes, float]] = {}
         self._lock = threading.Lock()
 
     def get(self, keys: Iterable[str]) -> concurrent.futures.Future:
@@ -314,7 +309,7 @@ class LocalServer:
         self, key: str, value: bytes, expire: int = 0
     ) -> concurrent.futures.Future:
         """As RemoteServer.set."""
-        until = time.monotonic() + expire if expire else None
+        until = time.monotonic() + (expire or float("inf"))
         with self._lock:
             self._values[key] = value, until
         return _done(None)
@@ -328,7 +323,8 @@ class LocalServer:
     ) -> concurrent.futures.Future:
         """As RemoteServer.update."""
         with self._lock:
-            self._values[key] = change(self._get(key) or b""), None
+            new = change(self._get(key) or b"")
+            self._values[key] = new, float("inf")
         return _done(None)
 
     def stats(self) -> concurrent.futures.Future:
@@ -336,9 +332,9 @@ class LocalServer:
         return _done({"version": "none", "time": str(int(time.time()))})
 
     def _get(self, key: str) -> bytes | None:
-        value, until = self._values.get(key, (None, None))
-        if until is not None and until <= time.monotonic():
-            del self._values[key]
+        value, until = self._values.get(key, (None, 0.0))
+        if until <= time.monotonic():
+            self._values.pop(key, None)
             return None
         return value
 

@@ -10,26 +10,27 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Keys and values: what stands in memcached, and reading it with suspicion.
+"""The keys and values in memcached, and their strict parsing.
 
-No I/O here. Anybody who reaches a memcached server can write to it, so
-nothing that is read is trusted: short ASCII is parsed by a strict grammar and
-everything else is refused. With a secret every value carries a message
-authentication code over its key and its text.
+No I/O here. Any program that reaches a memcached server can write to it, so
+no value is trusted: short ASCII is parsed by a strict grammar and everything
+else is refused. With a secret every value carries a message authentication
+code over its key and its text.
 
 ==================  =====================================================
 key                 value
 ==================  =====================================================
-TOPIC:HOST          the last report; expires. The legacy driver's key. With
-                    it, after a bad time, since and until when the member
-                    could not report
-nova_sg:r:HASH      the record: the report once more, now and then; stays
-                    when the member falls silent
-nova_sg:i:HASH:N    a part of the group's index: a line a member
-nova_sg:f:HASH      who of the group is forced down, and since when: a line
-                    a mark, see marks.py
-nova_sg:c:HASH      a word that is another after each crash that a guard has
-                    told of, see changes.py
+TOPIC:HOST          the last report; expires. The legacy driver's key. After
+                    an outage it says since and until when the member could
+                    not report
+nova_sg:m:HASH      the same, for a name that memcached refuses in a key
+nova_sg:r:HASH      the record: a copy of the report, written now and then;
+                    stays when the member falls silent
+nova_sg:i:HASH:N    a part of the group's index: a line for each member
+nova_sg:f:HASH      members that are forced down: a line for each mark, see
+                    forced_down.py
+nova_sg:c:HASH      the crash signal: replaced by a guard after each crash,
+                    see crash_signals.py
 nova_sg:g           the groups, a line each
 ==================  =====================================================
 """
@@ -48,21 +49,21 @@ UP = "up"
 #: It is up, and about to stop.
 DRAINING = "draining"
 LEFT = "left"
-#: Its process ended without leaving: written by its guard.
+#: The member's process ended without leaving: written by its crash guard.
 CRASHED = "crashed"
-#: Removed by an operator; seen by observers that knew the member.
+#: An operator removed the member: for observers that have seen it.
 GONE = "gone"
 
-# memcached's limit.
-KEY_LENGTH = 250
-# Into how many parts a group's index is cut: each member reads its part now
-# and then, each observer all of them.
+# memcached's limit, in bytes.
+MAX_KEY_LENGTH = 250
+# Parts of a group's index: a member reads its own now and then, an observer
+# all of them.
 INDEX_PARTS = 128
-# A list that is longer, in bytes, is written anew before a line is added:
-# memcached takes a megabyte, and what is no name may fill it.
-LIST_LENGTH = 256 * 1024
-# What a name may be long at most, quoted: a list has to take it.
-NAME_LENGTH = 64 * 1024
+# A longer list, in bytes, is written anew when a name is added: memcached
+# takes a megabyte, and another program may have filled it.
+MAX_LIST_LENGTH = 256 * 1024
+# Of a name in a list, quoted, in bytes.
+MAX_NAME_LENGTH = 64 * 1024
 
 _PLAIN_KEY = re.compile(r"[!-~]+")
 _MOMENT = rb"0|[1-9]\d{0,14}"
@@ -70,45 +71,43 @@ _REPORT = re.compile(
     rb"1 (up|draining|left|crashed|gone) (%b) ([!-~]+)"
     rb"(?: away=([!-~]*))?" % _MOMENT
 )
-_AWAY = re.compile(rb"(%b)-(%b)" % (_MOMENT, _MOMENT))
-# A member that says it could not report for longer is not believed: nothing
-# of it would be left. A record stays for so many seconds, a week.
-LONGEST_AWAY = 7 * 24 * 3600.0
-# What _quote() leaves as it is.
+_OUTAGE = re.compile(rb"(%b)-(%b)" % (_MOMENT, _MOMENT))
+# Seconds. A member cannot have been without reports for longer: its record
+# would have expired.
+MAX_OUTAGE = 7 * 24 * 3600.0
+# Names that _quote() does not change.
 _UNQUOTED = re.compile(r"[A-Za-z0-9_.~-]+")
 _MAC_LENGTH = 32
 
 
-class Report(NamedTuple):
-    """A report, or what took its place."""
+class StoredReport(NamedTuple):
+    """The value of a member: its last report, or what replaced it."""
 
     #: UP, DRAINING, LEFT, CRASHED or GONE.
     kind: str
-    #: When, by the server's clock: seconds since 1970.
+    #: When it was written, by the server's clock: seconds since 1970.
     at: float
     binary: str
-    #: Since and until when it could not report, by the same clock.
-    away: tuple[float, float] | None = None
+    #: Since and until when the member could not report, by the same clock.
+    outage: tuple[float, float] | None = None
 
     @property
-    def is_credible(self) -> bool:
-        """Whether what it says of a time without reports may be true."""
-        if self.away is None:
+    def outage_is_possible(self) -> bool:
+        """Whether the outage, if there is one, may be true."""
+        if self.outage is None:
             return True
-        since, until = self.away
-        return (
-            since < until <= self.at and until - since <= LONGEST_AWAY
-        )
+        since, until = self.outage
+        return since < until <= self.at and until - since <= MAX_OUTAGE
 
 
 def member_key(group: str, host: str) -> str:
     """Return the key of a member's report.
 
-    A name that is too long for memcached, or holds what it does not allow,
-    is replaced by its hash; so is one that could be read in two ways.
+    A name that memcached refuses in a key is replaced by its hash, and so is
+    an ambiguous one.
     """
     key = f"{group}:{host}"
-    plain = len(key) <= KEY_LENGTH and _PLAIN_KEY.fullmatch(key)
+    plain = len(key) <= MAX_KEY_LENGTH and _PLAIN_KEY.fullmatch(key)
     if plain and ":" not in group and group != "nova_sg":
         return key
     return "nova_sg:m:" + _hash(group, host)
@@ -132,12 +131,12 @@ def index_keys(group: str) -> list[str]:
 
 
 def forced_key(group: str) -> str:
-    """Return the key of the list of members that are forced down."""
+    """Return the key of the marks of members that are forced down."""
     return "nova_sg:f:" + _hash(group)
 
 
-def changes_key(group: str) -> str:
-    """Return the key of the value that is another after each crash."""
+def crash_signal_key(group: str) -> str:
+    """Return the key of a group's crash signal."""
     return "nova_sg:c:" + _hash(group)
 
 
@@ -150,56 +149,62 @@ def _hash(*names: str) -> str:
 
 
 class Codec:
-    """Writes and reads values, with a message authentication code or not."""
+    """Writes and reads values.
+
+    :param secret: of the message authentication codes; None: without them
+    """
 
     def __init__(self, secret: str | None) -> None:
         self._secret = secret.encode("utf-8") if secret else None
 
-    def report(self, key: str, report: Report) -> bytes:
+    def write_report(self, key: str, report: StoredReport) -> bytes:
         """Write a report.
 
-        :raises ValueError: the name in it is too long
+        :raises ValueError: the binary's name is too long
         """
         text = f"1 {report.kind} {report.at * 1000:.0f} ".encode("ascii")
-        text += _name(report.binary)
-        if report.away is not None:
-            since, until = report.away
+        text += _write_name(report.binary)
+        if report.outage is not None:
+            since, until = report.outage
             span = f" away={since * 1000:.0f}-{until * 1000:.0f}"
             text += span.encode("ascii")
         return self._seal(key, text)
 
-    def read_report(self, key: str, value: bytes) -> Report:
+    def read_report(self, key: str, value: bytes) -> StoredReport:
         """Read a report.
 
-        What it says of a time without reports is not worth losing it: see
-        is_credible.
+        An impossible outage does not make the report invalid: see
+        outage_is_possible.
 
-        :raises ValueError: it is none, or not by anybody with the secret
+        :raises ValueError: it is no report, or not authentic
         """
         match = _REPORT.fullmatch(self._open(key, value))
         if match is None:
             raise ValueError("not a report")
-        kind, at, binary, away = match.groups()
-        return Report(
-            kind.decode(), int(at) / 1000, _unquote(binary), _read_away(away)
+        kind, at, binary, outage = match.groups()
+        return StoredReport(
+            kind.decode(),
+            int(at) / 1000,
+            _read_name(binary),
+            _read_outage(outage),
         )
 
     def line(self, key: str, name: str) -> bytes:
         """Write a name as a line of a list, with the line's end.
 
-        :raises ValueError: it is too long
+        :raises ValueError: the name is too long
         """
-        return self._seal(key, _name(name)) + b"\n"
+        return self._seal(key, _write_name(name)) + b"\n"
 
     def read_lines(self, key: str, value: bytes) -> tuple[set[str], int]:
         """Read a list.
 
-        :returns: the names, and how many different lines are not any
+        :returns: the names, and how many different lines are no names
         """
         names, refused = set(), 0
         for line in set(value.split(b"\n")) - {b""}:
             try:
-                names.add(_unquote(self._open(key, line)))
+                names.add(_read_name(self._open(key, line)))
             except ValueError:
                 refused += 1
         return names, refused
@@ -227,11 +232,12 @@ def _mac(secret: bytes, key: str, text: bytes) -> bytes:
     return mac.hexdigest()[:_MAC_LENGTH].encode("ascii")
 
 
-def _read_away(text: bytes | None) -> tuple[float, float] | None:
+def _read_outage(text: bytes | None) -> tuple[float, float] | None:
     if text is None:
         return None
-    match = _AWAY.fullmatch(text)
+    match = _OUTAGE.fullmatch(text)
     if match is None:
+        # Not possible, either.
         return 0.0, 0.0
     return int(match[1]) / 1000, int(match[2]) / 1000
 
@@ -240,27 +246,27 @@ def _quote(name: str) -> str:
     return urllib.parse.quote(name, safe="", errors="surrogatepass")
 
 
-def _name(name: str) -> bytes:
-    """Write a name.
+def _write_name(name: str) -> bytes:
+    """Quote a name.
 
-    :raises ValueError: it is too long
+    :raises ValueError: the name is too long
     """
     quoted = _quote(name).encode("ascii")
-    if len(quoted) > NAME_LENGTH:
+    if len(quoted) > MAX_NAME_LENGTH:
         raise ValueError(f"a name of {len(name)} characters is too long")
     return quoted
 
 
-def _unquote(text: bytes) -> str:
-    """Read a name.
+def _read_name(text: bytes) -> str:
+    """Read a quoted name.
 
-    :raises ValueError: it is not written as _name() writes names
+    :raises ValueError: _write_name() would not have written it so
     """
-    if not 0 < len(text) <= NAME_LENGTH:
+    if not 0 < len(text) <= MAX_NAME_LENGTH:
         raise ValueError("not a name")
     quoted = text.decode("ascii")
     if _UNQUOTED.fullmatch(quoted):
-        # Nearly all names, and an observer reads thousands.
+        # A fast path: nearly all names, and an observer reads thousands.
         return quoted
     name = urllib.parse.unquote(quoted, errors="surrogatepass")
     if _quote(name) != quoted:

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Which memcached servers the options name."""
+"""The memcached servers that the options name."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ from nova_sg.conf import CONF
 def addresses() -> tuple[str, list[str]]:
     """Return the option that names the servers, and their addresses.
 
-    No addresses: the in-process store is asked for.
+    No addresses stand for the in-process store.
     """
-    found = _given(CONF.memcached_servers)
+    found = _without_quotes(CONF.memcached_servers)
     if not found:
-        # oslo.cache's default names a server that nobody asked for.
+        # oslo.cache's default names a server that the operator did not set.
         place = CONF.get_location("memcache_servers", "cache")
         if place is not None and place.location.is_user_controlled:
-            found = _given(CONF.cache.memcache_servers)
+            found = _without_quotes(CONF.cache.memcache_servers)
             if found:
                 return "[cache] memcache_servers", found
     return "[DEFAULT] memcached_servers", found
 
 
-def make() -> list[servers.RemoteServer | servers.LocalServer]:
+def make_servers() -> list[servers.RemoteServer | servers.LocalServer]:
     """Make the servers that the options name.
 
-    :raises ConfigError: an address is none
+    :raises ConfigError: an address is invalid
     """
     option, found = addresses()
     if not found:
@@ -57,9 +57,6 @@ def make() -> list[servers.RemoteServer | servers.LocalServer]:
     return made
 
 
-def _given(words: list[str] | None) -> list[str]:
-    return [
-        word.strip("\"' ")
-        for word in words or ()
-        if word.strip("\"' ") not in ("", "<None>", "None")
-    ]
+def _without_quotes(items: list[str] | None) -> list[str]:
+    stripped = [item.strip("\"' ") for item in items or ()]
+    return [item for item in stripped if item not in ("", "<None>", "None")]

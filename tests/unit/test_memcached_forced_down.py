@@ -10,82 +10,82 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Marks of who is forced down: kept apart, they come together."""
+"""Marks of members that are forced down: however merged, they agree."""
 
 import unittest
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nova_sg.backends.memcached import marks, values
+from nova_sg.backends.memcached import forced_down, values
 
 KEY = values.forced_key("compute")
+OPEN = values.Codec(None)
 
 hosts = st.text(min_size=1, max_size=20)
-# All within the life of a mark that was taken back.
-moments = st.integers(10**12, 10**12 + marks.LIFE * 1000 - 1)
+# Within the lifetime of a mark that was taken back.
+moments = st.integers(10**12, 10**12 + forced_down.LIFETIME * 1000 - 1)
 all_marks = st.dictionaries(
-    hosts, st.builds(marks.Mark, moments, st.booleans()), max_size=6
+    hosts, st.builds(forced_down.Mark, moments, st.booleans()), max_size=6
 )
 
 
 class MarksTest(unittest.TestCase):
     @given(all_marks, st.sampled_from([None, "secret"]))
-    def test_what_is_written_is_read_back(self, some, secret):
+    def test_written_marks_are_read_back(self, marks, secret):
         codec = values.Codec(secret)
-        written = marks.write(codec, KEY, some)
-        self.assertEqual((some, 0), marks.read(codec, KEY, written))
+        written = forced_down.write(codec, KEY, marks)
+        self.assertEqual((marks, 0), forced_down.read(codec, KEY, written))
 
     @given(all_marks, all_marks, all_marks)
     def test_the_order_in_which_servers_are_read_does_not_matter(
         self, one, two, three
     ):
-        merged = marks.merged
+        merge = forced_down.merge
         self.assertEqual(
-            merged(merged(one, two), three), merged(three, merged(two, one))
+            merge(merge(one, two), three), merge(three, merge(two, one))
         )
-        self.assertEqual(merged(one, two), merged(merged(one, two), one))
+        self.assertEqual(merge(one, two), merge(merge(one, two), one))
 
     @given(all_marks, hosts, st.booleans(), st.floats(0, 2e9))
     def test_a_new_mark_counts_whatever_the_clock_says(
-        self, some, host, forced, now
+        self, marks, host, forced, now
     ):
-        new = marks.newer(some, host, forced, now)
-        self.assertEqual(new, marks.merged(some, {host: new})[host])
+        new = forced_down.newer_mark(marks, host, forced, now)
+        self.assertEqual(new, forced_down.merge(marks, {host: new})[host])
         self.assertEqual(forced, new.forced)
 
     @given(all_marks, all_marks)
-    def test_merging_adds_to_what_is_there(self, there, more):
-        codec = values.Codec(None)
-        old = marks.write(codec, KEY, there)
-        new = marks.merging(codec, KEY, more)(old)
+    def test_merging_keeps_the_marks_of_the_server(self, there, more):
+        old = forced_down.write(OPEN, KEY, there)
+        new = forced_down.merging(OPEN, KEY, more)(old)
         self.assertEqual(
-            marks.merged(there, more), marks.read(codec, KEY, new)[0]
+            forced_down.merge(there, more),
+            forced_down.read(OPEN, KEY, new)[0],
         )
 
     def test_an_old_mark_that_takes_another_back_is_dropped(self):
-        codec = values.Codec(None)
         now = 10**12
-        old = now - marks.LIFE * 1000
-        some = {
-            "back": marks.Mark(old, False),
-            "down": marks.Mark(old, True),
-            "new": marks.Mark(now, False),
+        old = now - forced_down.LIFETIME * 1000
+        marks = {
+            "back": forced_down.Mark(old, False),
+            "down": forced_down.Mark(old, True),
+            "new": forced_down.Mark(now, False),
         }
-        kept, _ = marks.read(codec, KEY, marks.write(codec, KEY, some))
+        written = forced_down.write(OPEN, KEY, marks)
+        kept, _ = forced_down.read(OPEN, KEY, written)
         self.assertEqual({"down", "new"}, kept.keys())
 
     @given(st.binary(max_size=60))
-    def test_anything_can_be_read(self, value):
-        found, refused = marks.read(values.Codec(None), KEY, value)
+    def test_any_bytes_can_be_read(self, value):
+        found, refused = forced_down.read(OPEN, KEY, value)
         lines = [line for line in set(value.split(b"\n")) if line]
         self.assertLessEqual(len(found) + refused, len(lines))
 
-    def test_lines_that_are_no_marks(self):
-        codec = values.Codec(None)
+    def test_lines_that_are_no_marks_are_counted(self):
         for line in ("", "1", "1 down", "1 up h", "x down h", "-1 down h"):
             with self.subTest(line=line):
-                value = codec.line(KEY, line) if line else b"\n"
-                found, refused = marks.read(codec, KEY, value)
+                value = OPEN.line(KEY, line) if line else b"\n"
+                found, refused = forced_down.read(OPEN, KEY, value)
                 self.assertEqual({}, found)
                 self.assertEqual(1 if line else 0, refused)

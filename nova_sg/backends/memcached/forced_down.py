@@ -10,11 +10,11 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Who is forced down: marks that several servers keep, and that agree.
+"""Marks of members that are forced down, kept by several servers.
 
-A server may miss a mark, because it could not be reached, or forget it,
-because it was restarted. So a mark says when it was made, also the mark that
-takes another back, and of two the newer one counts. No I/O here.
+A server may miss a mark, because it was unreachable, or lose it, because it
+was restarted. So each mark has the time at which it was made, also the one
+that takes another back, and of two the newer one counts. No I/O here.
 """
 
 from __future__ import annotations
@@ -24,15 +24,16 @@ from typing import NamedTuple
 
 from nova_sg.backends.memcached import values
 
-# A mark that takes another back is kept for so many seconds: as long as a
-# server may be away and come back with the other.
-LIFE = 7 * 24 * 3600
+# Seconds for which a mark that takes another back is kept: a server may be
+# unreachable for as long and come back with the other one.
+LIFETIME = 7 * 24 * 3600
 
 
 class Mark(NamedTuple):
-    """Whether a member is forced down, since when."""
+    """Whether a member is forced down."""
 
-    #: Milliseconds since 1970, by the clock of whoever said so.
+    #: When it was made: milliseconds since 1970, by the clock of the process
+    #: that made it.
     at: int
     forced: bool
 
@@ -42,50 +43,50 @@ def read(
 ) -> tuple[dict[str, Mark], int]:
     """Read marks.
 
-    :returns: the latest mark of each member, and how many lines are none
+    :returns: the newest mark of each host, and how many lines are no marks
     """
     lines, refused = codec.read_lines(key, value)
     found: dict[str, Mark] = {}
     for line in lines:
         at, _, rest = line.partition(" ")
-        word, _, host = rest.partition(" ")
+        kind, _, host = rest.partition(" ")
         if not (at.isascii() and at.isdigit() and len(at) < 16 and host):
             refused += 1
-        elif word not in ("down", "unset"):
+        elif kind not in ("down", "unset"):
             refused += 1
         else:
-            mark = Mark(int(at), word == "down")
+            mark = Mark(int(at), kind == "down")
             found[host] = max(mark, found.get(host, mark))
     return found, refused
 
 
 def write(codec: values.Codec, key: str, marks: Mapping[str, Mark]) -> bytes:
-    """Write marks; leave out what is no longer needed."""
+    """Write marks, without those that are no longer needed."""
     newest = max((mark.at for mark in marks.values()), default=0)
     return codec.lines(
         key,
         [
             f"{mark.at} {'down' if mark.forced else 'unset'} {host}"
             for host, mark in marks.items()
-            if mark.forced or mark.at > newest - LIFE * 1000
+            if mark.forced or mark.at > newest - LIFETIME * 1000
         ],
     )
 
 
-def merged(
+def merge(
     one: Mapping[str, Mark], other: Mapping[str, Mark]
 ) -> dict[str, Mark]:
-    """Return the newer mark of each member."""
+    """Return the newer mark of each host."""
     both = dict(one)
     for host, mark in other.items():
         both[host] = max(mark, both.get(host, mark))
     return both
 
 
-def newer(
+def newer_mark(
     marks: Mapping[str, Mark], host: str, forced: bool, now: float
 ) -> Mark:
-    """Return a mark that counts more than the one that host has."""
+    """Return a mark that is newer than the one that host has."""
     known = marks.get(host)
     at = int(now * 1000)
     return Mark(max(at, known.at + 1) if known else at, forced)
@@ -94,9 +95,9 @@ def newer(
 def merging(
     codec: values.Codec, key: str, marks: Mapping[str, Mark]
 ) -> Callable[[bytes], bytes]:
-    """Return what adds marks to those that a server has."""
+    """Return a function that merges marks into the value of a server."""
 
     def change(old: bytes) -> bytes:
-        return write(codec, key, merged(read(codec, key, old)[0], marks))
+        return write(codec, key, merge(read(codec, key, old)[0], marks))
 
     return change

@@ -21,7 +21,7 @@ from tests.functional import mc
 
 class RestartTest(mc.McTestCase):
     def since(self):
-        """Return a moment that each server has been running at; it is over.
+        """Return a past moment at which each server has been running.
 
         A server shows its uptime in whole seconds.
         """
@@ -29,20 +29,20 @@ class RestartTest(mc.McTestCase):
         wait_for(lambda: time.monotonic() > since)
         return since
 
-    def test_of_all_servers(self):
+    def test_a_restart_of_all_servers_is_an_outage(self):
         servers = self.start(2)
         driver = process.shared().driver
         since = self.since()
         self.assertIsNone(driver.outage(self.GROUP, since))
         servers[0].restart()
-        # The other one has all reports.
+        # The other server has all reports.
         self.assertIsNone(driver.outage(self.GROUP, since))
-        begun = time.monotonic()
+        began = time.monotonic()
         servers[1].restart()
         wait_for(lambda: self.outage(driver, since) is not None)
         outage = self.outage(driver, since)
         self.assertEqual(since, outage.begin)
-        self.assertLess(begun, outage.end)
+        self.assertLess(began, outage.end)
         self.assertLess(outage.end, time.monotonic())
         self.assertIn("restarted", outage.reason)
 
@@ -50,10 +50,10 @@ class RestartTest(mc.McTestCase):
         try:
             return driver.outage(self.GROUP, since)
         except Exception as error:
-            # A server that failed is left alone for a second.
+            # A server that failed is not tried again for a second.
             self.assertIn("memcached at", str(error))
 
-    def test_a_server_that_does_not_answer_says_nothing(self):
+    def test_an_unreachable_server_may_have_the_reports(self):
         servers = self.start(2)
         driver = process.shared().driver
         since = self.since()
