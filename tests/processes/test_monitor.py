@@ -243,9 +243,50 @@ class AskingTest(monitor.SharedTestCase):
         for path in "/v1/groups", "/v1/events", "/":
             answer = self.request(path, "HEAD")
             self.assertEqual((200, b""), (answer.status, answer.body))
-        answer = self.request("/page.js")
-        again = self.request("/page.js", If_None_Match=answer.headers["ETag"])
-        self.assertEqual((304, b""), (again.status, again.body))
+
+    def test_a_file_is_sent_again_only_when_it_has_changed(self):
+        tag = self.request("/page.js").headers["ETag"]
+        opaque = tag.removeprefix("W/")
+        for status, given in (
+            (304, tag),
+            (304, opaque),
+            (304, f"W/{opaque}"),
+            (304, f'"other", {tag}'),
+            (304, "*"),
+            (200, '"other"'),
+            # Nothing but the whole tag is the tag.
+            (200, f'"before{opaque[1:]}'),
+            (200, f"x{opaque}x"),
+        ):
+            with self.subTest(given):
+                answer = self.request("/page.js", If_None_Match=given)
+                self.assertEqual(status, answer.status)
+                self.assertEqual(tag, answer.headers["ETag"])
+                self.assertEqual(status == 200, bool(answer.body))
+
+    def test_compression_is_what_the_client_accepts(self):
+        plain = self.request("/page.js").body
+        for coding, accepted in (
+            ("gzip", "gzip"),
+            ("gzip", "GZIP"),
+            ("gzip", "br, gzip;q=0.5"),
+            ("gzip", "*"),
+            ("gzip", "gzip;q=0.1, identity;q=0"),
+            (None, "gzip;q=0"),
+            (None, "gzip;q=0.000, deflate"),
+            (None, "*;q=0, identity"),
+            (None, "gzip;q=0.5, identity;q=1"),
+            (None, "x-not-gzip"),
+            (None, ""),
+        ):
+            with self.subTest(accepted):
+                answer = self.request("/page.js", Accept_Encoding=accepted)
+                self.assertEqual(coding, answer.headers["Content-Encoding"])
+                self.assertIn("Accept-Encoding", answer.headers["Vary"])
+                body = answer.body
+                self.assertEqual(
+                    plain, gzip.decompress(body) if coding else body
+                )
 
     def test_it_answers_as_its_description_says(self):
         described = description.Description(self.get("/openapi.json"))
