@@ -12,12 +12,16 @@
 
 """The one module that knows eventlet: makes a process a green one.
 
-A green process imports this module first and calls patch() before it
-imports anything else. Everything else in nova_sg is written on the standard
-library, which is green from then on, and runs as well on native threads.
+A green process imports this module first and calls patch(), or choose(),
+before it imports anything else. Everything else in nova_sg is written on the
+standard library, which is green from then on, and runs as well on native
+threads.
 """
 
+import argparse
+import sys
 import warnings
+from collections.abc import Sequence
 
 
 def patch() -> None:
@@ -39,3 +43,46 @@ def patch() -> None:
     from oslo_service import backend
 
     backend.init_backend(backend.BackendType.EVENTLET)
+
+
+def choose(arguments: Sequence[str]) -> None:
+    """Make the process green or native, as its configuration says.
+
+    :param arguments: those of the program: they name the files
+    """
+    # As in Nova, this is imported before anything is patched.
+    from oslo_config import cfg
+
+    from nova_sg.conf import CONF
+
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    for option in ("--config-file", "--config-dir"):
+        parser.add_argument(option, action="append", default=[])
+    found, _ = parser.parse_known_args(arguments)
+    try:
+        CONF(
+            [f"--config-file={name}" for name in found.config_file]
+            + [f"--config-dir={name}" for name in found.config_dir],
+            project="nova-sg",
+        )
+        native = CONF.concurrency_backend == "threading"
+    except (cfg.Error, ValueError):
+        # The program reads the files again, and says what is wrong.
+        native = False
+    CONF.reset()
+    if not native:
+        patch()
+        return
+
+    sys.meta_path.insert(0, _Refusing())
+    from oslo_service import backend
+
+    backend.init_backend(backend.BackendType.THREADING)
+
+
+class _Refusing:
+    """A finder that keeps libraries from importing eventlet."""
+
+    def find_spec(self, name: str, *args: object) -> None:
+        if name.partition(".")[0] == "eventlet":
+            raise ImportError("this process runs on native threads", name=name)

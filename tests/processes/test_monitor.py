@@ -12,12 +12,14 @@
 
 """nova-sg-monitor, as clients of its API see it, with agents that live."""
 
+import contextlib
 import gzip
 import json
 import os
 import signal
 import socket
 import subprocess
+import time
 
 import hypothesis
 from prometheus_client import parser
@@ -133,7 +135,9 @@ class ApiTest(monitor.TestCase):
         self.assertEqual(404, self.status("/v1/groups"))
         self.port = monitors
 
-    def test_a_client_that_does_not_read(self):
+    @contextlib.contextmanager
+    def a_client_that_does_not_read(self):
+        """Yield its connection, which is full, and a client that reads."""
         hosts = [f"node{number:03}-{'x' * 60}" for number in range(200)]
         self.insert_many(hosts)
         self.monitor()
@@ -148,7 +152,7 @@ class ApiTest(monitor.TestCase):
             rounds = 0
             while not self.metric("nova_sg_monitor_slow_clients_total"):
                 rounds += 1
-                self.assertLess(rounds, 60, "nobody was too slow")
+                self.assertLess(rounds, 60, "no client was too slow")
                 forced = rounds % 2
                 self.execute("UPDATE services SET forced_down = ?", forced)
                 kind = "forced" if forced else "up"
@@ -158,6 +162,23 @@ class ApiTest(monitor.TestCase):
                     if found and found[0] == "members":
                         changed |= found[1]["changed"]
                 self.assertEqual({kind}, set(changed.values()))
+            yield deaf, quick
+
+    def test_it_ends_while_clients_watch(self):
+        """In its time, though a message cannot be written to one of them."""
+        with self.a_client_that_does_not_read() as (_, quick):
+            begun = time.monotonic()
+            self.started.terminate()
+            with self.assertRaises(EOFError):
+                # Its stream has an end; it is not cut off.
+                while True:
+                    quick.next()
+            result = self.finish(self.started)
+            self.assertLess(time.monotonic() - begun, 10)
+        self.assertEqual((0, "", ""), (result.status, result.out, result.err))
+
+    def test_a_client_that_does_not_read(self):
+        with self.a_client_that_does_not_read() as (deaf, quick):
             # Nothing was kept from the one that reads; the other one, once
             # it reads on, is given everything anew.
             self.assertEqual(1, sum(k == "state" for k, _ in quick.seen))
@@ -452,10 +473,13 @@ class AccessTest(monitor.TestCase):
 
     def test_sighup_while_it_starts(self):
         process = self.monitor()
-        wait_for(lambda: base.maps(process.pid, "greenlet"), base.PATIENCE)
+        wait_for(lambda: base.maps(process.pid, "_json"), base.PATIENCE)
         process.send_signal(signal.SIGHUP)
         wait_for(lambda: "is reloaded" in self.log(), base.PATIENCE)
         self.wait_until_ready()
+        self.assertEqual(
+            self.BACKEND == "eventlet", base.maps(process.pid, "greenlet")
+        )
         self.assert_ends_in_order(signal.SIGTERM)
 
     def test_tls(self):
@@ -549,6 +573,18 @@ class AccessTest(monitor.TestCase):
         with monitor.deaf_client(self.port, b"GET / HT"):
             result = self.finish(self.started, signo)
         self.assertEqual((0, "", ""), (result.status, result.out, result.err))
+
+
+class NativeApiTest(ApiTest):
+    BACKEND = "threading"
+
+
+class NativeAskingTest(AskingTest):
+    BACKEND = "threading"
+
+
+class NativeAccessTest(AccessTest):
+    BACKEND = "threading"
 
 
 class BackendTest(monitor.TestCase):

@@ -245,3 +245,7 @@ class LimitsTest(monitor.SharedTestCase):
                 answer = self.ask(request)
                 self.assertIn(words, answer.partition(b"\r\n")[0])
                 self.assertEqual(200, self.status("/healthz"))
+
+
+class NativeLimitsTest(LimitsTest):
+    BACKEND = "threading"
