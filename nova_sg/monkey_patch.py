@@ -49,6 +49,7 @@ def choose(arguments: Sequence[str]) -> None:
     """Make the process green or native, as its configuration says.
 
     :param arguments: those of the program: they name the files
+    :raises SystemExit: native threads lack a library
     """
     # As in Nova, this is imported before anything is patched.
     from oslo_config import cfg
@@ -77,7 +78,15 @@ def choose(arguments: Sequence[str]) -> None:
     sys.meta_path.insert(0, _Refusing())
     from oslo_service import backend
 
-    backend.init_backend(backend.BackendType.THREADING)
+    try:
+        backend.init_backend(backend.BackendType.THREADING)
+    except ValueError:
+        print(
+            "[DEFAULT] concurrency_backend is threading, and a library for "
+            'that is not installed. Install "oslo.service[threading]"',
+            file=sys.stderr,
+        )
+        sys.exit(2)
 
 
 class _Refusing:

@@ -83,7 +83,7 @@ class GroupView(observers.Listener):
         self.observer = observers.Observer(group, drivers, _settings, self)
         #: How the refreshes of each backend go.
         self._lookings = {
-            name: metrics.Looking(group, name) for name in self._names
+            name: metrics.RefreshStatus(group, name) for name in self._names
         }
         self.disagreements = [
             disagreements.Disagreements(group, self._names[0], name)
@@ -298,7 +298,7 @@ class GroupView(observers.Listener):
         self._of = None
         return self._verdicts
 
-    def lookings(self) -> list[metrics.Looking]:
+    def lookings(self) -> list[metrics.RefreshStatus]:
         """Return how the refreshes go, the primary's first."""
         return list(self._lookings.values())
 

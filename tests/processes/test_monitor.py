@@ -127,10 +127,10 @@ class ApiTest(monitor.TestCase):
             lambda: (
                 self.status("/healthz") == 200
                 and self.metric("nova_sg_reports_total{")
-                and self.metric("nova_sg_looks_total{")
+                and self.metric("nova_sg_refreshes_total{")
             ),
             base.PATIENCE,
-            "the agent shows its reports and its looks",
+            "the agent shows its reports and its refreshes",
         )
         self.assertEqual(404, self.status("/v1/groups"))
         self.port = monitors
@@ -400,7 +400,9 @@ class AskingTest(monitor.SharedTestCase):
         }
         self.assertEqual(1, found["nova_sg_members", "reported"])
         self.assertEqual(1, found["nova_sg_members", "silent"])
-        self.assertGreaterEqual(found["nova_sg_look_seconds_count", None], 1)
+        self.assertGreaterEqual(
+            found["nova_sg_refresh_seconds_count", None], 1
+        )
         answer = self.request(
             "/metrics", Accept="application/openmetrics-text; version=1.0.0"
         )
@@ -615,4 +617,10 @@ class BackendTest(monitor.TestCase):
         self.wait_until_ready()
         wait_for(lambda: self.kinds() == {"one": "up"}, base.PATIENCE)
         (backend,) = self.get("/v1/groups/compute")["backends"]
-        self.assertGreaterEqual(backend["stalls"], 1)
+        self.assertGreaterEqual(backend["outages"], 1)
+        for new, old in (
+            ("refresh_seconds", "look_seconds"),
+            ("refreshes", "looks"),
+            ("outages", "stalls"),
+        ):
+            self.assertEqual(backend[new], backend[old])
