@@ -244,7 +244,10 @@ class NativeLauncher(Launcher):
         if self._hung_up():
             self._reload()
         while not self._stopping:
-            if self._signals.get() == signal.SIGHUP:
+            received = {self._signals.get()}
+            while not self._signals.empty():
+                received.add(self._signals.get())
+            if received == {signal.SIGHUP}:
                 self._reload()
             else:
                 self._stop()
