@@ -12,9 +12,8 @@
 
 """What this process counts and times, for Prometheus.
 
-The numbers are the process's own, on a registry of their own; none is kept
-anywhere else. A child starts at zero after a fork. Nothing here is touched
-by a question that is answered from memory (service_is_up).
+The metrics are on a registry of their own. A child process begins at zero.
+A question that is answered from memory (service_is_up) counts nothing.
 """
 
 from __future__ import annotations
@@ -32,11 +31,19 @@ from prometheus_client import core, exposition, registry
 from nova_sg import version
 
 # Seconds. What a backend takes on a good day is at the lower end, what it
-# takes before a report or a look is given up is at the upper.
+# takes before a report or a refresh is given up is at the upper.
 BUCKETS = (
     *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
     *(1.0, 2.5, 5.0, 10.0, 30.0, 60.0),
 )
+
+#: Old names of metrics by new ones: shown beside them for one release.
+OLD_NAMES = {
+    "nova_sg_refreshes": "nova_sg_looks",
+    "nova_sg_refresh_seconds": "nova_sg_look_seconds",
+    "nova_sg_outages": "nova_sg_stalls",
+    "nova_sg_outage_seconds": "nova_sg_stall_seconds",
+}
 
 
 class Metrics:
@@ -61,28 +68,28 @@ class Metrics:
             buckets=BUCKETS,
             registry=self.registry,
         )
-        self.looks = prometheus_client.Counter(
-            "nova_sg_looks",
-            "Looks at a group, by outcome: answered, failed",
+        self.refreshes = prometheus_client.Counter(
+            "nova_sg_refreshes",
+            "Refreshes of a group, by outcome: answered, failed",
             [*by_group, "outcome"],
             registry=self.registry,
         )
-        self.look_seconds = prometheus_client.Histogram(
-            "nova_sg_look_seconds",
-            "How long a look at a group took, failed or not",
+        self.refresh_seconds = prometheus_client.Histogram(
+            "nova_sg_refresh_seconds",
+            "How long a refresh of a group took, failed or not",
             by_group,
             buckets=BUCKETS,
             registry=self.registry,
         )
-        self.stalls = prometheus_client.Counter(
-            "nova_sg_stalls",
+        self.outages = prometheus_client.Counter(
+            "nova_sg_outages",
             "Times that the backend stopped answering about a group",
             by_group,
             registry=self.registry,
         )
-        self.stall_seconds = prometheus_client.Counter(
-            "nova_sg_stall_seconds",
-            "Seconds without an answer about a group, of stalls that ended",
+        self.outage_seconds = prometheus_client.Counter(
+            "nova_sg_outage_seconds",
+            "Seconds without an answer about a group, of outages that ended",
             by_group,
             registry=self.registry,
         )
@@ -100,11 +107,19 @@ class Metrics:
         )
         # By driver and group, which are the labels: no series is there twice,
         # also while a reload has both the old and the new.
-        self._looking: weakref.WeakValueDictionary[
-            tuple[str, str], Looking
+        self._followed: weakref.WeakValueDictionary[
+            tuple[str, str], RefreshStatus
         ] = weakref.WeakValueDictionary()
         self._lock = threading.Lock()
-        self.registry.register(_Members(self._looking))
+        self.registry.register(_Members(self._followed))
+        self.registry.register(
+            _OldNames(
+                self.refreshes,
+                self.refresh_seconds,
+                self.outages,
+                self.outage_seconds,
+            )
+        )
         prometheus_client.ProcessCollector(registry=self.registry)
         prometheus_client.Info(
             "nova_sg", "The version of nova_sg", registry=self.registry
@@ -118,17 +133,17 @@ class Metrics:
         """Count what a session's listener is told."""
         self.sessions.labels(event).inc()
 
-    def follow(self, looking: Looking) -> None:
+    def follow(self, status: RefreshStatus) -> None:
         """Show the members of a group, until unfollow() or a newer one."""
         with self._lock:
-            self._looking[looking.driver, looking.group] = looking
+            self._followed[status.driver, status.group] = status
 
-    def unfollow(self, looking: Looking) -> None:
+    def unfollow(self, status: RefreshStatus) -> None:
         """Do not show the members of a group any longer."""
-        key = looking.driver, looking.group
+        key = status.driver, status.group
         with self._lock:
-            if self._looking.get(key) is looking:
-                del self._looking[key]
+            if self._followed.get(key) is status:
+                del self._followed[key]
 
 
 class Reporting:
@@ -166,11 +181,11 @@ def no_census() -> Census:
     return Census({}, None)
 
 
-class Looking:
-    """The looks of one process at one group, and how the backend is.
+class RefreshStatus:
+    """How the refreshes of a group by one driver of this process went.
 
     :param group: the group
-    :param driver: the name of the driver that is asked
+    :param driver: the name of the driver
     """
 
     def __init__(self, group: str, driver: str) -> None:
@@ -178,22 +193,22 @@ class Looking:
         labels = (driver, group)
         self.group = group
         self.driver = driver
-        #: The seconds that the last look took; None: there was none.
+        #: Seconds that the last refresh took; None: there was none.
         self.seconds: float | None = None
-        #: When the last one was answered, monotonic; None: none was.
+        #: When a refresh was last answered, monotonic; None: none was.
         self.answered_at: float | None = None
-        #: Whether the last one was answered.
+        #: Whether the last refresh was answered.
         self.answering = False
-        #: Why not, in words.
+        #: Why it was not, for people.
         self.trouble = ""
-        #: How many looks there were, how many of them failed, and how often
-        #: the backend stopped answering.
-        self.looks = self.failures = self.stalls = 0
-        self._answered = metrics.looks.labels(*labels, "answered")
-        self._failed = metrics.looks.labels(*labels, "failed")
-        self._seconds = metrics.look_seconds.labels(*labels)
-        self._stalls = metrics.stalls.labels(*labels)
-        self._stall_seconds = metrics.stall_seconds.labels(*labels)
+        #: How many refreshes there were, how many of them failed, and how
+        #: often the backend stopped answering.
+        self.refreshes = self.failures = self.outages = 0
+        self._answered = metrics.refreshes.labels(*labels, "answered")
+        self._failed = metrics.refreshes.labels(*labels, "failed")
+        self._seconds = metrics.refresh_seconds.labels(*labels)
+        self._outages = metrics.outages.labels(*labels)
+        self._outage_seconds = metrics.outage_seconds.labels(*labels)
         self._transitions = {
             kind: metrics.transitions.labels(*labels, kind)
             for kind in (
@@ -212,42 +227,42 @@ class Looking:
         self._metrics.follow(self)
 
     def hide(self) -> None:
-        """End what show() began: whoever counts the members is closed.
+        """End what show() began.
 
-        The garbage collector may be late: the view and its census refer to
-        each other.
+        The garbage collector would be late: the view and its census refer
+        to each other.
         """
         self._metrics.unfollow(self)
 
     def answered(
         self, begun: float, ended: float, interrupted: bool = False
     ) -> None:
-        """Count a look that was answered.
+        """Count a refresh that was answered.
 
         :param begun: when it began, monotonic
         :param ended: when the answer was there, monotonic
-        :param interrupted: whether the backend was away before
+        :param interrupted: whether the backend was unreachable before
         """
         self._took(begun, ended)
         self._answered.inc()
-        away = not self.answering or interrupted
-        if away and self.answered_at is not None:
+        outage = not self.answering or interrupted
+        if outage and self.answered_at is not None:
             if self.answering:
-                self._stalled()
-            self._stall_seconds.inc(max(0.0, begun - self.answered_at))
+                self._begin_outage()
+            self._outage_seconds.inc(max(0.0, begun - self.answered_at))
         self.answering, self.trouble = True, ""
         self.answered_at = ended
 
     def failed(self, begun: float, ended: float, trouble: str) -> None:
-        """Count a look that was not answered.
+        """Count a refresh that was not answered.
 
-        :param trouble: why not, in words
+        :param trouble: why not, for people
         """
         self._took(begun, ended)
         self._failed.inc()
         self.failures += 1
         if not self.trouble:
-            self._stalled()
+            self._begin_outage()
         self.answering, self.trouble = False, trouble
 
     def happened(self, kinds: Iterable[str]) -> None:
@@ -257,28 +272,49 @@ class Looking:
                 self._transitions[kind].inc(count)
 
     def _took(self, begun: float, ended: float) -> None:
-        self.looks += 1
+        self.refreshes += 1
         self.seconds = ended - begun
         self._seconds.observe(self.seconds)
 
-    def _stalled(self) -> None:
-        self.stalls += 1
-        self._stalls.inc()
+    def _begin_outage(self) -> None:
+        self.outages += 1
+        self._outages.inc()
+
+
+class _OldNames(registry.Collector):
+    """Metrics under their OLD_NAMES."""
+
+    def __init__(self, *metrics: registry.Collector) -> None:
+        self._metrics = metrics
+
+    def collect(self) -> Iterator[core.Metric]:
+        for metric in self._metrics:
+            for family in metric.collect():
+                new, old = family.name, OLD_NAMES[family.name]
+                family.name = old
+                family.documentation = f"The old name of {new}"
+                family.samples = [
+                    sample._replace(name=old + sample.name.removeprefix(new))
+                    for sample in family.samples
+                ]
+                yield family
 
 
 class _Members(registry.Collector):
-    """What is counted when somebody asks, and not before."""
+    """What is counted at the time of a scrape."""
 
-    def __init__(self, looking: Mapping[tuple[str, str], Looking]) -> None:
-        self._looking = looking
+    def __init__(
+        self, followed: Mapping[tuple[str, str], RefreshStatus]
+    ) -> None:
+        self._followed = followed
 
     def describe(self) -> list[core.Metric]:
         return [*self._families(), *self._disagreeing()]
 
     def collect(self) -> Iterator[core.Metric]:
-        members, oldest, answering, silence = families = self._families()
+        members, oldest, answering, age = families = self._families()
         now = time.monotonic()
-        for one in list(self._looking.values()):
+        for one in list(self._followed.values()):
             census = one.census()
             labels = [one.driver, one.group]
             for verdict, number in census.numbers.items():
@@ -287,7 +323,7 @@ class _Members(registry.Collector):
                 oldest.add_metric(labels, census.oldest)
             answering.add_metric(labels, one.answering)
             if one.answered_at is not None:
-                silence.add_metric(labels, now - one.answered_at)
+                age.add_metric(labels, now - one.answered_at)
         yield from families
         yield from self._disagreeing()
 
@@ -330,12 +366,12 @@ class _Members(registry.Collector):
             ),
             core.GaugeMetricFamily(
                 "nova_sg_backend_answering",
-                "Whether the last look at a group was answered",
+                "Whether the last refresh of a group was answered",
                 labels=labels,
             ),
             core.GaugeMetricFamily(
                 "nova_sg_last_answer_seconds",
-                "Seconds since a look at a group was answered",
+                "Seconds since a refresh of a group was answered",
                 labels=labels,
             ),
         )
@@ -368,7 +404,7 @@ def count_disagreements(found: Callable[[], Iterable[Any]]) -> None:
 def render(accept: str = "") -> tuple[bytes, str]:
     """Write all metrics down.
 
-    :param accept: what the asker takes: its Accept header
+    :param accept: the request's Accept header
     :returns: the text, and its content type
     """
     encode, content_type = exposition.choose_encoder(accept)
@@ -376,7 +412,7 @@ def render(accept: str = "") -> tuple[bytes, str]:
 
 
 def start_afresh() -> None:
-    """Forget everything: what a parent counted is not ours."""
-    # Its locks may have been held when it forked.
+    """Begin at zero, in a child process."""
+    # The parent's locks may have been held at the fork.
     global _current, _lock
     _current, _lock = None, threading.Lock()

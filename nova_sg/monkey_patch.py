@@ -12,15 +12,16 @@
 
 """The one module that knows eventlet: makes a process a green one.
 
-A green process imports this module first and calls patch() before it
-imports anything else. Everything else in nova_sg is written on the standard
-library, which is green from then on, and runs as well on native threads.
+A green process imports this module first and calls patch(), or choose(),
+before it imports anything else. Everything else in nova_sg is written on the
+standard library, which is green from then on, and runs as well on native
+threads.
 """
 
-import socket
+import argparse
+import sys
 import warnings
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Sequence
 
 
 def patch() -> None:
@@ -44,44 +45,53 @@ def patch() -> None:
     backend.init_backend(backend.BackendType.EVENTLET)
 
 
-def wsgi(
-    listener: socket.socket, application: Callable, scheme: str, timeout: float
-) -> Callable[[socket.socket, Any], None]:
-    """Have a WSGI application served by eventlet.wsgi, in a green process.
+def choose(arguments: Sequence[str]) -> None:
+    """Make the process green or native, as its configuration says.
 
-    :param scheme: http or https
-    :param timeout: seconds that a client may take to send or to read on
-    :returns: what serves one connection, on the thread that calls it, until
-        the client ends it; it is called with the connection and the address
+    :param arguments: those of the program: they name the files
+    :raises SystemExit: native threads lack a library
     """
-    import eventlet.wsgi
+    # As in Nova, this is imported before anything is patched.
+    from oslo_config import cfg
 
-    class Protocol(eventlet.wsgi.HttpProtocol):
-        def finish(self) -> None:
-            try:
-                super().finish()
-            finally:
-                # Where the client has gone, what is left to write cannot be
-                # written, and eventlet closes no more. The descriptor would
-                # be kept until the garbage collector comes by.
-                self.rfile.close()
+    from nova_sg.conf import CONF
 
-    server = eventlet.wsgi.Server(
-        listener,
-        listener.getsockname(),
-        application,
-        protocol=Protocol,
-        environ={"wsgi.url_scheme": scheme},
-        # What is written goes out at once.
-        minimum_chunk_size=1,
-        log_output=False,
-        debug=False,
-        socket_timeout=timeout,
-    )
-
-    def serve(connection: socket.socket, address: Any) -> None:
-        server.process_request(
-            [address, connection, eventlet.wsgi.STATE_IDLE]
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    for option in ("--config-file", "--config-dir"):
+        parser.add_argument(option, action="append", default=[])
+    found, _ = parser.parse_known_args(arguments)
+    try:
+        CONF(
+            [f"--config-file={name}" for name in found.config_file]
+            + [f"--config-dir={name}" for name in found.config_dir],
+            project="nova-sg",
         )
+        native = CONF.concurrency_backend == "threading"
+    except (cfg.Error, ValueError):
+        # The program reads the files again, and says what is wrong.
+        native = False
+    CONF.reset()
+    if not native:
+        patch()
+        return
 
-    return serve
+    sys.meta_path.insert(0, _Refusing())
+    from oslo_service import backend
+
+    try:
+        backend.init_backend(backend.BackendType.THREADING)
+    except ValueError:
+        print(
+            "[DEFAULT] concurrency_backend is threading, and a library for "
+            'that is not installed. Install "oslo.service[threading]"',
+            file=sys.stderr,
+        )
+        sys.exit(2)
+
+
+class _Refusing:
+    """A finder that keeps libraries from importing eventlet."""
+
+    def find_spec(self, name: str, *args: object) -> None:
+        if name.partition(".")[0] == "eventlet":
+            raise ImportError("this process runs on native threads", name=name)

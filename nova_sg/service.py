@@ -19,14 +19,16 @@ is imported.
 from __future__ import annotations
 
 import os
+import queue
 import signal
 import sys
 import threading
+import types
 from collections.abc import Callable
 
 from oslo_config import cfg
 from oslo_log import log as logging
-from oslo_service import service
+from oslo_service import backend, service
 
 from nova_sg import config, exception, servicegroup
 from nova_sg.conf import CONF
@@ -219,6 +221,51 @@ class Launcher(service.ServiceLauncher):
         for one in self.services.services:
             one.reset()
         return None
+
+
+class NativeLauncher(Launcher):
+    """The same on native threads.
+
+    oslo.service's own launcher runs the service in a child process.
+    """
+
+    def launch_service(
+        self, service: service.ServiceBase, workers: int = 1
+    ) -> None:
+        self.services = types.SimpleNamespace(services=[service])
+        self._signals: queue.SimpleQueue[int] = queue.SimpleQueue()
+
+    def wait(self) -> int:
+        # A handler may have interrupted any line of the main thread, so it
+        # does no more than queue the signal.
+        for signo in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(signo, lambda signo, _: self._signals.put(signo))
+        (service,) = self.services.services
+        service.start()
+        if self._hung_up():
+            self._reload()
+        while not self._stopping:
+            received = {self._signals.get()}
+            while not self._signals.empty():
+                received.add(self._signals.get())
+            if received == {signal.SIGHUP}:
+                self._reload()
+            else:
+                self._stop()
+        service.wait()
+        return 0
+
+    def stop(self) -> None:
+        for one in self.services.services:
+            one.stop()
+
+
+def launcher(
+    conf: cfg.ConfigOpts, hung_up: Callable[[], bool] = lambda: False
+) -> Launcher:
+    """Return the launcher for the threads that this process runs on."""
+    native = backend.get_backend_type() is backend.BackendType.THREADING
+    return (NativeLauncher if native else Launcher)(conf, hung_up)
 
 
 def _make_driver() -> None:

@@ -62,7 +62,7 @@ def run(
         return 2
     if CONF.debug:
         CONF.log_opt_values(LOG, logging.DEBUG)
-    launcher = service.Launcher(CONF, entry.hung_up)
+    launcher = service.launcher(CONF, entry.hung_up)
     launcher.launch_service(server)
     status = launcher.wait()
     process.reset()

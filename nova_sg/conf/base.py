@@ -58,6 +58,21 @@ The folder for what the service keeps, among it the SQLite database that is
 used while [database] connection is not set.
 """,
     ),
+    cfg.StrOpt(
+        "concurrency_backend",
+        default="auto",
+        choices=[
+            ("auto", "eventlet, in this release"),
+            ("eventlet", "Green threads"),
+            ("threading", "Native threads. eventlet is not imported"),
+        ],
+        help="""
+The threads that nova-sg-monitor runs on. Nova has the same option.
+
+Native threads need oslo.service with the extra "threading". A change takes
+effect at a restart.
+""",
+    ),
 ]
 
 CLI_OPTS = [HOST, TOPIC, BINARY]

@@ -146,15 +146,15 @@ class Group:
                 },
             )
 
-    def _has_looked(self, looking: metrics.Looking) -> bool:
+    def _has_looked(self, looking: metrics.RefreshStatus) -> bool:
         """Keep the time of a look that was made since the last time."""
         name = looking.driver
         recent = self._recent.setdefault(
             name, collections.deque(maxlen=RECENT)
         )
-        if looking.looks == self._looks.get(name, 0):
+        if looking.refreshes == self._looks.get(name, 0):
             return False
-        self._looks[name] = looking.looks
+        self._looks[name] = looking.refreshes
         recent.append(
             _rounded(looking.seconds) if looking.answering else None
         )
@@ -245,7 +245,7 @@ class Board:
             yield f"The groups are not known: {self._trouble}"
         for group in self.groups():
             lookings = group.view.lookings()
-            if not any(one.looks for one in lookings):
+            if not any(one.refreshes for one in lookings):
                 yield f"The group {group.name} has not been looked at yet"
             elif not any(_is_known(one) for one in lookings):
                 yield (
@@ -305,23 +305,28 @@ def _by_kind(kinds: dict[str, str]) -> dict[str, list[str]]:
     return hosts
 
 
-def _backend(looking: metrics.Looking) -> dict[str, Any]:
-    silence = None
-    if looking.answered_at is not None:
-        silence = round(time.monotonic() - looking.answered_at, 3)
+def _backend(status: metrics.RefreshStatus) -> dict[str, Any]:
+    age = None
+    if status.answered_at is not None:
+        age = round(time.monotonic() - status.answered_at, 3)
+    seconds = _rounded(status.seconds)
     return {
-        "driver": looking.driver,
-        "answering": looking.answering,
-        "trouble": looking.trouble,
-        "last_answer_seconds": silence,
-        "look_seconds": _rounded(looking.seconds),
-        "looks": looking.looks,
-        "failures": looking.failures,
-        "stalls": looking.stalls,
+        "driver": status.driver,
+        "answering": status.answering,
+        "trouble": status.trouble,
+        "last_answer_seconds": age,
+        "refresh_seconds": seconds,
+        "refreshes": status.refreshes,
+        "failures": status.failures,
+        "outages": status.outages,
+        # The old names, for one release.
+        "look_seconds": seconds,
+        "looks": status.refreshes,
+        "stalls": status.outages,
     }
 
 
-def _is_known(looking: metrics.Looking) -> bool:
+def _is_known(looking: metrics.RefreshStatus) -> bool:
     """Whether verdicts stand: the last answer is not too old."""
     return (
         looking.answered_at is not None

@@ -21,9 +21,13 @@ import importlib.resources
 import urllib.parse
 from typing import Any
 
+from werkzeug import exceptions
+from werkzeug.http import generate_etag
+from werkzeug.wrappers import Request, Response
+
 from nova_sg import metrics
 from nova_sg.monitor import board, feed
-from nova_sg.monitor.web import Answer, Problem, Request, Route, as_json
+from nova_sg.monitor.web import Route, as_json
 from nova_sg.servicegroup import events, view
 
 # Members in one answer, at most; more come page by page.
@@ -48,9 +52,9 @@ def probes() -> list[Route]:
     ]
 
 
-def _metrics(request: Request) -> Answer:
-    body, content_type = metrics.render(request.accept)
-    return Answer(body, content_type)
+def _metrics(request: Request) -> Response:
+    body, content_type = metrics.render(request.headers.get("Accept", ""))
+    return Response(body, content_type=content_type)
 
 
 class Resources:
@@ -70,47 +74,48 @@ class Resources:
             *probes(),
             Route("/readyz", self._ready, False),
             Route("/v1/groups", self._groups),
-            Route("/v1/groups/{group}", self._group),
-            Route("/v1/groups/{group}/members", self._members),
-            Route("/v1/groups/{group}/members/{host}", self._member),
+            Route("/v1/groups/<group>", self._group),
+            Route("/v1/groups/<group>/members", self._members),
+            Route("/v1/groups/<group>/members/<host>", self._member),
             Route("/v1/events", self._events),
             *files,
         ]
 
-    def _ready(self, request: Request) -> Answer:
+    def _ready(self, request: Request) -> Response:
         missing = list(self._board.not_ready())
         return as_json(
             {"ready": not missing, "missing": missing}, 503 if missing else 200
         )
 
-    def _groups(self, request: Request) -> Answer:
+    def _groups(self, request: Request) -> Response:
         return as_json(
             {"groups": [_summary(group) for group in self._board.groups()]}
         )
 
-    def _group(self, request: Request) -> Answer:
-        return as_json(_summary(self._find(request)))
+    def _group(self, request: Request, group: str) -> Response:
+        return as_json(_summary(self._find(group)))
 
-    def _members(self, request: Request) -> Answer:
-        group = self._find(request)
-        limit = _limit(request.query)
-        kind = request.query.get("kind")
+    def _members(self, request: Request, group: str) -> Response:
+        found = self._find(group)
+        query = request.args.to_dict()
+        limit = _limit(query)
+        kind = query.get("kind")
         if kind is not None and kind not in board.KINDS:
-            raise Problem(
-                400, f"kind has to be one of {', '.join(board.KINDS)}"
+            raise exceptions.BadRequest(
+                f"kind has to be one of {', '.join(board.KINDS)}"
             )
-        marker = request.query.get("marker", "")
+        marker = query.get("marker", "")
         hosts = sorted(
             host
-            for host, one in group.kinds.items()
+            for host, one in found.kinds.items()
             if host > marker and kind in (None, one)
         )
-        known = [group.view.recall(host) for host in hosts[:limit]]
+        known = [found.view.recall(host) for host in hosts[:limit]]
         following = None
         if len(hosts) > limit:
-            query = {**request.query, "marker": hosts[limit - 1]}
+            query["marker"] = hosts[limit - 1]
             following = (
-                f"/v1/groups/{urllib.parse.quote(group.name, safe='')}/members"
+                f"/v1/groups/{urllib.parse.quote(group, safe='')}/members"
                 f"?{urllib.parse.urlencode(query)}"
             )
         return as_json(
@@ -120,37 +125,45 @@ class Resources:
             }
         )
 
-    def _member(self, request: Request) -> Answer:
-        group, host = self._find(request), request.words["host"]
-        member = group.view.recall(host)
+    def _member(self, request: Request, group: str, host: str) -> Response:
+        member = self._find(group).view.recall(host)
         if member is None:
-            raise Problem(404, f"The group {group.name} has no member {host}")
+            raise exceptions.NotFound(
+                f"The group {group} has no member {host}"
+            )
         return as_json(_describe(member))
 
-    def _find(self, request: Request) -> board.Group:
-        name = request.words["group"]
+    def _find(self, name: str) -> board.Group:
         group = self._board.group(name)
         if group is None:
-            raise Problem(404, f"There is no group {name}")
+            raise exceptions.NotFound(f"There is no group {name}")
         return group
 
-    def _events(self, request: Request) -> Answer:
+    def _events(self, request: Request) -> Response:
         try:
             stream = self._board.feed.subscribe()
         except feed.TooManyClients:
-            raise Problem(
-                503,
-                f"{feed.CLIENTS} clients are watching already",
-                ("Retry-After", "30"),
+            raise exceptions.ServiceUnavailable(
+                f"{feed.CLIENTS} clients are watching already", retry_after=30
             ) from None
         # Proxies must not wait for it to end.
-        headers = (("X-Accel-Buffering", "no"),)
-        return Answer(stream, "text/event-stream", headers=headers)
+        headers = {"X-Accel-Buffering": "no"}
+        return Response(
+            stream, headers=headers, content_type="text/event-stream"
+        )
 
 
 def _file(content: bytes, kind: str):
-    answer = Answer(content, kind, keep=True)
-    return lambda request: answer
+    tag = generate_etag(content)
+
+    def respond(request: Request) -> Response:
+        response = Response(content, content_type=kind)
+        # Weak: it is the same for the compressed one.
+        response.set_etag(tag, weak=True)
+        response.cache_control.no_cache = True
+        return response
+
+    return respond
 
 
 def _limit(query: dict[str, str]) -> int:
@@ -158,7 +171,7 @@ def _limit(query: dict[str, str]) -> int:
     # What int() takes beyond that is no number to us.
     if text.isascii() and text.isdigit() and len(text) <= 9 and int(text):
         return min(int(text), PAGE)
-    raise Problem(400, "limit has to be a number from 1 on")
+    raise exceptions.BadRequest("limit has to be a number from 1 on")
 
 
 def _summary(group: board.Group) -> dict[str, Any]:

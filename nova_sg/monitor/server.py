@@ -10,16 +10,16 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Connections: a listening socket, TLS, and a thread a client.
+"""Connections: cheroot, with a thread from a pool for each that is served.
 
-For green processes. No client holds up another: accepting does nothing but
-accept, and a thread serves one connection, TLS handshake included.
+A client that has sent nothing costs no thread, and a slow one holds up no
+other: TLS handshakes are made by the threads, too. They are native or green,
+as the process is.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import socket
 import ssl
 import threading
@@ -27,115 +27,197 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from cheroot import server as http_server
+from cheroot import wsgi
+from cheroot.ssl import builtin
 from oslo_log import log as logging
 
-from nova_sg import exception, monkey_patch
+from nova_sg import exception, threads
 from nova_sg.conf import CONF
 
 LOG = logging.getLogger(__name__)
 
-# Connections at one time; who comes then is turned away.
+# Connections at one time; the next one is closed at once.
 CONNECTIONS = 500
+# Threads that are started together, when there is none to spare.
+THREADS = 10
 # Seconds that a client may take to send, or to read on.
 TIMEOUT = 30.0
+# Bytes of a request's headers, and of its body, which is of no use here.
+HEADERS = BODY = 8192
+# Seconds that responses may take to end when the server is stopped.
+STOP = 2.0
 
 
 class Server:
     """Serves a WSGI application at an address, in the background.
 
     :param port: the port of [monitor] listen
-    :param option: the option that port is, for the words of errors
-    :raises ConfigError: one cannot listen there, or the certificate is no
-        good
+    :param option: the name of the option that has the port, for errors
+    :raises ConfigError: the port cannot be had, or the certificate is wrong
     """
 
     def __init__(self, port: int, option: str, application: Callable) -> None:
-        self._context = _context()
-        self._listener = _listen(port, option)
-        scheme = "http" if self._context is None else "https"
-        self.url = _url(scheme, CONF.monitor.listen, port)
-        self._serve = monkey_patch.wsgi(
-            self._listener, application, scheme, TIMEOUT
+        context = tls_context()
+        self._server = _Server(listen(port, option), application, context)
+        self.url = url(port)
+        self._thread = threading.Thread(
+            target=self._server.start, name="nova-sg-accept", daemon=True
         )
-        self._free = threading.Semaphore(CONNECTIONS)
-        self._stopped = False
 
     def start(self) -> None:
         """Begin to accept connections."""
         LOG.info("Listening at %s", self.url)
-        threading.Thread(
-            target=self._run, name="nova-sg-accept", daemon=True
-        ).start()
+        self._thread.start()
 
     def stop(self) -> None:
-        """Accept no more connections."""
-        self._stopped = True
-        with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
+        """Accept no more connections; end those that there are."""
+        if self._thread.is_alive():
+            self._server.end_connections()
+            self._server.stop()
+            threads.join(self._thread, STOP)
+        else:
+            self._server.listener.close()
 
     def reload(self) -> None:
         """Read the certificate again, for the connections to come.
 
-        :raises ConfigError: it is no good; the old one stays
+        :raises ConfigError: the certificate is wrong; the old one stays
         """
-        fresh = _context()
-        if (fresh is None) == (self._context is None):
-            self._context = fresh
+        context, adapter = tls_context(), self._server.ssl_adapter
+        if context is not None and adapter is not None:
+            adapter.context = context
 
-    def _run(self) -> None:
-        while not self._stopped:
-            try:
-                connection, address = self._listener.accept()
-            except OSError as error:
-                if self._stopped or error.errno == errno.EBADF:
-                    return
-                # The client has gone, or there are too many files open.
-                time.sleep(0.05)
-                continue
-            if not self._free.acquire(blocking=False):
-                connection.close()
-                continue
-            threading.Thread(
-                target=self._attend, args=[connection, address], daemon=True
-            ).start()
 
-    def _attend(self, connection: socket.socket, address: Any) -> None:
+class _Connection(http_server.HTTPConnection):
+    """A connection that is counted, and makes its TLS handshake late."""
+
+    def __init__(self, server: _Server, *args: Any) -> None:
+        super().__init__(server, *args)
+        self._shaken = server.ssl_adapter is None
+        #: Whether a thread serves it.
+        self.served = False
+        server.connections.add(self)
+
+    def communicate(self) -> bool:
+        self.served = True
         try:
-            connection.settimeout(TIMEOUT)
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if self._context is not None:
-                connection = self._context.wrap_socket(
-                    connection,
-                    server_side=True,
-                    do_handshake_on_connect=False,
-                )
-                connection.do_handshake()
-            self._serve(connection, address)
+            if not self._shaken:
+                self.socket.do_handshake()
+                self._shaken = True
+            return super().communicate()
         except OSError as error:
-            # Clients come and go as they like.
-            LOG.debug("A client at %s: %s", address, error)
-        except Exception:
-            LOG.exception("Unexpected error with a client at %s", address)
+            # The client has gone, or speaks no TLS.
+            LOG.debug("A client at %s: %s", self.remote_addr, error)
+            return False
         finally:
-            self._free.release()
-            with contextlib.suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
-            with contextlib.suppress(OSError):
-                connection.close()
+            self.served = False
+
+    def close(self) -> None:
+        self.server.connections.discard(self)
+        with contextlib.suppress(OSError):
+            super().close()
 
 
-def _listen(port: int, option: str) -> socket.socket:
-    host = CONF.monitor.listen
+class _LateHandshake(builtin.BuiltinSSLAdapter):
+    """TLS by a context of ours; the thread that accepts does not wait."""
+
+    def __init__(self, context: ssl.SSLContext) -> None:
+        self.context = context
+
+    def wrap(self, sock: socket.socket) -> tuple[ssl.SSLSocket, dict]:
+        return self.context.wrap_socket(
+            sock, server_side=True, do_handshake_on_connect=False
+        ), {}
+
+
+class _Server(wsgi.Server):
+    ConnectionClass = _Connection
+    keep_alive_conn_limit = CONNECTIONS
+    max_request_header_size = HEADERS
+    max_request_body_size = BODY
+    # In green threads a connection that is kept is looked at only so often.
+    expiration_interval = 0.1
+
+    def __init__(
+        self,
+        listener: socket.socket,
+        application: Callable,
+        context: ssl.SSLContext | None,
+    ) -> None:
+        super().__init__(
+            listener.getsockname()[:2],
+            application,
+            numthreads=THREADS,
+            max=CONNECTIONS,
+            server_name="nova-sg",
+            request_queue_size=128,
+            timeout=TIMEOUT,
+            shutdown_timeout=STOP,
+        )
+        self.listener = listener
+        if context is not None:
+            self.ssl_adapter = _LateHandshake(context)
+        self.connections: set[_Connection] = set()
+
+    def bind(self, *args: Any) -> None:
+        """Take the socket that is bound already."""
+        self.socket = self.listener
+
+    def process_conn(self, conn: _Connection) -> None:
+        """Have a connection served: a new one, or one that sends again."""
+        if len(self.connections) > CONNECTIONS:
+            conn.close()
+        elif conn.last_used is None:
+            # It is given a thread once it sends.
+            self.put_conn(conn)
+        else:
+            if self.requests.idle <= self.requests.qsize:
+                self.requests.grow(THREADS)
+            super().process_conn(conn)
+
+    def end_connections(self) -> None:
+        """End all connections, those that are being served at the last."""
+        end = time.monotonic() + STOP
+        while time.monotonic() < end and any(
+            one.served for one in list(self.connections)
+        ):
+            time.sleep(0.02)
+        for one in list(self.connections):
+            with contextlib.suppress(OSError):
+                one.socket.shutdown(socket.SHUT_RDWR)
+
+    def error_log(
+        self, msg: str = "", level: int = logging.INFO, traceback: bool = False
+    ) -> None:
+        if level < logging.ERROR:
+            # Clients come and go as they like.
+            LOG.debug("%s", msg)
+            return
+        LOG.error("%s", msg, exc_info=traceback)
+        # Where there are too many open files, accepting fails at once.
+        time.sleep(1.0)
+
+
+def listen(port: int, option: str) -> socket.socket:
+    """Return a socket that listens on a port of [monitor] listen.
+
+    :param option: the name of the option that has the port
+    :raises ConfigError: the port cannot be had
+    """
+    host, listener = CONF.monitor.listen, None
     try:
         family, kind, proto, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
         listener = socket.socket(family, kind, proto)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         listener.bind(address)
         listener.listen(128)
     except (OSError, UnicodeError) as error:
+        if listener is not None:
+            listener.close()
         why = getattr(error, "strerror", None) or str(error)
         raise exception.ConfigError(
             f"[monitor] listen, {option}: cannot listen on {host}, port "
@@ -144,8 +226,11 @@ def _listen(port: int, option: str) -> socket.socket:
     return listener
 
 
-def _context() -> ssl.SSLContext | None:
-    """Return the TLS context that the options ask for; None: no TLS."""
+def tls_context() -> ssl.SSLContext | None:
+    """Return the TLS context that the options ask for; None: no TLS.
+
+    :raises ConfigError: the certificate or its key is wrong
+    """
     certificate, key = CONF.monitor.cert_file, CONF.monitor.key_file
     if not certificate:
         if key:
@@ -170,5 +255,8 @@ def _context() -> ssl.SSLContext | None:
     return context
 
 
-def _url(scheme: str, host: str, port: int) -> str:
+def url(port: int) -> str:
+    """Return where a port of [monitor] listen can be reached."""
+    host = CONF.monitor.listen
+    scheme = "https" if CONF.monitor.cert_file else "http"
     return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}/"

@@ -64,8 +64,9 @@ class Monitor(service.Service):
     def stop(self, graceful: bool = False) -> None:
         """Let all clients go, and stop."""
         try:
-            self._server.stop()
+            # This ends the streams of events.
             self._board.stop()
+            self._server.stop()
         finally:
             super().stop(graceful)
 

@@ -83,7 +83,7 @@ class GroupView(observers.Listener):
         self.observer = observers.Observer(group, drivers, _settings, self)
         #: How the refreshes of each backend go.
         self._refreshes = {
-            name: metrics.Looking(group, name) for name in self._names
+            name: metrics.RefreshStatus(group, name) for name in self._names
         }
         self.disagreements = [
             disagreements.Disagreements(group, self._names[0], name)
@@ -310,8 +310,8 @@ class GroupView(observers.Listener):
         self._of = None
         return self._verdicts
 
-    def lookings(self) -> list[metrics.Looking]:
-        """Return each backend's metrics of refreshes, the primary first."""
+    def lookings(self) -> list[metrics.RefreshStatus]:
+        """Return how the refreshes of each backend go, the primary's first."""
         return list(self._refreshes.values())
 
     def answering(self) -> bool:

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The metrics of a process that reports and looks, on a real memcached."""
+"""The metrics of a process that reports and refreshes, on memcached."""
 
 import collections
 import gc
@@ -90,7 +90,7 @@ class MetricsTest(TestCase):
         )
         self.assertEqual(2, self.counted("nova_sg_report_seconds_count"))
 
-    def test_looks_and_stalls(self):
+    def test_refreshes_and_outages(self):
         self.api.join("one", "compute", self.member)
         wait_for(lambda: self.api.get_all("compute") == ["one"], PATIENCE)
         self.assertEqual(1, self.counted("nova_sg_members", state="up"))
@@ -101,10 +101,11 @@ class MetricsTest(TestCase):
         for failures in 1, 2:
             self.api.refresh("compute")
             self.assertGreaterEqual(
-                self.counted("nova_sg_looks_total", outcome="failed"), failures
+                self.counted("nova_sg_refreshes_total", outcome="failed"),
+                failures,
             )
-        answered = self.counted("nova_sg_looks_total", outcome="answered")
-        self.assertEqual(1, self.counted("nova_sg_stalls_total"))
+        answered = self.counted("nova_sg_refreshes_total", outcome="answered")
+        self.assertEqual(1, self.counted("nova_sg_outages_total"))
         self.assertEqual(0, self.counted("nova_sg_backend_answering"))
         self.server.start()
 
@@ -113,11 +114,36 @@ class MetricsTest(TestCase):
             return self.counted("nova_sg_backend_answering")
 
         wait_for(answers, PATIENCE)
-        self.assertEqual(1, self.counted("nova_sg_stalls_total"))
-        self.assertGreater(self.counted("nova_sg_stall_seconds_total"), 0)
+        self.assertEqual(1, self.counted("nova_sg_outages_total"))
+        self.assertGreater(self.counted("nova_sg_outage_seconds_total"), 0)
         self.assertGreater(
-            self.counted("nova_sg_looks_total", outcome="answered"), answered
+            self.counted("nova_sg_refreshes_total", outcome="answered"),
+            answered,
         )
+
+    def test_old_names(self):
+        self.api.refresh("compute")
+        self.server.stop()
+        self.api.refresh("compute")
+        text, _ = metrics.render()
+        found = {
+            family.name: family
+            for family in parser.text_string_to_metric_families(text.decode())
+        }
+        for new, old in metrics.OLD_NAMES.items():
+            with self.subTest(old):
+                self.assertEqual(found[new].type, found[old].type)
+                self.assertTrue(found[new].samples)
+                self.assertEqual(
+                    [
+                        (one.name.replace(new, old), one.labels, one.value)
+                        for one in found[new].samples
+                    ],
+                    [
+                        (one.name, one.labels, one.value)
+                        for one in found[old].samples
+                    ],
+                )
 
     def test_transitions(self):
         self.api.refresh("compute")
@@ -178,7 +204,7 @@ class MetricsTest(TestCase):
     def test_a_child_begins_anew(self):
         self.api.refresh("compute")
         self.assertEqual(
-            1, self.counted("nova_sg_looks_total", outcome="answered")
+            1, self.counted("nova_sg_refreshes_total", outcome="answered")
         )
         old = metrics.current()
         reader, writer = os.pipe()

@@ -96,6 +96,8 @@ class TestCase(Client, base.TestCase):
     """A test with a monitor of its own."""
 
     SERVICE_DOWN_TIME = 3600
+    #: The threads that the monitor runs on.
+    BACKEND = "eventlet"
 
     def monitor(self, more="", options=""):
         """Start a monitor and wait until it knows who is up.
@@ -113,7 +115,8 @@ class TestCase(Client, base.TestCase):
     def set_up(self, more="", options=""):
         self.port = servers.free_port()
         self.configure(
-            f"{more}\n[monitor]\nport = {self.port}\n{options}",
+            f"concurrency_backend = {self.BACKEND}\n{more}\n"
+            f"[monitor]\nport = {self.port}\n{options}",
             service_down_time=self.SERVICE_DOWN_TIME,
         )
 
@@ -133,6 +136,8 @@ class SharedTestCase(Client, unittest.TestCase):
     A subclass puts what the monitor is to show into the database.
     """
 
+    BACKEND = TestCase.BACKEND
+
     @classmethod
     def set_up_members(cls, keeper):
         """Put members into the embedded database, by keeper.insert()."""
@@ -143,6 +148,7 @@ class SharedTestCase(Client, unittest.TestCase):
         super().setUpClass()
         # Where one test has a folder and a monitor, all have these.
         cls.keeper = TestCase()
+        cls.keeper.BACKEND = cls.BACKEND
         cls.addClassCleanup(cls.keeper.doCleanups)
         cls.keeper.setUp()
         cls.keeper.configure()

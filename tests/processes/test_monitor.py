@@ -12,12 +12,14 @@
 
 """nova-sg-monitor, as clients of its API see it, with agents that live."""
 
+import contextlib
 import gzip
 import json
 import os
 import signal
 import socket
 import subprocess
+import time
 
 import hypothesis
 from prometheus_client import parser
@@ -126,15 +128,17 @@ class ApiTest(monitor.TestCase):
             lambda: (
                 self.status("/healthz") == 200
                 and self.metric("nova_sg_reports_total{")
-                and self.metric("nova_sg_looks_total{")
+                and self.metric("nova_sg_refreshes_total{")
             ),
             base.PATIENCE,
-            "the agent shows its reports and its looks",
+            "the agent shows its reports and its refreshes",
         )
         self.assertEqual(404, self.status("/v1/groups"))
         self.port = monitors
 
-    def test_a_client_that_does_not_read(self):
+    @contextlib.contextmanager
+    def a_client_that_does_not_read(self):
+        """Yield its connection, which is full, and a client that reads."""
         hosts = [f"node{number:03}-{'x' * 60}" for number in range(200)]
         self.insert_many(hosts)
         self.monitor()
@@ -149,7 +153,7 @@ class ApiTest(monitor.TestCase):
             rounds = 0
             while not self.metric("nova_sg_monitor_slow_clients_total"):
                 rounds += 1
-                self.assertLess(rounds, 60, "nobody was too slow")
+                self.assertLess(rounds, 60, "no client was too slow")
                 forced = rounds % 2
                 self.execute("UPDATE services SET forced_down = ?", forced)
                 kind = "forced" if forced else "up"
@@ -159,6 +163,23 @@ class ApiTest(monitor.TestCase):
                     if found and found[0] == "members":
                         changed |= found[1]["changed"]
                 self.assertEqual({kind}, set(changed.values()))
+            yield deaf, quick
+
+    def test_it_ends_while_clients_watch(self):
+        """In its time, though a message cannot be written to one of them."""
+        with self.a_client_that_does_not_read() as (_, quick):
+            begun = time.monotonic()
+            self.started.terminate()
+            with self.assertRaises(EOFError):
+                # Its stream has an end; it is not cut off.
+                while True:
+                    quick.next()
+            result = self.finish(self.started)
+            self.assertLess(time.monotonic() - begun, 10)
+        self.assertEqual((0, "", ""), (result.status, result.out, result.err))
+
+    def test_a_client_that_does_not_read(self):
+        with self.a_client_that_does_not_read() as (deaf, quick):
             # Nothing was kept from the one that reads; the other one, once
             # it reads on, is given everything anew.
             self.assertEqual(1, sum(k == "state" for k, _ in quick.seen))
@@ -244,9 +265,50 @@ class AskingTest(monitor.SharedTestCase):
         for path in "/v1/groups", "/v1/events", "/":
             answer = self.request(path, "HEAD")
             self.assertEqual((200, b""), (answer.status, answer.body))
-        answer = self.request("/page.js")
-        again = self.request("/page.js", If_None_Match=answer.headers["ETag"])
-        self.assertEqual((304, b""), (again.status, again.body))
+
+    def test_a_file_is_sent_again_only_when_it_has_changed(self):
+        tag = self.request("/page.js").headers["ETag"]
+        opaque = tag.removeprefix("W/")
+        for status, given in (
+            (304, tag),
+            (304, opaque),
+            (304, f"W/{opaque}"),
+            (304, f'"other", {tag}'),
+            (304, "*"),
+            (200, '"other"'),
+            # Nothing but the whole tag is the tag.
+            (200, f'"before{opaque[1:]}'),
+            (200, f"x{opaque}x"),
+        ):
+            with self.subTest(given):
+                answer = self.request("/page.js", If_None_Match=given)
+                self.assertEqual(status, answer.status)
+                self.assertEqual(tag, answer.headers["ETag"])
+                self.assertEqual(status == 200, bool(answer.body))
+
+    def test_compression_is_what_the_client_accepts(self):
+        plain = self.request("/page.js").body
+        for coding, accepted in (
+            ("gzip", "gzip"),
+            ("gzip", "GZIP"),
+            ("gzip", "br, gzip;q=0.5"),
+            ("gzip", "*"),
+            ("gzip", "gzip;q=0.1, identity;q=0"),
+            (None, "gzip;q=0"),
+            (None, "gzip;q=0.000, deflate"),
+            (None, "*;q=0, identity"),
+            (None, "gzip;q=0.5, identity;q=1"),
+            (None, "x-not-gzip"),
+            (None, ""),
+        ):
+            with self.subTest(accepted):
+                answer = self.request("/page.js", Accept_Encoding=accepted)
+                self.assertEqual(coding, answer.headers["Content-Encoding"])
+                self.assertIn("Accept-Encoding", answer.headers["Vary"])
+                body = answer.body
+                self.assertEqual(
+                    plain, gzip.decompress(body) if coding else body
+                )
 
     def test_it_answers_as_its_description_says(self):
         described = description.Description(self.get("/openapi.json"))
@@ -339,7 +401,9 @@ class AskingTest(monitor.SharedTestCase):
         }
         self.assertEqual(1, found["nova_sg_members", "reported"])
         self.assertEqual(1, found["nova_sg_members", "silent"])
-        self.assertGreaterEqual(found["nova_sg_look_seconds_count", None], 1)
+        self.assertGreaterEqual(
+            found["nova_sg_refresh_seconds_count", None], 1
+        )
         answer = self.request(
             "/metrics", Accept="application/openmetrics-text; version=1.0.0"
         )
@@ -412,10 +476,13 @@ class AccessTest(monitor.TestCase):
 
     def test_sighup_while_it_starts(self):
         process = self.monitor()
-        wait_for(lambda: base.maps(process.pid, "greenlet"), base.PATIENCE)
+        wait_for(lambda: base.maps(process.pid, "_json"), base.PATIENCE)
         process.send_signal(signal.SIGHUP)
         wait_for(lambda: "is reloaded" in self.log(), base.PATIENCE)
         self.wait_until_ready()
+        self.assertEqual(
+            self.BACKEND == "eventlet", base.maps(process.pid, "greenlet")
+        )
         self.assert_ends_in_order(signal.SIGTERM)
 
     def test_tls(self):
@@ -511,6 +578,18 @@ class AccessTest(monitor.TestCase):
         self.assertEqual((0, "", ""), (result.status, result.out, result.err))
 
 
+class NativeApiTest(ApiTest):
+    BACKEND = "threading"
+
+
+class NativeAskingTest(AskingTest):
+    BACKEND = "threading"
+
+
+class NativeAccessTest(AccessTest):
+    BACKEND = "threading"
+
+
 class BackendTest(monitor.TestCase):
     SERVICE_DOWN_TIME = 6
 
@@ -539,4 +618,10 @@ class BackendTest(monitor.TestCase):
         self.wait_until_ready()
         wait_for(lambda: self.kinds() == {"one": "up"}, base.PATIENCE)
         (backend,) = self.get("/v1/groups/compute")["backends"]
-        self.assertGreaterEqual(backend["stalls"], 1)
+        self.assertGreaterEqual(backend["outages"], 1)
+        for new, old in (
+            ("refresh_seconds", "look_seconds"),
+            ("refreshes", "looks"),
+            ("outages", "stalls"),
+        ):
+            self.assertEqual(backend[new], backend[old])

@@ -229,9 +229,9 @@ class LimitsTest(monitor.SharedTestCase):
     def test_requests_that_are_too_large(self):
         for words, request in (
             (b"414", b"GET /" + b"x" * 10_000 + b" HTTP/1.1\r\n\r\n"),
-            (b"400", b"GET / HTTP/1.1\r\nX: " + b"x" * 10_000 + b"\r\n\r\n"),
+            (b"413", b"GET / HTTP/1.1\r\nX: " + b"x" * 10_000 + b"\r\n\r\n"),
             (
-                b"400",
+                b"413",
                 b"GET / HTTP/1.1\r\n"
                 + b"X: "
                 + b"x" * 50
@@ -245,3 +245,7 @@ class LimitsTest(monitor.SharedTestCase):
                 answer = self.ask(request)
                 self.assertIn(words, answer.partition(b"\r\n")[0])
                 self.assertEqual(200, self.status("/healthz"))
+
+
+class NativeLimitsTest(LimitsTest):
+    BACKEND = "threading"

@@ -77,6 +77,8 @@ class NamesTest(unittest.TestCase):
                 names = set(NAME.findall(expression))
                 self.assertTrue(names)
                 self.assertEqual(set(), names - self.names)
+                for old in metrics.OLD_NAMES.values():
+                    self.assertNotRegex(expression, rf"{old}\b|{old}_")
                 found |= names
         # Both are about what matters.
         self.assertGreater(len(found), 8)

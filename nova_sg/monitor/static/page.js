@@ -79,15 +79,15 @@ class Group {
   line(backend, recent) {
     const line = [];
     if (backend.answering) {
-      line.push(make("span", { text: `${backend.driver} answers in ${milliseconds(backend.look_seconds)}` }), spark(recent));
-    } else if (backend.looks) {
+      line.push(make("span", { text: `${backend.driver} answers in ${milliseconds(backend.refresh_seconds)}` }), spark(recent));
+    } else if (backend.refreshes) {
       line.push(make("span", { className: "bad", text: `${backend.driver} does not answer: ${backend.trouble}` }));
     } else {
-      line.push(make("span", { text: `${backend.driver}: the first look is under way` }));
+      line.push(make("span", { text: `${backend.driver}: the first refresh is under way` }));
     }
-    if (backend.looks) {
-      line.push(make("span", { text: `${number(backend.looks)} looks, ${number(backend.failures)} failed` }),
-        make("span", { text: `${number(backend.stalls)} stalls` }));
+    if (backend.refreshes) {
+      line.push(make("span", { text: `${number(backend.refreshes)} refreshes, ${number(backend.failures)} failed` }),
+        make("span", { text: `${number(backend.outages)} outages` }));
     }
     return line;
   }
@@ -144,7 +144,7 @@ function tellAll() {
     }
   }
   const down = (counts.down || 0) + (counts.forced || 0), { unknown = 0, held = 0, left = 0 } = counts;
-  const silent = [...groups.values()].filter(({ backends }) => backends.length && backends[0].looks && !backends[0].answering);
+  const silent = [...groups.values()].filter(({ backends }) => backends.length && backends[0].refreshes && !backends[0].answering);
   let level = "up", words, title;
   if (down) [level, words, title] = ["down", `${number(down)} of ${number(total)} down`, `${down} down`];
   else if (unknown) [level, words, title] = ["unknown", `${number(unknown)} of ${number(total)} unknown`, `${unknown} unknown`];
