@@ -148,9 +148,7 @@ class _Lane:
             try:
                 self._do(job)
             except Exception:
-                LOG.exception(
-                    "Unexpected error while acting upon an event"
-                )
+                LOG.exception("Unexpected error while acting upon an event")
                 with self._changed:
                     self._jobs.failed(job, time.monotonic())
                     self._changed.notify_all()

@@ -10,30 +10,31 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The message queue as a way to act, by a process that sends: sender.py.
+"""Sends events to a message queue, by a process of its own: sender.py.
 
-A broker that does not answer holds up that process and nothing else; at the
-end of the time limit it is killed, and the next attempt has another one.
+A broker that does not answer holds up that process and nothing else. The
+process is killed at the end of the time limit, and the next attempt starts
+another one.
 """
 
 from __future__ import annotations
 
-import itertools
-import json
+import atexit
+import multiprocessing
+import multiprocessing.connection
 import queue
-import socket
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Sequence
 
 from nova_sg import exception
-from nova_sg.actions import messages, schedule
+from nova_sg.actions import messages, schedule, sender
 from nova_sg.actions.engine import Failed, Outlet
 from nova_sg.servicegroup import view
 
 # Seconds for the process to start.
 _START = 60.0
+# Notifications under way at a time: more gain nothing in one process.
+_MOST = 16
 
 
 class Notifications(Outlet):
@@ -42,6 +43,7 @@ class Notifications(Outlet):
     :param arguments: --config-file and --config-dir, for the process that
         sends: it reads the options itself
     :param limit: seconds for one attempt
+    :param parallel: notifications under way at the same time
     :param publisher: the host that watches
     :param about: returns what is known of a member by its group and name;
         None: nothing
@@ -54,16 +56,18 @@ class Notifications(Outlet):
         self,
         arguments: Sequence[str],
         limit: float,
+        parallel: int,
         publisher: str,
         about: Callable[[str, str], view.Member | None],
     ) -> None:
         self._arguments = arguments
         self._limit = limit
+        self._parallel = min(parallel, _MOST)
         self._publisher = publisher
         self._about = about
         self._lock = threading.Lock()
         try:
-            self._sender = _Sender(arguments)
+            self._sender = _Sender(arguments, self._parallel)
         except Failed as error:
             raise exception.ConfigError(
                 f"[events] notifications: {error}"
@@ -81,93 +85,80 @@ class Notifications(Outlet):
     def _running(self) -> _Sender:
         with self._lock:
             if self._sender.ended:
-                self._sender = _Sender(self._arguments)
+                self._sender = _Sender(self._arguments, self._parallel)
             return self._sender
 
 
 class _Sender:
-    """One process that sends.
+    """A process that sends, with a pipe for each notification under way.
 
-    :raises Failed: it cannot be started, or says what is wrong
+    :raises Failed: it cannot be started, or reports what is wrong
     """
 
-    def __init__(self, arguments: Sequence[str]) -> None:
-        self._link, theirs = socket.socketpair()
-        command = [sys.executable, "-P", "-W", "ignore", "-m"]
-        command += ["nova_sg.actions.sender", str(theirs.fileno())]
-        with theirs:
-            try:
-                self._process = subprocess.Popen(
-                    [*command, *arguments],
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    pass_fds=[theirs.fileno()],
-                )
-            except OSError as error:
-                self._link.close()
-                raise Failed(str(error)) from error
-        self._lock = threading.Lock()
-        self._numbers = itertools.count(1)
-        # Where those wait that have sent something, by its number.
-        start: queue.Queue = queue.Queue()
-        self._waiting = {0: start}
-        #: Whether it is gone, or will be in a moment.
+    def __init__(self, arguments: Sequence[str], parallel: int) -> None:
+        # A fork would have the locks of our threads, and no threads.
+        context = multiprocessing.get_context("spawn")
+        pipes, theirs = zip(
+            *(context.Pipe() for _ in range(parallel)), strict=True
+        )
+        self._process = context.Process(
+            target=sender.main, args=(theirs, arguments)
+        )
+        #: Whether it has ended, or will in a moment.
         self.ended = False
+        try:
+            self._process.start()
+        except OSError as error:
+            raise Failed(str(error)) from error
+        finally:
+            # So that ours report the end of the process.
+            for pipe in theirs:
+                pipe.close()
+        # multiprocessing would wait for it when we end.
+        atexit.register(self._process.kill)
         threading.Thread(
-            target=self._read, name="nova-sg-sender", daemon=True
+            target=self._wait, name="nova-sg-sender", daemon=True
         ).start()
-        self._wait(start, _START)
+        self._receive(pipes[0], _START)
+        self._idle: queue.SimpleQueue = queue.SimpleQueue()
+        for pipe in pipes:
+            self._idle.put(pipe)
 
     def send(self, message: dict, limit: float) -> None:
         """Have a message sent.
 
-        :param limit: seconds; who does not answer is ended
-        :raises Failed: it was not, or nobody knows
+        :param limit: seconds; a process that has not answered then is ended
+        :raises Failed: it was not sent, or that is not known
         """
-        answer: queue.Queue = queue.Queue()
-        with self._lock:
-            if self.ended:
-                raise Failed("the process that sends has ended")
-            number = next(self._numbers)
-            self._waiting[number] = answer
-            try:
-                self._link.sendall(
-                    json.dumps([number, message]).encode() + b"\n"
-                )
-            except OSError as error:
-                raise Failed(str(error)) from error
-        self._wait(answer, limit)
+        pipe = self._idle.get()
+        try:
+            pipe.send(message)
+            self._receive(pipe, limit)
+        except OSError as error:
+            raise Failed(str(error)) from error
+        finally:
+            self._idle.put(pipe)
 
     def end(self) -> None:
-        """End it, whatever it does."""
-        with self._lock:
-            self.ended = True
+        """End the process, whatever it does."""
+        self.ended = True
         self._process.kill()
 
-    def _wait(self, answer: queue.Queue, limit: float) -> None:
-        try:
-            problem = answer.get(timeout=limit)
-        except queue.Empty:
+    def _receive(
+        self, pipe: multiprocessing.connection.Connection, limit: float
+    ) -> None:
+        if not pipe.poll(limit):
             self.end()
-            raise Failed(f"not done after {limit:g} s") from None
+            raise Failed(f"not done after {limit:g} s")
+        try:
+            problem = pipe.recv()
+        except EOFError:
+            problem = "the process that sends has ended"
         if problem is not None:
             raise Failed(problem)
 
-    def _read(self) -> None:
-        """Pass on its answers, until it is gone."""
-        try:
-            with self._link.makefile("rb") as lines:
-                for line in lines:
-                    number, problem = json.loads(line)
-                    self._waiting.pop(number).put(problem)
-        except OSError:
-            # It ended with something unread.
-            pass
-        with self._lock:
-            self.ended = True
-            left, self._waiting = self._waiting, {}
-        self._process.kill()
-        self._process.wait()
-        self._link.close()
-        for answer in left.values():
-            answer.put("the process that sends has ended")
+    def _wait(self) -> None:
+        """Take note of its end, at once: it leaves no zombie."""
+        self._process.join()
+        self.ended = True
+        atexit.unregister(self._process.kill)

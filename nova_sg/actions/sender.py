@@ -10,51 +10,49 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""A process of its own that sends notifications by oslo.messaging.
+"""The process that sends notifications by oslo.messaging.
 
-Started by notifications.py with an open socket and the configuration files as
-its arguments. Over the socket come notifications to send, one line of JSON
-each: their number, and what to send. Back goes, for each, its number and what
-was wrong with it, null for nothing. Number 0 is the start itself.
+Started by notifications.py, which writes notifications to pipes. For each, the
+problem with it comes back: a text, or None. What comes back first, by the
+first pipe, is about the start.
 
 Why a process: oslo.messaging (17.1 to 18.3) brings eventlet into a process of
 native threads, where it must not be. Its server module imports oslo.service,
 whose first user gets the eventlet backend; choosing the one on threads before
 imports futurist, which imports eventlet wherever that is installed. Besides, a
-process can be killed when a broker stops to answer, and a thread cannot.
+process can be killed when a broker stops answering, and a thread cannot.
 """
 
 from __future__ import annotations
 
-import concurrent.futures
-import json
 import logging
+import multiprocessing
 import os
 import signal
-import socket
 import sys
 import threading
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Sequence
+from multiprocessing.connection import Connection
 from typing import Any
 
 from nova_sg import config, exception
 from nova_sg.conf import CONF
 
-# For oslo.messaging: neither an attempt after the first, nor a wait between
-# them. There is one who does that.
+# For oslo.messaging: one attempt. The schedule makes the next one.
 ONCE = 0
 
 URL = "[oslo_messaging_notifications] transport_url"
 
 
-def transport_of(arguments: list[str]) -> Any:
+def transport_of(arguments: Sequence[str]) -> Any:
     """Return oslo.messaging's transport, as the configuration has it.
 
     :raises ConfigError: there is none; never with the URL: it has a password
     """
-    # This module has a process to itself, in which nothing is green. Who
-    # imports eventlet where it is installed does without where it is not.
-    # typeshed does not know that None keeps a module from being imported.
+    # Nothing is green in this process. What imports eventlet where it is
+    # installed does without it where the import fails, as it does now:
+    # typeshed does not know that None has this meaning.
     sys.modules["eventlet"] = None  # type: ignore[assignment]
     try:
         from oslo_service import backend
@@ -67,7 +65,7 @@ def transport_of(arguments: list[str]) -> Any:
             f"({error}): pip install 'nova-sg[notifications]'"
         ) from None
     config.parse(arguments, "nova-sg")
-    # That of Nova: so what listens to Nova's hears ours, too.
+    # Nova's: what listens to its notifications receives ours, too.
     oslo_messaging.set_transport_defaults(control_exchange="nova")
     try:
         with config.explained():
@@ -75,10 +73,10 @@ def transport_of(arguments: list[str]) -> Any:
     except exception.ConfigError:
         raise
     except Exception:
-        # Whatever it says may quote the URL.
+        # The text of any other error may quote the URL.
         raise exception.ConfigError(
-            f"{URL} cannot be used: it has to be like "
-            "rabbit://USER:PASSWORD@HOST:5672/, of a transport that "
+            f"{URL} cannot be used. Write it like "
+            "rabbit://USER:PASSWORD@HOST:5672/, with a transport that "
             "oslo.messaging knows"
         ) from None
     if not (
@@ -92,11 +90,11 @@ def transport_of(arguments: list[str]) -> Any:
 
 
 def make_send(transport: Any) -> Callable[[dict], None]:
-    """Return what sends a notification once, and raises if that failed.
+    """Return a function that sends a notification once, and raises errors.
 
-    oslo.messaging's own Notifier logs what goes wrong and does not tell. So
-    this does what its driver messagingv2 does, by the same call, which is
-    the one thing used here that is not meant for others.
+    oslo.messaging's own Notifier logs an error and does not raise it. So
+    this does what its driver messagingv2 does, by the same call. That call
+    is private.
     """
     from oslo_messaging import Target
 
@@ -114,44 +112,49 @@ def make_send(transport: Any) -> Callable[[dict], None]:
     return send
 
 
-def main() -> None:
-    """Send what comes until nobody has the other side any more."""
-    # It ends with the one it belongs to, which may have something under way.
+def main(pipes: Sequence[Connection], arguments: Sequence[str]) -> None:
+    """Send what comes until the process that started this one has ended.
+
+    :param pipes: where notifications come from, one at a time by each
+    :param arguments: those of nova-sg that name configuration files
+    """
+    # Its parent may have something under way when a signal comes to both.
     for signo in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signo, signal.SIG_IGN)
-    # What fails is said, in an answer, and logged there.
+    for pipe in pipes:
+        # It is not where it was made by a green process.
+        os.set_blocking(pipe.fileno(), True)
+    # The parent logs what fails.
     logging.disable(logging.CRITICAL)
-    link = socket.socket(fileno=int(sys.argv[1]))
-    # It is not where it was made by a green process.
-    link.setblocking(True)
-    lock = threading.Lock()
-
-    def answer(number: int, problem: str | None) -> None:
-        with lock:
-            link.sendall(json.dumps([number, problem]).encode() + b"\n")
-
+    warnings.simplefilter("ignore")
     try:
-        send = make_send(transport_of(sys.argv[2:]))
+        send = make_send(transport_of(arguments))
     except exception.NovaSGError as error:
-        answer(0, str(error))
+        pipes[0].send(str(error))
         return
-    answer(0, None)
+    pipes[0].send(None)
+    for pipe in pipes:
+        threading.Thread(target=_serve, args=(pipe, send), daemon=True).start()
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    # What still waits for a broker is not waited for.
+    os._exit(0)
 
-    def attempt(number: int, notification: dict) -> None:
+
+def _serve(pipe: Connection, send: Callable[[dict], None]) -> None:
+    while True:
+        try:
+            notification = pipe.recv()
+        except EOFError:
+            return
         problem = None
         try:
             send(notification)
         except Exception as error:
             problem = " ".join(str(error).split()) or type(error).__name__
-        answer(number, problem)
-
-    pool = concurrent.futures.ThreadPoolExecutor(CONF.events.parallel)
-    with link.makefile("rb") as lines:
-        for line in lines:
-            pool.submit(attempt, *json.loads(line))
-    # Whoever is waiting for a broker is not waited for.
-    os._exit(0)
-
-
-if __name__ == "__main__":
-    main()
+        try:
+            pipe.send(problem)
+        except OSError:
+            # The parent has ended.
+            return

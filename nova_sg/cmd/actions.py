@@ -89,6 +89,7 @@ def make_engine(
             notifications.Notifications(
                 _files(),
                 CONF.events.time_limit,
+                CONF.events.parallel,
                 CONF.host,
                 functools.partial(_about, api),
             )

@@ -10,110 +10,95 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
+"""The line on a terminal that shows how far a long task is.
 
-"""What takes long says what it is doing: one line, on a terminal alone.
-
-Where the output goes to a file or a pipe there is none of it.
+Where the output goes to a file or a pipe there is no such line.
 """
 
 from __future__ import annotations
 
 import os
-import shutil
 import sys
-import threading
 import time
 from typing import TextIO
 
-from nova_sg import threads
+from rich import console, live
+from rich import text as rich_text
 
-# Seconds between two pictures: the time that has passed is in them.
-PACE = 0.5
+# Pictures a second: the time that has passed is in them.
+RATE = 2
 
 
 class Progress:
-    """One line that is written over and over, and wiped at the end.
+    """One line that is drawn again and again, and wiped at the end.
 
-    A context manager. All of it does nothing but on a terminal.
+    A context manager. Outside of a terminal only say() writes.
 
-    :param stream: where it is shown; standard error if None
+    :param stream: where the line is shown; standard error if None
     """
 
     def __init__(self, stream: TextIO | None = None) -> None:
-        self._stream = sys.stderr if stream is None else stream
-        self._shown = (
-            self._stream.isatty() and os.environ.get("TERM") != "dumb"
-        )
-        self._lock = threading.Lock()
-        self._text = ""
-        self._done = self._total = 0
+        stream = sys.stderr if stream is None else stream
+        self._step = ("", 0, 0)
         self._begun = time.monotonic()
-        self._stop = threading.Event()
-        self._thread: threading.Thread | None = None
+        # FORCE_COLOR and its like make no terminal of a file.
+        self._shown = stream.isatty() and os.environ.get("TERM") != "dumb"
+        self._console = console.Console(
+            file=stream,
+            force_terminal=self._shown,
+            force_interactive=self._shown,
+        )
+        self._live = live.Live(
+            get_renderable=self._picture,
+            console=self._console,
+            refresh_per_second=RATE,
+            transient=True,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
 
     def __enter__(self) -> Progress:
         self._begun = time.monotonic()
         if self._shown:
-            self._thread = threading.Thread(
-                target=self._run, name="nova-sg-progress", daemon=True
-            )
-            self._thread.start()
+            self._live.start()
         return self
 
     def __exit__(self, *exc_info) -> None:
-        self._stop.set()
-        if self._thread is not None:
-            threads.join(self._thread, 5)
-            with self._lock:
-                self._write("")
+        self._live.stop()
 
     def step(self, text: str, done: int = 0, total: int = 0) -> None:
-        """Say what is going on now.
+        """Show what is going on now.
 
-        :param done: how many steps are done, of total; 0: nobody knows
+        :param done: how many of the steps are done
+        :param total: how many steps there are; 0: not known
         """
-        with self._lock:
-            self._text, self._done, self._total = text, done, total
-            self._draw()
+        self._step = text, done, total
+        if self._live.is_started:
+            self._live.refresh()
 
     def note(self, text: str) -> None:
-        """Show what stays, above the line."""
+        """Print a text above the line, on a terminal only."""
         if self._shown:
             self.say(text)
 
     def say(self, text: str) -> None:
-        """Write what stays, above the line; not on terminals alone."""
-        with self._lock:
-            self._write("")
-            self._stream.write(f"{text}\n")
-            self._draw()
+        """Print a text above the line, also where there is no terminal."""
+        self._console.print(rich_text.Text(text), soft_wrap=True)
 
     def line(self, seconds: float) -> str:
-        """Return the line, so many seconds after the beginning."""
+        """Return the line as it is that many seconds after the beginning."""
+        text, done, total = self._step
         # The text comes last: where there is no room it is cut.
         parts = [clock(seconds)]
-        if self._total:
-            parts.insert(0, f"[{self._done}/{self._total}]")
-        if self._done:
-            left = seconds / self._done * (self._total - self._done)
-            parts.append(f"({clock(left)} left)")
-        return " ".join([*parts, self._text])
+        if total:
+            parts.insert(0, f"[{done}/{total}]")
+        if done:
+            parts.append(f"({clock(seconds / done * (total - done))} left)")
+        return " ".join([*parts, text])
 
-    def _run(self) -> None:
-        while not self._stop.wait(PACE):
-            with self._lock:
-                self._draw()
-
-    def _draw(self) -> None:
-        if self._text and self._thread is not None:
-            self._write(self.line(time.monotonic() - self._begun))
-
-    def _write(self, text: str) -> None:
-        # One that does not fit would be left behind when it is wiped.
-        width = shutil.get_terminal_size().columns - 1
-        if self._shown:
-            self._stream.write(f"\r{text[:width]}\x1b[K")
-        self._stream.flush()
+    def _picture(self) -> rich_text.Text:
+        line = self._step[0] and self.line(time.monotonic() - self._begun)
+        return rich_text.Text(line, no_wrap=True, overflow="crop")
 
 
 def clock(seconds: float) -> str:

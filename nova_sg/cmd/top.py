@@ -10,42 +10,53 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""nova-sg top: who is in trouble, on a terminal, as it changes."""
+"""nova-sg top: the members on a terminal, those in trouble first."""
 
 from __future__ import annotations
 
 import argparse
-import curses
+import contextlib
 import os
+import select
+import signal
 import sys
+import termios
 import threading
 import time
+import tty
 from collections.abc import Iterator
 from typing import Any
 
+import rich.table
 from cliff import command
+from rich import console, live
+from rich.text import Text
 
 from nova_sg import exception
 from nova_sg.cmd import members
 from nova_sg.monitor import board
 from nova_sg.servicegroup import events, process
 
-# Who needs a look first comes first.
-ORDER = {
-    kind: place
-    for place, kind in enumerate(
-        ("down", "forced", "held", "unknown", "left", "up")
-    )
+# What each kind of member looks like; the first kinds come first.
+STYLES = {
+    "down": "bold red",
+    "forced": "bold red",
+    "held": "yellow",
+    "unknown": "yellow",
+    "left": "dim",
+    "up": "",
 }
-COLUMNS = "{:1} {:<28} {:<16} {:<18} {:<8} {:>9}  {}"
+ORDER = {kind: place for place, kind in enumerate(STYLES)}
 # Seconds between two pictures.
 INTERVAL = 1.0
+# Columns of a terminal that has room for Group and Binary.
+WIDE = 80
 
 
 class Top(command.Command):
-    """Show a live table on the terminal, those in trouble first.
+    """Show a live table on the terminal; members in trouble come first.
 
-    q or Ctrl-C ends it; arrows and Page Up, Page Down scroll.
+    q or Ctrl-C ends it. The arrow keys, Page Up, Page Down and Home scroll.
     """
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
@@ -56,21 +67,20 @@ class Top(command.Command):
     def take_action(self, parsed_args: argparse.Namespace) -> int:
         if not (sys.stdin.isatty() and sys.stdout.isatty()):
             raise exception.NovaSGError(
-                "nova-sg top needs a terminal; nova-sg list and nova-sg "
-                "watch are for files and other programs"
+                "nova-sg top needs a terminal. For files and other programs "
+                "use nova-sg list or nova-sg watch"
+            )
+        terminal = os.environ.get("TERM", "")
+        if terminal in ("", "dumb", "unknown"):
+            raise exception.NovaSGError(
+                f"this terminal ({terminal or 'TERM is not set'}) cannot "
+                "show a table. Set TERM, or use nova-sg list"
             )
         api = self.app.api
         only = [parsed_args.group] if parsed_args.group else None
         table = Table(lambda: only or api.groups())
-        # Otherwise curses waits a second after Escape.
-        os.environ.setdefault("ESCDELAY", "25")
         try:
-            curses.wrapper(table.run)
-        except curses.error as error:
-            raise exception.NovaSGError(
-                f"this terminal ({os.environ.get('TERM', 'no TERM is set')}) "
-                f"cannot show the table: {error}"
-            ) from None
+            table.run()
         except KeyboardInterrupt:
             pass
         finally:
@@ -90,9 +100,9 @@ class Table:
         self._watches: list[events.Subscription] = []
         self._trouble = ""
         self._stopped = threading.Event()
-        self._top = 0
+        self._first = 0
 
-    # -- what there is; on a thread of its own, as a backend may hang
+    # -- the members; on a thread of its own, as a backend may hang
 
     def _follow(self) -> None:
         while not self._stopped.is_set():
@@ -109,13 +119,13 @@ class Table:
             self._stopped.wait(5)
 
     def stop(self) -> None:
-        """Follow nobody any longer."""
+        """Stop following the groups."""
         self._stopped.set()
         for watch in self._watches:
             watch.cancel()
 
     def heads(self) -> Iterator[str]:
-        """Yield a line a group."""
+        """Yield the lines above the table: groups, backends, trouble."""
         for group, view in sorted(self._views.items()):
             kinds = [board.kind(*one) for one in view.verdicts().values()]
             numbers = ", ".join(
@@ -147,82 +157,116 @@ class Table:
             found, key=lambda row: (ORDER[row[0]], row[2].group, row[1])
         )
 
-    # -- how it looks
+    # -- the terminal
 
-    def run(self, screen: Any) -> None:
-        """Show it until q is pressed."""
+    def run(self) -> None:
+        """Show the table until q is pressed."""
         threading.Thread(target=self._follow, daemon=True).start()
-        _begin(screen)
-        while True:
-            self._draw(screen)
-            key = screen.getch()
-            if key in (ord("q"), ord("Q")):
-                return
-            page = max(1, screen.getmaxyx()[0] - 6)
-            self._top += {
-                curses.KEY_DOWN: 1,
-                curses.KEY_UP: -1,
-                curses.KEY_NPAGE: page,
-                curses.KEY_PPAGE: -page,
-            }.get(key, 0)
-            if key == curses.KEY_HOME:
-                self._top = 0
-
-    def _draw(self, screen: Any) -> None:
-        height, width = screen.getmaxyx()
-        rows = self.rows()
-        lines: list[tuple[str, int]] = [
-            (f"nova_sg  {time.strftime('%H:%M:%S')}  q ends", curses.A_BOLD)
-        ]
-        heads = list(self.heads()) or ["Looking ..."]
-        lines += [(line, 0) for line in heads[: max(1, height // 3)]]
-        head = COLUMNS.format(
-            "", "Host", "Group", "Binary", "State", "Age", "Reason"
+        # A resize and Ctrl-Z are noticed at once, as a key is.
+        woken, waking = os.pipe()
+        os.set_blocking(waking, False)
+        signal.set_wakeup_fd(waking)
+        signal.signal(signal.SIGWINCH, lambda *_: None)
+        # A name may have characters that the terminal has not.
+        out = open(
+            os.dup(1), "w", encoding=sys.stdout.encoding, errors="replace"
         )
-        lines.append((head.ljust(width), curses.A_REVERSE))
-        room = max(0, height - len(lines))
-        self._top = max(0, min(self._top, len(rows) - room))
-        for kind, host, view in rows[self._top : self._top + room]:
-            lines.append((_row(kind, host, view), _attribute(kind)))
-        screen.erase()
-        for y, (text, attribute) in enumerate(lines[:height]):
-            # The last column of the last line cannot be written.
-            screen.insnstr(y, 0, plain(text), width, attribute)
-        screen.refresh()
+        with out:
+            screen = console.Console(file=out, force_terminal=True)
+            signal.signal(signal.SIGTSTP, lambda *_: None)
+            while self._show(screen, woken):
+                # The terminal is as it was before.
+                signal.signal(signal.SIGTSTP, signal.SIG_DFL)
+                signal.raise_signal(signal.SIGTSTP)
+                signal.signal(signal.SIGTSTP, lambda *_: None)
+
+    def _show(self, screen: console.Console, woken: int) -> bool:
+        """Show the table; return whether it is to be suspended."""
+        with (
+            _unbuffered(),
+            live.Live(
+                console=screen,
+                screen=True,
+                auto_refresh=False,
+                redirect_stdout=False,
+                redirect_stderr=False,
+            ) as picture,
+        ):
+            while True:
+                picture.update(self.picture(*screen.size), refresh=True)
+                ready = select.select([0, woken], [], [], INTERVAL)[0]
+                if woken in ready and signal.SIGTSTP in os.read(woken, 64):
+                    return True
+                if 0 in ready and self._ends(os.read(0, 1024), screen.height):
+                    return False
+
+    def _ends(self, typed: bytes, height: int) -> bool:
+        """Scroll as the keys demand; return whether one of them ends it."""
+        page = max(1, height - 6)
+        # The arrows and Page Up, Page Down: what follows Escape.
+        keys = {b"[A": -1, b"[B": 1, b"[5~": -page, b"[6~": page}
+        for key, lines in keys.items():
+            self._first += typed.count(key) * lines
+        if b"[H" in typed or b"[1~" in typed:
+            self._first = 0
+        # Nothing comes where the terminal is gone.
+        return b"q" in typed.lower() or not typed
+
+    def picture(self, width: int, height: int) -> console.Group:
+        """Return what is shown on so many columns and lines."""
+        rows = self.rows()
+        lines = [
+            _text(f"nova_sg  {time.strftime('%H:%M:%S')}  q ends", "bold")
+        ]
+        heads = list(self.heads()) or ["Looking for groups ..."]
+        lines += [_text(line) for line in heads[: max(1, height // 3)]]
+        room = max(0, height - len(lines) - 1)
+        self._first = max(0, min(self._first, len(rows) - room))
+        table = rich.table.Table(
+            box=None,
+            expand=True,
+            pad_edge=False,
+            padding=(0, 1, 0, 0),
+            header_style="reverse",
+        )
+        table.add_column("", width=1)
+        table.add_column("Host", max_width=max(16, width // 3))
+        # Where there is little room, what matters is shown.
+        wide = width >= WIDE
+        for name in ("Group", "Binary") if wide else ():
+            table.add_column(name, max_width=width // 6)
+        table.add_column("State", no_wrap=True)
+        table.add_column("Age", no_wrap=True, justify="right")
+        table.add_column("Reason", ratio=1)
+        for kind, host, view in rows[self._first : self._first + room]:
+            cells = _row(kind, host, view, wide)
+            table.add_row(*map(_text, cells), style=STYLES[kind])
+        return console.Group(*lines, table)
 
 
-def _begin(screen: Any) -> None:
-    screen.timeout(int(INTERVAL * 1000))
+@contextlib.contextmanager
+def _unbuffered() -> Iterator[None]:
+    """Have each key arrive at once, and not shown."""
+    before = termios.tcgetattr(0)
     try:
-        curses.curs_set(0)
-        curses.use_default_colors()
-        curses.init_pair(1, curses.COLOR_RED, -1)
-        curses.init_pair(2, curses.COLOR_YELLOW, -1)
-    except curses.error:
-        # A terminal without colours, or without a cursor to hide.
-        pass
+        tty.setcbreak(0)
+        yield
+    finally:
+        termios.tcsetattr(0, termios.TCSADRAIN, before)
 
 
-def _attribute(kind: str) -> int:
-    if kind in ("down", "forced"):
-        return curses.color_pair(1) | curses.A_BOLD
-    if kind in ("held", "unknown"):
-        return curses.color_pair(2)
-    return curses.A_DIM if kind == "left" else curses.A_NORMAL
-
-
-def _row(kind: str, host: str, view: Any) -> str:
+def _row(kind: str, host: str, view: Any, wide: bool) -> tuple[str, ...]:
     member = view.recall(host)
     if member is None:
-        return f"  {host}"
+        return "", host
     mark = {"up": "", "left": "."}.get(kind, "!")
     age = "-" if member.age is None else f"{member.age:.1f} s"
-    return COLUMNS.format(
-        *(mark, host, view.group, member.binary or "-", kind, age),
-        member.reason if kind != "up" else "",
-    )
+    more = (view.group, member.binary or "-") if wide else ()
+    reason = member.reason if kind != "up" else ""
+    return (mark, host, *more, kind, age, reason)
 
 
-def plain(text: str) -> str:
-    """Return a text that does nothing to a terminal but to be there."""
-    return "".join(c if c.isprintable() else "?" for c in text)
+def _text(text: str, style: str = "") -> Text:
+    """Return one line that does nothing to a terminal but to be there."""
+    plain = "".join(c if c.isprintable() else "?" for c in text)
+    return Text(plain, style, no_wrap=True, overflow="ellipsis")

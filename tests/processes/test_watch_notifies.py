@@ -12,7 +12,9 @@
 
 """nova-sg watch that notifies."""
 
+import glob
 import os
+import signal
 
 import tests
 from tests.fixtures import consumer, proxy, rabbitmq
@@ -66,9 +68,7 @@ class WatchNotifiesTest(watching.TestCase):
             "the command does not wait for the broker",
         )
         server.start()
-        wait_for(
-            lambda: len(listener.lines()) == 3, base.PATIENCE, "all came"
-        )
+        wait_for(lambda: len(listener.lines()) == 3, base.PATIENCE, "all came")
         self.assertEqual(
             [
                 "service.down one down forced-down",
@@ -79,16 +79,58 @@ class WatchNotifiesTest(watching.TestCase):
         self.assertEqual(
             ["service.down two down forced-down"], listener.lines("two")
         )
-        with open(f"/proc/{process.pid}/task/{process.pid}/children") as file:
-            (sender,) = map(int, file.read().split())
+        children = children_of(process.pid)
+        # What sends, and multiprocessing's own.
+        self.assertEqual(2, len(children))
         self.assertIn(
             "the message queue failed for up of one", self.end(process)
         )
+        self.check_ended(children)
+
+    def check_ended(self, processes):
         wait_for(
-            lambda: not os.path.exists(f"/proc/{sender}"),
+            lambda: not any(os.path.exists(f"/proc/{p}") for p in processes),
             base.PATIENCE,
             "what sends ends with it",
         )
+
+    def start_to_notify(self):
+        """Watch, with a broker that cannot be reached; return the process."""
+        port = free_port()
+        self.configure(
+            consumer.options(f"rabbit://u:{base.PASSWORD}@127.0.0.1:{port}/")
+        )
+        return self.watch("--notify")
+
+    def test_killed(self):
+        process = self.start_to_notify()
+        children = children_of(process.pid)
+        for child in children:
+            self.assertNotIn(base.PASSWORD, command_line(child))
+        self.force("one", 1)
+        process.kill()
+        process.wait()
+        self.check_ended(children)
+
+    def test_what_sends_is_killed(self):
+        process = self.start_to_notify()
+        before = children_of(process.pid)
+        (sender,) = (
+            child for child in before if "spawn_main" in command_line(child)
+        )
+        os.kill(sender, signal.SIGKILL)
+        # No zombie stays, even while there is nothing to send.
+        self.check_ended([sender])
+        self.force("one", 1)
+        wait_for(
+            lambda: len(children_of(process.pid)) == len(before),
+            base.PATIENCE,
+            "another one is started",
+        )
+        words = self.end(process)
+        # One line for each event, whatever number of attempts.
+        self.assertEqual(1, words.count("failed for down of one"), words)
+        self.assertNotIn("Traceback", words)
 
     def test_no_library(self):
         os.mkdir(self.path("none"))
@@ -126,3 +168,17 @@ class WatchNotifiesTest(watching.TestCase):
                 self.assertEqual(2, result.status)
                 self.assertIn("[events] notifications: ", result.err)
                 self.assertIn(words, result.err)
+
+
+def children_of(pid):
+    """Return the children of a process, by whatever thread of it."""
+    children = []
+    for path in glob.glob(f"/proc/{pid}/task/*/children"):
+        with open(path) as file:
+            children += map(int, file.read().split())
+    return children
+
+
+def command_line(pid):
+    with open(f"/proc/{pid}/cmdline") as file:
+        return file.read()

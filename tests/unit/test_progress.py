@@ -18,11 +18,20 @@ import unittest
 from unittest import mock
 
 from nova_sg.cmd import progress
+from tests import base
+from tests.fixtures import terminal
 
 
 class Terminal(io.StringIO):
     def isatty(self):
         return True
+
+
+def picture(stream):
+    """Return what the terminal shows now."""
+    screen = terminal.Screen()
+    screen.write(stream.getvalue())
+    return screen.text
 
 
 class LineTest(unittest.TestCase):
@@ -46,25 +55,38 @@ class LineTest(unittest.TestCase):
             progress.Progress(stream) as shown,
         ):
             shown.step("one", 0, 2)
-            self.assertRegex(stream.getvalue(), r"\r\[0/2\] \S+ one")
-            shown.say("what stays")
+            self.assertRegex(picture(stream), r"^\[0/2\] \S+ one$")
+            shown.say("what stays, [b]however[/b] long it is")
             shown.note("and this")
+            self.assertIn("one", picture(stream))
             shown.step("x" * 100)
-        text = stream.getvalue()
+            *_, line = picture(stream).splitlines()
+            self.assertRegex(line, r"^\S+ x+$")
+            # One that does not fit would be left behind when it is wiped.
+            self.assertLessEqual(len(line), 30)
         # No picture is left in a line that stays.
-        self.assertIn("\r\x1b[Kwhat stays\n\r[0/2] ", text)
-        self.assertIn("\r\x1b[Kand this\n", text)
-        self.assertTrue(text.endswith("\r\x1b[K"), text)
-        for picture in text.replace("\n", "\r").split("\r"):
-            self.assertLess(len(picture.removesuffix("\x1b[K")), 30)
+        self.assertEqual(
+            "what stays, [b]however[/b] long it is\nand this", picture(stream)
+        )
+
+    def test_the_time_goes_on_by_itself(self):
+        stream = Terminal()
+        with (
+            mock.patch.dict("os.environ", TERM="xterm"),
+            progress.Progress(stream) as shown,
+        ):
+            shown.step("one")
+            base.wait_for(
+                lambda: "0:01 one" in picture(stream), message="a second"
+            )
 
     def test_elsewhere_there_is_none(self):
-        for stream, terminal in (
+        for stream, kind in (
             (io.StringIO(), "xterm"),
             (Terminal(), "dumb"),
         ):
             with (
-                mock.patch.dict("os.environ", TERM=terminal),
+                mock.patch.dict("os.environ", TERM=kind, FORCE_COLOR="1"),
                 progress.Progress(stream) as shown,
             ):
                 shown.step("one", 1, 2)
