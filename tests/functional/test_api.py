@@ -215,7 +215,7 @@ class JoiningTest(db.TestCase):
         self.api.refresh("compute")
         self.assertFalse(self.is_up("one"))
 
-    def test_reports_of_several_members_spread_over_time(self):
+    def test_a_report_waits_for_a_random_part_of_the_interval(self):
         # The pause is random, up to a tenth of the interval.
         service = mock.MagicMock(report_interval=10, service_ref=None)
         service.binary = "nova-compute"

@@ -150,7 +150,7 @@ class LateTest(db.MariaDBTestCase):
 
     def test_a_late_leave_does_not_withdraw_the_next_process(self):
         self.start()
-        # The timer stands still, so that the next statement is the leaving.
+        # No report is under way, so that the next statement is the leaving.
         self.hold_statement()
         self.proxy.restore()
         self.wait_for_report("one")
@@ -313,7 +313,7 @@ class NumberTest(db.MariaDBTestCase):
         written = driver._database.run(work)
         self.assertEqual(5, len(written))
         self.assertEqual([0], open_)
-        # One has left meanwhile, and another process reports for the other.
+        # host1 has left meanwhile, and another process reports for host2.
         self.sql("UPDATE services SET report_count = 0 WHERE host = 'host1'")
         self.sql("UPDATE services SET report_count = 99 WHERE host = 'host2'")
         written = driver._database.run(work)

@@ -112,7 +112,7 @@ class MassSilenceTest(db.MariaDBTestCase):
             self.join(name)
         self.wait_for_kinds(events.HELD, events.UP)
 
-    def test_no_silent_member_means_no_hold(self):
+    def test_no_member_is_held_if_the_rule_is_switched_off(self):
         self.flags("servicegroup", mass_silence_fraction=0.0)
         self.stop_reports()
         self.wait_for_kinds(events.DOWN)

@@ -344,7 +344,7 @@ class ServerTest(TestCase):
         self.assertEqual(1, len(self.logs.matching(self.TAKES_NONE)))
         self.assertEqual([], self.logs.matching(self.OVER))
 
-    def test_the_server_is_asked_only_if_a_member_may_fall(self):
+    def test_the_server_is_not_asked_about_a_single_member(self):
         for hosts, left in (
             (["one"], []),
             (["one", "two"], ["two"]),

@@ -184,7 +184,7 @@ class ReportsTest(SeveralTestCase):
                 )
             self.server.thaw()
 
-    def test_no_driver_reports_while_the_timer_stands_still(self):
+    def test_a_member_whose_timer_stands_still_is_down_in_all_drivers(self):
         # No backend gets a report.
         self.flags(service_down_time=2.5)
         member = base.Member("one")

@@ -229,7 +229,8 @@ class WatchdogTest(FailureTestCase):
         for host in ("stalls", "spins"):
             self.wait_until_down(host)
         for member in (stalls, spins):
-            # Their processes live.
+            # They are down although they still stand still: not by
+            # themselves.
             self.assertEqual(1, member.output().count("done"))
         with open(go_on, "w"):
             pass

@@ -184,7 +184,7 @@ class GroupTest(zk.ZkTestCase):
         wait_for(
             lambda: written() - first > 1500,
             20,
-            "the entry is as new as service_down_time",
+            "the znode of its last report is written again",
         )
 
     def test_an_interruption_is_not_lost(self):

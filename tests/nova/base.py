@@ -189,14 +189,14 @@ class CloudTestCase(unittest.TestCase):
         second later, so none is missed.
         """
         end = time.monotonic() + seconds
-        looks = 0
+        answers = 0
         while time.monotonic() < end:
             states = self.cloud.all_states()
             for binary in binaries:
                 self.assertEqual({state}, states[binary], binary)
-            looks += 1
+            answers += 1
             time.sleep(0.2)
-        self.assertGreater(looks, 2)
+        self.assertGreater(answers, 2)
 
     def assert_every_worker_lists(self, state):
         """Ask for the compute until each worker of the API has answered."""

@@ -66,7 +66,8 @@ class Processes:
                     found["asked"]["sockets"] - found["constructed"]["sockets"]
                 )
                 # All of them share one client: a connection for each
-                # memcached server, or one session.
+                # memcached server, or one session; and one socket for the
+                # database.
                 self.assertLessEqual(
                     more, {"db": 1, "mc": 3, "zk": 3}[self.DRIVER]
                 )

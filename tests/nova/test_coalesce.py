@@ -60,7 +60,7 @@ class Saving:
         )
         self.assertEqual({"leaving", "disabled", "nothing"}, left)
 
-    def test_the_effects_of_stock_nova(self):
+    def test_the_cases_have_the_expected_effects(self):
         # Otherwise the comparison would prove nothing.
         cases = self.found["cases"]
         for name in ("one more", "many more"):
@@ -97,7 +97,7 @@ class Saving:
             {"errors": [None], "grown": [1]}, self.found["killed"]
         )
 
-    def test_heartbeats_fail_in_time_while_the_server_hangs(self):
+    def test_heartbeats_wait_while_the_server_hangs(self):
         self.assertEqual(
             {"errors": [None], "waiting": 20, "grown": [1]},
             self.found["frozen"],
