@@ -12,11 +12,11 @@
 
 """The tests, and the concurrency mode they run in.
 
-NOVA_SG_TEST_MODE says which one a test process is:
+NOVA_SG_TEST_MODE is the mode of a test process:
 
 threads (the default)
-    native threads, as in a Nova process from 2026.2 on: importing eventlet
-    raises ImportError, whoever does it.
+    native threads, as in a Nova process from 2026.2 on: any import of
+    eventlet raises ImportError.
 eventlet
     green threads, as in nova-sg-agent: monkey-patched before anything else
     of the tests is imported.
@@ -41,17 +41,17 @@ LONG = bool(os.environ.get("NOVA_SG_LONG"))
 def long_form(test):
     """Decorate a test, or a class of tests, that only the long form has.
 
-    For what takes long and seldom changes. In the short form it is not there
-    at all, so that nothing is counted as skipped.
+    Such a test takes long, and what it tests seldom changes. In the short
+    form it does not exist, so that no test is counted as skipped.
     """
     return test if LONG else None
 
 
 def single_mode(test):
-    """Decorate a test, or a class, that the mode makes no difference to.
+    """Decorate a test, or a class, that does not depend on the mode.
 
     It runs on native threads only. A test of a driver always runs in both
-    modes, and so does whatever waits, locks or talks to a server by itself.
+    modes, and so does a test of code that waits, locks or talks to a server.
     """
     return test if MODE == "threads" else None
 
@@ -79,9 +79,9 @@ def _refuse_eventlet():
         os._exit(1)
 
 
-# A process that crashes or hangs says where. No test framework could: the
-# thread that would be asked may be the one that hangs.
-# Programs that a test starts, and may make crash, are not meant.
+# A process that crashes or hangs prints where. No test framework could do
+# that, as its own thread may be the one that hangs. It does not apply to
+# programs that a test starts, and may make crash.
 _traces = os.environ.pop("NOVA_SG_TEST_TRACES", None)
 _trace = (
     open(os.path.join(_traces, str(os.getpid())), "w")
@@ -114,8 +114,8 @@ else:
 
 
 def _begin():
-    # All that the tests write goes to one folder of each test process.
-    # Imported here: under eventlet, it must come after the patching.
+    # Each test process has one folder for all that the tests write.
+    # Imported here because eventlet has to patch Python before.
     from tests.fixtures import watchdog
 
     watchdog.begin()

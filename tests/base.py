@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What every test case of nova_sg has: its own configuration and state."""
+"""The base of nova_sg's test cases: each has a configuration of its own."""
 
 import logging
 import shutil
@@ -33,7 +33,7 @@ __all__ = [
 
 
 class LogRecorder(logging.Handler):
-    """Keeps what was logged, as text."""
+    """Keeps the messages that were logged."""
 
     def __init__(self):
         super().__init__()
@@ -43,7 +43,7 @@ class LogRecorder(logging.Handler):
         self.records.append(record)
 
     def matching(self, words, level=logging.NOTSET):
-        """Return the messages that contain words, at level or above."""
+        """Return the messages with words in them, at a level or above."""
         return [
             record.getMessage()
             for record in list(self.records)
@@ -52,7 +52,7 @@ class LogRecorder(logging.Handler):
 
 
 class Timers(reporter._Timers):
-    """Timers that keep what was raised out of them, and can stand still."""
+    """Timers that keep the errors raised out of them, and can stand still."""
 
     def __init__(self):
         super().__init__()

@@ -10,14 +10,14 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Runs unit tests of Nova's, unchanged, with nova_sg's drop-in.
+"""Runs Nova's own unit tests, unchanged, with nova_sg's drop-in.
 
 Usage: python -P nova_runner.py MODULE...
 
-The Python has to be one that has Nova. -P keeps this folder, which has a
-module "fixtures" of its own, out of its way. The environment variable
-OS_NOVA_DISABLE_EVENTLET_PATCHING says which of Nova's two concurrency modes
-the tests run in. The last line is "N run, N failed, N skipped".
+Python has to be that of an environment with Nova. -P keeps this folder, which
+has a module "fixtures", out of the path. The environment variable
+OS_NOVA_DISABLE_EVENTLET_PATCHING selects one of Nova's two concurrency modes.
+The last line is "N run, N failed, N skipped".
 """
 
 import sys
@@ -28,7 +28,7 @@ from nova_sg.nova import hook
 
 def main(modules):
     hook.install()
-    # First of all of Nova's: it decides on the concurrency mode.
+    # The first import of Nova: it decides on the concurrency mode.
     import nova.tests.unit  # noqa: F401
 
     suite = unittest.defaultTestLoader.loadTestsFromNames(modules)

@@ -13,7 +13,7 @@
 
 """The programs, run in the process of the tests.
 
-Here is what is printed and which exit status there is. What takes a process,
-and each command once as a process, is in tests/processes. The long form has
-all of these tests as processes, too: tests/processes/test_cli_long.py.
+These tests check output and exit status. Tests that need a process, and each
+command once as a process, are in tests/processes. The long form runs all of
+these tests with processes, too: tests/processes/test_cli_long.py.
 """

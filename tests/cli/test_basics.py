@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Help, the version, and arguments that are wrong."""
+"""Help, the version, and wrong arguments."""
 
 from tests import single_mode
 from tests.cli import base
@@ -36,7 +36,7 @@ class BasicsTest(base.TestCase):
         for command in COMMANDS:
             self.assertRegex(result.out, rf"(?m)^  {command}  +\w")
 
-    def test_help_whatever_the_configuration(self):
+    def test_help_needs_no_valid_configuration(self):
         self.write("nova-sg.conf", "nonsense\n")
         for arguments in (["help"], ["--help"]):
             result = self.nova_sg(*arguments)
@@ -74,7 +74,7 @@ class BasicsTest(base.TestCase):
         self.assertEqual((0, ""), (result.status, result.err))
         self.assertRegex(result.out, "^usage: nova-sg-exec COMMAND ")
 
-    def test_exec_of_a_command_that_is_not_there(self):
+    def test_exec_of_a_missing_command(self):
         missing = self.path("missing")
         result = self.run_program("nova-sg-exec", missing, config=False)
         self.assertEqual((127, ""), (result.status, result.out))

@@ -10,9 +10,9 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What is wrong is said in a line that names it, never in a traceback.
+"""An error is one line that names its cause, never a traceback.
 
-On native threads nova-sg is tested, on green threads nova-sg-agent.
+On native threads the program is nova-sg, on green threads nova-sg-agent.
 """
 
 import os
@@ -22,7 +22,7 @@ from tests.fixtures import mariadb, process
 
 
 class ConfigurationTest(base.TestCase):
-    """Neither program begins with a configuration that is wrong."""
+    """Neither program starts with a wrong configuration."""
 
     def check(self, *words, arguments=()):
         program, *command = self.ASKING
@@ -31,7 +31,7 @@ class ConfigurationTest(base.TestCase):
         self.assertEqual(1, result.err.count("\n"), result.err)
         for word in words:
             self.assertIn(word, result.err)
-        # Nothing was begun.
+        # The program has done nothing.
         self.assertFalse(os.path.exists(self.state))
 
     def test_missing_file(self):
@@ -92,7 +92,7 @@ class ConfigurationTest(base.TestCase):
 
 
 class AgentArguments:
-    """For a TestCase: what only nova-sg-agent is given."""
+    """For a TestCase: arguments that only nova-sg-agent has."""
 
     def test_log_that_cannot_be_written(self):
         for path in (self.path("no/such/folder.log"), self.folder):
@@ -116,7 +116,8 @@ class AgentArgumentsTest(AgentArguments, base.TestCase):
 
 
 class BackendTest(base.TestCase):
-    """nova-sg says what is wrong and ends; an agent says so and goes on."""
+    """An unusable backend: nova-sg prints an error and ends, an agent goes on.
+    """
 
     def check(self, *words):
         complaint = self.complaint()
@@ -124,7 +125,7 @@ class BackendTest(base.TestCase):
             self.assertIn(word, complaint)
 
     def complaint(self):
-        """Return what the program of this mode says about its backend."""
+        """Return the error of this mode's program about its backend."""
         program, *command = self.ASKING
         if program == "nova-sg-agent":
             return self.run_agent_until("Cannot report the state of node")

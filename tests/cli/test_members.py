@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Every format of list and show, and what is-up says."""
+"""Every format of list and show, and the answers of is-up."""
 
 import csv
 import datetime
@@ -36,7 +36,7 @@ COLUMNS = [
 
 @single_mode
 class MembersTest(base.TestCase):
-    """list and show: one of each kind of members, in every format."""
+    """list and show: one member of each kind, in every format."""
 
     def setUp(self):
         super().setUp()
@@ -54,7 +54,7 @@ class MembersTest(base.TestCase):
         self.assertGreaterEqual(age, at_least)
         self.assertLess(age, at_least + base.PATIENCE)
 
-    def test_json(self):
+    def test_the_list_as_json(self):
         rows = json.loads(self.do("list", "-f", "json"))
         for row in rows:
             self.assertEqual(COLUMNS, list(row))
@@ -96,7 +96,7 @@ class MembersTest(base.TestCase):
             ),
         )
 
-    def test_every_format_says_the_same(self):
+    def test_every_format_has_the_same_values(self):
         expected = [
             [row["Host"], row["State"], row["Last Seen"]]
             for row in json.loads(self.do("list", "-f", "json"))
@@ -121,31 +121,31 @@ class MembersTest(base.TestCase):
             if line.startswith("|")
         ]
         self.assertEqual(["Host", "State", "Last Seen"], header)
-        # To the second, and readable.
+        # Times have seconds, and can be read.
         self.assertEqual(
             [[h, s, f"{t[:10]} {t[11:19]} UTC"] for h, s, t in expected], rows
         )
 
-    def test_table_of_everything(self):
+    def test_the_table_of_all_columns(self):
         lines = self.do("list").splitlines()
         header = [cell.strip() for cell in lines[1].split("|")[1:-1]]
         self.assertEqual(COLUMNS, header)
         text = "\n".join(lines)
         self.assertRegex(text, r"\| up +\| compute +\| nova-compute +\| up ")
-        # Ages are in a unit that fits.
+        # Ages have a unit that fits.
         self.assertRegex(text, r"\| silent .* UTC +\| 2 h ")
         self.assertRegex(text, r"\| up .* UTC +\| \d+\.\d s ")
         self.assertRegex(text, r"\| fenced .* \| True +\| forced down by")
 
     def test_groups(self):
         names = ("list", "-f", "value", "-c", "Host")
-        everybody = self.do(*names).split()
-        self.assertIn("boss", everybody)
-        self.assertEqual(everybody, self.do(*names, "--all").split())
+        hosts = self.do(*names).split()
+        self.assertIn("boss", hosts)
+        self.assertEqual(hosts, self.do(*names, "--all").split())
         self.assertEqual(
             ["boss"], self.do(*names, "--group", "conductor").split()
         )
-        self.assertEqual([], self.do(*names, "--group", "nobody").split())
+        self.assertEqual([], self.do(*names, "--group", "unknown").split())
         refused = self.nova_sg("list", "--all", "--group", "compute")
         self.assertEqual(2, refused.status)
         self.assertIn("not allowed with", refused.err)
@@ -187,7 +187,7 @@ class MembersTest(base.TestCase):
                 self.assertEqual(expected, shown.strip())
         self.assertRegex(self.do(*chosen), r"\| State +\| up +\|")
 
-    def test_show_nobody(self):
+    def test_show_of_an_unknown_member_is_an_error(self):
         result = self.nova_sg("show", "boss")
         self.assertEqual((1, ""), (result.status, result.out))
         self.assertEqual("The group compute has no member boss\n", result.err)
@@ -216,7 +216,8 @@ class MembersTest(base.TestCase):
 
 @single_mode
 class CannotTellTest(base.TestCase):
-    """is-up ends with 2, never with 1, which says that a member is down."""
+    """is-up ends with 2 if it cannot tell, as 1 means that a member is down.
+    """
 
     def check(self, *arguments, words, out="unknown\n", **kwargs):
         result = self.nova_sg("is-up", *arguments, **kwargs)
@@ -224,7 +225,7 @@ class CannotTellTest(base.TestCase):
         self.assertIn(words, result.err)
 
     def test_unknown_member(self):
-        self.check("nobody", words="The group compute has no member nobody")
+        self.check("three", words="The group compute has no member three")
 
     def test_unreachable_database(self):
         url = f"mysql+pymysql://nova:{base.PASSWORD}@127.0.0.1:1/nova"

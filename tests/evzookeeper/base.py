@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What the tests of nova_sg.evzookeeper share."""
+"""Base class and helpers of the tests of nova_sg.evzookeeper."""
 
 import socket
 import struct
@@ -54,8 +54,8 @@ def expire(port, session):
     before, client_id = process.wait_for(
         lambda: _identity(session), message="there is a session")
     for _ in range(100):
-        # The session's own client takes it back at once, and where it
-        # is fast enough, the server does not listen to us any more.
+        # The session's own client takes it back at once. If it is fast
+        # enough, the server no longer reads from this connection.
         end_session(port, client_id)
         deadline = time.monotonic() + 0.2
         while (session.session_id == before
@@ -69,12 +69,12 @@ def expire(port, session):
 
 
 def _identity(session):
-    """Return the id of a session and its client's; None between two."""
+    """Return a session's id and its client's id; None between two."""
     try:
         before, client_id = session.session_id, session.client_id()
     except zookeeper.ZooKeeperException:
         return None
-    # Of one and the same session.
+    # Both ids have to be of the same session.
     same = before is not None and before == session.session_id
     return (before, client_id) if same else None
 
@@ -89,14 +89,14 @@ class Events:
         self.seen.append(event)
 
     def wait(self, *events, timeout=process.PATIENCE):
-        """Wait until these were the last ones."""
+        """Wait until these were the last events."""
         process.wait_for(
             lambda: self.seen[-len(events):] == list(events), timeout,
-            lambda: f"{events} come; what came was {self.seen}")
+            lambda: f"{events} come; these came: {self.seen}")
 
 
 def end_session(port, client_id):
-    """Ask the server to end somebody's session, as its own client would."""
+    """Ask the server to end another client's session, as that one would."""
     number, password = client_id
     password = password.encode("utf-8", "surrogateescape").ljust(16, b"\0")
     connect = struct.pack(
@@ -111,7 +111,7 @@ def end_session(port, client_id):
 
 
 def threads():
-    """The names of the threads of this process that are the package's."""
+    """Return the names of the package's threads in this process."""
     return sorted(
         thread.name for thread in threading.enumerate()
         if thread.name.startswith("nova_sg.evzookeeper"))

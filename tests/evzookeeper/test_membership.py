@@ -12,7 +12,7 @@
 
 """Membership and MembershipMonitor.
 
-What evzookeeper's own tests expect, and what is new.
+The tests cover what evzookeeper's own tests expect, and new behaviour.
 """
 
 import statistics
@@ -30,7 +30,7 @@ from tests.zookeeper import base as zk_base
 
 class TestCase(base.TestCase):
     def monitor(self, session=None, path="/group", **kwargs):
-        """Return a monitor, and the list of what its callback got."""
+        """Return a monitor, and a list of its callback's arguments."""
         events = base.Events()
         monitor = membership.MembershipMonitor(
             session or self.session, path, cb_func=events, **kwargs)
@@ -84,7 +84,7 @@ class MembershipTest(TestCase):
         process.wait_for(lambda: member.joined)
         self.assertEqual({"node1"}, self.members())
 
-    def test_before_there_is_a_server(self):
+    def test_join_before_a_server_runs(self):
         server = fixture.ZooKeeperServer()
         self.addCleanup(server.close)
         session = self.open(server.address, timeout=None)
@@ -94,7 +94,7 @@ class MembershipTest(TestCase):
         self.assertFalse(member.joined)
         server.start()
         process.wait_for(lambda: member.joined)
-        # What the caller was refused does not come later.
+        # A join that failed is not done later.
         self.assertEqual(["node2"], session.get_children("/group"))
 
     def test_refresh_is_idempotent(self):
@@ -103,7 +103,7 @@ class MembershipTest(TestCase):
         self.assertIs(True, member.refresh())
         self.assertEqual(stat, self.session.exists("/group/node1"))
 
-    def test_refresh_brings_it_back(self):
+    def test_refresh_creates_a_deleted_znode_again(self):
         member = self.join("node1")
         self.session.delete("/group/node1")
         self.assertIs(True, member.refresh())
@@ -114,7 +114,7 @@ class MembershipTest(TestCase):
         with self.assertRaisesRegex(RuntimeError, "/group/node1"):
             self.join("node1")
 
-    def test_duplicate_that_goes(self):
+    def test_a_name_is_free_once_its_member_has_left(self):
         other = self.open()
         self.join("node1", other)
         with self.assertLogs("nova_sg.evzookeeper", "ERROR") as logs:
@@ -144,7 +144,7 @@ class MembershipTest(TestCase):
         process.wait_for(lambda: all(member.joined for member in members))
         self.assertEqual(
             {f"node{i}" for i in range(20)}, self.members())
-        # In the order in which they had joined.
+        # They join again in the same order as before.
         created = [
             self.session.exists(f"/group/node{i}")["czxid"]
             for i in range(20)]
@@ -174,7 +174,7 @@ class MembershipTest(TestCase):
             way.cut()
             begin = time.monotonic()
             self.assertIs(True, member.leave(timeout=0.3))
-            # Without a timeout it takes until the client gives up.
+            # Without a timeout it lasts until the client gives up.
             self.assertLess(time.monotonic() - begin, 10)
             self.assertEqual({"node1"}, self.members())
             way.restore()
@@ -222,8 +222,8 @@ class MonitorTest(TestCase):
             events.wait(set())
             self.session.delete("/group")
 
-    def test_soon(self):
-        """A change is told at once, by one listing; nobody polls."""
+    def test_a_change_is_told_at_once(self):
+        """A change is told at once, by one listing and without polling."""
         interval = 0.3
         told = []
         other = self.open()
@@ -238,7 +238,7 @@ class MonitorTest(TestCase):
         def usual_delay():
             delays = []
             for _ in range(5):
-                # The time until it may list again is over.
+                # So that the monitor may list again at once.
                 time.sleep(interval + 0.05)
                 changes = len(told)
                 other.create(f"/group/node{changes}", "")
@@ -259,7 +259,7 @@ class MonitorTest(TestCase):
         self.expire(self.session)
         events.wait({"node1", "node2"})
         self.assertIn(None, events.seen)
-        # And it still follows.
+        # The monitor still follows the group.
         self.join("node3", self.open())
         events.wait({"node1", "node2", "node3"})
 
@@ -275,7 +275,7 @@ class MonitorTest(TestCase):
             server.start()
             events.wait({"node1"})
 
-    def test_what_changes_while_cut_off(self):
+    def test_changes_while_it_is_cut_off_are_told(self):
         with proxy.TcpProxy(self.server.port) as way:
             session = self.open(way.address + self.root, recv_timeout=4000)
             _, events = self.monitor(session)
@@ -322,7 +322,7 @@ class MonitorTest(TestCase):
 
     @staticmethod
     def _count(session):
-        """Count a session's requests from now on that list children."""
+        """Count a session's requests for children from now on."""
         original = zookeeper.get_children
         counted = []
 
@@ -384,8 +384,8 @@ class MonitorTest(TestCase):
 
 
 class ServiceTest(TestCase):
-    def test_of_ones_own(self):
-        """What a subclass written for evzookeeper does."""
+    def test_a_service_written_for_evzookeeper(self):
+        """A subclass that was written for evzookeeper works."""
         seen = []
 
         class Service(evzookeeper.ZKServiceBase):

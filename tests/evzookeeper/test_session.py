@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""ZKSession: its calls, its states, its replacement and its end."""
+"""ZKSession: calls, states, replacement after an expiry, closing."""
 
 import os
 import threading
@@ -85,7 +85,7 @@ class CallsTest(base.TestCase):
         session.ensure_path("/a/b")
         self.assertEqual(["b"], session.get_children("/a"))
 
-    def test_ensure_path_needs_no_permission_for_what_is_there(self):
+    def test_ensure_path_needs_no_permission_for_existing_znodes(self):
         read = [{"perms": zookeeper.PERM_READ, "scheme": "world",
                  "id": "anyone"}]
         self.session.create("/a", "")
@@ -203,7 +203,7 @@ class ExpiryTest(base.TestCase):
         self.expire(self.session)
         self.assertEqual("x", self.session.get("/a")[0])
 
-    def test_calls_meanwhile_end(self):
+    def test_calls_during_an_expiry_end(self):
         ended = []
 
         def call():
@@ -226,7 +226,7 @@ class ExpiryTest(base.TestCase):
                 caller.join(process.PATIENCE)
         self.assertEqual(6, len(ended))
 
-    def test_of_an_outage_longer_than_the_session(self):
+    def test_an_outage_longer_than_the_session_replaces_it(self):
         with proxy.TcpProxy(self.server.port) as way:
             events = base.Events()
             session = self.open(way.address + self.root, recv_timeout=2000)
@@ -288,7 +288,7 @@ class CloseTest(base.TestCase):
         asked = self.enterContext(mock.patch.object(
             zookeeper, "get", wraps=zookeeper.get))
         threading.Thread(target=call).start()
-        process.wait_for(lambda: asked.called, message="it is asked")
+        process.wait_for(lambda: asked.called, message="a call is under way")
         session.close()
         self.assertIsInstance(failed.wait()[0], zookeeper.ClosingException)
 
@@ -304,7 +304,7 @@ class CloseTest(base.TestCase):
                 session.close(quiet=False, timeout=0.2)
             return time.monotonic() - begin
 
-        # The C client gives the server 1.5 s to say goodbye.
+        # Closing, the C client waits up to 1.5 s for the server's answer.
         self.assertLess(process.quickest(close, 1), 1)
 
     def test_in_a_listener_and_in_callbacks(self):
@@ -324,7 +324,7 @@ class CloseTest(base.TestCase):
         membership.MembershipMonitor(session, "/g", cb_func=callback)
         self.assertTrue(closed.wait(process.PATIENCE))
 
-    def test_nothing_is_left(self):
+    def test_no_thread_or_descriptor_is_left(self):
         self.session.close()
 
         def cycle():
@@ -348,7 +348,7 @@ class CloseTest(base.TestCase):
             lambda: all(
                 now <= then
                 for now, then in zip(left(), before, strict=True)),
-            message=lambda: f"{before} as before; there is {left()}")
+            message=lambda: f"{before} are left as before, not {left()}")
 
     def test_a_fork_has_no_session(self):
         status, output, _ = zk_base.run_python("""
@@ -384,7 +384,7 @@ session.close()
 
 
 class CooperationTest(base.TestCase):
-    def test_nothing_stops_other_threads(self):
+    def test_no_call_blocks_other_threads(self):
         with fixture.ZooKeeperServer() as server:
 
             def stood_still():

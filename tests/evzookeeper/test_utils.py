@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The conditions that carry a state."""
+"""Conditions that carry a state."""
 
 import ctypes
 import threading
@@ -62,7 +62,7 @@ class ConditionTest(unittest.TestCase):
         thread.join()
 
     def test_notified_by_a_thread_of_the_operating_system(self):
-        """Under eventlet, one that is not green."""
+        """Under eventlet this thread is not green."""
         condition = utils.StatePipeCondition()
 
         def work():

@@ -10,16 +10,22 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Real servers and real processes on a bad day: what do observers answer?
+"""Faults of real servers and real processes: what do observers answer?
 
-catalogue       the faults: what is done, and what must hold. Begin here
-contenders      who goes through them: nova_sg's drivers, and stock Nova's
-backends        the servers of one fault, and the ways to them
+In the order in which to read them:
+
+catalogue       the faults: what is done, and what must hold
+contenders      what goes through the faults: nova_sg's drivers and stock
+                Nova's
+backends        the servers of one fault, and the proxies in front of them
 stage           one fault's servers, members and observers
-truth           who was alive when; how wrong the answers were
+truth           which members were alive when, and how wrong the answers were
 runner          plays faults side by side
-table           the figures, for people
+table           prints the figures
+processes       starts the processes below and sends them orders
 programs/       the processes: members, and observers that record answers
+load            what many members at once cost the servers
+hostile         what other programs may write where members report
 
 ``python -m tests.faults --help`` runs them and prints the table.
 """

@@ -30,19 +30,25 @@ def main():
         description="Play faults and print what observers answered.",
     )
     parser.add_argument(
-        "names", nargs="*", help="regular expressions; all without them"
+        "names",
+        nargs="*",
+        help="regular expressions for names of faults; default: all faults",
     )
     parser.add_argument(
         "--long",
         action="store_true",
-        help="at default settings and real durations: about 20 minutes",
+        help="use the default settings and real durations: about 20 minutes",
     )
     parser.add_argument(
-        "--no-stock", action="store_true", help="without stock Nova"
+        "--no-stock", action="store_true", help="leave out stock Nova"
     )
-    parser.add_argument("--jobs", type=int, default=0, help="side by side")
-    parser.add_argument("--list", action="store_true", help="only the names")
-    parser.add_argument("--write", help="a file for the table")
+    parser.add_argument(
+        "--jobs", type=int, default=0, help="faults to play side by side"
+    )
+    parser.add_argument(
+        "--list", action="store_true", help="only print the names"
+    )
+    parser.add_argument("--write", help="a file to write the table to")
     given = parser.parse_args()
     faults = [
         fault
@@ -58,7 +64,7 @@ def main():
     load = os.getloadavg()[0]
     begun = time.monotonic()
     shown = progress.Progress()
-    tell = _Tell(shown, len(faults))
+    tell = _Progress(shown, len(faults))
     playing = runner.Runner(
         given.long,
         given.jobs or (10 if given.long else 6),
@@ -82,8 +88,8 @@ def main():
     return int(any(outcome.complaints for outcome in outcomes.values()))
 
 
-class _Tell:
-    """Says how far it is, on a terminal; the table comes at the end."""
+class _Progress:
+    """Shows on a terminal how many faults have been played."""
 
     def __init__(self, shown, total):
         self._shown = shown
@@ -98,7 +104,7 @@ class _Tell:
             self._shown.note("\n".join(table.lines([outcome])))
 
     def count(self):
-        words = f"faults; something did not hold in {self._bad}"
+        words = f"faults; {self._bad} of them failed"
         self._shown.step(words, self._done, self._total)
 
 
@@ -109,7 +115,7 @@ def _conditions(long, load, seconds):
         f"{form}; {seconds / 60:.1f} minutes",
         f"cores: {os.cpu_count()}",
         f"load average: {load:.1f} before, {after[1]:.1f} over the last 5 "
-        "minutes of it",
+        "minutes",
         f"nova_sg {importlib.metadata.version('nova-sg')}",
     )
 

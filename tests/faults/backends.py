@@ -10,11 +10,10 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The servers of one fault, and the ways to them.
+"""The servers of one fault, and the proxies in front of them.
 
-A backend of a kind (db, mc, zk) has servers that a fault may kill, and says
-what has to stand in a configuration file to reach them, directly or by
-proxies.
+A backend (db, mc or zk) has servers that a fault may kill. It also knows the
+options by which members reach the servers, directly or by proxies.
 """
 
 import atexit
@@ -34,7 +33,7 @@ _shared = {}
 
 
 class Backend:
-    """What members report to."""
+    """The servers of one driver."""
 
     def __init__(self):
         self._closing = contextlib.ExitStack()
@@ -51,9 +50,9 @@ class Backend:
         ]
 
     def options(self, contender, ports):
-        """Return what a configuration file needs, by section.
+        """Return the options of a configuration file, by section.
 
-        :param ports: where the servers are reached
+        :param ports: where the servers, or their proxies, listen
         """
         raise NotImplementedError
 
@@ -66,7 +65,10 @@ class Backend:
 
 
 class Db(Backend):
-    """MariaDB, with a database for each contender."""
+    """MariaDB, with a database for each contender.
+
+    :param own: whether the server is for this fault alone
+    """
 
     def __init__(self, own):
         super().__init__()
@@ -81,8 +83,8 @@ class Db(Backend):
         )
         self.servers = [self.server]
         with _lock:
-            # Not root: that one may write where nobody may, and has a
-            # connection more than there are.
+            # Not root, which may write to a read-only server, and connect to
+            # one with too many connections.
             self.server.execute(
                 "CREATE USER IF NOT EXISTS nova@127.0.0.1 "
                 "IDENTIFIED BY 'secret'"
@@ -95,7 +97,7 @@ class Db(Backend):
         return {"database": {"connection": url}}
 
     def database(self, contender):
-        """Return the name of a contender's database, made on first use."""
+        """Return the name of a contender's database; make it if needed."""
         if contender not in self._names:
             with _lock:
                 number = _shared["databases"] = _shared.get("databases", 0) + 1
@@ -109,7 +111,7 @@ class Db(Backend):
         engine = sqlalchemy.create_engine(self.server.url(name))
         models.services.metadata.create_all(engine)
         engine.dispose()
-        # nova_sg's members make theirs; Nova's has whole seconds.
+        # nova_sg's members make their table. Nova's table has whole seconds.
         self.server.execute(
             "ALTER TABLE services MODIFY last_seen_up DATETIME, "
             "MODIFY created_at DATETIME, MODIFY updated_at DATETIME",
@@ -118,7 +120,11 @@ class Db(Backend):
 
 
 class Mc(Backend):
-    """memcached, one or three."""
+    """memcached.
+
+    :param own: whether the servers are for this fault alone
+    :param count: how many servers there are then
+    """
 
     def __init__(self, own, count):
         super().__init__()
@@ -147,7 +153,10 @@ class Mc(Backend):
 
 
 class Zk(Backend):
-    """ZooKeeper, an ensemble of three or one server."""
+    """ZooKeeper: one server for all faults, or an ensemble of three.
+
+    :param own: whether the servers are for this fault alone
+    """
 
     def __init__(self, own):
         super().__init__()
@@ -170,7 +179,7 @@ class Zk(Backend):
 
 
 def _get_shared(kind):
-    """Return a server that no fault hurts, for all that need one."""
+    """Return a server that all faults use which leave it alone."""
     with _lock:
         if kind not in _shared:
             _shared[kind] = kind()

@@ -10,23 +10,30 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The faults: what is done, to whom, and what must hold.
+"""The faults: what each does, to which process, and what must hold.
 
-A fault is an entry of FAULTS; tests and table follow by themselves. What
-always has to hold for nova_sg is checked for every fault: nobody who lives is
-called down, who died is found within the driver's stated bound, and at the
-end everybody who lives is up again without anybody's doing.
+Each fault is an entry of FAULTS, and makes a test and a row of the table.
+Three things are checked after every fault, for each driver of nova_sg:
 
-The tests play all of them in the long form, at default settings. In the short
-form they play those that are marked by short: of every kind of fault one, with
-every driver in both modes. The kinds are a server that hangs (MariaDB frozen),
-that refuses (MariaDB read-only), that has forgotten everything (memcached
-restarted), one of several that dies (memcached: one of three killed), a
-majority of them (ZooKeeper: quorum lost); a member that dies (agent killed);
-a network that is cut (host cut off); Python that stands still, and with it
-an observer (observer blocked with the GIL held); a clock that is wrong
-(observer's clock off by an hour); many that do the same at once (all start,
-all stop); and what others have written (hostile values).
+- No living member was called down.
+- A dead member was called down within the driver's stated bound.
+- At the end every living member is up again, without an operator's action.
+
+In the long form the tests play all faults, at default settings. In the short
+form they play the faults that are marked as short. Those are one of each kind,
+with every driver in both modes:
+
+- a server that hangs: MariaDB frozen
+- a server that refuses requests: MariaDB read-only
+- a server that has lost its data: memcached restarted
+- one of several servers that dies: memcached: one of three killed
+- most of several servers that die: ZooKeeper: quorum lost
+- a member that dies: agent killed
+- a network that is cut: host cut off
+- an observer whose Python stands still: observer blocked with the GIL held
+- a wrong clock: observer's clock off by an hour
+- many members that do the same at once: all members start, all members stop
+- values that other programs have written: hostile values
 """
 
 import contextlib
@@ -50,45 +57,45 @@ class Fault:
     name: str
     #: The drivers that go through it.
     on: tuple[str, ...]
-    #: What is done, with the Stage.
+    #: Begins the fault; called with the Stage.
     inject: Callable
-    #: What ends it.
+    #: Ends the fault; called with the Stage.
     heal: Callable = nothing
-    #: Seconds between the two, in the short form and in the long one.
+    #: Seconds between the two, in the short form and in the long form.
     lasts: tuple[float, float] = (0, 0)
-    #: nova_sg's members, in the short form and in the long one.
+    #: How many members nova_sg has, in the short form and in the long form.
     members: tuple[int, int] = (20, 50)
-    #: Stock Nova's members.
+    #: How many members stock Nova has.
     stock_members: tuple[int, int] = (5, 20)
     #: How nova_sg's members and observers run; agents are always green.
     mode: str = "threads"
-    #: What the one member is that something is done to: "agent", a
-    #: nova-sg-agent where it is nova_sg's; "members", a process that joins;
-    #: or None.
+    #: The kind of the one member that the fault is done to: "agent" is a
+    #: nova-sg-agent (stock Nova has none and uses "members"), "members" a
+    #: process that joins; None: there is no such member.
     victim: str | None = None
-    #: Whether it is killed half-way. Its observers cannot know before the
-    #: end of the fault.
+    #: Whether the victim is killed half-way through the fault. Observers
+    #: cannot know of it before the fault ends.
     dies: bool = False
     #: Whether the servers are for this fault alone.
     own_servers: bool = False
-    #: How many memcached servers there are then.
+    #: How many memcached servers there are if they are.
     memcacheds: int = 1
-    #: Whose way to the servers leads through proxies: "victim" or "all".
+    #: The processes that reach the servers by proxies: "victim" or "all".
     proxied: str | None = None
-    #: Whose wall clock is faked: "victim" or "observer".
+    #: The processes whose wall clock is faked: "victim" or "observer".
     faked: str | None = None
-    #: Whether nobody has joined before.
+    #: Whether no member has joined before the fault.
     starts_empty: bool = False
-    #: Short times are so many times as long.
+    #: A factor for all times of the short form.
     scale: int = 1
-    #: Whether the short form of the tests plays it: one of a kind.
+    #: Whether the tests play it in the short form.
     short: bool = False
-    #: What has to hold besides: returns complaints, given the stage and the
-    #: Contender.
+    #: Checks what else has to hold; returns complaints, given the Stage and
+    #: the Contender.
     check: Callable = lambda stage, contender: ()
 
     def kinds(self, stock):
-        """Return the kinds of contenders.
+        """Return the Kinds of contenders that go through it.
 
         :param stock: whether stock Nova takes part
         """
@@ -105,12 +112,12 @@ class Fault:
         return numbers[times.long]
 
     def seconds(self, times):
-        """Return how long it lasts: longer where all times are longer."""
+        """Return how many seconds it lasts, at these Times."""
         return self.lasts[times.long] * times.scale
 
 
 def each(driver, action):
-    """Return what does something to each server of a driver."""
+    """Return a fault that calls a method of each server of a driver."""
 
     def do(stage):
         for server in stage.servers(driver):
@@ -120,7 +127,7 @@ def each(driver, action):
 
 
 def one(driver, action):
-    """Return what does something to the first server of a driver."""
+    """Return a fault that calls a method of a driver's first server."""
     return lambda stage: getattr(stage.server(driver), action)()
 
 
@@ -128,24 +135,24 @@ def one(driver, action):
 
 
 def take_all_connections(stage):
-    """Have the server refuse everybody: too many connections."""
+    """Have the server refuse every client: too many connections."""
     server = stage.server("db")
-    stage.hogs = [server._connect() for _ in range(12)]
-    with stage.hogs[0].cursor() as cursor:
+    stage.connections = [server._connect() for _ in range(12)]
+    with stage.connections[0].cursor() as cursor:
         cursor.execute("SET GLOBAL max_connections = 10")
         cursor.execute(
             "SELECT id FROM information_schema.processlist WHERE user = 'nova'"
         )
         for (number,) in cursor.fetchall():
-            # Some have gone by themselves.
+            # Some connections have ended by themselves.
             with contextlib.suppress(pymysql.MySQLError):
                 cursor.execute(f"KILL {number}")
 
 
 def give_connections_back(stage):
-    stage.hogs[0].cursor().execute("SET GLOBAL max_connections = 500")
-    for hog in stage.hogs:
-        hog.close()
+    stage.connections[0].cursor().execute("SET GLOBAL max_connections = 500")
+    for connection in stage.connections:
+        connection.close()
 
 
 def set_read_only(value):
@@ -207,7 +214,8 @@ def restart_all(stage):
 def suspend_shortly(stage):
     """Suspend for a third of service_down_time."""
     stage.suspend_victims(
-        # By default that is longer than a session, and it cannot ping.
+        # With zk's default settings that is longer than a session lasts
+        # without a ping.
         dies=lambda kind: kind.driver == "zk" and stage.times.long
     )
     stage.wait(stage.times.service_down_time / 3)
@@ -241,7 +249,7 @@ def block_observers(stage):
 
 
 def step_clock(stage):
-    """Set it an hour ahead, then an hour back."""
+    """Set the faked clock an hour ahead, then an hour back."""
     half = stage.times.service_down_time * 1.5
     stage.set_clock(3600)
     stage.wait(half)
@@ -250,8 +258,8 @@ def step_clock(stage):
 
 
 def slow_and_lossy(stage):
-    # Five seconds there and back; in the short form as much more than mc's
-    # timeout.
+    # Five seconds there and back. In the short form it exceeds mc's timeout
+    # by a similar factor.
     stage.delay(2.5 if stage.times.long else 0.4, loss=0.3)
 
 
@@ -450,13 +458,13 @@ FAULTS = [
         Fault(
             f"all members {what} at once, {driver}",
             on=(driver,),
-            inject=load.measured(action),
+            inject=load.count_load(action),
             members=(300, 1000),
             stock_members=(20, 100),
             own_servers=driver != "zk",
             starts_empty=what == "start",
             scale=2,
-            check=load.is_bounded,
+            check=load.check_load,
             short=(what, driver) in (("start", "zk"), ("stop", "db")),
         )
         for driver in ALL
@@ -470,7 +478,7 @@ FAULTS = [
         on=ALL,
         inject=hostile.write,
         lasts=(6, 90),
-        check=hostile.are_warned_of,
+        check=hostile.check_warnings,
         short=True,
     ),
 ]

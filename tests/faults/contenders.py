@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Who goes through the faults: nova_sg's drivers, and stock Nova's."""
+"""What goes through the faults: nova_sg's drivers, and stock Nova's."""
 
 import os
 import threading
@@ -18,11 +18,11 @@ import threading
 from tests.faults import processes
 
 _lock = threading.Lock()
-_nurseries = {}
+_fork_servers = {}
 
 
 class Kind:
-    """A contender of a kind; each fault has some of its own.
+    """A stack and a driver, from which each fault makes its contenders.
 
     :param stack: ours or stock
     :param driver: db, mc or zk
@@ -45,14 +45,15 @@ STOCK = {driver: Kind("stock", driver) for driver in ("db", "mc")}
 class Times:
     """The settings that decide how long things take, in seconds.
 
-    :param scale: 1, or more where the machine is too busy for less
+    :param long: whether to use the default settings
+    :param scale: a factor for the short form, above 1 on a busy machine
     """
 
     def __init__(self, long, scale=1):
         self.long = long
         self.scale = 1 if long else scale
         if long:
-            # What every option has by default.
+            # The options' defaults.
             self.service_down_time = 60
             self.report_interval = 10
             self.refresh = 2
@@ -75,34 +76,35 @@ class Times:
         return bound + (1 if kind.driver == "mc" else 0)
 
     def down_after_outage(self, kind):
-        """Return the same for one that died while the backend was away.
+        """Return the same for a member that died during an outage.
 
-        It counts from the backend's return.
+        It counts from the end of the outage.
         """
         if kind.driver == "zk":
-            # Who lives is given twice the time to join again.
+            # Living members are given twice the time to join again.
             return self.session + self.down(kind)
         return self.down(kind)
 
     def left(self, kind, many=False):
         """Return the stated bound until a member that left is down.
 
-        :param many: whether looks may take so long that there are fewer
+        :param many: whether there are so many members that refreshes take
+            long, and are rarer for that
         """
         if kind.stack == "stock":
-            # Nova has no word for it: by its silence.
+            # Nova's members cannot leave. They fall silent.
             return self.down(kind)
         if kind.driver == "zk":
             return 0.1
         return self.service_down_time / 4 if many else self.refresh
 
     def options(self, kind):
-        """Return what stands in the configuration file, by section."""
+        """Return the options of the configuration file, by section."""
         options = {
             "DEFAULT": {
                 "servicegroup_driver": kind.driver,
                 "service_down_time": self.service_down_time,
-                # Nova takes whole seconds alone.
+                # Nova accepts whole seconds only.
                 "report_interval": self.report_interval
                 if kind.stack == "ours"
                 else max(1, round(self.report_interval)),
@@ -116,25 +118,25 @@ class Times:
         return options
 
 
-def nursery(stack, mode):
-    """Return this process's nursery of a stack and a mode."""
+def fork_server(stack, mode):
+    """Return this process's fork server of a stack and a mode."""
     with _lock:
         key = stack, mode
-        if key not in _nurseries:
-            _nurseries[key] = processes.Nursery(stack, mode)
-        return _nurseries[key]
+        if key not in _fork_servers:
+            _fork_servers[key] = processes.ForkServer(stack, mode)
+        return _fork_servers[key]
 
 
 def close():
-    """End the nurseries."""
+    """End the fork servers."""
     with _lock:
-        for one in _nurseries.values():
+        for one in _fork_servers.values():
             one.close()
-        _nurseries.clear()
+        _fork_servers.clear()
 
 
 def write_config(folder, *layers):
-    """Write service.conf into a folder, from options by section."""
+    """Write service.conf into a folder; later layers override earlier."""
     merged = {}
     for options in layers:
         for section, values in options.items():

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What somebody else may have written where members report."""
+"""Values that other programs may have written where members report."""
 
 import contextlib
 import hashlib
@@ -26,12 +26,12 @@ from kazoo import client as kazoo
 from nova_sg.backends.memcached import values
 from nova_sg.backends.zookeeper import names
 
-# What libraries take for a pickle.
+# The flag by which client libraries of memcached mark a pickle.
 _PICKLED = 1
 
 
 class _Attack:
-    """Whoever unpickles this makes a folder."""
+    """A process that unpickles this makes a folder."""
 
     def __init__(self, path):
         self._path = path
@@ -47,10 +47,11 @@ def write(stage):
         _WRITERS[contender.kind.driver](stage, contender)
 
 
-def are_warned_of(stage, contender):
-    """Complain unless each hostile value was warned of once, or never.
+def check_warnings(stage, contender):
+    """Complain of pickles that were executed, and of the log.
 
-    Not each deserves a warning: a record without any date is nobody's error.
+    A hostile value may bring one warning or none, but never two. Not each of
+    them deserves one: a record without a date is no error.
     """
     with open(os.path.join(contender.observer.folder, "log")) as log:
         text = log.read()
@@ -116,17 +117,17 @@ def _values(stage, contender):
     group = contender.group
     attack = pickle.dumps(_Attack(contender.trap))
     noise = random.Random(1).randbytes(1000)
-    lives = contender.hosts
+    hosts = contender.hosts
     if contender.kind.stack == "stock":
-        # oslo.cache takes the hash for the key.
+        # oslo.cache uses a hash as the key.
         keys = [
             hashlib.sha1(f"{group}:{host}".encode()).hexdigest()
-            for host in lives[:3]
+            for host in hosts[:3]
         ]
     else:
-        keys = [values.member_key(group, host) for host in lives[:3]]
+        keys = [values.member_key(group, host) for host in hosts[:3]]
         keys += [
-            values.record_key(group, lives[3]),
+            values.record_key(group, hosts[3]),
             values.forced_key(group),
             values.crash_signal_key(group),
             *values.index_keys(group)[:4],
@@ -164,7 +165,7 @@ def _znodes(stage, contender):
             (f"{group}/%zz@12", b""),
             (f"{members}/foreign", huge),
             (f"{members}/%00@x@y", b"\xff"),
-            (f"{base}/somebody-else/is/here", huge),
+            (f"{base}/of-another-program/is/here", huge),
         ):
             client.create(path, value, makepath=True)
     finally:

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What a thousand members at once cost their servers."""
+"""What a thousand members that do the same at once cost the servers."""
 
 import time
 
@@ -18,8 +18,8 @@ from nova_sg.backends.db import engine
 from tests.fixtures import process
 
 
-def measured(action):
-    """Return the action, with what the servers did counted from then on."""
+def count_load(action):
+    """Return a fault: begin to count the servers' work, then do the action."""
 
     def do(stage):
         stage.load_before = {
@@ -32,22 +32,23 @@ def measured(action):
     return do
 
 
-def is_bounded(stage, contender):
-    """Complain of what grows faster than members and time do."""
+def check_load(stage, contender):
+    """Complain if servers did more work than members and time explain."""
     driver = contender.kind.driver
     servers = stage.servers(driver)
     seconds = time.monotonic() - stage.load_begun
     done = _count(driver, servers) - stage.load_before[driver]
     members = len(contender.hosts)
     reports = 1.2 * members / stage.times.report_interval
-    # A look of mc asks for each member, and may for its record.
-    looks = 1 + (2 * members + 130 if driver == "mc" else 0)
+    # A refresh of mc asks for a key of each member, and perhaps for its
+    # record.
+    keys = 1 + (2 * members + 130 if driver == "mc" else 0)
     bound = 20 * members + seconds * (
-        reports + looks / stage.times.refresh + 100
+        reports + keys / stage.times.refresh + 100
     )
     contender.note = f"{done:,} {_UNITS[driver]} in {seconds:.0f} s"
     if done > bound:
-        yield f"{contender.note}, allowed are {bound:,.0f}"
+        yield f"{contender.note}, but at most {bound:,.0f} are allowed"
     if driver == "db":
         made = _status(servers[0], "Max_used_connections")
         allowed = sum(
@@ -56,16 +57,17 @@ def is_bounded(stage, contender):
         )
         contender.note += f", {made} connections"
         if made > allowed:
-            yield f"{made} connections, allowed are {allowed}"
+            yield f"{made} connections, but at most {allowed} are allowed"
 
 
-# Of a process, at most; oslo.db's defaults are Nova's: 5, and 50 more.
+# The most connections of one process. Nova uses oslo.db's defaults: 5, and 50
+# more when these are in use.
 _CONNECTIONS = {"ours": engine.POOL_SIZE, "stock": 55}
 _UNITS = {"db": "statements", "mc": "keys", "zk": "packets"}
 
 
 def _count(driver, servers):
-    """Return what all contenders together have had servers do."""
+    """Return how much work servers have done, for all contenders together."""
     return sum(map(_COUNTERS[driver], servers))
 
 

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The processes of the fault suite, as the harness holds them."""
+"""The processes of the fault suite: starts, orders and ends them."""
 
 import contextlib
 import json
@@ -28,18 +28,20 @@ from tests.fixtures.process import wait_for
 
 _PROGRAMS = os.path.join(os.path.dirname(__file__), "programs")
 
-#: Debian's package libfaketime, of the machine's architecture.
+#: The library of Debian's package libfaketime.
 FAKETIME = (
     f"/usr/lib/{sysconfig.get_config_var('MULTIARCH')}/faketime/"
     "libfaketimeMT.so.1"
 )
 
-#: Seconds for whatever should take one.
+#: Seconds to wait for what takes about one second on an idle machine.
 PATIENCE = 90
 
 
-class Nursery:
-    """A process that has imported a stack, and forks others.
+class ForkServer:
+    """A process that has imported a stack and forks others.
+
+    Importing Nova takes seconds of CPU time, so it is done once.
 
     :param stack: ours or stock
     :param mode: threads or eventlet
@@ -58,7 +60,7 @@ class Nursery:
                 "FAKETIME_NO_CACHE": "1",
                 "FAKETIME_DONT_FAKE_MONOTONIC": "1",
             }
-        script = os.path.join(_PROGRAMS, "nursery.py")
+        script = os.path.join(_PROGRAMS, "fork_server.py")
         self._process = subprocess.Popen(
             [python, "-W", "ignore", script, stack, mode],
             stdin=subprocess.PIPE,
@@ -114,9 +116,9 @@ class _Process:
         return bool(select.select([self._handle], [], [], 0)[0])
 
     def waited_for_core(self):
-        """Return how long its threads have been ready to run, and did not.
+        """Return how long its threads were ready to run, but did not run.
 
-        :returns: seconds, of all threads that it has now together
+        :returns: seconds, summed up over the threads that it has now
         """
         nanoseconds = 0
         with contextlib.suppress(OSError):
@@ -127,7 +129,7 @@ class _Process:
         return nanoseconds / 1e9
 
     def end(self, number=signal.SIGKILL):
-        """End it; return the moment at which it was told to."""
+        """End it by a signal; return the moment of the signal."""
         at = time.monotonic()
         if not self.has_ended:
             with contextlib.suppress(ProcessLookupError):
@@ -156,16 +158,16 @@ class _Process:
 
 
 class Child(_Process):
-    """What a nursery forked: members, or an observer."""
+    """A process with members, or an observer; a fork server started it."""
 
-    def __init__(self, nursery, program, folder, group, hosts):
+    def __init__(self, fork_server, program, folder, group, hosts):
         os.makedirs(folder, exist_ok=True)
         path = os.path.join(folder, "orders")
         os.mkfifo(path)
-        # For reading as well: what nobody reads yet is kept.
+        # Opened for reading, too: a pipe without a reader takes no orders.
         self._orders = os.open(path, os.O_RDWR)
         self.hosts = hosts
-        pid = nursery.fork(
+        pid = fork_server.fork(
             {
                 "program": program,
                 "folder": folder,
@@ -182,8 +184,8 @@ class Child(_Process):
         super().close()
         os.close(self._orders)
 
-    def told(self, event, **fields):
-        """Return what the process has told of an event so far."""
+    def events(self, event, **fields):
+        """Return the entries of its journal of a kind of event, so far."""
         wanted = {"event": event} | fields
         return [
             entry
@@ -192,17 +194,19 @@ class Child(_Process):
         ]
 
     def wait(self, event, count=1, **fields):
-        """Wait until the process has told of something so many times."""
+        """Wait until so many such entries are in its journal; return them."""
 
-        def told():
+        def are_there():
             if self.has_ended:
                 raise AssertionError(f"{self} ended\n{self.log()}")
-            return len(self.told(event, **fields)) >= count
+            return len(self.events(event, **fields)) >= count
 
         wait_for(
-            told, PATIENCE, lambda: f"{self} tells: {event}\n{self.log()}"
+            are_there,
+            PATIENCE,
+            lambda: f"{self} writes the event {event!r}\n{self.log()}",
         )
-        return self.told(event, **fields)
+        return self.events(event, **fields)
 
     def _journal(self):
         try:

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Plays faults, several side by side, and says what did not hold."""
+"""Plays faults, several side by side, and finds what did not hold."""
 
 import concurrent.futures
 import dataclasses
@@ -20,52 +20,53 @@ import traceback
 
 from tests.faults import contenders, stage, truth
 
-#: How much longer times may become where the machine is too busy.
+#: The factors for times of the short form, tried in turn on a busy machine.
 SCALES = (1, 2, 4)
-#: The parts of service_down_time from which on it is too busy: for which a
-#: thread with nothing to do stood still at one time, and for which a member
-#: or an observer waited for a core, all in all. A report may take hundreds of
-#: turns of two threads, and each of these may have to wait.
+#: The machine is too busy if a thread that has nothing to do stood still for
+#: this part of service_down_time,
 STOOD_STILL = 1 / 15
+#: or if a member or an observer waited for a core for this part of it, all
+#: in all. A report may take hundreds of turns of two threads, each of which
+#: may have to wait.
 WAITED_FOR_CORE = 1 / 3
-#: Seconds by which figures may be late with nobody to blame.
+#: Seconds by which an answer may be late because of the measurement itself.
 SLACK = 1.0
 
 
 @dataclasses.dataclass
 class Row:
-    """What one contender made of one fault."""
+    """How one contender went through one fault."""
 
     fault: str
     contender: str
     mode: str
     members: int
     score: truth.Score
-    #: Seconds: the stated bound of the driver; None: nobody died.
+    #: Seconds: the stated bound of the driver; None: no member died.
     bound: float | None
-    #: Seconds watched after the fault's end.
+    #: Seconds for which it was watched after the fault's end.
     watched: float
     note: str
     complaints: list
-    #: The latest warnings of its processes, where there are complaints.
+    #: The latest warnings of its processes; empty without complaints.
     log: str
 
 
 @dataclasses.dataclass
 class Outcome:
-    """What came of one fault."""
+    """The result of one fault."""
 
     fault: str
     rows: list
-    #: What did not hold, for nova_sg; what broke, for the harness.
+    #: What did not hold for nova_sg, or the harness's own error.
     complaints: list
-    #: How often it was played: again where the machine stood still.
+    #: How often it was played. It is played again if the machine was busy.
     attempts: int
     seconds: float
 
 
 class Canary(threading.Thread):
-    """Notices how late this machine runs a thread that has nothing to do."""
+    """Measures how late this machine runs a thread with nothing to do."""
 
     def __init__(self):
         super().__init__(daemon=True)
@@ -94,11 +95,11 @@ class Canary(threading.Thread):
 class Runner:
     """Plays faults.
 
-    :param long: at default settings, and for as long as in real life
-    :param jobs: how many faults at the same time
+    :param long: whether to use default settings and real durations
+    :param jobs: how many faults to play at the same time
     :param tell: called with each Outcome
-    :param stock: whether stock Nova takes part; nothing is asked of it, it is
-        there to compare with
+    :param stock: whether stock Nova takes part, to compare with; nothing has
+        to hold for it
     """
 
     def __init__(self, long, jobs, tell=lambda outcome: None, stock=True):
@@ -116,7 +117,7 @@ class Runner:
             self._futures[fault.name] = self._pool.submit(self._play, fault)
 
     def _expected(self, fault):
-        # Where many join, much has to be set up.
+        # Faults with many members take long to set up.
         return (
             fault.scale,
             fault.own_servers and "zk" in fault.on,
@@ -157,7 +158,8 @@ class Runner:
                 for words in row.complaints
             ]
             lag = self._canary.worst(since, time.monotonic())
-            # What does not run cannot report, and nothing can tell.
+            # A process that gets no core cannot report. Such an attempt
+            # proves nothing about nova_sg.
             if not complaints or not (
                 lag >= times.service_down_time * STOOD_STILL
                 or max(waited) >= times.service_down_time * WAITED_FOR_CORE
@@ -172,7 +174,8 @@ class Runner:
     def _attempt(self, fault, times, waited):
         """Play a fault once.
 
-        :param waited: a list, for how long its processes waited for a core
+        :param waited: a list that takes how long its processes waited for a
+            core, in seconds
         """
         played = stage.Stage(fault, times, self._stock)
         try:
@@ -190,7 +193,7 @@ class Runner:
             if fault.dies:
                 for one in played.contenders:
                     within = times.down_after_outage(one.kind)
-                    one.truth.backend_back(healed, within)
+                    one.truth.backend_returned(healed, within)
             self._settle(played, healed)
             end = time.monotonic()
             after = played.waited_for_core()
@@ -204,7 +207,7 @@ class Runner:
 
     @staticmethod
     def _settle(played, healed):
-        """Watch until nova_sg's observers say what is true, and beyond."""
+        """Watch until nova_sg's observers are right, and for a least time."""
         times = played.times
         least = healed + 1.5 * times.service_down_time + 1
         most = healed + 4 * times.service_down_time + 20
@@ -252,20 +255,27 @@ class Runner:
     def _complaints(one, score, begin, healed, slack):
         if score.wrong_down:
             yield (
-                f"{score.wrong_down} times down of {len(score.wronged)} that "
-                f"lived: {sorted(score.wronged)[:3]}, from second "
+                f"{score.wrong_down} wrong answers down, of "
+                f"{len(score.called_down)} living members: "
+                f"{sorted(score.called_down)[:3]}, from second "
                 f"{score.wrong_at[0] - begin:.1f} to "
-                f"{score.wrong_at[-1] - begin:.1f}; the fault ended at "
+                f"{score.wrong_at[-1] - begin:.1f}; the fault ended at second "
                 f"{healed - begin:.1f}"
             )
         if score.wrong_up > slack:
-            yield f"up for {score.wrong_up:.1f} s past the bound"
+            yield (
+                f"a dead member was up for {score.wrong_up:.1f} s past the "
+                "bound"
+            )
         if score.detected == float("inf"):
-            yield "a death was never found"
+            yield "a dead member was never called down"
         if score.recovered is None:
-            yield f"did not recover: {one.last_letters()}"
+            yield (
+                "living members were not up again at the end: "
+                f"{one.last_letters()}"
+            )
         if not score.answers:
-            yield "nothing was answered"
+            yield "the observer gave no answer"
         for process in (*one.crowd, one.observer):
             if process.has_ended:
                 yield f"{process} ended\n{process.log()}"

@@ -23,11 +23,16 @@ from tests.faults import backends, contenders, processes, truth
 from tests.fixtures import watchdog
 from tests.fixtures.process import wait_for
 
-_CROWD_OF_ONE = 300
+# The most members of one process.
+_MEMBERS_PER_PROCESS = 300
 
 
 class Contender:
-    """A kind of contender on one stage, with its members and its observer."""
+    """One contender on one stage: a group's members and its observer.
+
+    The victim is the one member that a fault is done to, the crowd all
+    others.
+    """
 
     def __init__(self, stage, kind, members):
         fault = stage.fault
@@ -40,7 +45,7 @@ class Contender:
         self.victim_hosts = hosts[members - victims :]
         self.truth = truth.Truth(hosts)
         self.folder = os.path.join(stage.folder, kind.name.replace(" ", "-"))
-        #: Processes.
+        #: The processes.
         self.crowd = []
         self.victim = None
         self.observer = None
@@ -58,7 +63,7 @@ class Contender:
         return truth.read(os.path.join(self.observer.folder, "answers"))
 
     def last_letters(self):
-        """Return the observer's newest answers, "" where there are none."""
+        """Return the observer's newest answers; "" if there are none."""
         with contextlib.suppress(OSError):
             with open(
                 os.path.join(self.observer.folder, "answers"), "rb"
@@ -72,7 +77,7 @@ class Contender:
 
 
 class Stage:
-    """What a fault is played on; its methods are what a fault can do.
+    """The servers and processes of one fault, and what can be done to them.
 
     :param stock: whether stock Nova takes part
     """
@@ -95,14 +100,14 @@ class Stage:
             for kind in fault.kinds(stock)
         ]
         self._clock = os.path.join(self.folder, "clock")
-        # Nurseries with that clock.
-        self._faked = {}
+        # Fork servers with that clock.
+        self._faked_servers = {}
         self.begun = self.healed = None
 
     # -- setting up
 
     def open(self):
-        """Start everything and wait until everybody is up for everybody."""
+        """Start everything; wait until every observer sees all members up."""
         fault = self.fault
         for driver in fault.on:
             self._backends[driver] = self._start_backend(driver)
@@ -144,18 +149,18 @@ class Stage:
         )
         return folder
 
-    def _nursery(self, contender, part):
+    def _fork_server(self, contender, part):
         key = contender.kind.stack, contender.mode
         if self.fault.faked != part:
-            return contenders.nursery(*key)
-        if key not in self._faked:
-            self._faked[key] = processes.Nursery(*key, self._clock)
-            self._closing.callback(self._faked[key].close)
-        return self._faked[key]
+            return contenders.fork_server(*key)
+        if key not in self._faked_servers:
+            self._faked_servers[key] = processes.ForkServer(*key, self._clock)
+            self._closing.callback(self._faked_servers[key].close)
+        return self._faked_servers[key]
 
     def _start(self, contender, part, program, hosts):
         child = processes.Child(
-            self._nursery(contender, part.rstrip("0123456789")),
+            self._fork_server(contender, part.rstrip("0123456789")),
             program,
             self._config(contender, part),
             contender.group,
@@ -166,11 +171,11 @@ class Stage:
 
     def _start_crowd(self, contender):
         hosts = contender.crowd_hosts
-        for number in range(0, len(hosts), _CROWD_OF_ONE):
-            share = hosts[number : number + _CROWD_OF_ONE]
+        for number in range(0, len(hosts), _MEMBERS_PER_PROCESS):
+            share = hosts[number : number + _MEMBERS_PER_PROCESS]
             child = self._start(contender, f"crowd{number}", "members", share)
             contender.crowd.append(child)
-            # One makes the table for all.
+            # The first process makes the table for all.
             child.wait("prepared")
         if not self.fault.starts_empty:
             for child in contender.crowd:
@@ -199,20 +204,20 @@ class Stage:
         )
 
     def _wait_until_all_up(self, contender):
-        everybody = "U" * len(contender.hosts)
+        up = "U" * len(contender.hosts)
 
         def all_up():
             for process in contender.processes:
                 if process is not None and process.has_ended:
                     raise AssertionError(f"{process} ended\n{process.log()}")
-            return contender.last_letters() == everybody
+            return contender.last_letters() == up
 
         wait_for(
             all_up,
             processes.PATIENCE,
             lambda: (
-                f"all of {contender.kind.name} are up for {self.name}: "
-                f"{contender.last_letters()}\n"
+                f"all members of {contender.kind.name} are up before "
+                f"{self.name}: {contender.last_letters()}\n"
                 + "\n".join(p.log() for p in contender.processes if p)
             ),
         )
@@ -222,7 +227,7 @@ class Stage:
         self._closing.close()
 
     def waited_for_core(self):
-        """Return how long each process could have run and did not: seconds."""
+        """Return for how long each process waited for a core, in seconds."""
         return {
             process: process.waited_for_core()
             for contender in self.contenders
@@ -237,79 +242,79 @@ class Stage:
         return self._backends[driver].servers
 
     def server(self, driver):
-        """Return the one server of a driver, or the first."""
+        """Return the first server of a driver."""
         return self.servers(driver)[0]
 
     def backend(self, driver):
         return self._backends[driver]
 
     def wait(self, seconds):
-        """Let time go by."""
+        """Let the fault last."""
         time.sleep(seconds)
 
     def kill_victims(self):
-        """Kill one member of each contender by SIGKILL."""
+        """Kill each contender's victim by SIGKILL."""
         for one in self.contenders:
             at = one.victim.end()
             one.truth.dead(one.victim_hosts, at, self.times.down(one.kind))
 
     def stop_victims(self):
-        """Stop one member of each contender as an operator does."""
+        """Stop each contender's victim as an operator does, by SIGTERM."""
         for one in self.contenders:
             at = one.victim.end(signal.SIGTERM)
             within = self.times.left(one.kind)
             if one.kind.stack == "ours":
-                # The agent leaves at some moment before it ends.
+                # The agent leaves the group at some moment before it ends.
                 within += time.monotonic() - at
             one.truth.dead(one.victim_hosts, at, within)
 
     def suspend_victims(self, dies):
-        """Suspend one member of each contender by SIGSTOP.
+        """Suspend each contender's victim by SIGSTOP.
 
-        :param dies: whether it is to be found down
+        :param dies: whether it has to be called down, by the Kind
         """
         for one in self.contenders:
             one.victim.send(signal.SIGSTOP)
             if dies(one.kind):
-                self._silenced(one)
+                self._expect_down(one)
 
     def resume_victims(self):
         for one in self.contenders:
             one.victim.send(signal.SIGCONT)
-            self._is_back(one)
+            self._expect_up(one)
 
     def cut_victims(self):
-        """Cut one member of each contender off from its servers."""
+        """Cut each contender's victim off from its servers."""
         for proxies in self.proxies.values():
             for proxy in proxies:
                 proxy.cut()
         for one in self.contenders:
-            self._silenced(one)
+            self._expect_down(one)
 
     def restore_victims(self):
         for proxies in self.proxies.values():
             for proxy in proxies:
                 proxy.restore()
         for one in self.contenders:
-            self._is_back(one)
+            self._expect_up(one)
 
     def block_victims(self, seconds):
-        """Have all of Python stand still in one process of each."""
+        """Have all threads of each victim's process stand still."""
         for one in self.contenders:
             one.victim.order("block", str(seconds))
 
-    def _silenced(self, contender):
+    def _expect_down(self, contender):
         contender.truth.dead(
             contender.victim_hosts,
             time.monotonic(),
             self.times.down(contender.kind),
         )
 
-    def _is_back(self, contender):
+    def _expect_up(self, contender):
         contender.truth.alive(
             contender.victim_hosts,
             time.monotonic(),
-            # Nobody promises how soon; that it comes back is what counts.
+            # No bound is stated for that. It has to be up at the end.
             within=float("inf"),
         )
 
@@ -322,17 +327,17 @@ class Stage:
             one.observer.order("block", str(seconds))
 
     def set_clock(self, offset):
-        """Set the wall clock of those whose clock is faked, by seconds."""
+        """Set the faked wall clock to so many seconds off the real one."""
         new = f"{self._clock}.new"
         with open(new, "w") as clock:
             clock.write(f"{offset:+d}\n")
         os.replace(new, self._clock)
 
     def delay(self, seconds, loss=0.0):
-        """Make all ways to the servers slow, and lossy.
+        """Make the network to all servers slow and lossy.
 
-        :param seconds: of each direction
-        :param loss: of so many of all segments, from 0 to 1
+        :param seconds: the delay in each direction
+        :param loss: the part of all segments that is lost, from 0 to 1
         """
         for proxies in self.proxies.values():
             for proxy in proxies:
@@ -347,16 +352,16 @@ class Stage:
         for one in self.contenders:
             for child in one.crowd:
                 child.wait("done", order="join")
-                # The first report goes out by itself; when it comes through
-                # is up to the servers.
-                for entry in child.told("joined") + child.told("refused"):
+                # A report that was refused is repeated. When it succeeds is
+                # up to the servers.
+                for entry in child.events("joined") + child.events("refused"):
                     one.truth.alive(
                         [entry["host"]], entry["at"], within=float("inf")
                     )
 
     def leave_all(self):
         """Have all members leave at the same moment."""
-        told = time.monotonic()
+        ordered = time.monotonic()
         for one in self.contenders:
             for child in one.crowd:
                 child.order("leave")
@@ -364,15 +369,16 @@ class Stage:
             for child in one.crowd:
                 child.wait("done", order="leave")
                 if one.kind.stack == "stock":
-                    # Nova has no word for it: its processes end.
+                    # Nova's members cannot leave. Their processes end.
                     at = child.end()
                     one.truth.dead(child.hosts, at, self.times.down(one.kind))
-                for entry in child.told("left"):
+                for entry in child.events("left"):
                     if one.kind.stack == "ours":
-                        # It left at some moment before it said so.
-                        took = entry["at"] - told
+                        # It left at some moment between the order and this
+                        # entry.
+                        took = entry["at"] - ordered
                         one.truth.dead(
                             [entry["host"]],
-                            told,
+                            ordered,
                             took + self.times.left(one.kind, many=True),
                         )

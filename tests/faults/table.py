@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The figures, for people."""
+"""The figures of all faults as a table."""
 
 _COLUMNS = (
     "driver",
@@ -26,9 +26,9 @@ _COLUMNS = (
 
 
 def lines(outcomes, logs=True):
-    """Yield the lines of the table, a block a fault.
+    """Yield the lines of the table, with a block for each fault.
 
-    :param logs: whether to show what the processes of a failure logged
+    :param logs: whether to show the processes' logs where a fault failed
     """
     blocks = [(o, [_cells(row) for row in o.rows]) for o in outcomes]
     rows = [_COLUMNS, *(cells for _, block in blocks for cells in block)]

@@ -10,11 +10,12 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The faults, as tests: what must hold for nova_sg holds.
+"""Each fault of the catalogue as a test.
 
-The faults are played as soon as the first test wants to know, side by side:
-those of the short form, and in the long form all of them, at default
-settings, beside stock Nova, and the table is printed.
+All faults are played side by side. They begin before the first test, and each
+test waits for its own. With NOVA_SG_LONG all faults are played, at default
+settings and beside stock Nova; otherwise those of the short form. The table is
+printed at the end.
 """
 
 import re
@@ -44,7 +45,7 @@ class FaultsTest(unittest.TestCase):
     def _print(cls):
         outcomes = cls.playing.outcomes()
         lines = table.lines(outcomes[f.name] for f in FAULTS)
-        # Standard output belongs to the test runner.
+        # stestr reads its own protocol from the standard output.
         print("\n" + "\n".join(lines), file=sys.stderr)
 
 

@@ -10,9 +10,10 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Who was alive when, and how wrong the answers of an observer were.
+"""Which members were alive when, and how wrong an observer's answers were.
 
-Pure logic: moments are seconds on the monotonic clock, answers are letters.
+Moments are seconds on the monotonic clock. An answer is a letter for each
+member: U is up, D is down, anything else is no answer.
 """
 
 import dataclasses
@@ -26,55 +27,63 @@ DOWN = "D"
 
 
 class Span(NamedTuple):
-    """What a member is from a moment on."""
+    """A member's state from a moment on, until its next span."""
 
     begin: float
     state: str
-    #: When its observers have to know, at the latest.
+    #: When observers have to know of it, at the latest.
     due: float
 
 
 class Answers(NamedTuple):
-    """What an observer said at one moment."""
+    """An observer's answers about all members at one moment."""
 
+    #: When it was asked.
     begun: float
+    #: When it had answered.
     at: float
-    #: A letter a member.
+    #: A letter for each member.
     letters: str
 
 
 class Truth:
-    """What the harness did to each member of a group."""
+    """Which members of a group are alive or dead, and since when."""
 
     def __init__(self, hosts):
         self.hosts = list(hosts)
         self.spans = {host: [] for host in self.hosts}
 
     def alive(self, hosts, at, within=0.0):
-        """Say that members are alive, and seen to be, within seconds."""
+        """Record that members are alive from a moment on.
+
+        :param within: seconds until observers have to call them up
+        """
         self._add(hosts, Span(at, ALIVE, at + within))
 
     def dead(self, hosts, at, within):
-        """Say that members are dead, or cut off, and seen to be, within.
+        """Record that members are dead, or cut off, from a moment on.
 
-        :param within: seconds: the driver's stated bound
+        :param within: seconds until observers have to call them down: the
+            driver's stated bound
         """
         self._add(hosts, Span(at, DEAD, at + within))
 
-    def backend_back(self, at, within):
-        """Count the bound of who died meanwhile from this moment on.
+    def backend_returned(self, at, within):
+        """Record the end of an outage.
 
-        :param within: seconds: the driver's stated bound in that case
+        For members that died during the outage the bound begins now.
+
+        :param within: seconds: the driver's stated bound after an outage
         """
         for spans in self.spans.values():
             last = spans[-1]
             if last.state == DEAD:
-                # Until then nobody can know: whatever is said is no error.
+                # No observer can know before. No answer until then is wrong.
                 spans[-1] = Span(last.begin, DEAD, float("inf"))
                 spans.append(Span(at, DEAD, at + within))
 
     def letters(self):
-        """Return what an observer should be saying by now."""
+        """Return the answers that an observer should give by now."""
         return "".join(
             UP if self.spans[host][-1].state == ALIVE else DOWN
             for host in self.hosts
@@ -87,51 +96,54 @@ class Truth:
 
 @dataclasses.dataclass
 class Score:
-    """How an observer did."""
+    """How right an observer was."""
 
+    #: How many answers it gave.
     answers: int = 0
-    #: "Down" of who was alive, and should have been known to be.
+    #: How many answers "down" were about a living member that the observer
+    #: had to know, or had known.
     wrong_down: int = 0
-    #: The members of whom that was said.
-    wronged: set = dataclasses.field(default_factory=set)
-    #: The moments of the first and the last time.
+    #: These members.
+    called_down: set = dataclasses.field(default_factory=set)
+    #: The moments of the first and the last such answer.
     wrong_at: list = dataclasses.field(default_factory=list)
-    #: Seconds that a dead member was called up past the bound; the worst.
+    #: For how many seconds a dead member was up past the bound; the longest.
     wrong_up: float = 0.0
-    #: Seconds without an answer about somebody alive.
+    #: For how many seconds a living member had no answer.
     unanswered: float = 0.0
-    #: Seconds from death to the first "down", the slowest; None: nobody
-    #: died, infinity: never.
+    #: Seconds from a death to the first answer "down"; the longest. None: no
+    #: member died; infinity: one was never found.
     detected: float | None = None
-    #: Seconds from the end of the fault until all who live are up for good;
-    #: None: never.
+    #: Seconds from the end of the fault until all living members are up for
+    #: good. None: never.
     recovered: float | None = None
 
     def add_wrong_down(self, host, at):
         self.wrong_down += 1
-        self.wronged.add(host)
+        self.called_down.add(host)
         self.wrong_at[1:] = [at]
 
 
 def score(truth, polls, begin, healed, end):
-    """Compare what an observer said with the truth.
+    """Compare an observer's answers with the truth; return a Score.
 
     :param polls: Answers, in order
-    :param begin: moments: of the fault's beginning,
-    :param healed: of its end,
-    :param end: and of the last answer that counts
+    :param begin: the moment at which the fault began
+    :param healed: the moment at which it ended
+    :param end: later answers do not count
     """
     result = Score()
-    plain = [
+    # Members that were always alive. There may be very many of them.
+    always_alive = [
         number
         for number, host in enumerate(truth.hosts)
         if len(truth.spans[host]) == 1
         and truth.spans[host][0].state == ALIVE
         and truth.spans[host][0].due <= begin
     ]
-    others = sorted(set(range(len(truth.hosts))) - set(plain))
+    others = sorted(set(range(len(truth.hosts))) - set(always_alive))
     detected = {}
-    # Who was called up once must not be called down any more.
+    # Living members that were called up. From then on "down" is wrong.
     seen = set()
     wrong_up = dict.fromkeys(others, 0.0)
     before = begin
@@ -145,7 +157,7 @@ def score(truth, polls, begin, healed, end):
         result.answers += len(letters)
         unanswered = trouble = False
         if letters != UP * len(letters):
-            for number in plain:
+            for number in always_alive:
                 if letters[number] != UP:
                     trouble = True
                     if letters[number] == DOWN:
@@ -162,7 +174,7 @@ def score(truth, polls, begin, healed, end):
                     seen.add((number, span))
                     continue
                 trouble = True
-                # Known to be alive by then, and still when the answer came.
+                # Whether it was alive from the question to the answer.
                 sure = _at(truth.spans[truth.hosts[number]], poll.at) is span
                 if letter != DOWN:
                     unanswered = True
@@ -210,14 +222,14 @@ def _at(spans, moment):
 
 
 def read(path):
-    """Read what the program observer wrote.
+    """Read the answers that programs/observer.py wrote.
 
     :returns: a list of Answers
     """
     polls = []
     with open(path) as lines:
         for line in lines:
-            # The last one may be cut short.
+            # The last line may be incomplete.
             if line.endswith("\n"):
                 begun, at, letters = line.split()
                 polls.append(Answers(float(begun), float(at), letters))

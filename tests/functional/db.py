@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What the tests of the db driver share: databases, counters, logs."""
+"""Base classes of the db driver's tests, with databases and counters."""
 
 import contextlib
 import re
@@ -29,12 +29,12 @@ from tests.fixtures import process as servers
 
 PASSWORD = "secret"
 
-# What the driver tells the database, as the database writes it down.
+# A report and a refresh, as the database logs these statements.
 REPORT = re.compile(
     r"UPDATE services SET updated_at=UTC_TIMESTAMP\(6\), "
     r"report_count=\d+, last_seen_up=UTC_TIMESTAMP\(6\) "
     r"WHERE services\.id = \d+ AND services\.deleted = 0 "
-    # The first one knows what it finds.
+    # A member's first report knows the number that it replaces.
     r"AND services\.report_count (BETWEEN 1 AND \d+ - 1|= 0 AND .*) "
     r"AND UTC_TIMESTAMP\(6\) <= '[-\d]+ [:.\d]+'"
 )
@@ -44,8 +44,8 @@ LOOK = re.compile(r"SELECT UTC_TIMESTAMP\(6\) AS now, .* FROM services WHERE")
 class TestCase(base.TestCase):
     """A group compute with short intervals, on the embedded database.
 
-    The time that a member may be silent is long where a test does not say
-    otherwise: no machine is too slow for it.
+    service_down_time is long unless a test sets it, so that no member falls
+    because the machine is busy.
     """
 
     DOWN_TIME = 20.0
@@ -54,12 +54,12 @@ class TestCase(base.TestCase):
         super().setUp()
         self.flags(service_down_time=self.DOWN_TIME, report_interval=0.1)
         self.flags("servicegroup", view_refresh_interval=0.05)
-        # The second report would come five seconds after the first.
+        # Otherwise the second report comes five seconds after the first.
         self.enterContext(
             mock.patch.object(reporter, "INITIAL_REPORTING_DELAY", 0.1)
         )
-        # On a busy machine the first report may take longer than join waits
-        # for it; the tests rely on it.
+        # The tests rely on the first report, which may take long on a busy
+        # machine.
         self.enterContext(mock.patch.object(reporter, "JOIN_WAIT", 60))
         self.api = servicegroup.API()
         self.members = []
@@ -82,7 +82,7 @@ class TestCase(base.TestCase):
             return "unknown"
 
     def is_up(self, host, group="compute"):
-        """Ask about a member as somebody who knows no more than its name."""
+        """Ask about a member by its name alone."""
         return self.api.service_is_up({"host": host, "topic": group})
 
     def wait_for_state(self, state, host, timeout=PATIENCE):
@@ -93,13 +93,13 @@ class TestCase(base.TestCase):
         )
 
     def stop_reports(self):
-        """End all reports of this process; nobody leaves."""
+        """End all reports of this process; no member leaves."""
         for shared in list(process._shared.values()):
             shared.stop_reports()
         self.assert_no_thread_named("nova-sg-report")
 
     def count_statements(self):
-        """Return the list that each statement from now on is added to."""
+        """Return a list that gets each statement from now on."""
         statements = []
 
         def note(connection, cursor, statement, *more):
@@ -110,7 +110,7 @@ class TestCase(base.TestCase):
         return statements
 
     def count_reports(self):
-        """Return the list that each attempt to report is added to."""
+        """Return a list that gets each attempt to report from now on."""
         attempts = []
         driver = process.shared().driver
         report = driver.report
@@ -127,14 +127,14 @@ class TestCase(base.TestCase):
         return attempts
 
     def _check_timers(self):
-        # A report on its way would be the next test's.
+        # A report under way would count in the next test.
         self.stop_reports()
         raised = [error for m in self.members for error in m.tg.raised]
         self.assertEqual([], raised, "raised out of a timer")
 
 
 class MariaDBTestCase(TestCase):
-    """The same on MariaDB, with a database and a user of its own."""
+    """The same on MariaDB, with a database and a user for each test."""
 
     SERVER = mariadb.MariaDB
 
@@ -144,7 +144,7 @@ class MariaDBTestCase(TestCase):
         self.name = self.make_database()
         self.url = self.make_user(self.name, "ALL")
         self.flags("database", connection=self.url)
-        # Nobody is to find the database gone.
+        # Before the database is dropped no driver uses it any more.
         self.addCleanup(process.reset)
 
     def make_database(self):
@@ -156,7 +156,7 @@ class MariaDBTestCase(TestCase):
         return name
 
     def link(self):
-        """Open a transaction of somebody else; return its cursor."""
+        """Open a transaction of another client; return its cursor."""
         link = pymysql.connect(
             host="127.0.0.1",
             port=self.server.port,
@@ -205,7 +205,7 @@ class MariaDBTestCase(TestCase):
         return rows[0][0] if rows else None
 
     def wait_for_report(self, host, more=1, timeout=PATIENCE):
-        """Wait until a host has reported so many times from now on."""
+        """Wait until a host has reported so many times more."""
         target = (self.value("report_count", host) or 0) + more
         wait_for(
             lambda: (self.value("report_count", host) or 0) >= target,
@@ -223,7 +223,7 @@ class MariaDBTestCase(TestCase):
 
     @contextlib.contextmanager
     def general_log(self, user=None):
-        """Have the server write down what a user tells it."""
+        """Have the server log the statements of a user; return the log."""
         self.server.execute("SET GLOBAL log_output = 'TABLE'")
         self.server.execute("TRUNCATE mysql.general_log")
         self.server.execute("SET GLOBAL general_log = 1")
@@ -242,7 +242,7 @@ class MariaDBTestCase(TestCase):
 
 
 class GeneralLog:
-    """What one user told the server, by the server's own account."""
+    """The statements of one user, by the server's general log."""
 
     def __init__(self, server, user):
         self._server = server
@@ -251,7 +251,7 @@ class GeneralLog:
     def entries(self):
         """Return (when, command, text), the oldest first.
 
-        Connecting and disconnecting are not among them.
+        Connects and disconnects are left out.
         """
         return [
             (when, command, " ".join(text.split()))
@@ -268,7 +268,7 @@ class GeneralLog:
         return [text for _, _, text in self.entries()]
 
     def from_first_report(self):
-        """Return the entries, the first report being the first."""
+        """Return the entries from the first report on."""
         entries = self.entries()
         while entries and not REPORT.fullmatch(entries[0][2]):
             del entries[0]

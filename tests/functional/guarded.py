@@ -12,8 +12,8 @@
 
 """A process with guarded members, run as a module by the tests of the guard.
 
-Its argument is JSON: options by section. It says "ready" and takes orders,
-lines on its input; it says "done: ORDER" after each:
+Its argument is JSON: options by section. It prints "ready" and reads orders,
+one a line. After each it prints "done: ORDER":
 
 join HOST   the member joins
 leave HOST  the member leaves
@@ -36,7 +36,7 @@ from tests import base
 def main(settings):
     CONF([], project="nova-sg", default_config_files=[])
     CONF.set_override("report_interval", 0.1)
-    # The second report would come five seconds after the first.
+    # Otherwise the second report comes five seconds after the first.
     reporter.INITIAL_REPORTING_DELAY = 0.1
     CONF.set_override("crash_guard", True, "servicegroup")
     for section, options in settings.items():

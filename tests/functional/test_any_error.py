@@ -10,9 +10,9 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Whatever a driver raises, or returns, is a failed report or refresh.
+"""Any error of a driver, or any wrong answer, is a failed report or refresh.
 
-A driver that nobody has written badly enough yet stands in for all of them.
+A fake driver raises and returns what no real driver does yet.
 """
 
 import struct
@@ -27,14 +27,14 @@ from nova_sg.servicegroup import process
 from tests.base import Member, TestCase, wait_for
 from tests.functional.test_metrics import value
 
-LOOK_TROUBLE = "Cannot refresh group compute"
-LOOK_AGAIN = "reachable again; monitoring group compute"
+REFRESH_TROUBLE = "Cannot refresh group compute"
+REFRESH_AGAIN = "reachable again; monitoring group compute"
 REPORT_TROUBLE = "Cannot report the state of one"
 REPORT_AGAIN = "The state of one is reported to the group compute again"
 
 
 class Fake(drivers.Driver):
-    """Keeps its members in memory, and fails as it is told to."""
+    """A driver that keeps members in memory, and fails as a test wants."""
 
     name = "db"
     characteristics = drivers.Characteristics("", "", "")
@@ -118,7 +118,7 @@ GARBAGE = {
 }
 
 ERRORS = {
-    "RuntimeError": lambda: RuntimeError("as a library has it"),
+    "RuntimeError": lambda: RuntimeError("an error of a library"),
     "AssertionError": lambda: AssertionError(),
     "struct.error": lambda: struct.error("unpack requires 4 bytes"),
     "OSError": lambda: FileNotFoundError(2, "No such file or directory"),
@@ -164,7 +164,7 @@ class FakeTestCase(TestCase):
 
 
 class AnyErrorTest(FakeTestCase):
-    def test_verdicts_do_not_stand_for_ever(self):
+    def test_verdicts_end_after_any_error(self):
         member = self.join("one")
         self.assertTrue(self.is_up("one"))
         for name, error in ERRORS.items():
@@ -190,12 +190,12 @@ class AnyErrorTest(FakeTestCase):
                     0, value("nova_sg_backend_answering", group="compute")
                 )
                 wait_for(lambda: member.model_disconnected)
-                [line] = self.logs.matching(LOOK_TROUBLE)
+                [line] = self.logs.matching(REFRESH_TROUBLE)
                 self.assertIn(words, line)
                 self.driver.error = None
                 wait_for(lambda: self._answers("one"))
                 wait_for(lambda: not member.model_disconnected)
-                self.assertEqual(1, len(self.logs.matching(LOOK_AGAIN)))
+                self.assertEqual(1, len(self.logs.matching(REFRESH_AGAIN)))
                 self._check_tracebacks()
 
     def _answers(self, host):
@@ -203,14 +203,14 @@ class AnyErrorTest(FakeTestCase):
 
     def _check_tracebacks(self):
         traced = [one for one in self.logs.records if one.exc_info]
-        # One of the refresh, one of the report.
+        # One of a refresh, and one of a report.
         self.assertLessEqual(len(traced), 2)
         self.assertEqual({"DEBUG"} if traced else set(), {
             one.levelname for one in traced
         })
         self.assertEqual([], self.logs.matching("", 40))
 
-    def test_an_answer_that_is_none_is_no_answer(self):
+    def test_a_wrong_answer_is_a_failed_refresh(self):
         self.join("one")
         self.assertTrue(self.is_up("one"))
         view = process.shared().view("compute")
@@ -229,7 +229,7 @@ class AnyErrorTest(FakeTestCase):
         wait_for(lambda: self._answers("one"))
         self.assertEqual(["compute"], self.api.groups())
 
-    def test_what_is_no_backend_error_becomes_one(self):
+    def test_any_error_becomes_a_backend_error(self):
         self.driver.error = RuntimeError("as a library has it")
         for call in (
             self.api.groups,
@@ -247,12 +247,12 @@ class AnyErrorTest(FakeTestCase):
             self.assertIsInstance(caught.exception.__cause__, RuntimeError)
         self.driver.error = None
         with self.assertRaises(exception.MemberNotFound):
-            self.api.force_down("nobody", "compute")
+            self.api.force_down("no-such-host", "compute")
         self.assertEqual(
             ["well"], [one.text for one in self.driver.check()]
         )
 
-    def test_an_outage_that_is_none(self):
+    def test_a_malformed_outage_of_a_server_is_not_used(self):
         for answer in (
             "it is read-only",
             Outage(0.0, 1.0),
@@ -268,7 +268,7 @@ class AnyErrorTest(FakeTestCase):
         self.driver.answer = lambda: answer
         self.assertIs(answer, self.driver.outage("compute", 0.0))
 
-    def test_a_driver_that_cannot_be_closed(self):
+    def test_an_error_while_closing_a_driver_is_logged(self):
         self.assertEqual(["compute"], self.api.groups())
         self.driver.error = RuntimeError("as a library has it")
         process.reset()
@@ -276,7 +276,7 @@ class AnyErrorTest(FakeTestCase):
             1, len(self.logs.matching("Could not close the driver db"))
         )
 
-    def test_trouble_that_comes_and_goes_does_not_flood(self):
+    def test_errors_that_come_and_go_do_not_flood_the_log(self):
         turns = iter(range(10**9))
         lock = threading.Lock()
 
@@ -290,7 +290,7 @@ class AnyErrorTest(FakeTestCase):
         calls = self.driver.calls
         wait_for(lambda: self.driver.calls > calls + 60)
         for begin, end in (
-            (LOOK_TROUBLE, LOOK_AGAIN),
+            (REFRESH_TROUBLE, REFRESH_AGAIN),
             (REPORT_TROUBLE, REPORT_AGAIN),
         ):
             begun = len(self.logs.matching(begin))
@@ -298,7 +298,7 @@ class AnyErrorTest(FakeTestCase):
             self.assertLessEqual(len(self.logs.matching(end)), begun)
 
 
-class OversleptTest(FakeTestCase):
+class LateRefreshTest(FakeTestCase):
     def test_an_idle_view_refreshes_before_it_answers(self):
         self.driver.members["one"] = time.monotonic()
         view = process.shared().view("compute")
@@ -310,27 +310,27 @@ class OversleptTest(FakeTestCase):
             lambda: view.backend_states("one"),
         ):
             view.refresh()
-            # There has been no question for a while.
+            # The view is idle: no question has come for a while.
             with mock.patch.object(observer, "IDLE", 0.05):
                 wait_for(view.observer.unavailable)
             self.driver.members["one"] = time.monotonic()
             ask()
             self.assertFalse(view.observer.unavailable())
 
-    def test_a_view_whose_thread_gets_no_turn(self):
+    def test_a_view_whose_thread_gets_no_turn_still_refreshes(self):
         self.flags("servicegroup", view_refresh_interval=0.05)
         self.driver.members["one"] = time.monotonic()
         self.assertTrue(self.is_up("one"))
         view = process.shared().view("compute")
-        # It runs only while a question waits, as between two requests in
-        # uWSGI.
+        # It runs only while a question waits. In uWSGI no thread runs
+        # between two requests.
         turn = threading.Event()
         self.addCleanup(turn.set)
         [poller] = view.observer._pollers
         sleep = time.sleep
 
         def wait(pause):
-            # Others have their turn, too.
+            # Other threads get a turn, too.
             sleep(0.001)
             turn.wait()
 
@@ -350,8 +350,8 @@ class OversleptTest(FakeTestCase):
             self.assertEqual(["one"], self.api.get_all("compute"))
             time.sleep(0.02)
 
-    def test_a_view_that_looks_seldom(self):
-        # Less often than verdicts may be old.
+    def test_a_view_that_rarely_refreshes_still_answers(self):
+        # Refreshes are rarer than verdicts may be old.
         self.flags("servicegroup", view_refresh_interval=3600)
         self.driver.members["one"] = time.monotonic()
         self.assertTrue(self.is_up("one"))

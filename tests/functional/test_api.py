@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The API, whatever the driver: on the embedded database."""
+"""The API, independently of the driver, on the embedded database."""
 
 import datetime
 import os
@@ -26,8 +26,8 @@ from tests.functional import db
 
 
 class MakingTest(db.TestCase):
-    def test_making_one_costs_next_to_nothing(self):
-        # As many as Nova makes in its tests of one API version.
+    def test_making_an_api_takes_less_than_a_millisecond(self):
+        # Nova makes so many in its tests of one API version.
         number = 486
         process.reset()
         threads = threading.active_count()
@@ -46,14 +46,14 @@ class MakingTest(db.TestCase):
             took = quickest(make, 0.001 * number)
         create_engine.assert_not_called()
         load.assert_not_called()
-        # Some 10 µs each is usual.
+        # About 10 µs each is usual.
         self.assertLess(took / number, 0.001)
         self.assertEqual(threads, threading.active_count())
         self.assertEqual(descriptors, len(os.listdir("/proc/self/fd")))
         self.assertEqual([], os.listdir(self.folder))
 
-    def test_all_work_with_the_same(self):
-        # What one has looked up the others know.
+    def test_all_api_objects_share_one_driver(self):
+        # What one has refreshed the others know.
         self.flags("servicegroup", view_refresh_interval=60)
         first, second = servicegroup.API(), servicegroup.API("x", y="z")
         self.join("one")
@@ -65,28 +65,28 @@ class MakingTest(db.TestCase):
         self.assertEqual(["one"], second.get_all("compute"))
         self.assertEqual([], counted)
 
-    def test_what_is_replaced_is_replaced_on_one_alone(self):
+    def test_a_method_replaced_on_one_api_is_not_replaced_on_others(self):
         first, second = servicegroup.API(), servicegroup.API()
-        member = {"host": "nobody", "topic": "compute"}
+        member = {"host": "no-such-host", "topic": "compute"}
         with mock.patch.object(first._driver, "is_up", return_value=True):
             self.assertTrue(first.service_is_up(member))
             self.assertFalse(second.service_is_up(member))
 
-    def test_no_such_driver(self):
+    def test_an_unknown_driver_is_refused(self):
         with self.assertRaisesRegex(
             exception.ConfigError, r"servicegroup_driver.*'none'"
         ):
             process.load("none")
 
-    def test_times_that_cannot_work(self):
+    def test_contradicting_times_are_corrected_and_warned_of(self):
         cases = [
-            # report_interval, service_down_time, what is used
+            # report_interval, service_down_time, the value that is used
             (10, 60, 60),
             (10, 10.1, 10.1),
             (10, 10, 25),
             (10, 5, 25),
             (0.2, 0.1, 0.5),
-            # No reports at all are no contradiction.
+            # Without reports there is no contradiction.
             (0, 0.1, 0.1),
         ]
         for interval, down, used in cases:
@@ -94,7 +94,7 @@ class MakingTest(db.TestCase):
                 self.logs.records.clear()
                 self.flags(report_interval=interval, service_down_time=down)
                 api = servicegroup.API()
-                # Once it is put right nobody is told again.
+                # Once it is corrected there is no further warning.
                 servicegroup.API()
                 warnings = self.logs.matching("Report interval must be", 30)
                 self.assertEqual(used != down, bool(warnings))
@@ -114,7 +114,7 @@ class MakingTest(db.TestCase):
 
 
 class QuestionsTest(db.TestCase):
-    def test_a_member_that_is_not_known(self):
+    def test_an_unknown_member_is_not_up(self):
         self.join("one")
         self.assertFalse(self.is_up("two"))
         self.assertFalse(self.is_up("one", group="network"))
@@ -122,7 +122,7 @@ class QuestionsTest(db.TestCase):
         with self.assertRaisesRegex(exception.MemberNotFound, "two"):
             self.api.member("compute", "two")
 
-    def test_forced_down_asks_nobody(self):
+    def test_a_record_that_is_forced_down_needs_no_query(self):
         with mock.patch.object(process, "shared", side_effect=AssertionError):
             self.assertFalse(
                 self.api.service_is_up(
@@ -154,7 +154,7 @@ class QuestionsTest(db.TestCase):
         self.join("one")
         member = {"host": "one", "topic": "compute"}
         seen = self.api.member("compute", "one").last_seen
-        # A record that has not been read for long: the view knows better.
+        # The asker's record is old. The view knows of newer reports.
         old = datetime.datetime(2020, 1, 1)
         updated = self.api.get_updated_time(member | {"updated_at": old})
         self.assertGreaterEqual(updated, seen)
@@ -172,7 +172,7 @@ class QuestionsTest(db.TestCase):
 class JoiningTest(db.TestCase):
     def test_without_a_service(self):
         self.api.join("one", "compute")
-        # As Nova's conductor and others name themselves.
+        # Nova's conductor and others pass a member so.
         self.api.join({"host": "two", "topic": "compute"}, "compute")
         self.assertEqual(["one", "two"], self.api.get_all("compute"))
         for host in ("one", "two"):
@@ -210,13 +210,13 @@ class JoiningTest(db.TestCase):
         self.api.leave("one", "compute")
         timer = service.tg.add_timer_args.return_value
         timer.stop.assert_called_once_with()
-        # A call that comes late brings nobody back.
+        # A late call of the timer does not bring the member back.
         callback(service)
         self.api.refresh("compute")
         self.assertFalse(self.is_up("one"))
 
-    def test_reports_do_not_keep_in_step(self):
-        # A random part of the interval is waited for, a tenth at most.
+    def test_a_report_waits_for_a_random_part_of_the_interval(self):
+        # The pause is random, up to a tenth of the interval.
         service = mock.MagicMock(report_interval=10, service_ref=None)
         service.binary = "nova-compute"
         self.api.join("one", "compute", service)
@@ -228,7 +228,7 @@ class JoiningTest(db.TestCase):
         self.assertGreaterEqual(min(pauses), 0)
         self.assertLessEqual(max(pauses), 1.0)
 
-    def test_nothing_is_left_behind(self):
+    def test_no_thread_is_left_behind(self):
         self.join("one")
         self.collect(self.api)
         self.is_up("one")
@@ -246,7 +246,7 @@ class WatchingTest(db.TestCase):
         before = datetime.datetime.now(datetime.UTC)
         self.join("two")
         wait_for(events.__len__)
-        # Who was there when the watch began is no news.
+        # A member that was there when the watch began brings no event.
         self.assertEqual([("joined", "two")], self.hosts(events))
         (event,) = events
         self.assertEqual(
@@ -255,15 +255,15 @@ class WatchingTest(db.TestCase):
         )
         self.assertGreaterEqual(event.at, before)
         self.assertTrue(event.reason)
-        # The look may have come before its first report; by now it has sent
-        # that.
+        # The refresh may have come before its first report, which it has
+        # sent by now.
         self.api.leave("two", "compute")
         wait_for(lambda: len(events) == 2)
         self.assertEqual(("left", "two"), self.hosts(events)[1])
         self.assertEqual(datetime.UTC, events[1].last_seen.tzinfo)
 
     def test_refresh_returns_them(self):
-        # So far apart that the view's own looks take none away.
+        # So far apart that none of the view's own refreshes takes them.
         self.flags("servicegroup", view_refresh_interval=60)
         self.assertEqual([], self.api.refresh("compute"))
         self.join("one")
@@ -277,7 +277,7 @@ class WatchingTest(db.TestCase):
 
         def fail(event):
             events.append(event)
-            raise ValueError("as a test has it")
+            raise ValueError("an error of the test")
 
         self.addCleanup(self.api.watch("compute", fail).cancel)
         others = self.collect(self.api)
@@ -290,7 +290,7 @@ class WatchingTest(db.TestCase):
         failures = self.logs.matching("stays subscribed", 40)
         self.assertEqual(2, len(failures))
 
-    def test_a_callback_that_blocks_delays_nobody(self):
+    def test_a_callback_that_blocks_delays_no_other(self):
         inside, leave = threading.Event(), threading.Event()
         self.addCleanup(leave.set)
         slow = []
@@ -315,7 +315,7 @@ class WatchingTest(db.TestCase):
         self.assertFalse(self.is_up("one"))
         self.assertLess(time.monotonic() - begun, PATIENCE / 2)
         self.assertEqual([("joined", "one")], self.hosts(slow))
-        # What it missed comes in order, once it has time.
+        # The events that it missed come in order, once it has time.
         leave.set()
         wait_for(lambda: len(slow) == 3)
         self.assertEqual(self.hosts(others), self.hosts(slow))

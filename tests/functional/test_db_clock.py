@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Reports are stamped, and ages measured, by the database's clock alone."""
+"""Only the database's clock stamps reports and measures their age."""
 
 import datetime
 import time
@@ -29,7 +29,7 @@ RIGHT = time.time
 
 class ClockTest(db.MariaDBTestCase):
     def set_wall_clock(self, step):
-        """Have this process's wall clock be so many seconds off."""
+        """Set this process's wall clock so many seconds off."""
 
         def wrong():
             return RIGHT() + step
@@ -42,11 +42,10 @@ class ClockTest(db.MariaDBTestCase):
         self.enterContext(mock.patch.object(timeutils, "utcnow", wrong_utcnow))
 
     def set_database_clock(self, step):
-        """Have the database see a clock that is so many seconds off.
+        """Set the database's clock so many seconds off.
 
-        A server has the clock of its machine; what can be set is the clock
-        of a session, where it then stands still. So it is set before every
-        statement.
+        A server has its machine's clock. Only the clock of a session can be
+        set, and it stands still then. So it is set before every statement.
         """
         if hasattr(self, "step"):
             self.step = step
@@ -63,7 +62,7 @@ class ClockTest(db.MariaDBTestCase):
         )
 
     def assert_stamped_now(self, host):
-        """The last report is stamped by the server's true clock."""
+        """Check that the last report has a stamp of the right time."""
         age = self.value(
             "TIMESTAMPDIFF(MICROSECOND, last_seen_up, UTC_TIMESTAMP(6)) / 1e6",
             host,
@@ -102,7 +101,8 @@ class ClockTest(db.MariaDBTestCase):
             ),
             30,
         )
-        # All with a whole second, by chance: once in 10 ** 30 runs.
+        # That all of them are whole seconds by chance happens once in
+        # 10 ** 30 runs.
         self.assertTrue(any(moment.microsecond for moment in moments))
         seen = self.api.member("compute", "one").last_seen
         self.assertEqual(datetime.UTC, seen.tzinfo)
@@ -126,7 +126,7 @@ class ClockTest(db.MariaDBTestCase):
             self.wait_for_report("one", 3)
             self.assert_stamped_now("one")
             self.assert_sane("one")
-            # As does the scheduler: a record, and no look at the database.
+            # The scheduler asks so: with a record, and without a query.
             seen, created = self.sql(
                 "SELECT last_seen_up, created_at FROM services"
             )[0]
@@ -135,7 +135,7 @@ class ClockTest(db.MariaDBTestCase):
             self.assertTrue(self.api.service_is_up(record))
         self.assertEqual([], events)
 
-    def test_a_database_with_a_wrong_clock(self):
+    def test_a_wrong_clock_of_the_database_changes_no_verdict(self):
         for step in (-DAY, DAY):
             with self.subTest(step=step):
                 host = f"host{step:+.0f}"
@@ -144,13 +144,13 @@ class ClockTest(db.MariaDBTestCase):
                 self.wait_for_report(host, 2)
                 self.api.refresh("compute")
                 self.assert_sane(host)
-                # What is shown is what the database says.
+                # The date that is shown is the database's.
                 off = self.api.member(
                     "compute", host
                 ).last_seen - datetime.datetime.now(datetime.UTC)
                 self.assertAlmostEqual(step, off.total_seconds(), delta=60)
 
-    def test_a_step_of_the_databases_clock(self):
+    def test_a_step_of_the_databases_clock_changes_no_verdict(self):
         self.set_database_clock(0)
         self.join("one")
         dead = self.join("dead")
@@ -163,7 +163,7 @@ class ClockTest(db.MariaDBTestCase):
             self.assert_sane("one")
         self.assertEqual([], events)
 
-        # And nobody lives on by it.
+        # And no dead member stays up because of it.
         dead.report_interval = 0
         process.shared().reporter._by_service[id(dead)].stop()
         self.flags(service_down_time=4.0)

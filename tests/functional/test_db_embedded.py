@@ -31,17 +31,19 @@ from tests import LONG, single_mode
 from tests.base import wait_for
 from tests.functional import db
 
-# Joins when it is told to, says who is up, and waits to be told to end.
+# Joins at a line on its input, prints which members are up, and ends at
+# another line.
 JOINING = """
 import sys
 import tests
 from nova_sg import servicegroup
 from nova_sg.conf import CONF
-# What takes long: they are to be at the work itself at the same time.
+# Imported now because it takes long: the processes are to make the database
+# at the same time.
 import alembic.command
 from nova_sg.servicegroup import process, reporter
 
-# However busy the machine.
+# Long enough for a busy machine.
 reporter.JOIN_WAIT = 60
 folder, host = sys.argv[1:]
 CONF([], project="nova-sg", default_config_files=[])
@@ -73,7 +75,7 @@ class EmbeddedTest(db.TestCase):
         finally:
             link.close()
 
-    def test_made_on_first_use(self):
+    def test_it_is_made_on_first_use(self):
         folder = os.path.join(self.folder, "not", "there", "yet")
         self.flags(state_path=folder)
         api = servicegroup.API()
@@ -82,7 +84,7 @@ class EmbeddedTest(db.TestCase):
         self.assertEqual([], api.members("compute"))
         self.assertTrue(os.path.isfile(os.path.join(folder, "nova-sg.sqlite")))
 
-    def test_has_novas_columns(self):
+    def test_it_has_novas_columns(self):
         self.api.members("compute")
         columns = [row[1] for row in self.sql("PRAGMA table_info(services)")]
         self.assertEqual(
@@ -95,7 +97,7 @@ class EmbeddedTest(db.TestCase):
             set(columns),
         )
 
-    def test_three_processes_make_it_at_once(self):
+    def test_three_processes_can_make_it_at_once(self):
         for number in range(4 if LONG else 1):
             with self.subTest(round=number):
                 folder = os.path.join(self.folder, f"state{number}")
@@ -133,7 +135,7 @@ class EmbeddedTest(db.TestCase):
 
     # -- state_path
 
-    def test_a_folder_that_cannot_be(self):
+    def test_a_folder_that_cannot_be_made_is_an_error(self):
         a_file = os.path.join(self.folder, "file")
         with open(a_file, "w"):
             pass
@@ -144,7 +146,7 @@ class EmbeddedTest(db.TestCase):
         ):
             api.members("compute")
 
-        # Joining goes on: it may be mended while the process runs.
+        # The member goes on to try: the folder may be mended meanwhile.
         self.join("one")
         said = self.logs.matching("Cannot report the state of one")
         self.assertEqual(1, len(said))
@@ -154,7 +156,7 @@ class EmbeddedTest(db.TestCase):
         self.wait_for_state("up", "one")
 
     @single_mode
-    def test_a_folder_that_may_not_be_written(self):
+    def test_a_folder_that_cannot_be_written_to_is_an_error(self):
         closed = os.path.join(self.folder, "closed")
         os.mkdir(closed, mode=0o555)
         config = os.path.join(self.folder, "nova-sg.conf")
@@ -162,7 +164,7 @@ class EmbeddedTest(db.TestCase):
             file.write(f"[DEFAULT]\nstate_path = {closed}\n")
         command = [*LIST, "--config-file", config, "list"]
         if os.geteuid() == 0:
-            # Without the privilege to overlook permissions root is anybody.
+            # Without this privilege root obeys permissions.
             command = [
                 "setpriv",
                 "--bounding-set=-dac_override,-dac_read_search",
@@ -181,9 +183,9 @@ class EmbeddedTest(db.TestCase):
 
     # -- trouble with the file
 
-    def test_a_file_that_is_no_database(self):
+    def test_a_file_that_is_no_database_is_an_error(self):
         with open(self.path, "w") as file:
-            file.write("This is the text of somebody who errs. " * 100)
+            file.write("This is no database. " * 200)
         member = self.join("one")
         said = self.logs.matching("Cannot report the state of one")
         self.assertEqual(1, len(said))
@@ -198,7 +200,7 @@ class EmbeddedTest(db.TestCase):
         self.wait_for_state("up", "one")
         wait_for(lambda: not member.model_disconnected)
 
-    def test_a_services_table_of_somebody_else_is_left_alone(self):
+    def test_a_services_table_of_another_program_is_not_changed(self):
         self.sql("CREATE TABLE services (name TEXT)")
         before = self.sql("SELECT * FROM sqlite_master")
         with self.assertRaises(exception.ServiceGroupUnavailable):
@@ -217,8 +219,8 @@ class EmbeddedTest(db.TestCase):
         link.execute("BEGIN IMMEDIATE")
         return link
 
-    def test_locked_for_a_while(self):
-        # Reports wait, without the hub in their hands, and get through.
+    def test_a_report_waits_for_a_short_lock(self):
+        # Reports wait and succeed, without blocking the hub.
         self.join("one")
         attempts = self.count_reports()
         ticks = []
@@ -241,13 +243,13 @@ class EmbeddedTest(db.TestCase):
         link.execute("COMMIT")
         ending.set()
         ticker.join()
-        # 150 where nothing else runs; 1 or 2 with the hub blocked.
+        # 150 on an idle machine; 1 or 2 if the hub is blocked.
         self.assertGreater(len(during), 15)
         wait_for(lambda: len(attempts) >= 3)
         self.assertEqual([], [error for error in attempts if error])
         self.assertEqual([], self.logs.matching("Cannot"))
 
-    def test_locked_for_long(self):
+    def test_a_long_lock_is_an_error_and_then_over(self):
         self.join("one")
         events = self.collect(self.api)
         self.enterContext(mock.patch.object(engine, "SQLITE_PATIENCE", 0.2))
@@ -309,7 +311,7 @@ class SyncMariaDBTest(db.MariaDBTestCase):
         self.join("one")
         self.assertTrue(self.is_up("one"))
 
-    def test_an_older_table(self):
+    def test_sync_upgrades_an_older_table(self):
         newest = self._sync_and_show()
         self.sql("DROP INDEX services_deleted_topic_idx ON services")
         self.sql("UPDATE nova_sg_alembic_version SET version_num = '0001'")
@@ -321,9 +323,9 @@ class SyncMariaDBTest(db.MariaDBTestCase):
     def _sync_and_show(self):
         self.sync(self.url)
         [[_, table]] = self.sql("SHOW CREATE TABLE services")
-        # Without the next id to be given.
+        # Without the next id.
         return re.sub(r" AUTO_INCREMENT=\d+", "", table)
 
-    def test_an_embedded_file_is_not_made(self):
+    def test_sync_of_mariadb_makes_no_embedded_file(self):
         self.join("one")
         self.assertEqual([], os.listdir(self.folder))

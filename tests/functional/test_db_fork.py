@@ -12,8 +12,9 @@
 
 """An API object that was made, and used, before a fork works in the child.
 
-As in Nova's API and oslo.service's workers. The programs are processes of
-their own: a test process does not fork well.
+Workers of Nova's API and of oslo.service are such children. The programs here
+are processes of their own, because test processes have too many threads to
+fork.
 """
 
 import os
@@ -45,7 +46,7 @@ CONF.set_override("state_path", folder)
 if connection:
     CONF.set_override("connection", connection, "database")
 CONF.set_override("report_interval", 0.1)
-# The second report would come five seconds after the first.
+# Otherwise the second report comes five seconds after the first.
 reporter.INITIAL_REPORTING_DELAY = 0.1
 reporter.JOIN_WAIT = 60
 CONF.set_override("service_down_time", 20)
@@ -65,7 +66,7 @@ def last_seen(host):
     return api.member("compute", host).last_seen
 
 
-# There once all children have been seen: then they go.
+# A file that has the children leave, once all of them have been seen.
 go = os.path.join(folder, "go")
 api = servicegroup.API()
 api.join("parent", "compute")
@@ -82,7 +83,7 @@ for number in range(3):
     status = 1
     try:
         if tests.MODE == "eventlet":
-            # As oslo.service does it in its workers.
+            # oslo.service does so in its workers.
             import eventlet.hubs
             eventlet.hubs.use_hub()
         host = f"child{number}"
@@ -107,7 +108,7 @@ finally:
     open(go, "w").close()
 for pid in children:
     print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
-# Nobody has taken the parent's connections from it.
+# The parent still has its connections.
 seen = last_seen("parent")
 wait_for(lambda: last_seen("parent") > seen)
 wait_for(lambda: len(events) >= 6)
@@ -153,7 +154,7 @@ for thread in threads:
 for number in range(15):
     pid = os.fork()
     if not pid:
-        # faulthandler would hang itself: its thread is not here.
+        # Not by faulthandler: the child does not have its thread.
         signal.alarm(int(patience))
         use(f"child{number}")
         os._exit(0)
@@ -169,7 +170,7 @@ for thread in threads:
 def run(program, *arguments):
     """Run a program; return what it printed."""
     done = subprocess.run(
-        # Python 3.12 warns of forks of processes with threads.
+        # Python 3.12 warns of a fork in a process with threads.
         [sys.executable, "-W", "ignore::DeprecationWarning"]
         + ["-c", program, *arguments],
         capture_output=True,
@@ -182,7 +183,7 @@ def run(program, *arguments):
 
 
 class ForkTest(db.TestCase):
-    def test_fork(self):
+    def test_parent_and_children_report_and_observe(self):
         printed = run(
             PROGRAM, self.folder, CONF.database.connection or ""
         )
@@ -200,14 +201,14 @@ class MariaDBForkTest(ForkTest, db.MariaDBTestCase):
 
 
 class SQLiteTest(base.TestCase):
-    """A child can open databases, whatever other threads did at the fork."""
+    """A child can open databases, whatever threads did during the fork."""
 
     @tests.single_mode
-    def test_threads_are_inside_the_library(self):
-        # Green threads are not: none goes on while another is in C.
+    def test_a_fork_while_threads_are_inside_the_library(self):
+        # Native threads only: no green thread runs while another is in C.
         run(BUSY, self.folder, str(PATIENCE))
 
-    def test_a_fork_waits_until_they_have_come_out(self):
+    def test_a_fork_waits_until_no_thread_is_inside(self):
         leave, inside, left = (threading.Event() for _ in range(3))
 
         def stay():
@@ -217,7 +218,7 @@ class SQLiteTest(base.TestCase):
                 left.set()
 
         def come_out():
-            # Long enough for the fork, were it not to wait.
+            # A fork that did not wait would be over by then.
             time.sleep(0.2)
             leave.set()
 
@@ -225,7 +226,7 @@ class SQLiteTest(base.TestCase):
         staying.start()
         wait_for(inside.is_set)
         threading.Thread(target=come_out).start()
-        # It need not wait for itself.
+        # A thread does not wait for itself.
         with forking.inside():
             child = os.fork()
             if not child:
@@ -234,19 +235,19 @@ class SQLiteTest(base.TestCase):
         self.addCleanup(leave.set)
         _, status = os.waitpid(child, 0)
         self.assertEqual(0, status)
-        # And lets them in again.
+        # After the fork, threads may enter again.
         again = threading.Thread(target=stay)
         again.start()
         again.join()
 
-    def test_a_fork_is_not_kept_waiting_by_those_that_go_in_and_out(self):
+    def test_a_fork_does_not_starve_while_threads_go_in_and_out(self):
         ended, entries = threading.Event(), []
 
         def go_in_and_out():
             while not ended.is_set():
                 with forking.inside():
                     entries.append(None)
-                    # One of them is always inside.
+                    # So that one of the threads is always inside.
                     time.sleep(0.01)
 
         threads = [threading.Thread(target=go_in_and_out) for _ in range(4)]
@@ -261,6 +262,6 @@ class SQLiteTest(base.TestCase):
             os._exit(0)
         os.waitpid(child, 0)
         self.assertLess(time.monotonic() - begun, forking.PATIENCE / 2)
-        # And they go on.
+        # After the fork they go on.
         entered = len(entries)
         wait_for(lambda: len(entries) > entered + 10)

@@ -31,13 +31,13 @@ from tests.base import wait_for
 from tests.fixtures import galera
 from tests.functional import db, zk
 
-# Seconds that the second node's clock is ahead.
+# Seconds by which the second node's clock is ahead.
 AHEAD = 30.0
 
 
 class GaleraTestCase(db.TestCase):
     DOWN_TIME = 4.0
-    #: By node, the seconds that its clock is ahead.
+    #: For each node, the seconds by which its clock is ahead.
     CLOCKS = (0.0, AHEAD)
 
     def setUp(self):
@@ -60,7 +60,7 @@ class GaleraTestCase(db.TestCase):
         db.MariaDBTestCase.sync(self.url_of(node))
 
     def member(self, *hosts):
-        """Start a process with members, which ends without a word."""
+        """Start a process with members; at its end they do not leave."""
         settings = {
             "DEFAULT": {"service_down_time": self.DOWN_TIME},
             "database": {"connection": self.url},
@@ -76,7 +76,7 @@ class GaleraTestCase(db.TestCase):
         return started
 
     def record(self, node, host):
-        """Return what one node has of a member, as Nova reads it."""
+        """Return a member's record in one node, as Nova reads it."""
         link = pymysql.connect(
             host="127.0.0.1",
             port=node.port,
@@ -95,7 +95,7 @@ class ClocksTest(GaleraTestCase):
         record = self.record(self.cluster.nodes[0], host)
         return self.api.service_is_up(record)
 
-    def test_clocks_that_differ(self):
+    def test_verdicts_do_not_depend_on_the_nodes_clocks(self):
         # The connections of two processes lead to two nodes.
         alive = ["one", "two"]
         for host in alive:
@@ -103,8 +103,8 @@ class ClocksTest(GaleraTestCase):
         dies = self.member("dies")
         wait_for(lambda: self.api.get_all("compute") == ["dies", *alive])
         events = self.collect(self.api)
-        # The first record has nothing but its stamp, which is from the future
-        # or from long ago.
+        # A first record has nothing but its stamp, which is in the future or
+        # long ago.
         for host in alive:
             wait_for(lambda host=host: self.is_up_by_record(host))
 
@@ -112,7 +112,7 @@ class ClocksTest(GaleraTestCase):
         stamped_ahead = set()
         until = time.monotonic() + 2 * self.DOWN_TIME
         while time.monotonic() < until:
-            # So do those of an observer, one after the other.
+            # An observer's connections lead to one node after the other.
             process.shared().driver._database.engine.dispose()
             for host in alive:
                 for node in self.cluster.nodes:
@@ -123,18 +123,18 @@ class ClocksTest(GaleraTestCase):
                     self.assertTrue(self.api.service_is_up(record))
                 self.assertTrue(self.is_up(host))
             self.assertEqual(["dies", *alive], self.api.get_all("compute"))
-        # Or it would prove nothing.
+        # Reports have stamps of both nodes, or this would prove nothing.
         self.assertEqual({False, True}, stamped_ahead)
         self.assertEqual([], events)
 
         dies.kill()
         died = time.monotonic()
         wait_for(lambda: not self.is_up("dies"), 60, "its death is found")
-        # No later by any clock.
+        # Neither clock makes it later.
         self.assertLess(time.monotonic() - died, self.DOWN_TIME + 3)
         self.assertGreater(time.monotonic() - died, self.DOWN_TIME - 1)
 
-        # Every connection leads to the node that is behind now.
+        # Now every connection leads to the node whose clock is behind.
         self.cluster.nodes[1].stop()
         until = time.monotonic() + 1.5 * self.DOWN_TIME
         while time.monotonic() < until:

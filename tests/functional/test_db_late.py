@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Statements that reach the database after their time."""
+"""Statements that reach the database too late change nothing."""
 
 import datetime
 import json
@@ -34,10 +34,10 @@ from tests.functional import db, zk
 
 
 class LateTest(db.MariaDBTestCase):
-    """A member in a process of its own, on a wire that holds data back."""
+    """A member in a process of its own, behind a proxy that holds data."""
 
-    # The driver waits for an answer for a quarter of it. Nothing but the
-    # number tells a statement of that time from one that is in order.
+    # The driver waits for an answer for a quarter of it. For so long, only
+    # its number shows that a statement is late.
     DOWN_TIME = 40.0
 
     def setUp(self):
@@ -65,12 +65,12 @@ class LateTest(db.MariaDBTestCase):
         self.member.expect("ready", 60)
         self.member.tell("join one")
         self.wait_for_report("one", 3)
-        # This process has none yet.
+        # All of them are the member's: this process has none yet.
         self.connected = set(self.connections())
         self.wait_for_state("up", "one")
 
-    def hold_a_statement(self):
-        """Cut the wire, and wait until a statement is stuck on it."""
+    def hold_statement(self):
+        """Cut the connection; wait until the proxy holds a statement."""
 
         def is_held():
             self.proxy.cut()
@@ -79,13 +79,13 @@ class LateTest(db.MariaDBTestCase):
                 if self.proxy.held() > 60:
                     return True
                 time.sleep(0.01)
-            # An answer is, and nothing is sent before it has come.
+            # It holds an answer. The member sends nothing before that.
             self.proxy.restore()
             return False
 
         wait_for(is_held, 60, "a statement is held")
 
-    def let_go(self):
+    def release_statement(self):
         """End the partition; wait until the statement was executed."""
         with self.general_log() as log:
             self.proxy.restore()
@@ -109,49 +109,49 @@ class LateTest(db.MariaDBTestCase):
     def seen(self):
         return self.value("last_seen_up", "one")
 
-    def test_a_report_after_death(self):
-        # So that it is given up, and down, soon.
+    def test_a_late_report_raises_no_dead_member(self):
+        # So that the member gives up, and is down, soon.
         self.flags(service_down_time=3.0)
         self.start(down_time=3.0)
-        self.hold_a_statement()
+        self.hold_statement()
         self.member.kill()
         self.wait_for_state("down", "one")
         before = self.record()
         events = self.collect(self.api)
-        self.let_go()
+        self.release_statement()
         self.assertEqual("down", self.state("one"))
         self.assertEqual(before, self.record())
         self.assertEqual([], events)
 
-    def test_a_report_after_leaving(self):
+    def test_a_late_report_raises_no_member_that_left(self):
         self.start()
-        self.hold_a_statement()
+        self.hold_statement()
         self.api.leave("one", "compute")
         self.member.kill()
         before = self.record()
         self.assertEqual(0, before[0])
-        self.let_go()
+        self.release_statement()
         self.assertEqual("down", self.state("one"))
         self.assertEqual("left the group", self.reason())
         self.assertEqual(before, self.record())
 
-    def test_a_report_after_the_guards_order(self):
+    def test_a_late_report_raises_no_crashed_member(self):
         self.start()
-        self.hold_a_statement()
+        self.hold_statement()
         self.member.kill()
         self.assertTrue(self.guard())
         before = self.record()
-        self.let_go()
+        self.release_statement()
         self.assertEqual("down", self.state("one"))
         self.assertEqual(
             "its process ended without leaving the group", self.reason()
         )
         self.assertEqual(before, self.record())
 
-    def test_leaving_after_another_has_joined(self):
+    def test_a_late_leave_does_not_withdraw_the_next_process(self):
         self.start()
-        # Stands still, so that what comes next is its leaving.
-        self.hold_a_statement()
+        # No report is under way, so that the next statement is the leaving.
+        self.hold_statement()
         self.proxy.restore()
         self.wait_for_report("one")
         self.proxy.cut()
@@ -160,7 +160,7 @@ class LateTest(db.MariaDBTestCase):
         self.member.kill()
         self.join("one")
         self.wait_for_report("one", 2)
-        self.let_go()
+        self.release_statement()
         self.assertEqual("up", self.state("one"))
         self.assertGreater(self.value("report_count", "one"), 0)
 
@@ -168,7 +168,7 @@ class LateTest(db.MariaDBTestCase):
         return self.api.member("compute", "one").reason
 
     def guard(self, **more):
-        """Do what the guard of the member's process does."""
+        """Mark the record as the guard of the member's process does."""
         driver = process.shared().driver
         number = self.value("report_count", "one") + 1
         will = {
@@ -183,36 +183,36 @@ class LateTest(db.MariaDBTestCase):
         }
         return guard_db.withdraw(will)
 
-    def test_the_guards_order_after_another_has_joined(self):
+    def test_a_late_order_of_a_guard_does_not_withdraw_the_next_process(self):
         self.start()
         self.member.kill()
         number = self.value("report_count", "one")
         self.join("one")
         self.wait_for_report("one", 2)
         self.stop_reports()
-        # However long the new one has not reported, by the guard's clock.
+        # Even if the new process has long been silent by the guard's clock.
         self.assertFalse(self.guard(number=number, died=time.monotonic() + 99))
         self.assertEqual("up", self.state("one"))
 
 
 class NumberTest(db.MariaDBTestCase):
-    """The numbers of one member over all that can happen to its record."""
+    """A member's numbers grow, whatever happens to its record."""
 
     def number(self):
         return self.value("report_count", "one")
 
     def older_version_reports(self):
-        """Report as stock Nova and earlier versions do."""
+        """Report as stock Nova and earlier versions of nova_sg do."""
         self.sql(
             "UPDATE services SET report_count = report_count + 1, "
             "last_seen_up = UTC_TIMESTAMP(6), updated_at = UTC_TIMESTAMP(6)"
         )
 
-    def test_they_grow(self):
+    def test_numbers_grow_over_leaves_crashes_and_clock_steps(self):
         self.join("one")
         self.wait_for_report("one", 3)
         before = self.number()
-        # From 1, as long as nothing has been lost.
+        # They begin with 1, as long as no record is lost.
         self.assertLess(before, 10_000)
 
         self.api.leave("one", "compute")
@@ -226,7 +226,7 @@ class NumberTest(db.MariaDBTestCase):
         self.sql(f"UPDATE services SET report_count = {guard_db.CRASHED}")
         self.api.refresh("compute")
         self.assertEqual("down", self.state("one"))
-        # Not by a clock that stands behind the last report.
+        # The clock may be behind the last report.
         self.sql(
             "UPDATE services SET last_seen_up = "
             "last_seen_up + INTERVAL 1 HOUR"
@@ -235,7 +235,7 @@ class NumberTest(db.MariaDBTestCase):
         self.assertGreater(self.number(), before + 3500)
         self.assertTrue(self.is_up("one"))
 
-    def test_beside_older_versions(self):
+    def test_numbers_grow_beside_older_versions(self):
         member = self.join("one")
         events = self.collect(self.api)
         for _ in range(5):
@@ -245,7 +245,7 @@ class NumberTest(db.MariaDBTestCase):
         self.assertEqual([], events)
         self.assertFalse(member.model_disconnected)
 
-        # One that has left, and one that has crashed, go on with them.
+        # They grow on after the member has left, or has crashed.
         for mark in (0, guard_db.CRASHED):
             self.api.leave("one", "compute")
             self.sql(f"UPDATE services SET report_count = {mark}")
@@ -256,7 +256,7 @@ class NumberTest(db.MariaDBTestCase):
             self.wait_for_report("one", 2)
             self.assertTrue(self.is_up("one"))
 
-    def test_two_processes_with_one_record(self):
+    def test_numbers_grow_with_two_processes_of_one_member(self):
         self.join("one")
         other = base.Member("one")
         self.members.append(other)
@@ -267,8 +267,8 @@ class NumberTest(db.MariaDBTestCase):
         self.assertEqual([], self.logs.matching("Cannot report"))
         self.assertEqual([], events)
 
-    def test_a_report_that_waits_for_a_lock(self):
-        """It is not executed long after it was given up."""
+    def test_a_report_that_waits_for_a_lock_is_given_up(self):
+        """It is not executed long after the member gave it up."""
         self.flags(service_down_time=4.0)
         process.reset()
         self.join("one")
@@ -284,7 +284,7 @@ class NumberTest(db.MariaDBTestCase):
             "no statement waits for the lock",
         )
 
-    def test_many_leave_no_transaction_behind(self):
+    def test_reports_of_many_members_leave_no_transaction_open(self):
         driver = process.shared().driver
         names = [f"host{number}" for number in range(5)]
         for name in names:
@@ -313,7 +313,7 @@ class NumberTest(db.MariaDBTestCase):
         written = driver._database.run(work)
         self.assertEqual(5, len(written))
         self.assertEqual([0], open_)
-        # One that left meanwhile, and one that another process reports.
+        # host1 has left meanwhile, and another process reports for host2.
         self.sql("UPDATE services SET report_count = 0 WHERE host = 'host1'")
         self.sql("UPDATE services SET report_count = 99 WHERE host = 'host2'")
         written = driver._database.run(work)
@@ -321,7 +321,7 @@ class NumberTest(db.MariaDBTestCase):
         self.assertEqual(0, self.value("report_count", "host1"))
         self.assertEqual(99, self.value("report_count", "host2"))
 
-    def test_a_batch_that_is_late(self):
+    def test_a_late_batch_changes_no_record(self):
         self.join("one")
         self.stop_reports()
         before = self.number()
@@ -339,7 +339,7 @@ class NumberTest(db.MariaDBTestCase):
 class SteppedClockTest(db.MariaDBTestCase):
     SERVER = mariadb.SteppableMariaDB
 
-    def test_no_report_is_lost(self):
+    def test_no_report_is_lost_when_the_clock_is_set(self):
         members = [self.join(f"host{number}") for number in range(3)]
         attempts = self.count_reports()
         events = self.collect(self.api)
@@ -355,9 +355,9 @@ class SteppedClockTest(db.MariaDBTestCase):
 
 
 class SocketTest(db.MariaDBTestCase):
-    """The kernel forgets what it cannot deliver."""
+    """The kernel drops data that it cannot deliver for long."""
 
-    def test_tcp(self):
+    def test_a_tcp_socket_has_a_time_limit(self):
         database = process.shared().driver._database
         self.assertEqual(5.0, database.timeout)
         found = database.run(
@@ -367,7 +367,7 @@ class SocketTest(db.MariaDBTestCase):
         )
         self.assertEqual(5000, found)
 
-    def test_a_unix_socket(self):
+    def test_a_unix_socket_works_without_one(self):
         path = f"{self.server._data}/mariadb.sock"
         url = f"mysql+pymysql://root@localhost/?unix_socket={path}"
         database = engine.Database(sa.make_url(url))
@@ -376,7 +376,7 @@ class SocketTest(db.MariaDBTestCase):
             1, database.run(lambda c: c.exec_driver_sql("SELECT 1").scalar())
         )
 
-    def test_tls(self):
+    def test_a_tls_socket_has_a_time_limit(self):
         with (
             socket.create_server(("127.0.0.1", 0)) as server,
             socket.create_connection(server.getsockname()) as link,
@@ -396,9 +396,9 @@ class SocketTest(db.MariaDBTestCase):
             )
 
 
-# The member's side, and the database's, of a wire that can be cut.
+# The addresses of the member and the database on a network that is cut.
 _MEMBER, _SERVER = "10.233.117.2", "10.233.117.1"
-# Leads from the namespace to the server's socket, which is a file.
+# Carries connections from the namespace to the server's socket, a file.
 _RELAY = """
 import asyncio, sys
 
@@ -425,7 +425,7 @@ asyncio.run(main())
 
 
 def _as_root(test):
-    """Decorate what needs root: no other account makes namespaces."""
+    """Decorate a test that needs root, to make network namespaces."""
     return test if os.geteuid() == 0 else None
 
 
@@ -505,7 +505,7 @@ class CutWireTest(db.MariaDBTestCase):
         self.wait_for_report("one", 3)
         self.ip("-n", self.inside["server"], "link", "set", "wire", "down")
         wait_for(
-            # The length of what the kernel holds back, hexadecimal.
+            # How many bytes the kernel holds, in hexadecimal.
             lambda: any(
                 int(line.split()[4].partition(":")[0], 16) > 100
                 for line in self.sockets_inside()

@@ -10,8 +10,8 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Members of a group by the db driver: joining, leaving, operators' words,
-and records that are not what they should be.
+"""Members of a group by the db driver: joining, leaving, operators'
+commands, and malformed records.
 """
 
 import os
@@ -25,7 +25,7 @@ from tests.functional import db
 
 
 class MembersMixin:
-    """The same behaviour is expected of every database."""
+    """Tests for every database."""
 
     def kinds(self, events, host):
         return [event.type for event in events if event.host == host]
@@ -44,7 +44,7 @@ class MembersMixin:
         self.assertTrue(self.is_up("one"))
 
         self.api.leave("one", "compute")
-        # No wait: what this process did it knows at once.
+        # This process knows its own actions at once.
         self.assertFalse(self.is_up("one"))
         self.assertEqual(["other"], self.api.get_all("compute"))
         self.wait_for_events(events, "one", "joined", "left")
@@ -54,16 +54,16 @@ class MembersMixin:
         self.wait_for_events(events, "one", "joined", "left", "joined")
         self.assertEqual([], self.kinds(events, "other"))
 
-    def test_a_leave_is_seen_at_the_next_look_and_last_seen_is_kept(self):
+    def test_a_refresh_brings_a_leave_and_keeps_last_seen(self):
         self.join("one")
         before = self.api.member("compute", "one")
         events = self.collect(self.api)
-        # As another process sees it: it looks every now and then.
+        # The observer is not told, as if another process had left.
         process.shared().reporter.leave("one", "compute")
         left = time.monotonic()
         wait_for(lambda: not self.is_up("one"))
         took = time.monotonic() - left
-        # Looks are 0.05 s apart, and silence would take the DOWN_TIME.
+        # Refreshes are 0.05 s apart. By silence it would take DOWN_TIME.
         self.assertLess(took, self.DOWN_TIME / 4)
 
         after = self.api.member("compute", "one")
@@ -73,21 +73,22 @@ class MembersMixin:
         self.wait_for_events(events, "one", "left")
         self.assertEqual(after.last_seen, events[0].last_seen)
         time.sleep(0.5)
-        # Not a second look's news, and no report after the word of leaving.
+        # The next refresh brings no other event, and no report comes after
+        # leaving.
         self.assertEqual(["left"], self.kinds(events, "one"))
         self.assertEqual(
             after.last_seen, self.api.member("compute", "one").last_seen
         )
 
-    def test_leaving_without_having_joined(self):
-        # By its record, as after a crash of the process that joined.
+    def test_a_member_can_leave_by_another_process(self):
+        # This process has not joined it. Another one did, and crashed.
         self.join("one")
         self.stop_reports()
         self.assertTrue(self.is_up("one"))
         self.api.leave("one", "compute")
         self.assertFalse(self.is_up("one"))
-        # Nobody there is no error.
-        self.api.leave("nobody", "compute")
+        # To leave for an unknown member is no error.
+        self.api.leave("no-such-host", "compute")
 
     def test_silence_and_return(self):
         self.flags(service_down_time=3.0)
@@ -116,7 +117,7 @@ class MembersMixin:
         self.assertTrue(member.forced_down)
         self.assertEqual("forced down by an operator", member.reason)
         self.wait_for_events(events, "one", "down")
-        # It goes on reporting, which does not help it.
+        # It goes on to report, and stays down.
         age = member.age
         wait_for(
             lambda: (
@@ -130,8 +131,8 @@ class MembersMixin:
         self.assertTrue(self.is_up("one"))
         self.wait_for_events(events, "one", "down", "up")
 
-        with self.assertRaisesRegex(exception.MemberNotFound, "nobody"):
-            self.api.force_down("nobody", "compute")
+        with self.assertRaisesRegex(exception.MemberNotFound, "no-such-host"):
+            self.api.force_down("no-such-host", "compute")
         with self.assertRaisesRegex(exception.MemberNotFound, "volume"):
             self.api.force_down("one", "volume")
 
@@ -140,7 +141,7 @@ class MembersMixin:
         self.join("other")
         with self.assertRaisesRegex(exception.MemberIsUp, "one"):
             self.api.forget("one", "compute")
-        # Forced down, it still reports: its record is still needed.
+        # It is forced down and still reports, so its record is needed.
         self.api.force_down("one", "compute")
         with self.assertRaisesRegex(exception.MemberIsUp, "one"):
             self.api.forget("one", "compute")
@@ -158,7 +159,7 @@ class MembersMixin:
             self.api.forget("one", "compute")
         wait_for(lambda: self.kinds(events, "one")[-1:] == ["left"])
 
-        # Deleted as Nova deletes: its name can be used again.
+        # The record is deleted as Nova deletes it. Its name is free again.
         self.join("one")
         self.assertEqual(["one", "other"], self.api.get_all("compute"))
         self.wait_for_report("one", 2)
@@ -175,15 +176,15 @@ class MembersMixin:
         self.assertEqual(["one"], self.api.get_all("compute"))
         self.assertEqual(["two"], self.api.get_all("scheduler"))
 
-    # -- records that are not what they should be
+    # -- malformed records
 
-    def absurd_members(self):
-        """Add records; return what is expected, by host."""
+    def add_malformed_records(self):
+        """Add malformed records; return the expected states, by host."""
         raise NotImplementedError
 
-    def test_absurd_records_spoil_nothing(self):
+    def test_malformed_records_do_not_hide_other_members(self):
         self.join("one")
-        expected = self.absurd_members()
+        expected = self.add_malformed_records()
         expected["one"] = "up"
         for _ in range(3):
             self.api.refresh("compute")
@@ -194,7 +195,7 @@ class MembersMixin:
         for host in expected:
             self.assertIs(expected[host] == "up", self.is_up(host))
         self.assertIn("compute", self.api.groups())
-        # One warning for each that cannot be read, however often it is.
+        # One warning for each record, however often it is read.
         warnings = self.logs.matching("services table record of", 30)
         unreadable = [host for host in expected if host.startswith("bad")]
         for host in unreadable:
@@ -205,7 +206,7 @@ class MembersMixin:
         self.assertEqual(len(unreadable) + self.NAMELESS, len(warnings))
 
     def add(self, host, **values):
-        """Add a record; None is NULL, text that begins with = is SQL."""
+        """Add a record; None is NULL, and text after "=" is SQL."""
         values = {
             "host": host,
             "topic": "compute",
@@ -250,9 +251,9 @@ class MariaDBMembersTest(MembersMixin, db.MariaDBTestCase):
     MARK = "%s"
     NAMELESS = 1
 
-    def absurd_members(self):
+    def add_malformed_records(self):
         expected = self.add_nulls()
-        # A server that lets anything pass, as old ones do.
+        # Old servers accept any value.
         self.server.execute("SET GLOBAL sql_mode = ''")
         self.addCleanup(self.server.execute, "SET GLOBAL sql_mode = DEFAULT")
         zero = "0000-00-00 00:00:00"
@@ -268,7 +269,7 @@ class MariaDBMembersTest(MembersMixin, db.MariaDBTestCase):
         stored = self.value("last_seen_up", "bad-zero-seen")
         self.assertTrue(str(stored).startswith(zero), stored)
         return expected | {
-            # Its registration stands in.
+            # It is judged by its registration.
             "bad-zero-seen": "up",
             "bad-zero-both": "down",
             "bad-day": "up",
@@ -304,8 +305,8 @@ class SQLiteMembersTest(MembersMixin, db.TestCase):
             30,
         )
 
-    def absurd_members(self):
-        # SQLite keeps anything in any column.
+    def add_malformed_records(self):
+        # SQLite keeps any value in any column.
         expected = self.add_nulls()
         self.add("bad-text", last_seen_up="yesterday, about noon")
         self.add("bad-both", last_seen_up="", created_at="never")

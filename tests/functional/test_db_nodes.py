@@ -26,14 +26,14 @@ from tests.functional import db, zk
 
 
 class Primary(mariadb.MariaDB):
-    """A server that others replicate from."""
+    """A server that replicas read from."""
 
     def command(self):
         return [*super().command(), "--log-bin=log", "--server-id=1"]
 
 
 class Replica(mariadb.SteppableMariaDB):
-    """A server that replicates all that another one does from now on."""
+    """A server that replicates another one."""
 
     def command(self):
         return [*super().command(), "--server-id=2"]
@@ -48,7 +48,7 @@ class Replica(mariadb.SteppableMariaDB):
         )
 
     def order(self, change):
-        """Change how it replicates."""
+        """Change its replication by a statement."""
         self.execute("STOP SLAVE")
         self.execute(change)
         self.execute("START SLAVE")
@@ -88,7 +88,7 @@ class NodesTestCase(db.MariaDBTestCase):
 @single_mode
 class NodesTest(NodesTestCase):
     def balanced(self, *ports):
-        """Return the driver that connects to ports in turn."""
+        """Return the driver; its connections lead to ports in turn."""
         proxy = TcpProxy(*ports)
         proxy.start()
         self.addCleanup(proxy.stop)
@@ -102,7 +102,7 @@ class NodesTest(NodesTestCase):
     def clocks(findings):
         return [one for one in findings if one.subject == "clock"]
 
-    def test_each_node_is_told_of(self):
+    def test_the_doctor_checks_each_node(self):
         driver = self.balanced(self.server.port, self.replica.port)
         self.replica.set_clock(30)
         self.addCleanup(self.replica.set_clock, 0)
@@ -129,14 +129,14 @@ class NodesTest(NodesTestCase):
         )
         self.assertIn("Connect to nodes that take writes", bad.remedy)
 
-    def test_a_node_that_does_not_answer(self):
-        # A connection is tried twice.
+    def test_the_doctor_finds_a_node_that_does_not_answer(self):
+        # A new connection is tried twice.
         nothing = servers.free_port()
         driver = self.balanced(self.server.port, nothing, nothing)
         [bad] = [one for one in driver.check() if not one.ok]
         self.assertIn("one of several new connections failed", bad.text)
 
-    def test_one_node(self):
+    def test_the_doctor_checks_a_single_node(self):
         findings = self.connect_to(self.server.port).check()
         self.assertEqual([], [one for one in findings if not one.ok])
         [clock] = self.clocks(findings)
@@ -144,16 +144,16 @@ class NodesTest(NodesTestCase):
             clock.text, r"^the database is [-+]0\.\d+ s from this host$"
         )
 
-    def test_a_server_that_is_no_longer_in_charge(self):
+    def test_a_driver_leaves_a_server_that_became_read_only(self):
         self.replica.execute("STOP SLAVE")
         self.replica.execute("SET GLOBAL read_only = 1")
-        # The address has moved since the driver connected.
+        # The address leads to another server than when the driver connected.
         driver = self.balanced(self.replica.port, self.server.port)
         since = time.monotonic() - 99.0
         self.assertIn("read-only", driver.outage("compute", since).reason)
         self.assertIsNone(driver.outage("compute", since))
 
-    def test_a_replica(self):
+    def test_outages_that_follow_from_the_state_of_a_replica(self):
         driver = self.connect_to(self.replica.port)
         self.replica.execute("SET GLOBAL read_only = 1")
 
@@ -165,7 +165,7 @@ class NodesTest(NodesTestCase):
                 one for one in driver.check() if one.text.startswith("node ")
             ]
 
-        # It has all there is.
+        # The replica has all reports.
         since = time.monotonic() - 99.0
         self.assertIsNone(told())
         [line] = trouble()
@@ -184,12 +184,12 @@ class NodesTest(NodesTestCase):
         wait_for(lambda: "behind" in getattr(told(), "reason", ""))
         outage = told()
         self.assertRegex(outage.reason, r"^it is read-only and \d+ s behind$")
-        # What was written before that, it has.
+        # It has the reports from before that.
         self.assertGreater(outage.begin, since + 60.0)
         [line] = trouble()
         self.assertFalse(line.ok)
         self.assertRegex(line.text, r": read-only and \d+ s behind$")
-        # It may be written to, and is behind.
+        # It takes writes, and lags.
         self.replica.execute("SET GLOBAL read_only = 0")
         self.assertRegex(told().reason, r"^it is \d+ s behind$")
         [line] = trouble()
@@ -198,26 +198,26 @@ class NodesTest(NodesTestCase):
 
 @single_mode
 class LagTest(NodesTestCase):
-    """An observer that reads from a replica which is behind."""
+    """An observer that reads from a replica that lags."""
 
     DOWN_TIME = 3.0
 
     def observe(self):
-        """Return what an observer of the replica says that has just begun."""
+        """Return the members by a new observer of the replica."""
         self.flags("database", connection=self.url_of(self.replica.port))
         shared = process.Shared(process.load("db"))
         self.addCleanup(shared.close)
         return shared.view("compute")
 
     def lag(self):
-        """Return how old the newest report is that the replica has."""
+        """Return the age of the newest report in the replica, in seconds."""
         [(age,)] = self.replica.execute(
             "SELECT TIMESTAMPDIFF(MICROSECOND, MAX(last_seen_up), "
             f"UTC_TIMESTAMP(6)) FROM `{self.name}`.services"
         )
         return float("inf") if age is None else age / 1e6
 
-    def test_no_list_of_the_dead(self):
+    def test_members_of_a_lagging_replica_are_unknown_not_down(self):
         settings = {
             "DEFAULT": {"service_down_time": self.DOWN_TIME},
             "database": {"connection": self.url},
@@ -247,7 +247,7 @@ class LagTest(NodesTestCase):
             exception.ServiceGroupUnavailable, "the backend may be behind"
         ):
             self.observe().is_up("node0")
-        # It is behind for less than service_down_time from then on.
+        # From now on it lags by less than service_down_time.
         self.replica.execute("START SLAVE SQL_THREAD")
         states = set()
         wait_for(

@@ -10,10 +10,10 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Nova's own database, and Nova's own tests.
+"""The db driver on Nova's own database.
 
-The schema is what a released Nova makes on MariaDB, and its services are
-what Nova's own code writes there.
+A released Nova makes the schema on MariaDB, and Nova's own code writes the
+services there.
 """
 
 import json
@@ -37,7 +37,7 @@ from tests.fixtures import process as servers
 from tests.functional import db
 from tests.processes import inprocess
 
-# What a command that reads may say.
+# The statements that a reading command may send.
 HARMLESS = re.compile(
     r"(SELECT|SHOW|DESCRIBE|SET NAMES|SET AUTOCOMMIT"
     r"|SET SESSION innodb_lock_wait_timeout)\b"
@@ -125,12 +125,12 @@ for line in sys.stdin:
 
 
 class Nova:
-    """A process with Nova's code, on a database of Nova's."""
+    """A process with Nova's code, on a database of Nova."""
 
     def __init__(self, python, config, log):
-        # Sockets, as on green threads a pipe would stop them all.
+        # Sockets: reading from a pipe would block all green threads.
         self._link, theirs = socket.socketpair()
-        # eventlet has made it non-blocking.
+        # eventlet has made the socket non-blocking.
         os.set_blocking(theirs.fileno(), True)
         surroundings = {"OS_NOVA_DISABLE_EVENTLET_PATCHING": "True"}
         with theirs, open(log, "w") as stderr:
@@ -147,7 +147,7 @@ class Nova:
         self._answers = self._link.makefile("r")
 
     def do(self, order):
-        """Have it evaluate an expression, and return the value."""
+        """Have it evaluate an expression; return the value."""
         self._link.sendall(f"{order}\n".encode())
         line = self._answers.readline()
         if not line:
@@ -189,7 +189,7 @@ class NovaDatabaseTest(db.MariaDBTestCase):
         log = os.path.join(folder, "nova.log")
         cls.nova_process = Nova(nova.python(), config, log)
         cls.addClassCleanup(cls.nova_process.close)
-        # What nova-manage db sync does.
+        # nova-manage db sync calls this.
         cls.nova_process.do("migration.db_sync()")
 
     @staticmethod
@@ -209,7 +209,7 @@ class NovaDatabaseTest(db.MariaDBTestCase):
         self.nova("fill()")
 
     def nova(self, order):
-        """Have Nova's own code do something with its database."""
+        """Have Nova's own code evaluate an expression."""
         return self.nova_process.do(order)
 
     def config(self, url):
@@ -224,7 +224,7 @@ class NovaDatabaseTest(db.MariaDBTestCase):
         return path
 
     def run_command(self, url, *arguments):
-        """Run nova-sg in this process, which then has no configuration.
+        """Run nova-sg in this process; this resets the configuration.
 
         :returns: the exit status, stdout and stderr
         """
@@ -238,7 +238,7 @@ class NovaDatabaseTest(db.MariaDBTestCase):
         )
 
     def contents(self):
-        """Return what there is in Nova's database: tables and records."""
+        """Return the tables and records of Nova's database."""
         columns = self.sql(
             "SELECT table_name, ordinal_position, column_name, column_type, "
             "is_nullable, column_default, extra, collation_name "
@@ -255,7 +255,7 @@ class NovaDatabaseTest(db.MariaDBTestCase):
         return {
             "definition": sorted(map(repr, columns + indexes)),
             "checksums": sorted(self.sql(f"CHECKSUM TABLE {names} EXTENDED")),
-            # With the next id to be given.
+            # With the next id.
             "services": self.sql("SHOW CREATE TABLE services"),
             "records": self.sql("SELECT * FROM services ORDER BY id"),
         }
@@ -274,7 +274,7 @@ class NovaDatabaseTest(db.MariaDBTestCase):
     def test_read_only_commands_change_nothing(self):
         reader = self.make_user(f"{self.name}_reader", "SELECT")
         before = self.contents()
-        # First as one who may write, then as one who may not.
+        # First as a user that may write, then as one that may only read.
         for url, check in (
             (self.url, self._check_commands),
             (reader, self._check_list),
@@ -288,12 +288,12 @@ class NovaDatabaseTest(db.MariaDBTestCase):
                     [], [text for text in said if not HARMLESS.match(text)]
                 )
         self.assertEqual(before, self.contents())
-        # Nova itself says the same.
+        # Nova itself gives the same verdicts.
         self.assertEqual(
             {host: state == "up" for host, state in self.EXPECTED.items()},
             self.nova("judge()"),
         )
-        # It was Nova's database.
+        # The number of tables shows that it is Nova's database.
         self.assertGreater(len(before["checksums"]), 50)
         self.assertEqual(len(self.EXPECTED) + 1, len(before["records"]))
 
@@ -381,7 +381,7 @@ class NovaDatabaseTest(db.MariaDBTestCase):
         self.assertEqual(1, len(said), said)
         self.assertEqual(before, self.contents())
         self.assertFalse(self.is_up("stranger"))
-        # Deleted by Nova, it is not there either.
+        # A record that Nova has deleted does not count.
         self.join("gone")
         self.assertEqual(before, self.contents())
 
@@ -402,8 +402,8 @@ class NovaDatabaseTest(db.MariaDBTestCase):
         self.assertTrue(self.nova("judge()")["silent"])
         self.assertEqual([], self.logs.matching("", logging.WARNING))
 
-        # Leaving is a word that Nova's tables have no place for; stock Nova
-        # finds out by silence.
+        # Nova's tables have no mark for leaving. Stock Nova learns of it by
+        # the member's silence.
         self.api.leave("silent", "compute")
         self.assertFalse(self.is_up("silent"))
         self.assertEqual(0, self.value("deleted", "silent"))
@@ -412,7 +412,7 @@ class NovaDatabaseTest(db.MariaDBTestCase):
         )
 
     def test_missing_records_are_not_created_again(self):
-        # However nova_sg is configured: only Nova creates records there.
+        # Only Nova creates records there, also with this option.
         self.flags("servicegroup", recreate_missing_record=True)
         self.join("alive")
         self.sql("DELETE FROM services WHERE host = 'alive'")

@@ -10,10 +10,10 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""A database server that answers questions and takes no reports.
+"""A database server that answers questions but takes no reports.
 
-The observer is this process, which does not report itself: it has no evidence
-of its own.
+The observer is this process. It does not report, so it has no evidence from
+reports of its own.
 """
 
 import contextlib
@@ -34,7 +34,7 @@ OVER = "no longer shows an outage for the group compute"
 class TestCase(db.MariaDBTestCase):
     @contextlib.contextmanager
     def read_lock(self):
-        """Have all tables locked, as backups do it."""
+        """Lock all tables, as a backup does."""
         locker = self.link()
         locker.execute("FLUSH TABLES WITH READ LOCK")
         yield
@@ -43,17 +43,17 @@ class TestCase(db.MariaDBTestCase):
 
 class OutageTest(TestCase):
     DOWN_TIME = 3.0
-    # Seconds that a busy machine may add.
+    # Seconds that a busy machine may take longer.
     SLACK = 10.0
 
     def setUp(self):
         super().setUp()
-        # Members report far more often than this observer expects: no moment
-        # without a statement that waits is the end of an outage.
+        # Members report far more often than this observer expects. So a
+        # moment without a waiting statement does not end an outage.
         self.flags(report_interval=1.0)
 
     def start(self, host):
-        """Have a member join, in a process of its own; return that."""
+        """Have a member join in a process of its own; return the process."""
         member = zk.Process(
             "-m",
             "tests.functional.guarded",
@@ -72,7 +72,7 @@ class OutageTest(TestCase):
         return member
 
     def start_two(self):
-        """Return the processes of two members, both known to be up."""
+        """Return the processes of two members, after both are up."""
         members = self.start("one"), self.start("two")
         self.wait_for_state("up", "one")
         self.wait_for_state("up", "two")
@@ -86,7 +86,7 @@ class OutageTest(TestCase):
         finally:
             self.server.execute("SET GLOBAL read_only = 0")
 
-    def test_a_lock_on_all_tables(self):
+    def test_no_member_is_down_while_all_tables_are_locked(self):
         _, dies = self.start_two()
         with zk.Poller(self.api, "one", "two") as poller, self.read_lock():
             time.sleep(self.DOWN_TIME)
@@ -103,7 +103,7 @@ class OutageTest(TestCase):
         self.assertEqual("up", self.state("one"))
         self.assertEqual(1, len(self.logs.matching(OVER)))
 
-    def test_read_only(self):
+    def test_no_member_is_down_at_first_while_it_is_read_only(self):
         _, dies = self.start_two()
         with self.read_only():
             begun = time.monotonic()
@@ -116,14 +116,14 @@ class OutageTest(TestCase):
                 "not count against its members",
                 self.logs.matching(TAKES_NONE),
             )
-            # The user may not ask whether it is a replica that has all there
-            # is, and every member dead.
+            # The user may not ask for the replication's state. The server
+            # may be a replica that has all reports, and every member dead.
             self.wait_for_state("down", "two", self.DOWN_TIME + self.SLACK)
             self.assertEqual(1, len(self.logs.matching(OVER)))
         self.wait_for_state("up", "one")
         self.assertEqual("down", self.state("two"))
 
-    def test_read_only_where_its_replication_may_be_asked_about(self):
+    def test_no_member_is_down_while_a_known_primary_is_read_only(self):
         self.server.execute(f"GRANT SLAVE MONITOR ON *.* TO {self.user}")
         self.start_two()
         with (
@@ -138,8 +138,8 @@ class OutageTest(TestCase):
     def user(self):
         return f"{self.name}@127.0.0.1"
 
-    def test_the_dead_do_not_rise(self):
-        """Where the lock begins shortly before they fall."""
+    def test_an_outage_raises_no_dead_member(self):
+        """The lock begins shortly before they fall."""
         _, dies = self.start_two()
         # The first observer reports itself, the second does not.
         self.join("here")
@@ -165,7 +165,7 @@ class OutageTest(TestCase):
             2 * self.DOWN_TIME + self.SLACK,
         )
         self.assertGreater(time.monotonic(), dead + self.DOWN_TIME - 1)
-        # Whatever is told of the outage later.
+        # Also after members have reported the outage.
         self.wait_for_report("here", 5)
         for view in views:
             view.refresh()
@@ -174,8 +174,8 @@ class OutageTest(TestCase):
             self.assertEqual(["down"], found)
 
 
-class SayTest(TestCase):
-    """What the driver says of a server."""
+class ServerOutageTest(TestCase):
+    """The outages that the driver reports of a server."""
 
     DOWN_TIME = 4.0
 
@@ -189,9 +189,9 @@ class SayTest(TestCase):
     def outage(self):
         return self.driver.outage("compute", self.since)
 
-    def test_it_works(self):
+    def test_no_outage_while_it_works(self):
         self.assertIsNone(self.outage())
-        # A wait is none before it is long.
+        # A short wait is no outage.
         locker = self.link()
         locker.execute("SELECT * FROM services FOR UPDATE")
         with self.waiting(lambda c: queries.report(c, 1, 99, None, None)):
@@ -213,8 +213,8 @@ class SayTest(TestCase):
         finally:
             thread.join()
 
-    def test_a_report_that_waits(self):
-        # One member, and several of one process.
+    def test_a_report_that_waits_long_is_an_outage(self):
+        # The report of one member, and of several in one statement.
         for name, work in (
             ("one", lambda c: queries.report(c, 1, 99, None, None)),
             ("several", lambda c: queries.claim(c, [1, 2])),

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Records at hand that grew old because the database was away."""
+"""An asker's records that grow old because the database is unreachable."""
 
 import datetime
 
@@ -22,12 +22,12 @@ from tests.functional import db
 
 
 @single_mode
-class AwayTest(db.MariaDBTestCase):
+class UnreachableTest(db.MariaDBTestCase):
     DOWN_TIME = 5.0
 
     def setUp(self):
         super().setUp()
-        # In an outage each attempt is a new connection, which costs much.
+        # In an outage each attempt is a new connection, which takes long.
         self.flags("servicegroup", view_refresh_interval=0.25)
         self.join("us", interval=0.5)
         self.wait_for_report("us")
@@ -41,39 +41,39 @@ class AwayTest(db.MariaDBTestCase):
         age = datetime.datetime.now(datetime.UTC) - seen
         return age.total_seconds() > self.DOWN_TIME + 1
 
-    def go_away(self):
-        """Kill the server; return the last report of somebody else."""
+    def kill_server(self):
+        """Kill the server; return another member's last report."""
         seen = datetime.datetime.now(datetime.UTC)
         self.server.kill()
-        # The other tests' server must be as it was.
+        # Other tests need the server.
         self.addCleanup(servers.shared, mariadb.MariaDB)
         wait_for(
             lambda: self.logs.matching("Cannot report the state of us"),
-            message="reports do not get through",
+            message="reports fail",
         )
         return seen
 
-    def test_nobody_is_dead_by_it(self):
+    def test_no_member_is_down_because_of_the_outage(self):
         dead = datetime.datetime.now(datetime.UTC) - datetime.timedelta(
-            # Longer than a busy machine has us report late.
+            # Longer than a busy machine delays a report.
             minutes=10
         )
         self.assertFalse(self.ask("dead", dead))
-        seen = self.go_away()
+        seen = self.kill_server()
         wait_for(lambda: self.is_old(seen), message="the record is old")
         self.assertTrue(self.ask("other", seen))
         self.assertFalse(self.ask("dead", dead))
         self.server.start()
         self.wait_for_report("us")
         self.assertTrue(self.ask("other", seen))
-        # Who does not report then either is found.
+        # A member that stays silent afterwards is found.
         wait_for(
             lambda: not self.ask("other", seen),
-            message="who stays silent is down",
+            message="a member that stays silent is down",
         )
 
-    def test_the_trouble_is_ours_alone(self):
-        seen = self.go_away()
+    def test_a_member_is_down_if_only_this_process_cannot_report(self):
+        seen = self.kill_server()
         wait_for(lambda: self.is_old(seen), message="the record is old")
         self.assertTrue(self.ask("other", seen))
         for host in ("third", "fourth"):
@@ -81,5 +81,5 @@ class AwayTest(db.MariaDBTestCase):
             self.assertTrue(self.ask(host, now))
         wait_for(
             lambda: not self.ask("other", seen),
-            message="the others report, and one does not",
+            message="one is down while the others report",
         )

@@ -10,9 +10,9 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""service_is_up() on a services record that the asker holds: no query.
+"""service_is_up() with a services record of the asker makes no query.
 
-The database that is configured does not exist: a query would be an error.
+The configured database does not exist, so that a query is an error.
 """
 
 import datetime
@@ -35,7 +35,7 @@ def ago(seconds):
 
 
 class NovaLike:
-    """A record as Nova's Service objects are: strict about unset fields."""
+    """A record like Nova's Service object: an unset field is an error."""
 
     FIELDS = {
         "host",
@@ -63,14 +63,14 @@ class NovaLike:
 
 
 class RecordTestCase(base.TestCase):
-    """There is no database to ask."""
+    """Tests without a database."""
 
     def setUp(self):
         super().setUp()
         self.flags(service_down_time=DOWN_TIME, report_interval=1)
         self.flags(
             "database",
-            connection=f"mysql+pymysql://nobody@127.0.0.1:{free_port()}/no",
+            connection=f"mysql+pymysql://none@127.0.0.1:{free_port()}/no",
         )
 
 
@@ -86,7 +86,7 @@ class ReferenceTest(RecordTestCase):
         return NOW.replace(tzinfo=datetime.UTC) if with_timezone else NOW
 
     def is_up(self, **values):
-        """Return the verdict, the same for all kinds of records."""
+        """Return whether it is up; check that all kinds of records agree."""
         record = {"host": "one", "topic": "compute", **values}
         verdict = self.api.service_is_up(record)
         nova_like = NovaLike(**{"forced_down": False, **record})
@@ -94,21 +94,21 @@ class ReferenceTest(RecordTestCase):
         self.assertEqual([], self.logs.matching("", 30), "a query failed")
         return verdict
 
-    def test_there_is_no_database(self):
-        # Or the other tests would prove nothing.
+    def test_a_query_is_an_error(self):
+        # Otherwise the other tests would prove nothing.
         with self.assertRaises(exception.ServiceGroupUnavailable):
             self.api.service_is_up({"host": "one", "topic": "compute"})
 
-    def test_nothing_connects(self):
+    def test_a_question_makes_no_connection(self):
         with mock.patch("sqlalchemy.create_engine") as create_engine:
             self.assertTrue(self.is_up(last_seen_up=NOW))
             create_engine.assert_not_called()
-            # That is where a connection would have come from.
+            # A connection would have come from here.
             with self.assertRaises(Exception):  # noqa: B017
                 process.shared().driver.observe("compute")
             create_engine.assert_called()
 
-    def test_the_boundary(self):
+    def test_up_for_service_down_time_after_the_last_report(self):
         for age, up in (
             (0, True),
             (DOWN_TIME - 0.000001, True),
@@ -116,7 +116,7 @@ class ReferenceTest(RecordTestCase):
             (DOWN_TIME + 0.000001, False),
             (DOWN_TIME + 1, False),
             (86400, False),
-            # From the future: as old as it is far.
+            # A moment in the future counts as far from now as one before.
             (-1, True),
             (-DOWN_TIME, True),
             (-DOWN_TIME - 0.000001, False),
@@ -125,7 +125,7 @@ class ReferenceTest(RecordTestCase):
             with self.subTest(age=age):
                 self.assertIs(up, self.is_up(last_seen_up=ago(age)))
 
-    def test_spellings_of_a_moment(self):
+    def test_a_moment_may_be_text_or_a_datetime(self):
         berlin = datetime.timezone(datetime.timedelta(hours=1))
         for age, up in ((DOWN_TIME, True), (DOWN_TIME + 1, False)):
             moment = ago(age)
@@ -143,7 +143,7 @@ class ReferenceTest(RecordTestCase):
                 with self.subTest(spelling=spelling):
                     self.assertIs(up, self.is_up(last_seen_up=spelling))
 
-    def test_created_at_stands_in(self):
+    def test_a_record_without_a_report_counts_from_its_creation(self):
         for age, up in ((0, True), (DOWN_TIME, True), (DOWN_TIME + 1, False)):
             with self.subTest(age=age):
                 created = ago(age)
@@ -152,14 +152,14 @@ class ReferenceTest(RecordTestCase):
                 )
                 self.assertIs(up, self.is_up(created_at=created))
 
-    def test_the_first_report_replaces_it(self):
+    def test_a_report_counts_instead_of_the_creation(self):
         self.assertTrue(self.is_up(created_at=ago(86400), last_seen_up=ago(1)))
         self.assertFalse(
             self.is_up(created_at=ago(1), last_seen_up=ago(86400))
         )
 
-    def test_updated_at_says_nothing(self):
-        # It changes when an operator disables a dead service, too.
+    def test_updated_at_is_no_report(self):
+        # It also changes when an operator disables a dead service.
         self.assertFalse(
             self.is_up(updated_at=NOW, last_seen_up=ago(DOWN_TIME + 1))
         )
@@ -169,10 +169,10 @@ class ReferenceTest(RecordTestCase):
         self.assertTrue(self.is_up(last_seen_up=NOW, forced_down=False))
         self.assertTrue(self.is_up(last_seen_up=NOW, forced_down=None))
 
-    def test_left(self):
+    def test_a_member_that_left_is_down(self):
         self.assertFalse(self.is_up(last_seen_up=NOW, report_count=0))
         self.assertTrue(self.is_up(last_seen_up=NOW, report_count=1))
-        # A new record: it has not reported yet.
+        # A new record, which has not reported yet, has the same number.
         self.assertTrue(
             self.is_up(last_seen_up=None, created_at=NOW, report_count=0)
         )
@@ -187,7 +187,7 @@ class ReferenceTest(RecordTestCase):
 
 @single_mode
 class WallClockTest(RecordTestCase):
-    """Records judged by the host's clock, where there is no other."""
+    """Records that are judged by the host's clock, without a database."""
 
     def setUp(self):
         super().setUp()
@@ -207,7 +207,7 @@ class WallClockTest(RecordTestCase):
     def is_up(self, age, clock=0.0):
         """Judge a record that was written age seconds ago.
 
-        :param clock: how wrong the clock was that it was written by
+        :param clock: by how many seconds the writer's clock was wrong
         """
         seen = datetime.datetime.fromtimestamp(
             self.right() + clock - age, datetime.UTC
@@ -217,7 +217,7 @@ class WallClockTest(RecordTestCase):
             {**record, "last_seen_up": seen.replace(tzinfo=None)}
         )
 
-    def test_a_step_changes_no_verdict(self):
+    def test_a_step_of_the_clock_changes_no_verdict(self):
         for self.step in (0.0, 3600.0, -3600.0, 0.0, 86400.0):
             with self.subTest(step=self.step):
                 self.assertTrue(self.is_up(0.5))
@@ -225,13 +225,13 @@ class WallClockTest(RecordTestCase):
                 self.assertFalse(self.is_up(DOWN_TIME + 1))
                 self.assertFalse(self.is_up(3600 + DOWN_TIME + 1))
 
-    def test_a_clock_that_was_slow_is_set_right(self):
+    def test_a_clock_that_was_slow_and_is_set_changes_no_verdict(self):
         # The process began with a clock an hour behind.
         process.shared().driver._records.wall._right -= 3600
         self.assertTrue(self.is_up(0.5))
         self.assertFalse(self.is_up(3600 + DOWN_TIME + 1))
 
-    def test_after_a_while_it_is_believed(self):
+    def test_a_set_clock_is_trusted_after_a_while(self):
         self.step = 3600.0
         self.assertTrue(self.is_up(0.5))
         process.shared().driver._records.wall._set -= 3600

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What the db driver tells the database, and how much: next to nothing."""
+"""The statements of the db driver: how many there are, and which."""
 
 import os
 import signal
@@ -32,7 +32,7 @@ class SteadyMemberTest(db.MariaDBTestCase):
     def test_a_report_is_one_update_and_nothing_else(self):
         interval = 0.1
         updates = self._global_status("Com_update")
-        # Among them pings, which the log does not have.
+        # These include pings, which are not in the log.
         others = self._global_status("Com_admin_commands")
         with self.general_log() as log:
             counted = self.count_statements()
@@ -50,8 +50,8 @@ class SteadyMemberTest(db.MariaDBTestCase):
             self.assertRegex(text, db.REPORT)
         self.assertEqual(number, self._global_status("Com_update") - updates)
         self.assertEqual(0, self._global_status("Com_admin_commands") - others)
-        # SQLAlchemy's own account, with names for the parameters. The first
-        # one has others.
+        # SQLAlchemy counts them, too, with names for the parameters. The
+        # first report has other parameters.
         self.assertEqual(1, len(set(counted[1 - number:])), counted)
         self.assertEqual(
             number, sum(text.startswith("UPDATE") for text in counted)
@@ -59,15 +59,16 @@ class SteadyMemberTest(db.MariaDBTestCase):
         self._check_pace(reports, interval)
 
     def _check_pace(self, reports, interval):
-        # The first one is sent at join, by itself.
+        # The first report is sent by join, not by the timer.
         times = [when for when, _, _ in reports[1:]]
         span = (times[-1] - times[0]).total_seconds()
         steps = len(times) - 1
-        # Each waits up to a tenth of an interval, and any may be late.
+        # Each pause may be shorter by up to a tenth of an interval, and any
+        # report may be late.
         self.assertGreater(span, (steps - 1) * interval)
         self.assertLess(span, steps * interval * 3 + 2)
 
-    def test_the_agent_adds_its_looks_and_nothing_else(self):
+    def test_the_agent_sends_reports_and_refreshes_only(self):
         interval, refresh = 0.2, 0.5
         path = os.path.join(self.folder, "agent.conf")
         with open(path, "w") as config:
@@ -97,7 +98,7 @@ class SteadyMemberTest(db.MariaDBTestCase):
                 wait_for(
                     lambda: (self.value("report_count", "one") or 0) >= 10
                 )
-                # It stands still while it is looked at.
+                # So that it sends nothing while the log is read.
                 agent.send_signal(signal.SIGSTOP)
                 entries = self._settled(log)
                 number = self.value("report_count", "one")
@@ -118,7 +119,7 @@ class SteadyMemberTest(db.MariaDBTestCase):
         span = (entries[-1][0] - entries[0][0]).total_seconds()
         self.assertGreater(len(looks), 1)
         self.assertLessEqual(len(looks), span / refresh + 2)
-        # Reports, looks and the periodic tasks: where they meet, another
+        # Where a report, a refresh and a periodic task meet, another
         # connection is opened.
         self.assertLessEqual(
             set(others),
@@ -127,7 +128,7 @@ class SteadyMemberTest(db.MariaDBTestCase):
         self.assertLessEqual(len(others), 3 * 2)
 
     def _settled(self, log):
-        """Return the log once the last statement has got there."""
+        """Return the log once the last statement is in it."""
         while True:
             entries = log.from_first_report()
             time.sleep(0.2)
@@ -179,7 +180,7 @@ class ManyMembersTest(db.MariaDBTestCase):
         self.assertEqual(1, len(counted), counted)
 
     def test_no_statement_reads_the_whole_table(self):
-        # Others that were here once, and another group.
+        # Add another group of deleted members, and delete some of this one.
         self.sql(
             "INSERT INTO services (host, topic, `binary`, report_count, "
             "deleted) SELECT CONCAT('gone-', seq), 'conductor', "
@@ -213,7 +214,8 @@ class ManyMembersTest(db.MariaDBTestCase):
                 "EXPLAIN " + statement.replace("%", "%%")
             )
             explained[statement] = plan[3], plan[8]
-        # Looking for it, a look, the groups, and four changes; two of many.
+        # Finding a record, a refresh, the groups, and four changes, two of
+        # them for many members.
         self.assertEqual(9, len(explained), explained)
         for statement, (access, rows) in explained.items():
             with self.subTest(statement):
@@ -222,7 +224,7 @@ class ManyMembersTest(db.MariaDBTestCase):
                     self.assertNotEqual("index", access)
                     self.assertLessEqual(int(rows), 200)
 
-    def test_questions_by_name_cost_none(self):
+    def test_questions_by_name_make_no_query(self):
         self.flags("servicegroup", view_refresh_interval=600)
         self.assertTrue(self.is_up("node-5000"))
         counted = self.count_statements()

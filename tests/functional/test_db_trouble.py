@@ -10,10 +10,10 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What the db driver does while MariaDB, or the record, is in trouble.
+"""The db driver while MariaDB, or a member's record, is in trouble.
 
-Nothing is raised out of a timer (see db.TestCase), trouble is logged once
-when it begins and once when it ends, and nobody has to be started again.
+No timer raises an error (see db.TestCase). Trouble is logged once when it
+begins and once when it ends. No process has to be restarted.
 """
 
 import contextlib
@@ -36,19 +36,19 @@ from tests.fixtures import auth_proxy, mariadb
 from tests.fixtures import process as servers
 from tests.functional import db
 
-# What join waits for the first report where a test does not make it longer.
+# How long join waits for the first report, unless a test makes it longer.
 JOIN_WAIT = reporter.JOIN_WAIT
 
 REPORT_TROUBLE = "Cannot report the state of one"
 REPORT_AGAIN = "The state of one is reported to the group compute again"
-LOOK_TROUBLE = "Cannot refresh group compute"
-LOOK_AGAIN = "reachable again; monitoring group compute"
+REFRESH_TROUBLE = "Cannot refresh group compute"
+REFRESH_AGAIN = "reachable again; monitoring group compute"
 
 
 class TroubleTestCase(db.MariaDBTestCase):
-    # The driver waits a quarter of it for an answer, at most.
+    # The driver waits for an answer for a quarter of it at most.
     DOWN_TIME = 8.0
-    # What is waited for comes much sooner, but for slow machines.
+    # Seconds to wait, long enough for slow machines.
     PATIENCE = 60
 
     def setUp(self):
@@ -56,7 +56,7 @@ class TroubleTestCase(db.MariaDBTestCase):
         self.addCleanup(self._release)
 
     def _release(self):
-        # The other tests' server must be as it was.
+        # Other tests use the server, too.
         servers.shared(mariadb.MariaDB)
         self.server.execute("SET GLOBAL read_only = 0")
         self.server.execute("SET GLOBAL innodb_lock_wait_timeout = DEFAULT")
@@ -79,7 +79,7 @@ class TroubleTestCase(db.MariaDBTestCase):
         )
 
     def assert_recovered(self, member):
-        """The member reports, is seen, and nobody says otherwise."""
+        """Check that the member reports and is up, by every way to ask."""
         self.wait_for_report("one", 3, self.PATIENCE)
         wait_for(lambda: not member.model_disconnected)
         wait_for(lambda: self.is_up("one"))
@@ -126,7 +126,7 @@ class RecordTest(TroubleTestCase):
                 self.assertEqual(((0,),), rows)
                 process.reset()
 
-    def test_a_deleted_record_that_is_restored(self):
+    def test_a_restored_record_is_reported_to_again(self):
         member = self.join("one")
         self._delete(soft=True)
         self.wait_for_log(self.GONE)
@@ -135,7 +135,7 @@ class RecordTest(TroubleTestCase):
         self.assert_recovered(member)
         self.assert_logged_once(self.GONE, REPORT_AGAIN)
 
-    def test_it_is_created_again_where_that_is_configured(self):
+    def test_a_missing_record_is_created_again_if_configured(self):
         self.flags("servicegroup", recreate_missing_record=True)
         member = self.join("one")
         self.join("other")
@@ -152,14 +152,14 @@ class RecordTest(TroubleTestCase):
                 again = self.logs.matching("is created again")
                 self.assertEqual(number, len(again), again)
         self.assertEqual([], self.logs.matching("", logging.ERROR))
-        # Seen or not, depending on when the looks were; in any case it is
-        # nothing but going and coming.
+        # A refresh may have been between the two or not. If it was, the
+        # member left and joined, and nothing else.
         self.assertLessEqual(
             {event.type for event in events}, {"left", "joined"}
         )
 
-    def test_it_joins_by_a_record_that_is_there(self):
-        # As after a restart: same id, same count.
+    def test_a_member_joins_by_an_existing_record(self):
+        # As after a restart, it keeps the record's id and number.
         self.join("one")
         self.wait_for_report("one", 2)
         self.stop_reports()
@@ -172,7 +172,7 @@ class RecordTest(TroubleTestCase):
 
 
 class ConnectionTest(TroubleTestCase):
-    def test_killed_connections(self):
+    def test_a_killed_connection_makes_no_member_fall(self):
         member = self.join("one")
         events = self.collect(self.api)
         for _ in range(5):
@@ -182,18 +182,18 @@ class ConnectionTest(TroubleTestCase):
                 try:
                     self.server.execute(f"KILL {connection}")
                 except pymysql.OperationalError as error:
-                    # It was gone already: no such thread.
+                    # It was gone already ("unknown thread id").
                     self.assertEqual(1094, error.args[0])
             self.assert_recovered(member)
             wait_for(
                 lambda old=connections: not set(old) & set(self.connections()),
                 self.PATIENCE,
             )
-        # A new connection is tried at once: hardly a report is late.
+        # A new connection is tried at once, so hardly a report is late.
         self.assertEqual([], events)
         for begin, end in (
             (REPORT_TROUBLE, REPORT_AGAIN),
-            (LOOK_TROUBLE, LOOK_AGAIN),
+            (REFRESH_TROUBLE, REFRESH_AGAIN),
         ):
             begun = len(self.logs.matching(begin))
             self.assertLessEqual(begun, 5)
@@ -209,7 +209,7 @@ class ConnectionTest(TroubleTestCase):
             self.server.thaw()
             self.wait_for_log(REPORT_AGAIN)
             self.logs.records.clear()
-        # One reports and one looks; abandoned ones are closed.
+        # One for reports, and one for refreshes. Abandoned ones are closed.
         wait_for(
             lambda: len(self.connections()) <= 3,
             message=lambda: f"few connections, not {self.connections()}",
@@ -220,7 +220,7 @@ class ServerTest(TroubleTestCase):
     DOWN_TIME = 24.0
 
     def _trouble(self, begin, end, attempts=5):
-        """Join, get into trouble for longer than an interval, and out."""
+        """Join; have trouble for longer than an interval, and end it."""
         member = self.join("one")
         self.join("other")
         events = self.collect(self.api)
@@ -229,27 +229,27 @@ class ServerTest(TroubleTestCase):
         begin()
         begun = time.monotonic()
         self.wait_for_log(REPORT_TROUBLE)
-        self.wait_for_log(LOOK_TROUBLE)
+        self.wait_for_log(REFRESH_TROUBLE)
         self.assertTrue(member.model_disconnected)
         self.wait_for_attempts(tried, attempts)
-        # The last verdict stands, and asking does not wait for the server.
+        # The last verdict stands, and no question waits for the server.
         self.assertLess(quickest(self._ask, 0.5), 0.5)
         end()
         took = time.monotonic() - begun
         self.wait_for_log(REPORT_AGAIN)
-        self.wait_for_log(LOOK_AGAIN)
+        self.wait_for_log(REFRESH_AGAIN)
         self.assert_recovered(member)
         self.assert_logged_once(
-            REPORT_TROUBLE, REPORT_AGAIN, LOOK_TROUBLE, LOOK_AGAIN
+            REPORT_TROUBLE, REPORT_AGAIN, REFRESH_TROUBLE, REFRESH_AGAIN
         )
         self.assertEqual([], events)
         self.assertEqual([], self.logs.matching("", logging.ERROR))
-        # What the test is about: longer than an interval by far.
+        # It was longer than an interval by far.
         self.assertGreater(took, 3 * member.report_interval)
 
     def _refuse_for_long(self):
-        # A server that is not there is noticed at once; then the last verdict
-        # has to stand for as long as any machine takes.
+        # That the server is gone is noticed at once. Then the last verdict
+        # has to stand for as long as a slow machine takes.
         self.flags(service_down_time=2 * self.PATIENCE)
 
     def _ask(self):
@@ -257,42 +257,43 @@ class ServerTest(TroubleTestCase):
         self.assertTrue(self.is_up("one"))
         return time.monotonic() - asked
 
-    def test_killed_and_started(self):
+    def test_the_server_is_killed_and_started(self):
         self._refuse_for_long()
         self._trouble(self.server.kill, self.server.start)
 
-    def test_restarted_by_an_operator(self):
+    def test_the_server_is_restarted_by_an_operator(self):
         self._refuse_for_long()
         self._trouble(self.server.stop, self.server.start)
 
-    def test_frozen_and_thawed(self):
+    def test_the_server_is_frozen_and_thawed(self):
         self._trouble(self.server.freeze, self.server.thaw, attempts=0)
 
-    def test_the_view_comes_back_soon_after_a_freeze(self):
-        # A look that failed took seconds. That is no reason to look seldom.
+    def test_a_view_answers_soon_after_a_freeze(self):
+        # A refresh that failed took seconds. The next ones must not become
+        # rare because of that.
         self.join("one")
         self.collect(self.api)
 
         def came_back():
             self.logs.records.clear()
             self.server.freeze()
-            self.wait_for_log(LOOK_TROUBLE)
+            self.wait_for_log(REFRESH_TROUBLE)
             self.server.thaw()
             thawed = time.monotonic()
-            self.wait_for_log(LOOK_AGAIN)
+            self.wait_for_log(REFRESH_AGAIN)
             return time.monotonic() - thawed
 
-        # One more look may have been waiting for the frozen server.
+        # One more refresh may have waited for the frozen server.
         bound = self.DOWN_TIME / 4 + 3
         self.assertLess(quickest(came_back, bound, attempts=3), bound)
 
 
-class AwayForLongTest(TroubleTestCase):
+class LongOutageTest(TroubleTestCase):
     DOWN_TIME = 5.0
 
     def setUp(self):
         super().setUp()
-        # In an outage each attempt is a new connection, which costs much.
+        # In an outage each attempt is a new connection, which takes long.
         self.flags("servicegroup", view_refresh_interval=0.25)
 
     def test_verdicts_stand_for_service_down_time(self):
@@ -315,12 +316,12 @@ class AwayForLongTest(TroubleTestCase):
             # The last answer is at most from when the server died.
             self.assertLessEqual(before - killed, self.DOWN_TIME + 1)
             time.sleep(0.05)
-        # The last look may have been a pause before it.
+        # The last refresh may have been as much before it.
         self.assertGreaterEqual(time.monotonic() - asked, self.DOWN_TIME / 2)
         for question in (self.api.get_all, self.api.members):
             with self.assertRaises(exception.ServiceGroupUnavailable):
                 question("compute")
-        # Who holds a record asks nobody.
+        # A question with a record needs no query.
         seen = datetime.datetime.now(datetime.UTC)
         self.assertTrue(
             self.api.service_is_up(record | {"last_seen_up": seen})
@@ -330,21 +331,21 @@ class AwayForLongTest(TroubleTestCase):
         wait_for(lambda: self._answer(record))
         self.assert_recovered(member)
         self.assert_logged_once(
-            REPORT_TROUBLE, REPORT_AGAIN, LOOK_TROUBLE, LOOK_AGAIN
+            REPORT_TROUBLE, REPORT_AGAIN, REFRESH_TROUBLE, REFRESH_AGAIN
         )
-        # Nobody could report in that time: nobody is dead because of it.
+        # No member could report in that time, so none is down for it.
         self.assertEqual([], events)
 
-    def test_the_dead_are_found_after_it(self):
+    def test_the_dead_are_found_after_a_long_outage(self):
         self.join("one", interval=0.5)
         dead = self.join("dead", interval=0.5)
         events = self.collect(self.api)
         self.wait_for_report("dead")
         self.server.kill()
-        self.wait_for_log(LOOK_TROUBLE)
+        self.wait_for_log(REFRESH_TROUBLE)
         process.shared().reporter._by_service[id(dead)].stop()
         self.server.start()
-        self.wait_for_log(LOOK_AGAIN)
+        self.wait_for_log(REFRESH_AGAIN)
         wait_for(lambda: events)
         self.assertEqual(
             [("down", "dead")], [(e.type, e.host) for e in events]
@@ -388,7 +389,7 @@ class TlsMariaDB(mariadb.MariaDB):
 
 
 class LibraryTest(TroubleTestCase):
-    """What PyMySQL raises that is no error of a database."""
+    """Errors that PyMySQL raises which are no errors of a database."""
 
     DOWN_TIME = 3.0
 
@@ -429,7 +430,7 @@ class LibraryTest(TroubleTestCase):
         for ask in (
             self.api.groups,
             lambda: self.api.force_down("one", "compute"),
-            lambda: self.api.leave("nobody", "compute"),
+            lambda: self.api.leave("no-such-host", "compute"),
         ):
             with self.assertRaisesRegex(exception.BackendError, words):
                 ask()
@@ -448,16 +449,16 @@ class LibraryTest(TroubleTestCase):
         self.assert_recovered(member)
         wait_for(lambda: not self.is_up("dead"))
         self.assert_logged_once(
-            LOOK_TROUBLE, LOOK_AGAIN, REPORT_TROUBLE, REPORT_AGAIN
+            REFRESH_TROUBLE, REFRESH_AGAIN, REPORT_TROUBLE, REPORT_AGAIN
         )
-        self.assertIn(words, self.logs.matching(LOOK_TROUBLE)[0])
+        self.assertIn(words, self.logs.matching(REFRESH_TROUBLE)[0])
         traced = [one for one in self.logs.records if one.exc_info]
         self.assertLessEqual(len(traced), 2)
         self.assertLessEqual({one.levelname for one in traced}, {"DEBUG"})
         self.assertEqual([], self.logs.matching("", logging.ERROR))
 
-    def test_a_user_that_has_to_log_in_otherwise(self):
-        # As where the library that this takes is not installed.
+    def test_a_login_that_lacks_a_library_is_an_error_and_then_over(self):
+        # As if the library that this needs were not installed.
         self.enterContext(mock.patch.dict(sys.modules, {"nacl": None}))
         proxy = auth_proxy.AuthProxy(self.server.port)
         self.addCleanup(proxy.close)
@@ -471,7 +472,7 @@ class LibraryTest(TroubleTestCase):
         )
 
     def _use(self, server):
-        """Have another server until the test ends, like the first one."""
+        """Use another server until the test ends."""
         self.addCleanup(setattr, self, "server", self.server)
         self.addCleanup(setattr, self, "name", self.name)
         self.server = self.enterContext(server)
@@ -479,7 +480,7 @@ class LibraryTest(TroubleTestCase):
         self.url = self.make_user(self.name, "ALL")
         self.addCleanup(process.reset)
 
-    def test_a_certificate_that_is_moved_away(self):
+    def test_a_missing_certificate_is_an_error_and_then_over(self):
         self._use(TlsMariaDB())
         path = os.path.join(self.folder, "ca.pem")
         away = os.path.join(self.folder, "away.pem")
@@ -494,7 +495,7 @@ class LibraryTest(TroubleTestCase):
 
 
 class FrozenForLongTest(TroubleTestCase):
-    # So that the driver waits for a look for 10 s.
+    # So that the driver waits for the answer to a refresh for 10 s.
     DOWN_TIME = 40.0
 
     def test_no_question_waits(self):
@@ -509,20 +510,20 @@ class FrozenForLongTest(TroubleTestCase):
             self.assertTrue(self.is_up("one"))
             waited.append(time.monotonic() - asked)
             time.sleep(0.02)
-        # The look that is under way takes ten.
+        # The refresh under way takes ten.
         self.assertLess(max(waited), 5)
 
 
 class ReadOnlyTest(TroubleTestCase):
     def connections(self):
-        """Return the numbers of the connections to our database."""
+        """Return the ids of the connections to this test's database."""
         rows = self.server.execute(
             "SELECT id FROM information_schema.processlist WHERE db = %s",
             self.name,
         )
         return {number for (number,) in rows}
 
-    def test_read_only_server(self):
+    def test_a_read_only_server_is_an_error_and_then_over(self):
         member = self.join("one")
         events = self.collect(self.api)
         attempts = self.count_reports()
@@ -532,7 +533,8 @@ class ReadOnlyTest(TroubleTestCase):
         self.assertIn(
             "read-only", self.logs.matching(REPORT_TROUBLE)[0].lower()
         )
-        # It can still be read: no trouble there, and the member is up.
+        # It can still be read, so refreshes are answered, and the member is
+        # up.
         self.assertTrue(self.is_up("one"))
         with self.assertRaisesRegex(exception.BackendError, "read-only"):
             self.api.force_down("one", "compute")
@@ -540,11 +542,11 @@ class ReadOnlyTest(TroubleTestCase):
         self.wait_for_log(REPORT_AGAIN)
         self.assert_recovered(member)
         self.assert_logged_once(REPORT_TROUBLE, REPORT_AGAIN)
-        self.assertEqual([], self.logs.matching(LOOK_TROUBLE))
+        self.assertEqual([], self.logs.matching(REFRESH_TROUBLE))
         self.assertEqual([], events)
 
     def test_each_attempt_connects_anew(self):
-        """Behind the address another server may be in charge by now."""
+        """The address may lead to another primary by now."""
         self.join("one")
         attempts = self.count_reports()
         self.server.execute("SET GLOBAL read_only = 1")
@@ -573,7 +575,7 @@ class LockTest(TroubleTestCase):
             message="a report waits for the lock",
         )
 
-    def test_deadlock(self):
+    def test_a_report_that_lost_a_deadlock_is_repeated(self):
         member = self.join("one")
         attempts = self.count_reports()
         errors = []
@@ -582,7 +584,7 @@ class LockTest(TroubleTestCase):
             "handle_error",
             lambda context: errors.append(context.original_exception),
         )
-        # What a report locks second, the locker locks first.
+        # The locker locks first what a report locks second.
         self.locker.execute("CREATE TABLE counter (n INT)")
         self.locker.execute("CREATE TABLE ballast (n INT)")
         self.locker.execute("INSERT INTO counter VALUES (0)")
@@ -590,7 +592,7 @@ class LockTest(TroubleTestCase):
             "CREATE TRIGGER count_reports AFTER UPDATE ON services "
             "FOR EACH ROW UPDATE counter SET n = n + 1"
         )
-        # InnoDB chooses the one that has changed less: the report.
+        # InnoDB ends the transaction that has changed less: the report.
         self.locker.execute("INSERT INTO ballast SELECT seq FROM seq_1_to_99")
         self.locker.execute("UPDATE counter SET n = 0")
         self._wait_for_waiting_update()
@@ -604,7 +606,7 @@ class LockTest(TroubleTestCase):
         self.assertEqual([], [error for error in attempts if error])
         self.assertEqual([], self.logs.matching(REPORT_TROUBLE))
 
-    def test_lock_wait(self):
+    def test_a_lock_that_times_out_is_an_error_and_then_over(self):
         self.server.execute("SET GLOBAL innodb_lock_wait_timeout = 1")
         member = self.join("one")
         events = self.collect(self.api)
@@ -613,13 +615,13 @@ class LockTest(TroubleTestCase):
         self.wait_for_log(REPORT_TROUBLE)
         self.wait_for_attempts(attempts, 1)
         self.assertIn("Lock wait", self.logs.matching(REPORT_TROUBLE)[0])
-        # Looks do not wait for locks.
+        # Refreshes do not wait for locks.
         self.assertTrue(self.is_up("one"))
         self.locker.execute("COMMIT")
         self.wait_for_log(REPORT_AGAIN)
         self.assert_recovered(member)
         self.assert_logged_once(REPORT_TROUBLE, REPORT_AGAIN)
-        self.assertEqual([], self.logs.matching(LOOK_TROUBLE))
+        self.assertEqual([], self.logs.matching(REFRESH_TROUBLE))
         self.assertEqual([], events)
 
 
@@ -647,7 +649,7 @@ class JoinTest(TroubleTestCase):
         begun = time.monotonic()
         member = self.join("one")
         took = time.monotonic() - begun
-        # It waits a second for the first report, which takes six to fail.
+        # It waits a second for the first report, which fails after six.
         self.assertGreaterEqual(took, 0.9)
         self.assertLess(took, 5.5)
         self.wait_for_log(REPORT_TROUBLE)
@@ -662,7 +664,7 @@ class JoinTest(TroubleTestCase):
         self.server.kill()
         with self.assertRaisesRegex(exception.BackendError, "127.0.0.1"):
             self.api.leave("one", "compute")
-        # It does not report any more for all that.
+        # It has stopped reporting nevertheless.
         self.assert_no_thread_named("nova-sg-report")
         self.server.start()
         count = self.value("report_count", "one")
@@ -670,7 +672,7 @@ class JoinTest(TroubleTestCase):
         self.wait_for_report("other", 3)
         self.assertEqual(count, self.value("report_count", "one"))
 
-    def test_a_database_without_the_table(self):
+    def test_a_missing_table_is_an_error_that_names_the_remedy(self):
         self.sql("DROP TABLE services")
         member = self.join("one")
         self.wait_for_log(REPORT_TROUBLE)
@@ -686,8 +688,8 @@ class JoinTest(TroubleTestCase):
         self.assert_recovered(member)
 
     def test_many_join_while_the_server_is_frozen(self):
-        # As many as the pool has connections wait at a time. One after the
-        # other they would take thirty times as long as one.
+        # As many of them wait at a time as the pool has connections. One
+        # after the other would take thirty times as long as one.
         self.server.freeze()
         begun = time.monotonic()
         self.join("first")

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Many reports of one process, in few statements."""
+"""Many reports of one process are written by few statements."""
 
 import contextlib
 import os
@@ -32,7 +32,7 @@ PATIENCE = 60
 
 
 class Caller:
-    """Calls something on a thread, and keeps what came of it."""
+    """Calls a function on a thread, and keeps its result or error."""
 
     def __init__(self, function, *arguments):
         self.result = None
@@ -62,7 +62,7 @@ class Caller:
 
 
 class Table:
-    """What a Writer writes to: it says when, and may fail."""
+    """A table that a Writer writes to; writes can be delayed, or fail."""
 
     def __init__(self):
         self.writes = []
@@ -86,14 +86,14 @@ class WriterTest(base.TestCase):
         self.addCleanup(self.table.open.set)
 
     def _block(self, into):
-        """Have a write under way that does not end."""
+        """Begin a write that does not end."""
         self.table.open.clear()
         caller = Caller(into.put, 0, 1)
         wait_for(lambda: len(self.table.writes) == 1)
         return caller
 
     def _gather(self, into, keys):
-        """Have a caller for each key wait while the table is closed."""
+        """Return a waiting Caller for each key, while the table is closed."""
         callers = [
             Caller(into.put, key, number)
             for number, key in enumerate(keys, 1)
@@ -106,7 +106,7 @@ class WriterTest(base.TestCase):
         )
         return callers
 
-    def test_each_gets_its_own_result(self):
+    def test_each_caller_gets_its_own_result(self):
         made = writer.Writer(self.table.write, PATIENCE)
         blocked = self._block(made)
         callers = self._gather(made, range(1, 51))
@@ -117,17 +117,17 @@ class WriterTest(base.TestCase):
         )
         self.assertEqual(10, blocked.end())
         self.assertEqual(51, sum(map(len, self.table.writes)))
-        # Those that were under way, and one for all who came later.
+        # The writes that were under way, and one for all later callers.
         self.assertLessEqual(len(self.table.writes), writer.WRITES + 1)
 
-    def test_the_one_that_was_not_written(self):
+    def test_only_the_caller_of_a_lost_report_gets_an_error(self):
         made = writer.Writer(self.table.write, PATIENCE)
         self._block(made)
         callers = [Caller(made.put, 1, 5), Caller(made.put, 2, 0)]
         self.table.open.set()
         self.assertEqual([50, None], [caller.end() for caller in callers])
 
-    def test_reports_of_one_row_are_for_different_writes(self):
+    def test_reports_of_one_row_are_in_different_writes(self):
         made = writer.Writer(self.table.write, PATIENCE)
         self._block(made)
         callers = self._gather(made, [1, 2] * 5)
@@ -138,7 +138,7 @@ class WriterTest(base.TestCase):
         )
         self.assertEqual(11, sum(map(len, self.table.writes)))
 
-    def test_a_failure_is_everybodys_who_was_part_of_it(self):
+    def test_every_caller_of_a_failed_write_gets_the_error(self):
         made = writer.Writer(self.table.write, PATIENCE)
         self.table.trouble = OSError("the disk is full")
         blocked = self._block(made)
@@ -149,11 +149,12 @@ class WriterTest(base.TestCase):
             blocked.end()
         self.assertEqual([10, 20, 30], [caller.end() for caller in callers])
 
-    def test_a_database_that_hangs(self):
+    def test_callers_do_not_wait_for_ever_for_a_write_that_hangs(self):
         made = writer.Writer(self.table.write, patience=1.0)
         callers = [self._block(made)]
         callers += [Caller(made.put, key, key) for key in range(1, 51)]
-        # Who writes waits for the database, which gives up by itself.
+        # The callers that write wait for the database, which has a time
+        # limit of its own.
         wait_for(
             lambda: sum(c.is_waiting for c in callers) <= writer.WRITES,
             PATIENCE,
@@ -172,7 +173,7 @@ class WriterTest(base.TestCase):
 
 
 class Member:
-    """A member whose reports the test sends."""
+    """A member that reports when the test calls report()."""
 
     def __init__(self, driver, host):
         service = reporter.Standalone(host, "compute")
@@ -186,7 +187,7 @@ class Member:
 
 
 class SingleMemberTest(db.MariaDBTestCase):
-    def test_one_plain_statement(self):
+    def test_a_single_member_reports_by_one_plain_statement(self):
         driver = process.load("db")
         self.addCleanup(driver.close)
         member = Member(driver, "one")
@@ -200,7 +201,7 @@ class SingleMemberTest(db.MariaDBTestCase):
         self.assertFalse(put.called)
         [statement] = [text for text in texts if "services" in text]
         self.assertRegex(statement, db.REPORT)
-        # Another joins: from now on they are written together.
+        # Another member joins. From now on reports are written together.
         Member(driver, "two").report()
         with unittest.mock.patch.object(
             writer.Writer, "put", return_value=None
@@ -222,12 +223,12 @@ class ManyMembersTest(db.MariaDBTestCase):
         ]
         for member in self.members:
             member.report()
-        # Its report waits for the lock, and those of others meanwhile.
+        # The member whose record is locked, and the others.
         self.slow, *self.others = self.members
         self.locker = self._lock("node-0")
 
     def _check_timers(self):
-        # These have none.
+        # These members have no timers.
         pass
 
     def _lock(self, *hosts):
@@ -238,7 +239,7 @@ class ManyMembersTest(db.MariaDBTestCase):
         return cursor
 
     def _report_all(self):
-        """Have all report at once; return who calls."""
+        """Have all members report at once; return the Callers."""
         slow = Caller(self.slow.report)
         wait_for(
             lambda: self.server.execute(
@@ -251,12 +252,12 @@ class ManyMembersTest(db.MariaDBTestCase):
     def _counts(self):
         return dict(self.sql("SELECT host, report_count FROM services"))
 
-    def test_few_statements(self):
+    def test_many_reports_are_written_by_few_statements(self):
         with self.general_log() as log:
             slow, callers = self._report_all()
             for caller in callers:
                 caller.end()
-            # One that waits for a lock keeps nobody waiting.
+            # A report that waits for a lock delays no other.
             self.assertTrue(slow.is_waiting)
             self.assertEqual(
                 {f"node-{n}": 2 for n in range(1, self.MEMBERS + 1)}
@@ -268,7 +269,7 @@ class ManyMembersTest(db.MariaDBTestCase):
             texts = log.texts()
         updates = [t for t in texts if t.startswith("UPDATE")]
         self.assertRegex(updates[0], db.REPORT)
-        # Those who came late, on a slow machine, are for another.
+        # On a slow machine late reports make some more statements.
         self.assertLessEqual(len(updates), 2 + self.MEMBERS / 2)
         together = [t for t in updates if " IN (" in t]
         self.assertTrue(together)
@@ -281,7 +282,7 @@ class ManyMembersTest(db.MariaDBTestCase):
             )
         self.assertEqual({2}, set(self._counts().values()))
 
-    def test_a_record_that_is_gone(self):
+    def test_a_missing_record_is_an_error_for_its_member_alone(self):
         self.sql("UPDATE services SET deleted = id WHERE host = 'node-3'")
         self.sql("DELETE FROM services WHERE host = 'node-4'")
         slow, callers = self._report_all()
@@ -301,7 +302,7 @@ class ManyMembersTest(db.MariaDBTestCase):
         self.locker.execute("COMMIT")
         slow.end()
 
-    def test_locked_records(self):
+    def test_locked_records_delay_only_their_members(self):
         more = self._lock("node-5", "node-6")
         slow, callers = self._report_all()
         for number, caller in enumerate(callers, 1):
@@ -316,13 +317,13 @@ class ManyMembersTest(db.MariaDBTestCase):
         slow.end()
         self.assertEqual({2}, set(self._counts().values()))
 
-    def test_connections_that_are_killed_while_they_write(self):
+    def test_reports_go_on_after_connections_are_killed(self):
         slow, callers = self._report_all()
         for caller in callers:
             caller.end()
         self.locker.execute("COMMIT")
         slow.end()
-        # Now all of them wait: to write, and for who does.
+        # Now all callers wait: some to write, and the others for these.
         table = self.link()
         table.execute("LOCK TABLES services READ")
         callers = [Caller(member.report) for member in self.members]
@@ -338,23 +339,23 @@ class ManyMembersTest(db.MariaDBTestCase):
             try:
                 self.server.execute(f"KILL {connection}")
             except pymysql.OperationalError as error:
-                # It was gone already: no such thread.
+                # It was gone already ("unknown thread id").
                 self.assertEqual(1094, error.args[0])
         table.execute("UNLOCK TABLES")
         for caller in callers:
             caller.end()
         for count in self._counts().values():
-            # Nobody knows whether what was killed had been done.
+            # A killed statement may have been executed or not.
             self.assertIn(count, (3, 4))
 
 
 class EmbeddedTest(db.TestCase):
-    """On SQLite, which locks no row but the file."""
+    """On SQLite, which locks the whole file."""
 
     def _check_timers(self):
         pass
 
-    def test_many_members(self):
+    def test_many_members_report(self):
         driver = process.shared().driver
         members = [Member(driver, f"node-{number}") for number in range(30)]
         for _ in range(3):
@@ -367,9 +368,9 @@ class EmbeddedTest(db.TestCase):
             counts = dict(
                 link.execute("SELECT host, report_count FROM services")
             )
-        # Each report has got through, and the last attempt of each member is
-        # what stands there. One that finds the file locked is tried again,
-        # with the next number: there may be more than three.
+        # Each report has succeeded, and the record has each member's last
+        # number. A report that finds the file locked is tried again with the
+        # next number, so there may be more than three.
         attempts = {
             member.membership.host: member.membership.state["record"].number
             for member in members
@@ -380,13 +381,13 @@ class EmbeddedTest(db.TestCase):
 
 
 class FrozenTest(db.MariaDBTestCase):
-    # So that the driver waits for an answer for 2 s.
+    # The driver waits for an answer for a quarter of it.
     DOWN_TIME = 8.0
 
     def _check_timers(self):
         pass
 
-    def test_a_server_that_hangs(self):
+    def test_many_members_report_again_after_the_server_hung(self):
         driver = process.shared().driver
         members = [Member(driver, f"node-{number}") for number in range(30)]
         for member in members:

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The examples of the documentation do what it says."""
+"""The examples of the documentation print what it shows."""
 
 import os
 import pathlib
@@ -24,9 +24,9 @@ from tests import base, single_mode
 ROOT = pathlib.Path(__file__).parents[2]
 EXAMPLES = ROOT / "doc" / "source" / "examples"
 
-# Runs an example in the concurrency mode of the tests. On a busy machine the
-# first report, which makes the database, may take longer than join waits for
-# it: the example would then say that its member is down.
+# Runs an example in the concurrency mode of the tests. join waits longer than
+# usual: on a busy machine the first report, which makes the database, takes
+# long, and the example would call its member down.
 RUN = """
 import runpy, sys
 import tests
@@ -63,7 +63,7 @@ class DocExamplesTest(base.TestCase):
     def test_watch(self):
         self.assertEqual(self.expected("watch"), self.run_example("watch"))
 
-    # It chooses its concurrency itself.
+    # The example chooses its mode itself.
     @single_mode
     def test_service(self):
         process = self.start(EXAMPLES / "service.py")
@@ -82,7 +82,7 @@ class DocExamplesTest(base.TestCase):
             member = api.member("worker", "worker1")
             return member.state, member.reason, member.binary
 
-        # It may be as old as one refresh.
+        # The answer may be as old as one refresh.
         self.assert_becomes(("down", "left the group", "nova-worker"), told)
 
     def expected(self, name):
@@ -103,7 +103,7 @@ class DocExamplesTest(base.TestCase):
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=err,
-                # The checkout: what the examples and the tests import.
+                # The checkout, so that the examples import it.
                 cwd=ROOT,
                 env={**os.environ, "PYTHONPATH": str(ROOT)},
             )

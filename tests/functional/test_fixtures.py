@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The fixtures do what the other tests rely on."""
+"""The fixtures work as the other tests expect."""
 
 import contextlib
 import os
@@ -34,7 +34,7 @@ from tests.fixtures import (
 
 
 class ModeTest(unittest.TestCase):
-    def test_mode(self):
+    def test_each_mode_has_its_threads_and_nothing_else(self):
         if tests.MODE == "threads":
             with self.assertRaises(ImportError):
                 __import__("eventlet.patcher")
@@ -53,7 +53,7 @@ class WaitingTest(unittest.TestCase):
         process.wait_for(done.is_set)
         worker.join()
 
-    def test_it_returns_the_result_or_says_what_it_waited_for(self):
+    def test_wait_for_returns_the_result_or_names_the_condition(self):
         results = iter([None, 0, "there"])
         self.assertEqual("there", process.wait_for(lambda: next(results)))
         with self.assertRaisesRegex(AssertionError, "pigs fly"):
@@ -77,7 +77,7 @@ class ProcessTest(unittest.TestCase):
             with Broken():
                 pass
 
-    def test_life(self):
+    def test_a_server_starts_stops_freezes_and_restarts(self):
         server = memcached.Memcached()
         self.addCleanup(server.close)
         server.start()
@@ -127,12 +127,12 @@ sys.stdin.read()
 """
 
     def check(self, module, kind, more=""):
-        """Kill a test process that has a server, with all that it started."""
+        """Kill a test process with a server; check that all of it ends."""
         folder = self.enterContext(tempfile.TemporaryDirectory())
-        # Within reach of the accounts that servers run as.
+        # So that the servers' accounts can read it.
         os.chmod(folder, 0o711)
         environment = os.environ | {"TMPDIR": folder}
-        # As if nothing ran around it.
+        # As if no test process had started it.
         del environment[watchdog.VARIABLE]
         child = subprocess.Popen(
             [
@@ -162,18 +162,18 @@ sys.stdin.read()
         )
         return started
 
-    def test_a_frozen_server(self):
+    def test_a_frozen_server_is_ended(self):
         self.check("memcached", "Memcached", "server.freeze()")
 
-    def test_a_browser(self):
+    def test_a_browser_is_ended(self):
         started = self.check(
             "browser", "Browser", "server.open('about:blank')"
         )
-        # The driver alone would prove little.
+        # More than the driver has been started.
         self.assertGreater(len(started), 3)
 
     @tests.long_form
-    def test_a_broker(self):
+    def test_a_broker_is_ended(self):
         self.check("rabbitmq", "RabbitMQ")
 
 
@@ -185,7 +185,8 @@ def family(pid):
         found.append(to_do.pop())
         for thread in os.listdir(f"/proc/{found[-1]}/task"):
             path = f"/proc/{found[-1]}/task/{thread}/children"
-            # A thread may have ended meanwhile: what it started is another's.
+            # A thread may have ended meanwhile. Its children have another
+            # parent then.
             with contextlib.suppress(FileNotFoundError, ProcessLookupError):
                 with open(path) as children:
                     to_do += map(int, children.read().split())
@@ -193,7 +194,7 @@ def family(pid):
 
 
 def runs(pid):
-    """Say whether there is such a process, and it is no zombie."""
+    """Return whether a process exists and is no zombie."""
     try:
         with open(f"/proc/{pid}/stat") as stat:
             return stat.read().rpartition(")")[2].split()[0] not in "ZX"
@@ -213,7 +214,7 @@ class MariaDBTest(unittest.TestCase):
         server.execute("CREATE TABLE t (n INT)", database=name)
         server.execute("INSERT INTO t VALUES (42)", database=name)
 
-        # It is brought back, with what it had.
+        # It is started or thawed, with the data that it had.
         for fail in (server.kill, server.freeze):
             fail()
             self.assertIs(server, process.shared(mariadb.MariaDB))
@@ -256,10 +257,10 @@ class TcpProxyTest(unittest.TestCase):
         link.sendall(b"version\r\n")
         return link.recv(100)
 
-    def test_passes(self):
+    def test_bytes_pass(self):
         self.assertIn(b"VERSION", self._ask(self._connect()))
 
-    def test_cut_and_restored(self):
+    def test_a_cut_holds_bytes_until_it_is_restored(self):
         link = self._connect()
         self._ask(link)
         self.proxy.cut()
@@ -283,12 +284,12 @@ class TcpProxyTest(unittest.TestCase):
         self.assertIn(b"VERSION", self._ask(link))
         self.assertGreaterEqual(time.monotonic() - begin, 0.3)
 
-    def test_end_of_the_server_is_passed_on(self):
+    def test_the_end_of_the_server_ends_the_connection(self):
         link = self._connect()
         self._ask(link)
         self.server.kill()
         self.assertEqual(b"", link.recv(100))
 
-    def test_refuses_while_nobody_is_behind(self):
+    def test_connections_end_at_once_without_a_server(self):
         self.server.kill()
         self.assertEqual(b"", self._connect().recv(100))

@@ -31,21 +31,21 @@ from tests.base import wait_for
 from tests.functional import db, mc, zk
 
 CRASHED = "its process ended without leaving the group"
-# Nobody goes down by silence; and for no longer a guard goes on to try that
-# a failed test has left without its server.
+# service_down_time: no member falls by silence during a test. It is also how
+# long a guard goes on to try if a failed test has ended its server.
 LONG = 300.0
-# What a guard may take of memory, in KiB.
+# The memory that a guard may use, in KiB.
 MEMORY = 15 * 1024
 
 
 def _status(pid):
-    """Return what proc(5) says of a process; {}: it is not there."""
+    """Return the status of a process as in proc(5); {}: it does not exist."""
     try:
         with open(f"/proc/{pid}/status") as status:
             found = dict(line.split(":\t", 1) for line in status)
     except (FileNotFoundError, ProcessLookupError):
         return {}
-    # Ended; whoever is its parent now has not heard of it yet.
+    # A zombie has ended: only its parent does not know yet.
     return {} if found["State"].startswith("Z") else found
 
 
@@ -63,13 +63,14 @@ def _guards_of(pid):
 
 
 class _Tests:
-    """What holds for every driver. A subclass has a test case with:
+    """Tests for every driver. A subclass has a test case with:
 
-    options()  what a process needs to join, by section
-    away()     have the backend not answer; returns what has it answer again
+    options()           the options that a process needs to join, by section
+    make_unreachable()  has the backend not answer; returns a function that
+                        has it answer again
 
-    The guard is a process of its own, of one mode. What the mode can change
-    is how its service starts it, and what it tells it.
+    The guard is a process of its own, and does not depend on the mode. The
+    mode matters for how its service starts it and sends it orders.
     """
 
     def setUp(self):
@@ -87,7 +88,7 @@ class _Tests:
             "-m", "tests.functional.guarded", json.dumps(settings)
         )
         if not self.started:
-            # After all of them have ended.
+            # Runs after all processes have ended.
             self.addCleanup(self.assert_no_file_is_left)
         self.started = True
         self.addCleanup(self.end, process)
@@ -137,18 +138,18 @@ class _Tests:
             lambda: f"{host}: {words}, not {self.reason(host)}",
         )
 
-    def test_killed(self):
+    def test_members_of_a_killed_process_are_down_at_once(self):
         events = self.collect(self.api)
         process = self.start("one", "two")
         guard = self.guard_of(process)
-        # A child that lives on is not the member.
+        # A child that lives on does not keep the member up.
         process.tell("fork")
         process.expect("done: fork")
         child = int(re.search(r"child (\d+)\.", process.output())[1])
         self.addCleanup(os.kill, child, signal.SIGKILL)
         self.assertLess(int(_status(guard)["VmRSS"].split()[0]), MEMORY)
         self.assertEqual(guard, os.getsid(guard))
-        # As systemd does, with all that a service has started.
+        # systemd sends it to all processes of a service.
         os.kill(guard, signal.SIGTERM)
         process.kill()
         self.wait_for_reason("one", CRASHED)
@@ -160,14 +161,14 @@ class _Tests:
         )
         self.assertNotIn("left", [event.type for event in events])
         self.assertIn("one in the group compute", process.output())
-        # And it can come back.
+        # The member can join again.
         again = self.start("one")
         self.assertEqual(CRASHED, self.reason("two"))
         again.tell("leave one")
         self.wait_for_reason("one", "left the group")
 
     @single_mode
-    def test_who_joined_again_is_let_alone(self):
+    def test_a_member_that_joined_again_is_not_withdrawn(self):
         first, second = self.start("one"), self.start()
         guard = self.guard_of(first)
         first.kill()
@@ -175,30 +176,30 @@ class _Tests:
         second.expect("done: join")
         self.wait_for_end(guard)
         self.wait_for_reason("one", "last report")
-        # By its own guard, and no other.
+        # Now it is watched by its new process's guard.
         guard = self.guard_of(second)
         second.kill()
         self.wait_for_reason("one", CRASHED)
         self.wait_for_end(guard)
 
     @single_mode
-    def test_the_backend_is_away(self):
+    def test_a_guard_tries_while_the_backend_is_unreachable(self):
         process = self.start("one")
         hasty = self.start("two", DEFAULT={"service_down_time": 2.0})
         guards = self.guard_of(process), self.guard_of(hasty)
-        back = self.away()
+        make_reachable = self.make_unreachable()
         process.kill()
         hasty.kill()
-        # It tries for service_down_time, and no longer.
+        # A guard tries for service_down_time, and no longer.
         self.wait_for_end(guards[1])
         self.assertIn("could not be withdrawn", hasty.output())
         self.assertTrue(_status(guards[0]))
-        back()
+        make_reachable()
         self.wait_for_reason("one", CRASHED)
         self.wait_for_end(guards[0])
 
     @single_mode
-    def test_one_of_two_processes(self):
+    def test_a_member_of_two_processes_is_down_when_both_have_ended(self):
         first, second = self.start("one"), self.start("one")
         guard = self.guard_of(first)
         self.guard_of(second)
@@ -208,7 +209,7 @@ class _Tests:
         self.wait_for_end(guard)
         self.assertIn("last report", self.reason("one"))
         self.assertEqual([], events)
-        # Only what a process has reported itself is withdrawn for it.
+        # A guard withdraws only reports of its own process.
         seen = self.api.member("compute", "one").last_seen
         wait_for(
             lambda: self.reason("one")
@@ -221,10 +222,10 @@ class _Tests:
 
 
 class _ProcessTests(_Tests):
-    """What one driver is enough to see."""
+    """Tests that need not run with every driver."""
 
     @single_mode
-    def test_who_has_left_is_let_alone(self):
+    def test_a_member_that_left_is_not_withdrawn(self):
         process = self.start("one", "two")
         guard = self.guard_of(process)
         process.tell("leave one")
@@ -264,7 +265,7 @@ class McTest(_ProcessTests, mc.McTestCase):
             "memcache": {"memcache_secret_key": "s3cret"},
         }
 
-    def test_observers_that_look_seldom_hear_of_it(self):
+    def test_observers_that_rarely_refresh_are_told_of_a_crash(self):
         self.flags("servicegroup", view_refresh_interval=3600)
         events = self.collect(self.api)
         process = self.start("one", "two")
@@ -275,7 +276,7 @@ class McTest(_ProcessTests, mc.McTestCase):
         # What keeps it knows of no crash for longer than members care.
         self.assertLessEqual(raw.seconds_left(key), 2 * LONG)
         self.api.refresh("compute")
-        # Not every server has to be there.
+        # One server may be down.
         self.servers[1].stop()
         process.kill()
         for host in "one", "two":
@@ -288,12 +289,12 @@ class McTest(_ProcessTests, mc.McTestCase):
         self.assertEqual(
             {"crashed"}, {e.cause for e in events if e.type == "down"}
         )
-        # It goes on until each server has been told.
+        # The guard goes on until each server has it.
         self.assertTrue(_status(guard))
         self.servers[1].start()
         self.wait_for_end(guard)
 
-    def away(self):
+    def make_unreachable(self):
         for server in self.servers:
             server.freeze()
 
@@ -325,12 +326,12 @@ class MariaDBTest(_DbTests, db.MariaDBTestCase):
         found["database"] = {"connection": self.url}
         return found
 
-    def away(self):
+    def make_unreachable(self):
         self.server.freeze()
         return self.server.thaw
 
     def unread(self):
-        """Whether the server's kernel has what the server has not read."""
+        """Whether bytes wait in the kernel that the server has not read."""
         with open("/proc/net/tcp") as table:
             rows = [line.split() for line in list(table)[1:]]
         return any(
@@ -341,13 +342,13 @@ class MariaDBTest(_DbTests, db.MariaDBTestCase):
         )
 
     @single_mode
-    def test_killed_while_a_report_is_under_way(self):
+    def test_a_report_under_way_raises_no_killed_member(self):
         process = self.start("one")
         guard = self.guard_of(process)
         before = self.value("report_count", "one")
-        # Nothing but reports is to be sent.
+        # This process refreshes no more: only reports are sent.
         shared_by_process.reset()
-        back = self.away()
+        back = self.make_unreachable()
         wait_for(self.unread, 30, "a report has been sent")
         process.kill()
         died = time.monotonic()
@@ -357,8 +358,8 @@ class MariaDBTest(_DbTests, db.MariaDBTestCase):
             "the guard tries to mark the record",
         )
         os.kill(guard, signal.SIGSTOP)
-        # The server executes the report after its process has ended, and by
-        # more than two clocks may differ.
+        # The server executes the report after its process has ended, by more
+        # than two clocks may differ.
         wait_for(lambda: time.monotonic() > died + 0.2)
         back()
         wait_for(
@@ -372,10 +373,10 @@ class MariaDBTest(_DbTests, db.MariaDBTestCase):
 
 
 class EmbeddedTest(_DbTests, db.TestCase):
-    test_who_joined_again_is_let_alone = None
-    test_one_of_two_processes = None
+    test_a_member_that_joined_again_is_not_withdrawn = None
+    test_a_member_of_two_processes_is_down_when_both_have_ended = None
 
-    def away(self):
+    def make_unreachable(self):
         path = os.path.join(self.folder, "nova-sg.sqlite")
         link = sqlite3.connect(path, isolation_level=None)
         self.addCleanup(link.close)
@@ -384,7 +385,7 @@ class EmbeddedTest(_DbTests, db.TestCase):
 
 
 class ZkTest(_ProcessTests, zk.ZkTestCase):
-    # Nobody goes down by the end of a session.
+    # No member falls by the end of its session during a test.
     RECV_TIMEOUT = 40000
 
     def options(self):
@@ -411,7 +412,7 @@ class ZkTest(_ProcessTests, zk.ZkTestCase):
             acl="creator",
         )
 
-    def away(self):
+    def make_unreachable(self):
         for server in self.ensemble.servers:
             server.freeze()
 
@@ -424,7 +425,7 @@ class ZkTest(_ProcessTests, zk.ZkTestCase):
 
 @single_mode
 class LockTest(base.TestCase):
-    """The file that tells the processes of one member from each other."""
+    """The lock file by which a guard knows that no other process joined."""
 
     def setUp(self):
         super().setUp()
@@ -443,7 +444,7 @@ class LockTest(base.TestCase):
         finally:
             lock.close()
 
-    def test_who_holds_it_last_removes_it(self):
+    def test_the_last_process_removes_the_file(self):
         first, second = self.hold(), self.hold()
         first.release()
         first.release()
@@ -452,22 +453,22 @@ class LockTest(base.TestCase):
         second.release()
         self.assertFalse(os.path.exists(self.path))
 
-    def test_the_guard_removes_it(self):
+    def test_a_guard_removes_the_file_of_a_crashed_process(self):
         crashed = self.hold()
         guard = main._Lock(self.path)
         self.addCleanup(guard.close)
-        # All that the kernel does when a process ends.
+        # The kernel does no more when a process ends.
         os.close(crashed._descriptor)
         orders._supervisor().locks.discard(crashed._descriptor)
         crashed._descriptor = None
         self.assertTrue(guard.take(0))
-        # Another process tries it in that moment, and does without.
+        # Another process tries at this moment, and goes on without the file.
         self.hold().release()
         self.assertTrue(os.path.exists(self.path))
         guard.remove()
         self.assertFalse(os.path.exists(self.path))
 
-    def test_it_is_removed_and_made_anew_while_a_guard_waits(self):
+    def test_the_file_is_removed_and_made_anew_while_a_guard_waits(self):
         first = self.hold()
         guard = main._Lock(self.path)
         self.addCleanup(guard.close)
@@ -478,7 +479,7 @@ class LockTest(base.TestCase):
         self.assertTrue(guard.take(0))
         guard.remove()
 
-    def test_it_is_removed_while_a_process_opens_it(self):
+    def test_the_file_is_removed_while_a_process_opens_it(self):
         opened = os.open
         removed = []
 
@@ -494,7 +495,7 @@ class LockTest(base.TestCase):
         self.assertEqual([self.path], removed)
         self.assertFalse(self.take())
 
-    def test_there_is_no_place_for_it(self):
+    def test_members_join_without_the_file_if_it_cannot_be_made(self):
         with open(os.path.join(self.folder, "not"), "w"):
             pass
         self.hold().release()
@@ -502,12 +503,12 @@ class LockTest(base.TestCase):
 
 
 class ImpossibleTest(db.TestCase):
-    """What keeps a guard from being there, or from acting, is said once."""
+    """A guard that cannot start, or act, brings one warning."""
 
     def setUp(self):
         super().setUp()
         self.flags("servicegroup", crash_guard=True)
-        # None is left of other tests.
+        # No guard of other tests is left.
         self.enterContext(
             mock.patch.object(orders, "_the_supervisor", orders.Supervisor())
         )
@@ -515,7 +516,7 @@ class ImpossibleTest(db.TestCase):
     def warnings(self, words):
         return self.logs.matching(words, logging.WARNING)
 
-    def test_a_kernel_without_pidfds(self):
+    def test_a_kernel_without_pidfds_is_warned_of(self):
         error = OSError(errno.ENOSYS, "Function not implemented")
         with mock.patch.object(os, "pidfd_open", side_effect=error):
             self.join("one")
@@ -525,7 +526,7 @@ class ImpossibleTest(db.TestCase):
         self.assertIn("Linux 5.3", words)
         self.assertIn("Function not implemented", words)
 
-    def test_records_that_are_nova_s(self):
+    def test_records_of_nova_are_warned_of(self):
         for host in ("one", "two"):
             member = base.Member(host)
             member.service_ref = mock.MagicMock(report_count=1)

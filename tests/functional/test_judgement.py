@@ -11,7 +11,7 @@
 # under the License.
 
 
-"""Evidence on its way from reports and looks to verdicts, on real servers."""
+"""Evidence of outages leads to verdicts, on real servers."""
 
 import time
 from unittest import mock
@@ -25,18 +25,18 @@ from tests.functional import db, mc
 
 class OwnReportsTest(db.MariaDBTestCase):
     DOWN_TIME = 3.0
-    # In trouble each report is a new connection, which costs much.
+    # In an outage each report is a new connection, which takes long.
     INTERVAL = 0.5
 
     def tearDown(self):
         self.server.execute("SET GLOBAL read_only = 0")
         super().tearDown()
 
-    def test_a_database_that_takes_no_reports_kills_nobody(self):
+    def test_no_member_is_down_while_the_database_takes_no_reports(self):
         self.join("one", interval=self.INTERVAL)
         self.join("two", interval=self.INTERVAL)
         seen = self.collect(self.api)
-        # It can still be read: only our own reports tell.
+        # It can still be read. Only this process's own reports fail.
         self.server.execute("SET GLOBAL read_only = 1")
         until = time.monotonic() + 2 * self.DOWN_TIME
         while time.monotonic() < until:
@@ -45,7 +45,7 @@ class OwnReportsTest(db.MariaDBTestCase):
             time.sleep(0.05)
         member = self.api.member("compute", "one")
         self.assertRegex(member.reason, r"s of that without the backend")
-        # Also for who has not looked so far: it is told.
+        # Also by a new observer, which other views tell of the outage.
         self.assertEqual("up", self.state("one"))
         self.server.execute("SET GLOBAL read_only = 0")
         self.wait_for_report("one")
@@ -53,7 +53,7 @@ class OwnReportsTest(db.MariaDBTestCase):
         self.assertTrue(self.is_up("one"))
         self.assertEqual([], seen)
 
-    def test_a_view_made_later_knows_of_it(self):
+    def test_a_view_made_later_knows_of_the_outage(self):
         self.join("one", interval=self.INTERVAL)
         self.server.execute("SET GLOBAL read_only = 1")
         self.wait_for_log("Cannot report the state of one")
@@ -85,7 +85,7 @@ class MassSilenceTest(db.MariaDBTestCase):
             lambda: f"{kinds}, not {self.seen}",
         )
 
-    def test_it_is_held_and_then_told(self):
+    def test_a_mass_silence_is_held_and_then_told(self):
         self.stop_reports()
         self.wait_for_kinds(events.HELD)
         held = self.api.member("compute", "node0")
@@ -104,7 +104,7 @@ class MassSilenceTest(db.MariaDBTestCase):
         self.assertEqual(1, len(ends))
         self.assertIn("5 members are now down", ends[0])
 
-    def test_who_reports_again_was_never_down(self):
+    def test_held_members_that_report_again_were_never_down(self):
         self.stop_reports()
         self.wait_for_kinds(events.HELD)
         self.flags(service_down_time=60.0)
@@ -112,7 +112,7 @@ class MassSilenceTest(db.MariaDBTestCase):
             self.join(name)
         self.wait_for_kinds(events.HELD, events.UP)
 
-    def test_a_hold_of_nothing(self):
+    def test_no_member_is_held_if_the_rule_is_switched_off(self):
         self.flags("servicegroup", mass_silence_fraction=0.0)
         self.stop_reports()
         self.wait_for_kinds(events.DOWN)
@@ -125,7 +125,7 @@ class MassSilenceTest(db.MariaDBTestCase):
 
 
 class ForgetfulMemcachedTest(mc.McTestCase):
-    def test_who_was_forgotten_is_waited_for(self):
+    def test_a_member_whose_report_was_lost_has_time_for_the_next(self):
         raw = self.raw(self.start())
         self.flags(service_down_time=5.0, report_interval=4.0)
         driver = self.driver()
@@ -134,8 +134,8 @@ class ForgetfulMemcachedTest(mc.McTestCase):
         view = self.another().view("compute")
         view.refresh()
         self.assertEqual("up", view.recall("one").state)
-        # This observer refreshes rarely: the member has reported since, and
-        # memcached has forgotten it.
+        # This observer has not refreshed for a while. Meanwhile the member
+        # has reported, and memcached has lost that report.
         time.sleep(5.5)
         for key in (
             values.member_key("compute", "one"),
@@ -167,24 +167,24 @@ class ServerClockTest(mc.McTestCase):
         self.view = self.another().view("compute")
         self.view.refresh()
 
-    def read_by_a_look(self):
-        """Look; return how often that read the server's clock."""
+    def reads_of_a_refresh(self):
+        """Refresh; return how often that read the server's clock."""
         before = len(self.server.commands())
         self.view.refresh()
         return self.server.commands()[before:].count("stats")
 
-    def test_after_the_host_slept_or_its_clock_was_set(self):
-        self.assertEqual(0, self.read_by_a_look())
+    def test_it_is_read_after_the_host_slept_or_its_clock_was_set(self):
+        self.assertEqual(0, self.reads_of_a_refresh())
         now = clock.Clocks.read()
         for leapt in (
             now._replace(asleep=now.asleep + 600),
             now._replace(wall=now.wall - 3600),
         ):
             with mock.patch.object(clock.Clocks, "read", lambda c=leapt: c):
-                self.assertEqual(1, self.read_by_a_look())
-                self.assertEqual(0, self.read_by_a_look())
+                self.assertEqual(1, self.reads_of_a_refresh())
+                self.assertEqual(0, self.reads_of_a_refresh())
 
-    def test_when_a_report_seems_to_come_from_the_future(self):
+    def test_it_is_read_when_a_report_seems_to_be_in_the_future(self):
         raw = self.raw(self.server)
         codec = values.Codec(None)
         index = values.index_key("compute", "one")
@@ -193,6 +193,6 @@ class ServerClockTest(mc.McTestCase):
         report = values.StoredReport(values.UP, at, "nova-compute")
         raw.set(index, codec.lines(index, ["one"]))
         raw.set(key, codec.write_report(key, report))
-        self.assertEqual(1, self.read_by_a_look())
-        # It is the member that is wrong: once is enough.
-        self.assertEqual(0, self.read_by_a_look())
+        self.assertEqual(1, self.reads_of_a_refresh())
+        # The member's time is wrong, so the server is asked only once.
+        self.assertEqual(0, self.reads_of_a_refresh())

@@ -30,7 +30,7 @@ PATIENCE = 60
 
 
 def value(name, **labels):
-    """Return the sum of samples, as Prometheus has it; None: there is none."""
+    """Return the sum of samples, as in PromQL; None: there is no sample."""
     text, _ = metrics.render()
     found = []
     for family in parser.text_string_to_metric_families(text.decode()):
@@ -41,7 +41,7 @@ def value(name, **labels):
 
 
 def repeated():
-    """Return the series that a page has more than once, and how often."""
+    """Return the series that are exposed more than once, and how often."""
     text, _ = metrics.render()
     found = collections.Counter(
         line.rpartition(" ")[0]
@@ -74,7 +74,7 @@ class MetricsTest(TestCase):
     def counted(self, name, **labels):
         return value(name, driver="mc", group="compute", **labels)
 
-    def test_reports(self):
+    def test_reports_are_counted_and_timed(self):
         self.api.join("one", "compute", self.member)
         wait_for(
             lambda: self.counted("nova_sg_reports_total", outcome="sent") == 1,
@@ -90,7 +90,7 @@ class MetricsTest(TestCase):
         )
         self.assertEqual(2, self.counted("nova_sg_report_seconds_count"))
 
-    def test_refreshes_and_outages(self):
+    def test_refreshes_and_outages_are_counted(self):
         self.api.join("one", "compute", self.member)
         wait_for(lambda: self.api.get_all("compute") == ["one"], PATIENCE)
         self.assertEqual(1, self.counted("nova_sg_members", state="up"))
@@ -145,7 +145,7 @@ class MetricsTest(TestCase):
                     ],
                 )
 
-    def test_transitions(self):
+    def test_changes_of_members_are_counted(self):
         self.api.refresh("compute")
         self.api.join("one", "compute", self.member)
         wait_for(lambda: self.api.get_all("compute") == ["one"], PATIENCE)
@@ -180,9 +180,9 @@ class MetricsTest(TestCase):
         ]
         self.assertEqual(*steady)
 
-    def test_no_series_is_there_twice(self):
-        """Also while what a reload replaces is still to be closed."""
-        # Or a collection that happens to come hides it.
+    def test_no_series_is_exposed_twice(self):
+        """Also while a reload has not closed the old objects yet."""
+        # Otherwise the garbage collector may hide it.
         gc.disable()
         self.addCleanup(gc.enable)
         self.api.refresh("compute")
@@ -194,14 +194,14 @@ class MetricsTest(TestCase):
         self.assertEqual({}, repeated())
         self.assertIsNotNone(self.counted("nova_sg_members"))
 
-    def test_a_group_that_is_closed_is_not_shown(self):
+    def test_a_closed_group_is_not_exposed(self):
         gc.disable()
         self.addCleanup(gc.enable)
         self.api.refresh("compute")
         process.reset()
         self.assertIsNone(self.counted("nova_sg_members"))
 
-    def test_a_child_begins_anew(self):
+    def test_a_forked_child_counts_from_zero(self):
         self.api.refresh("compute")
         self.assertEqual(
             1, self.counted("nova_sg_refreshes_total", outcome="answered")
@@ -220,7 +220,7 @@ class MetricsTest(TestCase):
 
 @single_mode
 class SessionTest(zk.ZkTestCase):
-    # How long a session may be silent: until it is suspended, and beyond.
+    # Long enough that a session outlives the time until it is suspended.
     RECV_TIMEOUT = 6000
 
     def setUp(self):
@@ -231,10 +231,10 @@ class SessionTest(zk.ZkTestCase):
     def count(self, event):
         return value("nova_sg_session_events_total", event=event) or 0
 
-    def test_what_happens_to_the_session_is_counted(self):
+    def test_events_of_the_session_are_counted(self):
         self.join("one")
         self.wait_until_up("one")
-        # It is told, and counted, a moment after it is used.
+        # The event comes, and is counted, a moment after the first use.
         wait_for(lambda: self.count("connected") >= 1, PATIENCE)
         self.assertEqual((0, 0), (self.count("expired"), self.count("closed")))
         session = process.shared().driver._link.session

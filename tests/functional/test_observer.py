@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The observer of a group, over backends that do what they want."""
+"""The observer of a group, over backends that fail and hang at will."""
 
 import logging
 import struct
@@ -34,7 +34,7 @@ BOUND = 0.05
 
 
 class Backend:
-    """A driver that answers, raises or hangs, as it is told."""
+    """A driver that answers, raises or hangs as the test wants."""
 
     def __init__(self, name="fake"):
         self.name = name
@@ -42,16 +42,16 @@ class Backend:
         self.marks = {}
         self.forced = set()
         self.left = set()
-        #: What observe() raises; None: it answers.
+        #: The error that observe() raises; None: it answers.
         self.error = None
-        #: Cleared: it hangs.
+        #: Cleared: observe() hangs.
         self.running = threading.Event()
         self.running.set()
         self.asked = 0
         self.wake = None
-        #: Since when its server was asked why no member reports,
+        #: The moments since which its server was asked about an outage.
         self.silent = []
-        #: and what it does then: a function of that moment.
+        #: Its answer: a function of such a moment.
         self.tell = lambda since: None
 
     def observe(self, group):
@@ -100,14 +100,14 @@ class TestCase(base.TestCase):
             lambda: observers.Settings(limits, self.INTERVAL),
             **keywords,
         )
-        # Whatever hangs is to end first.
+        # The cleanup that ends a hanging backend runs before this.
         self.addCleanup(observer.close)
         for backend in backends:
             self.addCleanup(backend.running.set)
         return observer
 
     def took(self, question, *arguments):
-        """Return the seconds that a question takes, the least of some."""
+        """Return the seconds that a question takes, at best."""
 
         def measure():
             begun = time.monotonic()
@@ -125,8 +125,8 @@ class QuestionTest(TestCase):
         self.assertEqual("reported", observer.verdict("one").cause)
         self.assertEqual("not-a-member", observer.verdict("two").cause)
 
-    def test_a_poller_that_stood_still_while_it_asked(self):
-        """As where no thread runs between two requests."""
+    def test_a_poller_that_stood_still_refreshes_before_an_answer(self):
+        """In uWSGI, for one, no thread runs between two requests."""
         backend = Backend()
         backend.marks["one"] = 1
         backend.marks["two"] = 1
@@ -141,7 +141,7 @@ class QuestionTest(TestCase):
         observer.verdict("one")
         backend.tell = stand_still
         self.assertTrue(stopped.wait(base.PATIENCE))
-        # What happens then is not known to it.
+        # The poller does not learn of this.
         backend.left.add("one")
         time.sleep(pollers.LATE + 0.1)
         with unittest.mock.patch.object(
@@ -157,14 +157,14 @@ class QuestionTest(TestCase):
         observer.verdict("one")
         backend.running.clear()
         asked = backend.asked
-        wait_for(lambda: backend.asked > asked, message="it is being asked")
+        wait_for(lambda: backend.asked > asked, message="a refresh hangs")
         self.assertLess(self.took(observer.verdict, "one"), BOUND)
-        # Nor after what this process did itself.
+        # Nor after an action of this process.
         observer.note_own_action("one", model.LEFT)
         self.assertLess(self.took(observer.verdict, "one"), BOUND)
         self.assertEqual("left", observer.verdict("one").cause)
 
-    def test_one_that_hangs_delays_no_other(self):
+    def test_a_backend_that_hangs_delays_no_other(self):
         first, second = Backend("first"), Backend("second")
         first.marks["one"] = second.marks["one"] = 1
         observer = self.observe(first, second)
@@ -177,7 +177,7 @@ class QuestionTest(TestCase):
         )
         self.assertLess(self.took(observer.verdict, "one"), BOUND)
 
-    def test_whatever_a_backend_raises_is_no_answer(self):
+    def test_any_error_of_a_backend_is_a_failed_refresh(self):
         for error, words in (
             (RuntimeError("no PyNaCl"), "RuntimeError: no PyNaCl"),
             (AssertionError(), "AssertionError"),
@@ -191,7 +191,7 @@ class QuestionTest(TestCase):
                 self.assertEqual("reported", observer.verdict("one").cause)
                 backend.error = error
                 wait_for(lambda o=observer: o.trouble())
-                # By age alone.
+                # The last answer has to become too old for that.
                 self.assert_becomes(
                     "unavailable", lambda o=observer: o.verdict("one").cause
                 )
@@ -207,7 +207,7 @@ class QuestionTest(TestCase):
         self.assertEqual(4, len(self.logs.matching("Cannot refresh group")))
         self.assertEqual(4, len(self.logs.matching("reachable again")))
 
-    def test_a_backend_that_tells(self):
+    def test_a_backend_that_reports_changes_is_refreshed_at_once(self):
         backend = Backend()
         observer = self.observe(backend)
         observer._read_settings = lambda: observers.Settings(
@@ -219,7 +219,7 @@ class QuestionTest(TestCase):
         backend.wake()
         self.assert_becomes("reported", lambda: observer.verdict("one").cause)
 
-    def test_what_this_process_did_counts_until_it_is_observed(self):
+    def test_an_own_action_counts_until_it_is_observed(self):
         backend = Backend()
         backend.marks["one"] = 1
         observer = self.observe(backend)
@@ -229,7 +229,7 @@ class QuestionTest(TestCase):
         observer.note_own_action("one", model.FORCED_DOWN)
         self.assertEqual("reported", observer.verdict("new").cause)
         self.assertEqual("forced-down", observer.verdict("one").cause)
-        # The backend knows better, once it is asked later than that.
+        # A later refresh of the backend counts more.
         backend.running.set()
         self.assert_becomes(
             ("not-a-member", "reported"),
@@ -239,7 +239,7 @@ class QuestionTest(TestCase):
             ),
         )
 
-    def test_changes_are_told_in_order_and_not_of_the_first_refresh(self):
+    def test_changes_come_in_order_and_none_of_the_first_refresh(self):
         changes = []
         listener = observers.Listener()
         listener.changed = lambda group, found: changes.extend(found)
@@ -256,7 +256,7 @@ class QuestionTest(TestCase):
             [(change.was.cause, change.now.cause) for change in changes],
         )
 
-    def test_it_stops_to_ask_when_there_are_no_questions(self):
+    def test_it_stops_refreshing_when_there_are_no_questions(self):
         backend = Backend()
         observer = self.observe(backend)
         observer.verdict("one")
@@ -272,7 +272,7 @@ def read_only(since):
 
 
 class ServerTest(TestCase):
-    """What a backend's server says where no member reports."""
+    """Outages that a backend's server reports while no member reports."""
 
     LIMIT = 1.0
     TAKES_NONE = "takes no reports of the group compute: it is read-only"
@@ -294,7 +294,7 @@ class ServerTest(TestCase):
         asked = self.backend.asked
         wait_for(lambda: self.backend.asked >= asked + number)
 
-    def test_members_do_not_fall_while_it_tells(self):
+    def test_members_do_not_fall_while_the_server_reports_an_outage(self):
         self.start("one", "two")
         self.backend.tell = read_only
         heard = self.observer.group.backends[0].last_report
@@ -307,7 +307,7 @@ class ServerTest(TestCase):
         [line] = self.logs.matching(self.TAKES_NONE)
         self.assertIn("The backend fake", line)
         self.assertEqual([], self.logs.matching(self.OVER))
-        # It works again, and the dead have one limit from then.
+        # It works again. From now on the dead have one limit.
         self.backend.tell = lambda since: None
         over = time.monotonic()
         self.assert_becomes(("silent",) * 2, lambda: self.causes())
@@ -317,7 +317,7 @@ class ServerTest(TestCase):
     def causes(self):
         return self.cause("one"), self.cause("two")
 
-    def test_a_report_ends_it(self):
+    def test_a_members_report_ends_the_outage(self):
         self.start("one", "two")
         self.backend.tell = read_only
         wait_for(lambda: self.logs.matching(self.TAKES_NONE))
@@ -331,7 +331,7 @@ class ServerTest(TestCase):
         self.refreshes(3)
         self.assertEqual([], self.backend.silent)
 
-    def test_a_moment_without_a_sign_is_not_its_end(self):
+    def test_a_moment_without_a_sign_does_not_end_the_outage(self):
         self.start("one", "two")
         told = []
 
@@ -344,7 +344,7 @@ class ServerTest(TestCase):
         self.assertEqual(1, len(self.logs.matching(self.TAKES_NONE)))
         self.assertEqual([], self.logs.matching(self.OVER))
 
-    def test_it_is_asked_only_where_that_says_something(self):
+    def test_the_server_is_not_asked_about_a_single_member(self):
         for hosts, left in (
             (["one"], []),
             (["one", "two"], ["two"]),
@@ -360,7 +360,7 @@ class ServerTest(TestCase):
                 self.refreshes(3)
                 self.assertEqual([], self.backend.silent)
 
-    def test_it_is_not_asked_while_a_member_reports(self):
+    def test_the_server_is_not_asked_while_a_member_reports(self):
         self.start("one", "two")
         stopped = threading.Event()
         self.addCleanup(stopped.set)
@@ -377,7 +377,7 @@ class ServerTest(TestCase):
         self.assertEqual("silent", self.cause("two"))
         self.assertEqual([], self.backend.silent)
 
-    def test_what_it_raises_is_no_evidence(self):
+    def test_an_error_of_the_server_is_no_evidence(self):
         self.start("one", "two")
 
         def fail(since):
@@ -390,19 +390,19 @@ class ServerTest(TestCase):
         self.assertEqual([], self.logs.matching("", logging.WARNING))
         self.assertEqual("", self.observer.trouble())
 
-    def test_one_that_does_not_say_delays_no_question(self):
+    def test_a_server_that_does_not_answer_delays_no_question(self):
         self.start("one", "two")
         go_on = threading.Event()
         self.addCleanup(go_on.set)
         self.backend.tell = lambda since: go_on.wait() and None
         wait_for(lambda: self.backend.silent)
         self.assertLess(self.took(self.cause, "one"), BOUND)
-        # It has been asked; the rest is not waited for.
+        # Its server is being asked. No question waits for the answer.
         begun = time.monotonic()
         self.observer.keep_fresh()
         self.assertLess(time.monotonic() - begun, self.LIMIT)
 
-    def test_it_tells_of_no_other_time(self):
+    def test_only_the_time_since_the_last_report_is_excused(self):
         self.start("one", "two")
         self.backend.tell = lambda since: ServerOutage(
             since - 99.0, time.monotonic() + 99.0, "it is read-only"
@@ -414,7 +414,7 @@ class ServerTest(TestCase):
 
 
 class Machine(stateful.RuleBasedStateMachine):
-    """The observer of two backends, which do anything at any time."""
+    """The observer of two backends, to which anything happens."""
 
     def __init__(self):
         super().__init__()
@@ -466,11 +466,11 @@ class Machine(stateful.RuleBasedStateMachine):
         begun = time.monotonic()
         for host in ("one", "two", "always", "never"):
             self.observer.verdict(host)
-        # Each backend that hangs does so for ever.
+        # A backend that hangs does so for ever.
         assert time.monotonic() - begun < 5.0
 
     def teardown(self):
-        """Whatever came before: where both answer, the truth is known."""
+        """Check that the truth is known once both backends answer."""
         for backend in self.backends:
             backend.error = None
             backend.running.set()

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""No question waits for a backend: answers come from memory, always."""
+"""No question waits for a backend: all answers come from memory."""
 
 import time
 from unittest import mock
@@ -34,7 +34,7 @@ class _Tests:
         return base.quickest(measure, BOUND)
 
     def check_questions(self):
-        """Check that no question waits, whichever it is."""
+        """Check that no kind of question waits."""
         api = self.api
         for name, question in {
             "is up": lambda: self.is_up("one"),
@@ -51,8 +51,8 @@ class _Tests:
             with self.subTest(name):
                 self.assertLess(self.quickest(question), BOUND)
 
-    def wait_until_it_asks(self, number=0):
-        """Wait until the observer waits for an answer of a backend."""
+    def wait_until_a_refresh_hangs(self, number=0):
+        """Wait until a refresh of the observer hangs."""
         observer = process.shared().view("compute").observer
         base.wait_for(lambda: observer._pollers[number].is_asking)
 
@@ -61,12 +61,12 @@ class DatabaseTest(_Tests, db.MariaDBTestCase):
     # The driver waits for an answer for a quarter of it.
     DOWN_TIME = 40.0
 
-    def test_the_database_hangs(self):
+    def test_no_question_waits_while_the_database_hangs(self):
         self.join("one")
         self.assertTrue(self.is_up("one"))
         self.server.freeze()
         self.addCleanup(self.server.thaw)
-        self.wait_until_it_asks()
+        self.wait_until_a_refresh_hangs()
         with mock.patch.object(reporter, "JOIN_WAIT", 0.1):
             self.join("two")
         self.check_questions()
@@ -74,16 +74,16 @@ class DatabaseTest(_Tests, db.MariaDBTestCase):
 
 
 class SecondaryTest(_Tests, test_several.SeveralTestCase):
-    def test_the_secondary_hangs(self):
-        # Without a time-out of its own it would hang for ever.
+    def test_no_question_waits_while_the_secondary_hangs(self):
+        # So long that a request to it hangs until the test ends.
         self.flags("memcache", socket_timeout=3600)
         self.join("one")
         self.assertTrue(self.is_up("one"))
         self.server.freeze()
         self.addCleanup(self.server.thaw)
-        self.wait_until_it_asks(1)
+        self.wait_until_a_refresh_hangs(1)
         self.check_questions()
-        # What this process does itself is known at once.
+        # This process knows its own actions at once.
         self.api.force_down("one", "compute")
         self.assertFalse(self.is_up("one"))
         self.api.force_down("one", "compute", forced=False)

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What is left of a test process that is killed, and told of a failure."""
+"""A killed test process leaves nothing, and a failure shows the logs."""
 
 import os
 import subprocess
@@ -23,8 +23,8 @@ from tests.fixtures import logs, watchdog
 from tests.fixtures.memcached import Memcached
 from tests.fixtures.process import wait_for
 
-# Starts what ought to end with it, and says what that is. A test process: the
-# environment it is given has no folder yet.
+# A test process, without a folder in its environment yet. It starts processes
+# that have to end with it, and prints their ids.
 KILLED = """
 import os
 import signal
@@ -36,13 +36,13 @@ from tests.fixtures import watchdog
 
 sleep = ["sleep", "1000"]
 pids = [
-    # Nothing but its environment tells of this one.
+    # Found by nothing but its environment.
     subprocess.Popen(sleep, start_new_session=True).pid,
-    # This one has none.
+    # Found by its working folder: it has no environment.
     subprocess.Popen(sleep, env={}, cwd=tempfile.gettempdir()).pid,
 ]
 with tempfile.NamedTemporaryFile() as output:
-    # Its parent is gone, and of this one there is an output alone.
+    # Found by its output alone: it has no environment, and no parent.
     orphan = subprocess.run(
         ["sh", "-c", "env -i sleep 1000 2>&1 & echo $! >&2"],
         stdout=output, stderr=subprocess.PIPE, text=True,
@@ -67,7 +67,7 @@ with tempfile.NamedTemporaryFile() as output:
 
 @single_mode
 class KilledTest(unittest.TestCase):
-    def test_nothing_is_left(self):
+    def test_no_process_or_folder_is_left(self):
         environment = dict(os.environ)
         del environment[watchdog.VARIABLE]
         del environment["TMPDIR"]
@@ -95,7 +95,7 @@ class KilledTest(unittest.TestCase):
 
 
 @single_mode
-class ToldTest(unittest.TestCase):
+class LogsTest(unittest.TestCase):
     def test_a_failure_has_the_servers_last_lines(self):
         server = self.enterContext(Memcached())
 
@@ -107,8 +107,8 @@ class ToldTest(unittest.TestCase):
             def test(self):
                 write("the last words\n\tat java.lang.Thread.run\n")
                 with self.subTest("one of them"):
-                    self.fail("as a test has it")
-                raise ValueError("as a test has it")
+                    self.fail("a failure of the test")
+                raise ValueError("an error of the test")
 
         write("what was said before\n")
         result = unittest.TestResult()

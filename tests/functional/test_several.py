@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Several backends at once: a database, and memcached beside it."""
+"""Several backends at the same time: a database and memcached."""
 
 import contextlib
 import threading
@@ -60,7 +60,7 @@ class SeveralTestCase(base.TestCase):
         return self.api.service_is_up({"host": host, "topic": group})
 
     def alone(self, name, host, group="compute"):
-        """Return what an observer of one driver says; None: no member."""
+        """Return a Member by one driver alone; None: it has no such one."""
         shared = process.Shared(process.load(name))
         try:
             return shared.view(group).member(host)
@@ -81,7 +81,7 @@ class SeveralTestCase(base.TestCase):
 
     @contextlib.contextmanager
     def drivers(self, primary, *secondaries):
-        """Give an API of other drivers."""
+        """Return an API that uses other drivers."""
         before = CONF.servicegroup_driver, CONF.servicegroup.secondary_drivers
         self._choose(primary, secondaries)
         try:
@@ -108,7 +108,7 @@ class SeveralTestCase(base.TestCase):
 
 
 class ReportsTest(SeveralTestCase):
-    def test_reports_go_to_all(self):
+    def test_reports_go_to_all_drivers(self):
         self.join("one")
         for name in ("db", "mc"):
             self.wait_for_state(name, "one", "up")
@@ -128,7 +128,7 @@ class ReportsTest(SeveralTestCase):
         with self.drivers("db", "mc", "db", "mc"):
             self.assertEqual(["db", "mc"], process.shared().names)
 
-    def test_a_secondary_that_cannot_be_loaded(self):
+    def test_a_secondary_that_cannot_be_loaded_is_not_used(self):
         with self.drivers("db", "zk", "mc") as api:
             api.join("one", "compute", base.Member("one"))
             self.assertTrue(api.get_all("compute"))
@@ -137,7 +137,7 @@ class ReportsTest(SeveralTestCase):
             self.assertIn("[zookeeper] address", text)
             api.leave("one", "compute")
 
-    def test_a_secondary_that_does_not_exist(self):
+    def test_an_unknown_secondary_is_refused(self):
         path = f"{self.folder}/nova-sg.conf"
         with open(path, "w") as file:
             file.write("[servicegroup]\nsecondary_drivers = mc, mq\n")
@@ -148,8 +148,8 @@ class ReportsTest(SeveralTestCase):
         ):
             servicegroup.API()
 
-    def test_a_secondary_that_hangs_delays_nobody(self):
-        # Whoever waited for it would wait for ever.
+    def test_a_secondary_that_hangs_delays_no_report_to_others(self):
+        # So long that a request to it hangs until the test ends.
         self.flags("memcache", socket_timeout=3600)
         reporter.JOIN_WAIT = 1
         self.server.freeze()
@@ -160,9 +160,9 @@ class ReportsTest(SeveralTestCase):
         wait_for(
             lambda: self.alone("db", "one").last_seen > seen,
             30,
-            "the database hears of it",
+            "the database has the report",
         )
-        # That is no trouble of the service's.
+        # To the service the report has succeeded.
         self.assertFalse(member.model_disconnected)
         self.api.leave("one", "compute")
         self.assertFalse(self.is_up("one"))
@@ -180,12 +180,12 @@ class ReportsTest(SeveralTestCase):
                 seen = self.alone("db", "one").last_seen
                 wait_for(
                     lambda seen=seen: self.alone("db", "one").last_seen > seen,
-                    message="the database hears of it",
+                    message="the database has the report",
                 )
             self.server.thaw()
 
-    def test_a_timer_that_stands_still(self):
-        # Nobody is told that the service lives.
+    def test_a_member_whose_timer_stands_still_is_down_in_all_drivers(self):
+        # No backend gets a report.
         self.flags(service_down_time=2.5)
         member = base.Member("one")
         timer = mock.Mock(stop=lambda: None)
@@ -207,7 +207,7 @@ class ReportsTest(SeveralTestCase):
 
 
 class VerdictsTest(SeveralTestCase):
-    """memcached first, which a test can take away, the database second."""
+    """memcached first, which a test can kill, and the database second."""
 
     def setUp(self):
         super().setUp()
@@ -217,7 +217,7 @@ class VerdictsTest(SeveralTestCase):
     def member(self, host):
         return self.api.member("compute", host)
 
-    def test_who_has_not_come_over_yet(self):
+    def test_a_member_of_the_secondary_alone_is_judged_by_it(self):
         api = self.join_only("db", "one")
         self.join("two")
         self.assertTrue(self.is_up("one"))
@@ -229,7 +229,7 @@ class VerdictsTest(SeveralTestCase):
         api.leave("one", "compute")
         wait_for(lambda: not self.is_up("one"), message="one is down")
 
-    def test_the_secondary_stands_in(self):
+    def test_the_secondary_is_used_while_the_primary_is_down(self):
         self.flags(service_down_time=6.0)
         self.api = servicegroup.API()
         stays, _ = self.join("stays"), self.join("dies")
@@ -238,7 +238,7 @@ class VerdictsTest(SeveralTestCase):
         for host in ("stays", "dies"):
             self.wait_for_state("db", host, "up")
         self.server.kill()
-        # Longer than the last verdicts of the primary stand.
+        # Longer than the primary's last verdicts stand.
         end = time.monotonic() + 1.5 * CONF.service_down_time
         while time.monotonic() < end:
             self.assertTrue(self.is_up("stays"))
@@ -246,7 +246,7 @@ class VerdictsTest(SeveralTestCase):
             time.sleep(0.05)
         self.assertEqual("db", self.member("stays").driver)
         self.assertIn("mc cannot be asked", self.member("stays").reason)
-        # It dies without a word while the primary is away.
+        # It stops reporting, without leaving, while the primary is down.
         for one in process.shared()._reporters.values():
             for joined in one._by_service.values():
                 if joined.membership.host == "dies":
@@ -266,10 +266,10 @@ class VerdictsTest(SeveralTestCase):
         )
         wait_for(lambda: not stays.model_disconnected)
 
-    def test_who_contradicted_before_is_not_believed(self):
+    def test_a_secondary_that_the_member_left_is_not_used(self):
         self.flags(service_down_time=3.0)
         self.api = servicegroup.API()
-        # It reports to the primary alone.
+        # It has left the database, and reports to the primary alone.
         api = self.join_only("db", "one")
         api.leave("one", "compute")
         self.join_only("mc", "one")
@@ -286,17 +286,17 @@ class VerdictsTest(SeveralTestCase):
                 return True
             return False
 
-        wait_for(unavailable, message="nobody can say")
+        wait_for(unavailable, message="its state is unknown")
         self.assertEqual({True}, answers)
 
-    def test_an_observer_that_begins_while_the_primary_is_away(self):
+    def test_an_observer_that_begins_while_the_primary_is_down(self):
         self.join_only("db", "one")
         self.server.kill()
         self.assertTrue(self.is_up("one"))
         self.assertEqual("db", self.member("one").driver)
         self.assertEqual(["compute"], self.api.groups())
 
-    def test_forced_down_counts_wherever_it_is(self):
+    def test_forced_down_in_any_driver_counts(self):
         self.join("one")
         self.wait_for_state("db", "one", "up")
         self.api.force_down("one", "compute")
@@ -310,7 +310,7 @@ class VerdictsTest(SeveralTestCase):
         wait_for(lambda: not self.is_up("one"), message="forced down by db")
         self.assertEqual("db", self.member("one").driver)
 
-    def test_a_word_that_does_not_reach_all(self):
+    def test_a_command_that_a_driver_missed_is_warned_of(self):
         self._choose("db", ["mc"])
         self.api = servicegroup.API()
         self.join("one")
@@ -336,7 +336,7 @@ class VerdictsTest(SeveralTestCase):
         with self.assertRaises(exception.MemberNotFound):
             self.api.forget("one", "compute")
 
-    def test_opinions(self):
+    def test_the_states_by_each_driver_are_listed(self):
         self.join_only("db", "one")
         mc, db = self.api.backend_states("compute", "one")
         self.assertEqual(("mc", None), mc[:2])
@@ -347,11 +347,11 @@ class VerdictsTest(SeveralTestCase):
 
 class DisagreementsTest(SeveralTestCase):
     def now(self):
-        """Return what there is: (secondary, kind): (members, total)."""
+        """Return the metrics: {(secondary, kind): (members, total)}."""
         found = process.all_disagreements()
         return {one[2:4]: one[4:] for one in found if one.total}
 
-    def test_they_are_counted_and_logged(self):
+    def test_disagreements_are_counted_and_logged(self):
         self.flags(service_down_time=2.5, report_interval=0.1)
         self.api = servicegroup.API()
         self.join("both")
@@ -373,7 +373,8 @@ class DisagreementsTest(SeveralTestCase):
                 ),
                 30,
             )
-            # It comes over, and nobody has to wait for that to settle.
+            # It moves to the other driver. That ends the disagreement at
+            # once.
             api.leave("one", "compute")
             with self.drivers("db", "mc") as api:
                 api.join("one", "compute", base.Member("one"))
@@ -382,7 +383,7 @@ class DisagreementsTest(SeveralTestCase):
             wait_for(lambda: self.logs.matching("and mc agree again on"))
         self.assertEqual([1, 1], [total for _, total in self.now().values()])
 
-    def test_a_member_that_dies_is_none(self):
+    def test_a_member_that_dies_is_no_disagreement(self):
         self.flags(service_down_time=2.5, report_interval=0.1)
         self.api = servicegroup.API()
         self.join("one")
@@ -397,7 +398,7 @@ class DisagreementsTest(SeveralTestCase):
 
 
 class ThreadsTest(SeveralTestCase):
-    def test_nothing_is_left_behind(self):
+    def test_no_thread_is_left_behind(self):
         self.join("one")
         self.collect(self.api)
         self.is_up("one")

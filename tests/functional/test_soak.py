@@ -41,7 +41,7 @@ from tests.functional import mc
 if tests.LONG:
     SECONDS = float(os.environ.get("NOVA_SG_SOAK_SECONDS", "15"))
     MEMBERS = 200
-    # At the least; SECONDS may allow for more.
+    # At least so many; SECONDS may allow for more.
     RESTARTS = 3
 else:
     SECONDS = 0.0
@@ -49,24 +49,24 @@ else:
     RESTARTS = 2
 # Seconds.
 INTERVAL = 0.2
-# Fifty reports. Nova's defaults allow for six, but at ten seconds each: a
-# machine that is busy with other tests may well stand still for some seconds,
-# and a server that failed is left alone for one.
+# Fifty reports. Nova's defaults allow for six, but at intervals of ten
+# seconds. A busy machine may stand still for some seconds, and a server that
+# failed is not tried again for one second.
 DOWN_TIME = 10.0
 CANNOT_REPORT = "Cannot report the state"
-CANNOT_ASK = "Cannot refresh group"
+CANNOT_REFRESH = "Cannot refresh group"
 HOSTS = [f"node{number:03}" for number in range(MEMBERS)]
 
 
 class Soak:
-    """The same for each backend; a subclass has the backend."""
+    """The test for each backend, which a subclass has."""
 
     def make_server(self):
         """Return the server, configured but not started."""
         raise NotImplementedError
 
     def prepare(self):
-        """Do what a running server needs before the first member."""
+        """Prepare the running server for the first member."""
 
     def count_reports(self):
         """Return how many reports the server has taken since its start."""
@@ -76,7 +76,7 @@ class Soak:
         """Return how many connections the server has from this process."""
         raise NotImplementedError
 
-    # The most that a process ever keeps.
+    # The most connections that a process keeps.
     most_connections = 1
 
     def setUp(self):
@@ -88,13 +88,13 @@ class Soak:
         self.server.start()
         self.prepare()
         self.addCleanup(process.reset)
-        # What raises on a thread, as on that of a timer, ends up here.
+        # The errors raised out of threads, such as a timer's.
         self.raised = []
         hook = threading.excepthook
         threading.excepthook = self.raised.append
         self.addCleanup(setattr, threading, "excepthook", hook)
 
-    def test_everybody_outlives_every_restart(self):
+    def test_every_member_stays_up_over_every_restart(self):
         end = time.monotonic() + SECONDS
         self._warm_up()
         before = _inventory()
@@ -117,40 +117,41 @@ class Soak:
             restarts += 1
             self._wait_until_all_report(api)
         rates.append(self._rate())
-        with self.subTest("every member is up, for everybody"):
+        with self.subTest("every observer sees every member up"):
             self.assertEqual(HOSTS, api.get_all("compute"))
             elsewhere = process.Shared(process.load(CONF.servicegroup_driver))
             try:
-                # A look by somebody new, who has no verdicts to keep.
+                # A new observer, which has no earlier verdicts.
                 view = elsewhere.view("compute")
                 self.assertEqual(HOSTS, view.hosts_up())
             finally:
                 elsewhere.close()
-        with self.subTest("nobody was called down meanwhile"):
+        with self.subTest("no member was called down meanwhile"):
             self.assertEqual(
                 {"joined": MEMBERS},
                 collections.Counter(event.type for event in events),
             )
         with self.subTest("the reports keep to the interval"):
-            # Where nothing else needs the machine it is close to all. More
-            # would be a timer that goes twice.
+            # On an idle machine it is nearly the full rate. More than that
+            # would mean that a timer fires twice.
             self.assertGreater(max(rates), MEMBERS / INTERVAL / 2)
             self.assertLess(max(rates), MEMBERS / INTERVAL * 1.6)
-        with self.subTest("trouble is told once and its end once"):
-            # Told twice, there would be more of it than ends of it.
-            self._assert_told(CANNOT_REPORT, "is reported to the group")
-            self._assert_told(CANNOT_ASK, "reachable again")
+        with self.subTest("trouble is logged once and its end once"):
+            # Otherwise there would be more messages of trouble than of ends.
+            self._assert_logged(CANNOT_REPORT, "is reported to the group")
+            self._assert_logged(CANNOT_REFRESH, "reachable again")
         with self.subTest("nothing raised"):
             self.assertEqual([], self.raised)
             self.assertEqual([], self.logs.matching("Unexpected"))
             self.assertEqual([], self._failures())
         with self.subTest("connections do not pile up"):
-            # The server may not have seen yet that the last look has gone.
+            # The server may not have noticed yet that the last connection
+            # is closed.
             base.wait_for(
                 lambda: self.count_connections() <= self.most_connections,
                 message=lambda: (
-                    f"connections: {self.count_connections()}, allowed are "
-                    f"{self.most_connections}"
+                    f"{self.count_connections()} connections, but at most "
+                    f"{self.most_connections} are allowed"
                 ),
             )
         process.reset()
@@ -158,14 +159,14 @@ class Soak:
         self._assert_nothing_leaked(before)
 
     def _warm_up(self):
-        # What is made once and kept, such as the hub's own descriptors, is
-        # no leak.
+        # Make the objects that are made once and kept, such as the hub's
+        # descriptors: they are no leak.
         api = servicegroup.API()
         watch = api.watch("compute", lambda event: None)
         api.join("first", "compute", base.Member("first", interval=INTERVAL))
         base.wait_for(
             lambda: api.get_all("compute") == ["first"],
-            message="who joined is up",
+            message="the member is up",
         )
         watch.cancel()
         api.leave("first", "compute")
@@ -178,7 +179,7 @@ class Soak:
         try:
             api.forget("first", "compute")
         except exception.MemberNotFound:
-            # Where being a member is to have a session, that is over.
+            # In ZooKeeper the member is gone with its session.
             pass
         return True
 
@@ -208,7 +209,7 @@ class Soak:
         )
 
     def _wait_until_noticed(self):
-        for words in (CANNOT_REPORT, CANNOT_ASK):
+        for words in (CANNOT_REPORT, CANNOT_REFRESH):
             base.wait_for(
                 lambda: self.logs.matching(words),  # noqa: B023
                 message=words,
@@ -219,11 +220,11 @@ class Soak:
             record.getMessage()
             for record in self.logs.records
             if "failed" in record.getMessage()
-            # ZooKeeper's own client tells of every attempt to connect.
+            # ZooKeeper's own client logs every attempt to connect.
             and record.name != "nova_sg.zookeeper.client"
         ]
 
-    def _assert_told(self, trouble, end):
+    def _assert_logged(self, trouble, end):
         def count(words):
             return len(self.logs.matching(words))
 
@@ -235,7 +236,7 @@ class Soak:
         )
 
     def _rate(self):
-        """Return how many reports a second there are, over a second."""
+        """Return how many reports come in one second."""
         began, before = time.monotonic(), self.count_reports()
         time.sleep(1.0)
         reports = self.count_reports() - before
@@ -245,8 +246,8 @@ class Soak:
         after = {}
 
         def all_given_back():
-            # Connections that nobody refers to any more are closed by the
-            # garbage collector at the latest.
+            # The garbage collector closes connections that are not
+            # referenced any more.
             gc.collect()
             after.update(_inventory())
             return all(after[kind] <= before[kind] for kind in before)
@@ -258,14 +259,14 @@ class Soak:
 
 
 def _inventory():
-    """Count what a process may leak."""
+    """Count the things that a process may leak."""
     found = dict.fromkeys(("threads", "descriptors", "sockets"), 0)
     found["threads"] = threading.active_count()
     for number in os.listdir("/proc/self/fd"):
         try:
             kind = os.readlink(f"/proc/self/fd/{number}")
         except FileNotFoundError:
-            # The one that this list was read through.
+            # The descriptor by which this list was read.
             continue
         found["descriptors"] += 1
         found["sockets"] += kind.startswith("socket:")
@@ -323,7 +324,7 @@ class McSoakTest(Soak, base.TestCase):
             raw.close()
 
     def prepare(self):
-        # It listens on a connection of its own.
+        # The server counts connections of its own.
         self._idle = self._stat("curr_connections")
 
     def count_reports(self):
@@ -346,7 +347,8 @@ class ZkSoakTest(Soak, base.TestCase):
         return server
 
     def prepare(self):
-        # Most reports are no business of the server's.
+        # A report seldom needs a request to the server: its session is
+        # enough.
         self._reports = itertools.count()
         report = zk.ZkDriver.report
 
@@ -362,5 +364,5 @@ class ZkSoakTest(Soak, base.TestCase):
         return next(self._reports)
 
     def count_connections(self):
-        # Without the one that asks.
+        # Without this question's own connection.
         return self.server.four_letters("cons").count("sid=")

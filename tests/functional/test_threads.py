@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Waiting for the end of a thread."""
+"""join(): waiting for the end of a thread."""
 
 import threading
 import time

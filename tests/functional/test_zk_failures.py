@@ -24,7 +24,7 @@ from tests.base import wait_for
 from tests.fixtures import proxy
 from tests.functional import zk
 
-# The same stall in a pure-Python client.
+# A pure-Python client whose process stands still.
 _KAZOO = """
 import ctypes
 import sys
@@ -47,7 +47,7 @@ class FailureTestCase(zk.ZkTestCase):
         self.assertEqual({"joined"}, {event.type for event in events}, events)
 
     def wait_until_ended(self, session_id):
-        """Wait until no server has a session any more."""
+        """Wait until a session has ended on every server."""
         wait_for(
             lambda: not any(
                 f"0x{session_id:x}" in server.four_letters("dump")
@@ -61,7 +61,7 @@ class MemberFailureTest(FailureTestCase):
     KILLS = 20 if LONG else 3
     AT_ONCE = 5
 
-    def test_killed(self):
+    def test_a_killed_member_is_down_when_its_session_ends(self):
         removed, told = {}, {}
         self.addCleanup(
             self.api.watch(
@@ -90,27 +90,27 @@ class MemberFailureTest(FailureTestCase):
                 )
             killed = {}
             for host, member in members.items():
-                # Anywhere between two pings.
+                # So that the kill is at any moment between two pings.
                 time.sleep(0.3)
                 killed[host] = time.monotonic()
                 member.kill()
             for host, moment in killed.items():
                 wait_for(
                     lambda: ("down", host) in told and host in removed,  # noqa: B023
-                    message=f"{host} is told to be down",
+                    message=f"the event that {host} is down",
                 )
                 lives.append(removed[host] - moment)
                 delays.append(told["down", host] - removed[host])
         zk.report_figures("from the kill to the end of the session", lives)
         zk.report_figures("from there until the observer is told", delays)
-        # The session has its time from the last ping on, and pings come
-        # every third of it; a machine that stands still may miss one.
+        # The session times out after the last ping. Pings come every third
+        # of the timeout, and a busy machine may miss one.
         timeout = self.RECV_TIMEOUT / 1000
         self.assertGreater(min(lives), timeout / 3)
         self.assertGreater(statistics.median(lives), timeout * 2 / 3)
         self.assertLess(statistics.median(delays), 0.1)
 
-    def test_restarted_at_once(self):
+    def test_a_member_restarted_at_once_is_never_down(self):
         first = self.start_member("one")
         second = self.start_member("one", wait=True)
         old = self.znodes()
@@ -127,8 +127,8 @@ class MemberFailureTest(FailureTestCase):
         self.assertEqual(["up"], poller.states)
         self.assertEqual([], events)
 
-    def test_cut_off(self):
-        """Down for the others; back by itself when the cut ends."""
+    def test_a_member_that_is_cut_off(self):
+        """It is down for the others, and up again when the cut ends."""
         server = self.ensemble.servers[0]
         way = self.enterContext(proxy.TcpProxy(server.port))
         self.start_member("one", zookeeper={"address": way.address})
@@ -149,8 +149,8 @@ class MemberFailureTest(FailureTestCase):
             lambda: [(event.type, event.host) for event in events],
         )
 
-    def test_a_late_create(self):
-        """What is created for a session that has ended raises no member."""
+    def test_a_late_create_raises_no_member(self):
+        """A znode created for a session that has ended raises no member."""
         server = self.ensemble.servers[0]
         way = self.enterContext(proxy.TcpProxy(server.port))
         member = self.start_member("one", zookeeper={"address": way.address})
@@ -160,7 +160,7 @@ class MemberFailureTest(FailureTestCase):
             "ephemeralOwner"
         ]
         way.delay(1.0)
-        # The member makes it again, once it has heard of it.
+        # The member makes the znode again when it learns of this.
         self.zk.delete(f"{self.prefix}/compute/{znode}")
         wait_for(lambda: way.held() > 105, 30, "the request is under way")
         way.cut()
@@ -170,17 +170,18 @@ class MemberFailureTest(FailureTestCase):
         events = self.collect(self.api)
         way.restore()
         wait_for(lambda: not way.held(), 30, "the late request arrives")
-        # Behind it in the server's queue.
+        # A request behind it in the server's queue.
         self.zk.exists(self.prefix)
         self.assertFalse(self.is_up("one"))
         self.assertEqual([], self.znodes())
         self.assertEqual([], events)
 
-    def test_python_stands_still(self):
-        """For longer than the session timeout, holding Python's lock."""
+    def test_a_member_whose_python_stands_still_stays_up(self):
+        """It stands still, holding Python's lock, longer than the timeout."""
         member = self.start_member("one")
         before = self.znodes()
-        # What a pure-Python client does in this is what ours is for.
+        # kazoo's session ends meanwhile: that is why nova_sg has a client of
+        # its own.
         path = f"{self.prefix}/kazoo"
         kazoo = self.start_process(
             "-c", _KAZOO, self.ensemble.address, path
@@ -196,7 +197,7 @@ class MemberFailureTest(FailureTestCase):
             self.assertNotIn("done", kazoo.output())
             self.assertNotIn("done", member.output())
             member.expect("done: freeze")
-            # It has not lived on by a new session.
+            # They are the same sessions as before.
             self.assertEqual(before, self.znodes())
             member.tell("stall 0")
             member.expect("done: stall")
@@ -207,7 +208,7 @@ class MemberFailureTest(FailureTestCase):
 class WatchdogTest(FailureTestCase):
     DOWN_TIME = 4.0
 
-    def test_timers_stand_still(self):
+    def test_members_whose_timers_stand_still_are_withdrawn(self):
         stalls = self.start_member("stalls")
         spins = self.start_member("spins")
         events = self.collect(self.api)
@@ -216,7 +217,7 @@ class WatchdogTest(FailureTestCase):
             spins.tell("spin 1.5")
             stalls.expect("done: stall")
             spins.expect("done: spin")
-            # A watchdog that was late would withdraw them now.
+            # By now a watchdog that was too quick would have withdrawn them.
             time.sleep(0.5)
         self.assertEqual(["up"], poller.states)
         self.assertEqual([], events)
@@ -228,7 +229,8 @@ class WatchdogTest(FailureTestCase):
         for host in ("stalls", "spins"):
             self.wait_until_down(host)
         for member in (stalls, spins):
-            # Their sessions live.
+            # They are down although they still stand still: not by
+            # themselves.
             self.assertEqual(1, member.output().count("done"))
         with open(go_on, "w"):
             pass
@@ -251,9 +253,9 @@ class WatchdogTest(FailureTestCase):
 
         def fail(late):
             failures.append(late)
-            raise RuntimeError("as a test has it")
+            raise RuntimeError("an error of the test")
 
-        # Whatever it may be: a library that is short of memory, say.
+        # Any error, as of a library without memory.
         real = watchdog._withdraw
         watchdog._withdraw = lambda library, late: fail(late)
         service.tg.moving.clear()
@@ -265,7 +267,7 @@ class WatchdogTest(FailureTestCase):
         service.tg.moving.set()
         wait_for(lambda: self.znodes(), message="it has joined again")
 
-        # What ends the thread all the same: the next report starts another.
+        # If the thread ends nevertheless, the next report starts another.
         service.tg.moving.clear()
         job = watchdog._job
         watchdog._stopping = True
@@ -277,19 +279,20 @@ class WatchdogTest(FailureTestCase):
         service.tg.moving.clear()
         wait_for(lambda: not self.znodes(), message="it is withdrawn")
 
-    def test_what_fails_on_the_watchdogs_thread_is_logged(self):
+    def test_an_error_on_the_watchdogs_thread_is_logged(self):
         self.join("one")
         watchdog = self.api._driver.shared().driver._own_members._watchdog
         check = watchdog._check
 
         def fail(library):
-            raise RuntimeError("as a test has it")
+            raise RuntimeError("an error of the test")
 
         watchdog._check = fail
         words = "The ZooKeeper watchdog has failed: "
         wait_for(lambda: self.logs.matching(words))
         self.assertIn(
-            "RuntimeError: as a test has it", self.logs.matching(words)[0]
+            "RuntimeError: an error of the test",
+            self.logs.matching(words)[0],
         )
         watchdog._check = check
         wait_for(
@@ -297,7 +300,7 @@ class WatchdogTest(FailureTestCase):
         )
         self.assertEqual(1, len(self.logs.matching(words)))
 
-    def test_a_new_session_brings_back_nobody_who_stands_still(self):
+    def test_a_new_session_restores_no_member_that_stands_still(self):
         server = self.ensemble.servers[0]
         way = self.enterContext(proxy.TcpProxy(server.port))
         self.flags("zookeeper", address=way.address)
@@ -312,15 +315,15 @@ class WatchdogTest(FailureTestCase):
         wait_for(
             lambda: self.logs.matching("has expired. Making a new one")
             or not session.is_connected(),
-            message="the cut is noticed",
+            message="the client notices the cut",
         )
-        # On the server's side, too.
+        # The server has to notice it, too.
         self.wait_until_ended(session_id)
         way.restore()
         wait_for(session.is_connected, message="there is a new session")
         wait_for(
             lambda: self.logs.matching("not restored: it does not report"),
-            message="the member was to be brought back",
+            message="the member is not restored",
         )
         self.assertEqual([], self.znodes())
         service.tg.moving.set()
@@ -329,14 +332,14 @@ class WatchdogTest(FailureTestCase):
 
 class EnsembleFailureTest(FailureTestCase):
     SERVERS = 3
-    # Longer than a session lives.
-    AWAY = 60 if LONG else 6
-    # Longer than any of this takes.
+    # Longer than a session lasts without a ping.
+    OUTAGE = 60 if LONG else 6
+    # So long that no member falls by silence.
     DOWN_TIME = 120.0
 
     def setUp(self):
         super().setUp()
-        # Whatever happens, the next test finds all servers running.
+        # The next test needs all servers.
         self.addCleanup(zk.ensemble, self.SERVERS)
 
     def observer(self):
@@ -345,7 +348,7 @@ class EnsembleFailureTest(FailureTestCase):
         self.addCleanup(shared.close)
         return shared.view("compute")
 
-    def test_servers_come_and_go(self):
+    def test_members_stay_up_while_servers_come_and_go(self):
         servers = self.ensemble.servers
         members = [self.start_member(f"node{n}") for n in range(3)]
         service = self.join("here")
@@ -370,10 +373,10 @@ class EnsembleFailureTest(FailureTestCase):
                     self.ensemble.leader()
                 self.converge(other, "after-restarts")
 
-            with self.subTest("all are away"):
+            with self.subTest("all servers are down"):
                 for server in servers:
                     server.stop()
-                time.sleep(self.AWAY)
+                time.sleep(self.OUTAGE)
                 self.ensemble.start()
                 self.converge(other, "after-outage")
                 # The members that lost their sessions would be down by now.
@@ -382,19 +385,19 @@ class EnsembleFailureTest(FailureTestCase):
         self.assert_only_joined(events)
         self.assert_only_joined(other_events)
         self.assertEqual([], service.tg.raised)
-        # What happens now is told as ever.
+        # From now on a change is known as quickly as before.
         members[0].kill()
         self.wait_until_down("node0")
         wait_for(lambda: not other.is_up("node0"), message="the other knows")
 
     def converge(self, other, host):
-        """Wait until a change is seen by everybody."""
+        """Wait until both observers know a member that joined."""
         self.join(host)
         self.wait_until_up(host)
         wait_for(lambda: other.is_up(host), message="the other knows it")
 
     def test_an_observer_is_cut_off(self):
-        """Its own session ends, and it is told all that it missed."""
+        """Its own session ends; afterwards it learns what it missed."""
         server = self.ensemble.servers[0]
         way = self.enterContext(proxy.TcpProxy(server.port))
         self.flags("zookeeper", address=way.address)
@@ -414,9 +417,9 @@ class EnsembleFailureTest(FailureTestCase):
         self.assertTrue(cut_off.is_up("stays"))
         self.assertTrue(cut_off.is_up("leaves"))
         way.restore()
-        wait_for(lambda: cut_off.is_up("comes"), message="it sees who came")
+        wait_for(lambda: cut_off.is_up("comes"), message="it sees the join")
         wait_for(
-            lambda: not cut_off.is_up("leaves"), message="it sees who left"
+            lambda: not cut_off.is_up("leaves"), message="it sees the leave"
         )
         self.assertTrue(cut_off.is_up("stays"))
         self.assert_becomes(
@@ -425,10 +428,10 @@ class EnsembleFailureTest(FailureTestCase):
         )
 
 
-class BackendAwayTest(FailureTestCase):
+class OutageTest(FailureTestCase):
     DOWN_TIME = 6.0
 
-    def test_unreachable(self):
+    def test_verdicts_while_all_servers_are_unreachable(self):
         service = self.join("one")
         self.wait_until_up("one")
         late = self.start_member("late", wait=True)
@@ -442,18 +445,18 @@ class BackendAwayTest(FailureTestCase):
             )
             lasted = time.monotonic() - frozen
             zk.say(f"the last verdict stood for {lasted:.1f} s")
-            # From the last answer on; looks come every 0.05 s.
+            # It counts from the last answer. Refreshes come every 0.05 s.
             self.assertGreater(lasted, self.DOWN_TIME - 1)
             with self.assertRaisesRegex(
                 exception.ServiceGroupUnavailable, "no server is connected"
             ):
                 self.api.get_all("compute")
-            # Who joins now has joined when the servers come.
+            # A member that joins now is up when the servers are back.
             late.tell("join")
             joined_late = self.join("late-here")
             wait_for(
                 lambda: joined_late.model_disconnected,
-                message="it is noticed",
+                message="the service learns of it",
             )
             for server in self.ensemble.servers:
                 server.kill()
@@ -462,7 +465,7 @@ class BackendAwayTest(FailureTestCase):
             self.wait_until_known(["late", "late-here", "one"])
             wait_for(
                 lambda: not joined_late.model_disconnected,
-                message="the reports get through",
+                message="reports succeed again",
             )
             wait_for(lambda: len(poller.states) > 2, message="it is known")
         self.assertEqual(

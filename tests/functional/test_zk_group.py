@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The zk driver while all is well: joining, asking, telling, leaving."""
+"""The zk driver while all servers work: joining, asking, events, leaving."""
 
 import contextlib
 import datetime
@@ -58,7 +58,7 @@ class GroupTest(zk.ZkTestCase):
 
         wait_for(two_is_seen_later)
 
-    def test_who_follows_sees_its_own_writes_at_once(self):
+    def test_an_observer_sees_its_own_writes_at_once(self):
         self.api.watch("compute", print).cancel()
         for number in range(3):
             host = f"node{number}"
@@ -91,8 +91,8 @@ class GroupTest(zk.ZkTestCase):
             "its session with the backend ended", events[-1].reason
         )
 
-    def test_who_is_gone_does_not_come_back_by_an_older_word(self):
-        """A look may ask, and so be ahead of its watch until that fires."""
+    def test_a_member_that_left_is_not_raised_by_an_older_answer(self):
+        """A refresh may ask the server, and be ahead of its watch."""
         seldom = mock.patch.dict(
             evzookeeper.membership.MembershipMonitor.__init__.__kwdefaults__,
             min_interval=2.0,
@@ -117,7 +117,8 @@ class GroupTest(zk.ZkTestCase):
         self.addCleanup(asking.stop)
         self.zk.delete(f"{path}/one@1")
         wait_for(lambda: len(events) == 2, message="both are gone")
-        # Many a look before the watch lists again, and one after that.
+        # There are many refreshes before the watch lists the members again,
+        # and one after that.
         monitor = process.shared().driver._groups["compute"]._monitors[0]
         later = []
 
@@ -141,7 +142,7 @@ class GroupTest(zk.ZkTestCase):
         self.assertEqual(["odd/group"], self.api.groups())
 
     def test_a_member_forgotten_by_others_is_remembered(self):
-        """An operator's delete in zkCli does not take a member out."""
+        """An operator's delete in zkCli does not remove a living member."""
         self.flags(service_down_time=1.0)
         self.join("one")
         name = self.znodes()[0]
@@ -150,7 +151,7 @@ class GroupTest(zk.ZkTestCase):
             lambda: self.znodes() == [name], message="its znode is back"
         )
 
-    def test_last_seen_is_when_it_was_there(self):
+    def test_last_seen_is_the_last_refresh_that_found_it(self):
         member = self.start_member("one")
         self.wait_until_up("one")
         driver = process.load("zk")
@@ -164,7 +165,7 @@ class GroupTest(zk.ZkTestCase):
         looked = datetime.datetime.now(datetime.UTC)
         member.kill()
         self.wait_until_down("one")
-        # By the observer that saw it alive, which looks again only now.
+        # The observer that saw it alive refreshes again only now.
         lost, last = seen()
         self.assertTrue(lost)
         self.assertLessEqual(last, looked)
@@ -183,11 +184,11 @@ class GroupTest(zk.ZkTestCase):
         wait_for(
             lambda: written() - first > 1500,
             20,
-            "the entry is as new as service_down_time",
+            "the znode of its last report is written again",
         )
 
     def test_an_interruption_is_not_lost(self):
-        """Where the look that was to tell of it fails."""
+        """The refresh that should bring it fails."""
         driver = process.load("zk")
         self.addCleanup(driver.close)
         self.join("one")
@@ -203,7 +204,7 @@ class GroupTest(zk.ZkTestCase):
         self.assertTrue(driver.observe("compute").interrupted)
         self.assertFalse(driver.observe("compute").interrupted)
 
-    def test_what_was_written_is_waited_for_after_a_look_that_failed(self):
+    def test_an_own_write_is_waited_for_after_a_failed_refresh(self):
         self.join("one")
         driver = process.shared().driver
         followed = driver._groups["compute"]
@@ -219,7 +220,7 @@ class GroupTest(zk.ZkTestCase):
             time.monotonic() - begun, watched.ECHO_WAIT / 2
         )
 
-    def test_what_follows_is_woken_until_it_is_closed(self):
+    def test_followers_are_woken_until_they_unfollow(self):
         self.api.watch("compute", print)
         shared = process.shared()
         followed = shared.driver._groups["compute"]
@@ -231,8 +232,8 @@ class GroupTest(zk.ZkTestCase):
         view.close()
         self.assertEqual([], followed._wakes)
 
-    def test_leave_for_somebody_else(self):
-        """Of a host that is dead, though its session is not yet."""
+    def test_a_process_can_leave_for_another_host(self):
+        """The other host is dead, but its session has not ended yet."""
         member = self.start_member("one")
         member.signal(signal.SIGSTOP)
         self.api.leave("one", "compute")
@@ -255,7 +256,7 @@ class GroupTest(zk.ZkTestCase):
         reference["forced_down"] = True
         self.assertFalse(self.api.service_is_up(reference))
 
-    def test_forced_down_is_for_everybody(self):
+    def test_forced_down_is_known_to_every_observer(self):
         self.join("one")
         self.wait_until_up("one")
         # Another observer, and another session.
@@ -266,9 +267,9 @@ class GroupTest(zk.ZkTestCase):
         other.force_down("compute", "one", False)
         self.wait_until_up("one")
         with self.assertRaises(exception.MemberNotFound):
-            other.force_down("compute", "nobody", True)
+            other.force_down("compute", "no-such-host", True)
         with self.assertRaises(exception.MemberNotFound):
-            other.forget("compute", "nobody")
+            other.forget("compute", "no-such-host")
 
     def test_forget(self):
         self.join("one")
@@ -284,7 +285,7 @@ class GroupTest(zk.ZkTestCase):
             path = f"{self.prefix}/.{kind}/compute"
             self.assertEqual([], self.zk.get_children(path))
 
-    def test_clock_steps_change_nothing(self):
+    def test_clock_steps_change_no_verdict(self):
         events = self.collect(self.api)
         self.join("one")
         self.wait_until_up("one")
@@ -299,7 +300,7 @@ class GroupTest(zk.ZkTestCase):
 
 @single_mode
 class ToolsTest(zk.ZkTestCase):
-    """The programs that operators use."""
+    """Operators' programs."""
 
     def test_ls_in_zookeepers_own_shell(self):
         """With the prefix of the legacy driver, below a chroot."""
@@ -340,7 +341,7 @@ class ToolsTest(zk.ZkTestCase):
     def start_java(self, said, *arguments):
         with open(said, "w") as output:
             process = subprocess.Popen(
-                # It leaves nothing in /tmp.
+                # With options that keep it from writing to /tmp.
                 ["java", *_JAVA_OPTIONS, *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -386,7 +387,7 @@ class ToolsTest(zk.ZkTestCase):
         self.assertEqual(1, len(self.znodes()))
         agent.signal(signal.SIGTERM)
         self.assertEqual(0, agent.wait(), agent.output())
-        # Not by the end of its session.
+        # It has left, so its session did not have to end first.
         self.assertEqual([], self.znodes())
         watch.expect('"left"')
         shown = self.nova_sg(
@@ -408,14 +409,14 @@ class ToolsTest(zk.ZkTestCase):
         doctor = self.nova_sg(config, "doctor")
         for server in self.ensemble.servers:
             self.assertIn(f"{server.address}: {server.mode}, ", doctor)
-        # And finds a server that is down.
+        # It finds a server that is down.
         self.ensemble.servers[0].stop()
         self.addCleanup(zk.ensemble, 3)
         said = self.nova_sg(config, "doctor", status=1)
         address = self.ensemble.servers[0].address
         self.assertIn(f"BAD ZooKeeper server {address}: no answer", said)
 
-    def test_a_reload_is_no_death(self):
+    def test_no_member_is_down_during_a_reload(self):
         config = self.write_config()
         agent = self.start_process(
             *("-m", "nova_sg.cmd.agent", "--config-file", config),
@@ -441,15 +442,15 @@ class OptionsTest(zk.ZkTestCase):
         with self.assertRaisesRegex(exception.ConfigError, words):
             process.shared()
 
-    def test_no_address(self):
+    def test_a_missing_address_is_refused(self):
         self.flags("zookeeper", address=None)
         self.refused(r"^\[zookeeper\] address: ")
 
-    def test_creator_without_digest(self):
+    def test_sg_creator_without_digest_is_refused(self):
         self.flags("zookeeper", acl="creator")
         self.refused(r"^\[zookeeper\] digest: ")
 
-    def test_no_tls(self):
+    def test_a_certificate_without_tls_in_the_library_is_refused(self):
         with mock.patch.object(
             zookeeper.api,
             "init_ssl",
@@ -458,8 +459,8 @@ class OptionsTest(zk.ZkTestCase):
             self.flags("zookeeper", cert="ca.pem,cert.pem,key.pem")
             self.refused(r"^\[zookeeper\] cert: .* no TLS")
 
-    def test_no_library(self):
-        """Only who asks for zk needs it."""
+    def test_a_missing_library_is_refused(self):
+        """Only the zk driver needs it."""
         with (
             mock.patch.object(clib, "SONAME", "libnotthere.so.2"),
             mock.patch.object(clib, "_loaded", {}),
@@ -470,8 +471,8 @@ class OptionsTest(zk.ZkTestCase):
             self.join("one")
             self.assertTrue(self.is_up("one"))
 
-    def test_the_legacy_snippet(self):
-        """Of the specification, quotes included."""
+    def test_the_legacy_configuration_is_understood(self):
+        """The example of the specification, with its quotes."""
         config = os.path.join(self.folder, "nova.conf")
         with open(config, "w") as written:
             written.write(
@@ -509,7 +510,7 @@ class AccessTest(zk.ZkTestCase):
         super().setUp()
         self.flags("zookeeper", acl="creator", digest="nova:secret")
 
-    def test_strangers_read_only(self):
+    def test_clients_without_the_digest_can_only_read(self):
         self.join("one")
         self.api.force_down("one", "compute")
         self.api.force_down("one", "compute", forced=False)
@@ -533,24 +534,24 @@ class AccessTest(zk.ZkTestCase):
                     with self.assertRaises(
                         (
                             zookeeper.NoAuthException,
-                            # What is known before the permission is.
+                            # The server checks this before the permission.
                             zookeeper.NotEmptyException,
                             zookeeper.NoChildrenForEphemeralsException,
                         )
                     ):
                         write()
-        # Those who are no strangers can.
+        # A client with the right digest can.
         self.api.leave("one", "compute")
         self.api.forget("one", "compute")
 
-    def test_a_stranger_cannot_join_and_can_see(self):
+    def test_a_service_without_the_digest_can_observe_but_not_join(self):
         self.join("one")
         process.reset()
         self.flags("zookeeper", acl="open", digest="nova:wrong")
         service = self.join("two")
         wait_for(
             lambda: self.logs.matching("Cannot report the state of two"),
-            message="it is said that two cannot join",
+            message="the log has that two cannot join",
         )
         self.assertTrue(service.model_disconnected)
         names = [n.partition("@")[0] for n in self.znodes()]
@@ -561,7 +562,7 @@ class AccessTest(zk.ZkTestCase):
 
 
 class HostileTest(zk.ZkTestCase):
-    def test_foreign_znodes(self):
+    def test_foreign_znodes_are_ignored_with_one_warning(self):
         self.join("one")
         events = self.collect(self.api)
         foreign = {
@@ -578,7 +579,7 @@ class HostileTest(zk.ZkTestCase):
         self.join("two")
         wait_for(
             lambda: [event.host for event in events] == ["two"],
-            message="two is told of, and nothing else",
+            message="an event of two, and no other",
         )
         for _ in range(2):
             self.assertEqual(["one", "two"], self.api.get_all("compute"))
@@ -589,7 +590,7 @@ class HostileTest(zk.ZkTestCase):
             for names in foreign.values():
                 for name in names:
                     words = f"Ignored the znode {name!r}:"
-                    # The watches of several paths keep no order.
+                    # Watches of several paths come in any order.
                     wait_for(
                         lambda: self.logs.matching(words),  # noqa: B023
                         message=words,
@@ -598,7 +599,7 @@ class HostileTest(zk.ZkTestCase):
 
 
 class ManyProcessesTest(zk.ZkTestCase):
-    def test_up_while_one_lives(self):
+    def test_a_member_of_two_processes_is_up_while_one_lives(self):
         first = self.start_member("one")
         second = self.start_member("one")
         self.assertEqual(2, len(self.znodes()))
@@ -618,7 +619,7 @@ class ManyProcessesTest(zk.ZkTestCase):
         self.assertEqual(0, third.wait(), third.output())
 
     def test_fork_after_the_api_was_made(self):
-        """And after the parent joined: parent and child are two members."""
+        """The parent has joined, too: parent and child are two members."""
         self.join("one")
         self.assertTrue(self.is_up("one"))
         child = os.fork()
@@ -626,7 +627,7 @@ class ManyProcessesTest(zk.ZkTestCase):
             status = 1
             try:
                 if tests.MODE == "eventlet":
-                    # As oslo.service does: not the parent's epoll.
+                    # oslo.service does so: the child gets its own epoll.
                     hubs = importlib.import_module("eventlet.hubs")
                     hubs.use_hub()
                 self.join("one")

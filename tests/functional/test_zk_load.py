@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The zk driver and the load that it is: requests, listings, delays."""
+"""The load of the zk driver: requests, listings, delays."""
 
 import os
 import statistics
@@ -65,7 +65,7 @@ session.close()
 
 
 class QuestionsTest(zk.ZkTestCase):
-    # The client pings after a third of that: none comes in between.
+    # The client pings after a third of it, so no ping comes during the test.
     RECV_TIMEOUT = 60000
 
     def packets(self):
@@ -78,10 +78,10 @@ class QuestionsTest(zk.ZkTestCase):
                     total += int(value)
         return total
 
-    def test_answers_come_from_memory(self):
+    def test_questions_send_no_request(self):
         self.join("one", interval=3600)
         self.join("two", interval=3600)
-        # Also the session with which the tests look.
+        # The test's own session would count, too.
         self.zk.close()
         self.wait_until_up("one")
         self.wait_until_up("two")
@@ -91,10 +91,10 @@ class QuestionsTest(zk.ZkTestCase):
             time.sleep(seconds)
             return self.packets() - before
 
-        # To ask for the number is counted as well.
+        # The question for the number counts as well.
         wait_for(
             lambda: received(0) == received(0.5),
-            message="what followed the first questions is over",
+            message="the requests of the first questions are over",
         )
         asking = received(0)
         before = self.packets()
@@ -102,7 +102,7 @@ class QuestionsTest(zk.ZkTestCase):
         for _ in range(10_000):
             self.assertTrue(self.is_up("one"))
         took = time.monotonic() - begun
-        # Long enough for many a look of the view.
+        # Long enough for many refreshes of the view.
         while time.monotonic() < begun + 1:
             self.assertEqual(["one", "two"], self.api.get_all("compute"))
             time.sleep(0.01)
@@ -111,13 +111,13 @@ class QuestionsTest(zk.ZkTestCase):
 
 
 class CrowdTest(zk.ZkTestCase):
-    # The figures in doc/ are of three.
+    # The figures in doc/ are of three servers.
     SERVERS = 3 if LONG else 1
     MEMBERS = 5000 if LONG else 2000
 
     def test_a_crowd_costs_few_listings(self):
         self.join("observer")
-        # Not one of those that are counted.
+        # A member beside those that are counted.
         self.wait_until_up("observer")
         events = self.collect(self.api)
         listing = mock.patch.object(
@@ -152,9 +152,9 @@ class CrowdTest(zk.ZkTestCase):
             self.assertEqual(
                 self.MEMBERS, len({event.host for event in events})
             )
-            # The monitor lists the members once every 50 ms at most. A look
-            # comes after each of these, and every 50 ms anyhow, and lists
-            # two paths where members go.
+            # The monitor lists the members once every 50 ms at most. A
+            # refresh comes after each of these, and every 50 ms anyhow. It
+            # lists two paths if members have gone.
             most = 5 * (told - begun) / 0.05 + 10
             self.assertLess(listings, most)
             if words == "joined":
@@ -168,11 +168,11 @@ class PushTest(zk.ZkTestCase):
     # The figures in doc/ are of three.
     SERVERS = 3 if LONG else 1
     ROUNDS = 100 if LONG else 20
-    # Looks come by themselves every quarter of it.
+    # Without a change there is a refresh every quarter of it.
     DOWN_TIME = 40.0 * base.PATIENCE
 
     def test_delay_from_the_change_to_the_callback(self):
-        """Counted from before the request for the change was sent."""
+        """It is measured from before the request for the change is sent."""
         told = threading.Event()
         moments = []
 
@@ -180,7 +180,7 @@ class PushTest(zk.ZkTestCase):
             moments.append(time.monotonic())
             told.set()
 
-        # No look comes by itself in time.
+        # No refresh comes without a change.
         self.flags("servicegroup", view_refresh_interval=10 * base.PATIENCE)
         self.join("observer")
         watch = self.api.watch("compute", callback)
@@ -197,7 +197,7 @@ class PushTest(zk.ZkTestCase):
                 change()
                 self.assertTrue(told.wait(base.PATIENCE))
                 delays[what].append(moments[-1] - begun)
-                # The next change finds a watch that is at rest.
+                # So that the next change finds the watch set again.
                 time.sleep(0.1)
         for what, seconds in delays.items():
             zk.report_figures(f"a znode {what}, the callback came", seconds)
@@ -205,7 +205,7 @@ class PushTest(zk.ZkTestCase):
 
 
 class LeakTest(zk.ZkTestCase):
-    def test_close_gives_everything_back(self):
+    def test_closing_ends_all_threads_and_descriptors(self):
         self.use()
         before = _held()
         for _ in range(5):
@@ -233,7 +233,7 @@ class LeakTest(zk.ZkTestCase):
 
 
 def _held():
-    """Return how many threads, of C too, and descriptors there are."""
+    """Return the numbers of threads, including C's, and of descriptors."""
     return tuple(
         len(os.listdir(f"/proc/self/{kind}")) for kind in ("task", "fd")
     )

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What the tests of the zk driver share."""
+"""Base classes and helpers of the zk driver's tests."""
 
 import atexit
 import json
@@ -41,9 +41,9 @@ class _Alone(fixture.ZooKeeperEnsemble):
 
 
 def ensemble(size=3):
-    """Return this process's one ensemble, all of its servers running.
+    """Return this process's ensemble, with all of its servers running.
 
-    :param size: 3, or 1, which costs a third
+    :param size: 3 or 1
     """
     if size == 1:
         return _Alone()
@@ -57,12 +57,12 @@ def ensemble(size=3):
 
 
 def say(text):
-    """Print a figure; standard output belongs to the test runner."""
+    """Print a figure, not to the test runner's standard output."""
     print(f"\n{text}", file=sys.stderr)
 
 
 def report_figures(what, seconds):
-    """Print the distribution of what was measured, in ms."""
+    """Print the distribution of measured times, in ms."""
     ordered = sorted(seconds)
     last = len(ordered) - 1
     say(
@@ -77,8 +77,9 @@ def report_figures(what, seconds):
 class Process:
     """A Python program in a process of the same mode.
 
-    What it prints goes to a file, which no green thread has to wait for. It
-    has a name, by which the watchdog finds what the program has started.
+    Its output goes to a file, because reading a pipe would block all green
+    threads. The file has a name, by which the watchdog finds the program's
+    children.
     """
 
     def __init__(self, *arguments, environment=None):
@@ -95,7 +96,7 @@ class Process:
         watchdog.guard_process(self.pid)
 
     def output(self):
-        # Not by its descriptor's position, which is the child's, too.
+        # Without moving the descriptor's position, which the child shares.
         length = os.fstat(self._output.fileno()).st_size
         return os.pread(self._output.fileno(), length, 0).decode()
 
@@ -107,12 +108,12 @@ class Process:
                 return True
             if self._process.poll() is not None:
                 raise AssertionError(
-                    f"ended, and never said {words!r}: {self.output()}"
+                    f"ended without printing {words!r}: {self.output()}"
                 )
             return False
 
         wait_for(
-            printed, timeout, lambda: f"it says {words!r}: {self.output()}"
+            printed, timeout, lambda: f"it prints {words!r}: {self.output()}"
         )
 
     def tell(self, words):
@@ -145,8 +146,7 @@ class Process:
 class Poller:
     """Asks 20 times a second whether members are up.
 
-    :ivar states: the answers to one asking, each that was another than the
-        one before
+    :ivar states: the answers, without those equal to the one before
     """
 
     def __init__(self, api, *hosts):
@@ -182,9 +182,9 @@ class Poller:
 class ZkTestCase(base.TestCase):
     """A test below a prefix of its own.
 
-    :cvar SERVERS: how many servers: 3 where a test is about there being
-        several, or sessions of different servers could see different things
-    :ivar zk: a session that belongs to nobody else
+    :cvar SERVERS: how many servers: 3 if a test needs several, or if sessions
+        of different servers could see different states
+    :ivar zk: a session of the test's own
     """
 
     SERVERS = 1

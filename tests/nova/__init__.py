@@ -13,7 +13,7 @@
 
 """The drop-in, on a real Nova.
 
-These tests run once: which concurrency mode Nova is in, each says by itself.
-The short form covers every driver and every mode; all combinations run in the
-long form.
+These tests run once, as each of them sets the concurrency mode of Nova. The
+short form covers every driver and every mode. The long form runs all
+combinations.
 """

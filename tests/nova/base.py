@@ -11,7 +11,7 @@
 # under the License.
 
 
-"""What the tests on a real Nova share."""
+"""Base class and helpers of the tests on a real Nova."""
 
 import atexit
 import contextlib
@@ -26,13 +26,13 @@ import tests
 from tests.fixtures import novarig, process
 from tests.fixtures.novarig import cloud as novarig_cloud
 
-# Seconds that a loaded machine may add to anything.
+# Seconds that a busy machine may take longer.
 SLACK = 3.0
 
-#: Has a Nova's messages be heartbeats, and nothing else.
+#: Options with which Nova's only messages are heartbeats.
 QUIET = "[DEFAULT]\nperiodic_enable = false\n"
 
-#: What a service logs when it joins.
+#: A service logs this when it joins.
 JOINS = "Join ServiceGroup"
 
 SCRIPTS = os.path.join(os.path.dirname(__file__), "scripts")
@@ -41,10 +41,10 @@ _site = None
 
 
 def site():
-    """Return this process's site, running."""
+    """Return this process's site; start it if needed."""
     global _site
     if _site is None:
-        # How an ensemble fails over is tested elsewhere.
+        # One server is enough: other tests are about ensembles.
         made = novarig.Site(zookeepers=1)
         atexit.register(made.close)
         made.start()
@@ -55,7 +55,7 @@ def site():
 def run_script(name, *arguments, **environment):
     """Run a script of scripts/ in Nova's environment.
 
-    :returns: the object that it printed on a line, read as JSON
+    :returns: the object that it printed in a line of JSON
     """
     output = site().run(
         *("python", "-P", os.path.join(SCRIPTS, name), *arguments),
@@ -65,20 +65,20 @@ def run_script(name, *arguments, **environment):
 
 
 def read_json(output):
-    """Return the object that stands on a line among others, of logs."""
+    """Return the object of a line of JSON among lines of logs."""
     [line] = [line for line in output.splitlines() if line.startswith('{"')]
     return json.loads(line)
 
 
 def mode_variable(mode):
-    """Return what tells Nova its mode where it has no command line."""
+    """Return the environment variable that sets Nova's mode."""
     return {"OS_NOVA_DISABLE_EVENTLET_PATCHING": str(mode == "threads")}
 
 
 class CloudTestCase(unittest.TestCase):
-    """Tests on one Nova; each finds everything running and listed up.
+    """Tests on one Nova; each begins with all services running and up.
 
-    What fails says the last lines of every log, too.
+    An error contains the last lines of every log.
     """
 
     DRIVER = "stock"
@@ -96,7 +96,7 @@ class CloudTestCase(unittest.TestCase):
                 cls.MODE,
                 **{
                     "options": QUIET,
-                    # Long enough to tell a word from silence.
+                    # Long enough to tell leaving from silence.
                     "service_down_time": 6,
                     **cls.SETTINGS,
                 },
@@ -104,13 +104,13 @@ class CloudTestCase(unittest.TestCase):
         )
 
     def run(self, result=None):
-        # unittest takes the test by its name.
+        # unittest finds the test by its name.
         name = self._testMethodName
-        setattr(self, name, self._telling(getattr(self, name)))
+        setattr(self, name, self._with_logs(getattr(self, name)))
         return super().run(result)
 
-    def _telling(self, test):
-        """Return the test, with every log's end in what it raises."""
+    def _with_logs(self, test):
+        """Return the test; its errors have the end of every log."""
 
         @functools.wraps(test)
         def run():
@@ -132,7 +132,7 @@ class CloudTestCase(unittest.TestCase):
             text = str(error)
             if novarig_cloud.LOG_MARK not in text:
                 error.add_note(self.cloud.log_tails())
-                # Again, where the end of a long output is read first.
+                # The error once more, at the end of a long output.
                 error.add_note(f"{type(error).__name__}: {text}")
             raise
 
@@ -145,7 +145,7 @@ class CloudTestCase(unittest.TestCase):
         joins = {one: len(log_lines(one, JOINS)) for one in stopped}
         for service in stopped:
             service.start(wait=False)
-        # Until then its last life may still be listed up.
+        # Until then its last process may still be listed up.
         joins.pop(cloud.api, None)
         process.wait_for(
             lambda: all(
@@ -160,8 +160,8 @@ class CloudTestCase(unittest.TestCase):
     def restart_compute(self):
         """Start the compute again and wait until it has joined.
 
-        :returns: seconds from then until it was listed up; not more than
-            about the least, as the log is read now and then
+        :returns: seconds from its join until it was listed up, roughly, as
+            the log is read at intervals
         """
         cloud = self.cloud
         before = log_lines(cloud.compute, JOINS)
@@ -178,25 +178,25 @@ class CloudTestCase(unittest.TestCase):
             message="the compute is listed up",
         )
         took = time.time() - at.timestamp()
-        # By the other workers of the API, too.
+        # The other workers of the API have to list it, too.
         cloud.wait_for_state("nova-compute", "up")
         return took
 
     def assert_stays(self, state, binaries, seconds):
-        """Look at the API again and again.
+        """Check that the API lists services in a state for some seconds.
 
-        A wrong word stands for as long as who gives it does not look again,
-        which is about a second.
+        A wrong answer would stay until that worker's next refresh, about a
+        second later, so none is missed.
         """
         end = time.monotonic() + seconds
-        looks = 0
+        answers = 0
         while time.monotonic() < end:
             states = self.cloud.all_states()
             for binary in binaries:
                 self.assertEqual({state}, states[binary], binary)
-            looks += 1
+            answers += 1
             time.sleep(0.2)
-        self.assertGreater(looks, 2)
+        self.assertGreater(answers, 2)
 
     def assert_every_worker_lists(self, state):
         """Ask for the compute until each worker of the API has answered."""
@@ -213,7 +213,7 @@ class CloudTestCase(unittest.TestCase):
 
 
 def log_lines(service, words):
-    """Return the lines of a service's log that contain words."""
+    """Return the lines of a service's log with words in them."""
     path = os.path.join(service.directory, "server.log")
     with open(path, errors="replace") as log:
         return [line for line in log if words in line]

@@ -11,7 +11,7 @@
 # under the License.
 
 
-"""A test of heartbeats that a real conductor writes together."""
+"""A test of a real conductor that writes many heartbeats together."""
 
 import time
 
@@ -54,7 +54,7 @@ class Computes:
             mariadb.execute("TRUNCATE mysql.general_log")
             mariadb.execute("SET GLOBAL general_log = 1")
             try:
-                # All have reported, some of them more than once.
+                # All computes have reported, some more than once.
                 process.wait_for(
                     lambda: all(
                         count > before[host] + 3
@@ -90,11 +90,11 @@ class Computes:
         cloud = self.cloud
         cloud.configure("conductor", self.DRIVER, OPTIONS)
         self.addCleanup(cloud.configure, "conductor", self.DRIVER)
-        # A clean stop would take heartbeats with it whose senders wait for
-        # the answer, and send no other, for a minute.
+        # A clean stop would lose heartbeats. Their senders would wait a
+        # minute for the answer and send no other.
         cloud.conductor.kill()
         cloud.conductor.start()
-        # The next test starts it again, as it was.
+        # The next test starts it again with its own configuration.
         self.addCleanup(cloud.conductor.kill)
         cloud.wait_until_all_are_up()
 

@@ -34,7 +34,7 @@ class Processes:
     SETTINGS = {
         "workers": 2,
         "server": "uwsgi",
-        # So that the next report does not make up for a wrong word at once.
+        # Long, so that the next report does not hide a wrong state at once.
         "report_interval": 4,
         "service_down_time": 10,
     }
@@ -48,16 +48,16 @@ class Processes:
         )
 
     def test_api_objects(self):
-        """What nova-api makes hundreds of, costs next to nothing."""
+        """nova-api makes hundreds of API objects, so they must be cheap."""
         for mode in novarig_cloud.MODES if tests.LONG else [self.MODE]:
             with self.subTest(mode):
                 found = self._api_objects(mode)
                 self.assertEqual("nova_sg.nova.api", found["module"])
                 self.assertGreater(found["objects"], 400)
                 self.assertEqual(mode == "eventlet", found["eventlet"])
-                # Of CPU time.
+                # It is CPU time.
                 self.assertLess(found["microseconds"], 100)
-                # Connects to nothing, starts nothing.
+                # It makes no connection and starts no thread.
                 self.assertEqual(found["before"], found["constructed"])
                 self.assertEqual([LIVING], found["up"])
                 self.assertEqual(0, found["statements"])
@@ -65,8 +65,9 @@ class Processes:
                 more = (
                     found["asked"]["sockets"] - found["constructed"]["sockets"]
                 )
-                # One client for all of them: a connection a memcached
-                # server, or one session; one to tell of the database.
+                # All of them share one client: a connection for each
+                # memcached server, or one session; and one socket for the
+                # database.
                 self.assertLessEqual(
                     more, {"db": 1, "mc": 3, "zk": 3}[self.DRIVER]
                 )
@@ -81,7 +82,7 @@ class Processes:
         services = [cloud.conductor, cloud.scheduler]
         binaries = ["nova-conductor", "nova-scheduler"]
         firsts = [self._workers(service)[0] for service in services]
-        # One worker of each is silent, and then it is told to go.
+        # One worker of each service is suspended, and then stopped.
         for first in firsts:
             os.kill(first, signal.SIGSTOP)
         try:
@@ -89,7 +90,7 @@ class Processes:
         finally:
             for first in firsts:
                 os.kill(first, signal.SIGCONT)
-        # Nothing starts another in its place for the time being.
+        # The services are suspended, so that they start no other worker.
         for service in services:
             service.freeze()
         for first in firsts:
@@ -99,7 +100,7 @@ class Processes:
         finally:
             for service in services:
                 service.thaw()
-        # By their silence it would take longer.
+        # If it were known by their silence, it would take longer.
         silence = cloud.service_down_time - cloud.report_interval
         for service, binary in zip(services, binaries, strict=True):
             with self.subTest(binary):
@@ -114,10 +115,10 @@ class Processes:
 
         return process.wait_for(two, message="there are two workers")
 
-    def test_answers_have_the_shape_of_stock(self):
+    def test_answers_have_the_shape_of_stock_novas(self):
         cloud = self.cloud
         cloud.configure("stock", "stock")
-        # configure() takes any name: that of a second API, here.
+        # configure() takes any name, such as that of a second API.
         stock = self.enterContext(cloud.make_api("stock"))
         for path in (
             "/os-services",
@@ -166,13 +167,13 @@ class Processes:
 
 
 class Forks:
-    """Tests of an API whose workers fork."""
+    """Tests of an API with forked workers."""
 
     test_every_worker_of_the_api_answers = (
         Processes.test_every_worker_of_the_api_answers
     )
 
-    def test_an_idle_worker_knows(self):
+    def test_an_idle_worker_of_the_api_answers(self):
         cloud = self.cloud
         cloud.compute.kill()
         time.sleep(cloud.service_down_time)
@@ -180,10 +181,10 @@ class Forks:
 
 
 def _shape(answer):
-    """Return an answer without its values: keys and types."""
+    """Return the shape of an answer: keys and types without values."""
     if isinstance(answer, dict):
         return {key: _shape(value) for key, value in answer.items()}
     if isinstance(answer, list):
         return sorted(map(repr, map(_shape, answer)))
-    # Reports bring a time where there was none.
+    # A time is None before the first report.
     return "" if answer is None or isinstance(answer, str) else type(answer)

@@ -11,7 +11,7 @@
 # under the License.
 
 
-"""Tests of services that come and go: what the API and the scheduler say."""
+"""Tests of services that join and leave, by the API and the scheduler."""
 
 import datetime
 import time
@@ -22,19 +22,19 @@ from tests.fixtures.novarig import cloud as novarig
 from tests.fixtures.novarig import proc
 from tests.nova import base
 
-# The looks of who asks a backend now and then.
+# Seconds between the refreshes of an observer.
 REFRESH = next(
     opt.default
     for opt in servicegroup.SERVICEGROUP_OPTS
     if opt.name == "view_refresh_interval"
 )
 
-# What Nova calls it.
+# The compute's name in Nova's messages.
 SERVICE = f"Compute service of {novarig.COMPUTE_HOST}"
 
 
 class Killed:
-    """What Nova says, and does, of a compute that has been killed."""
+    """What Nova lists, and does, after a compute was killed."""
 
     def _bound(self):
         """Return the seconds within which a killed member is listed down."""
@@ -71,13 +71,13 @@ class Killed:
             cloud.compute.kill()
             took = cloud.wait_for_state("nova-compute", "down")
             self.assertLess(took, self._bound() + base.SLACK)
-            # Another process, which looks by itself.
+            # The scheduler is another process with its own observer.
             process.wait_for(
                 lambda: cloud.select_host() is None,
                 REFRESH + base.SLACK,
                 "the scheduler refuses the compute",
             )
-            # Conductor is the one that looks, by itself as well.
+            # Conductor is the one that asks, with its own observer, too.
             process.wait_for(
                 lambda: (
                     self._live_migrate(instance)
@@ -109,12 +109,12 @@ class Services(Killed):
     #: None: service_down_time, as by default.
     GRACE = None
 
-    def test_clean_stop(self):
+    def test_a_clean_stop(self):
         cloud = self.cloud
         cloud.compute.stop()
         took = cloud.wait_for_state("nova-compute", "down")
-        # By its silence it would be more than service_down_time less the
-        # interval of one report.
+        # If it were known by its silence, it would take at least
+        # service_down_time less the interval of one report.
         silence = cloud.service_down_time - cloud.report_interval
         if self.GRACE is None:
             self.assertGreater(took, silence)
@@ -129,7 +129,7 @@ class Services(Killed):
             f"{took:.1f} s"
         )
 
-    def test_updated_at(self):
+    def test_updated_at_grows_with_reports(self):
         seen = [self._last_seen() for _ in range(2)]
 
         def grows():
@@ -144,13 +144,13 @@ class Services(Killed):
         answer = self.cloud.get("/os-services?binary=nova-compute")
         [service] = answer["services"]
         if service["updated_at"] is None:
-            # A record that has been made a moment ago.
+            # The record is new and has no report yet.
             return datetime.datetime.min.replace(tzinfo=datetime.UTC)
         moment = datetime.datetime.fromisoformat(service["updated_at"])
         return moment.replace(tzinfo=datetime.UTC)
 
-    def test_what_a_heartbeat_costs(self):
-        """Statements that write services' records, while all report."""
+    def test_how_many_statements_a_heartbeat_takes(self):
+        """It counts the statements that write records, while all report."""
         mariadb = self.cloud.site.mariadb
         mariadb.execute("SET GLOBAL log_output = 'TABLE'")
         mariadb.execute("TRUNCATE mysql.general_log")
@@ -167,10 +167,10 @@ class Services(Killed):
         finally:
             mariadb.execute("SET GLOBAL general_log = 0")
 
-    def test_connections(self):
-        """The processes that report and ask, with few connections."""
+    def test_processes_have_few_connections(self):
+        """Processes that report and ask have few connections."""
         cloud = self.cloud
-        # The computes of a Nova have no database.
+        # Nova's computes have no access to the database.
         self.assertEqual(
             0, proc.connections(cloud.compute.pid, {cloud.site.mariadb.port})
         )
@@ -186,7 +186,7 @@ class Services(Killed):
         for pid in (cloud.compute.pid, *cloud.api_workers):
             self.assertEqual(expected, proc.connections(pid, ports))
 
-    def test_nothing_came_before_the_patching(self):
+    def test_no_module_is_imported_before_the_patching(self):
         cloud = self.cloud
         for service in cloud.services:
             found = base.log_lines(service, "imported prior to")
@@ -196,7 +196,7 @@ class Services(Killed):
 
 
 def _updates(mariadb):
-    # Only the services themselves: not what the API reads.
+    # Only statements that write.
     [[count]] = mariadb.execute(
         "SELECT COUNT(*) FROM mysql.general_log "
         "WHERE argument LIKE 'UPDATE services%%'"
@@ -217,10 +217,10 @@ class WithoutControl:
         cloud.site.rabbitmq.start()
         cloud.conductor.kill()
         self.assert_stays("up", ("nova-scheduler", "nova-compute"), silence)
-        # Nobody reports by it, so nobody waits for an answer.
+        # No service reports by conductor, so none waits for its answer.
         self.assertEqual(0, cloud.messages("conductor"))
-        # What is killed now is down nevertheless, and does not rise when
-        # conductor works off what has been waiting for it.
+        # A compute that is killed now is down nevertheless. It does not rise
+        # when conductor works off the messages that wait for it.
         cloud.compute.kill()
         cloud.wait_for_state("nova-compute", "down")
         cloud.conductor.start()
@@ -229,7 +229,7 @@ class WithoutControl:
 
 
 class WaitingHeartbeat:
-    """What a heartbeat does that reaches conductor after its sender's end."""
+    """A heartbeat that reaches conductor after its sender's end."""
 
     def test_killed_while_its_heartbeat_waits(self):
         cloud = self.cloud
@@ -251,7 +251,7 @@ class WaitingHeartbeat:
 
 
 class Elsewhere:
-    """What is said of members that report by the db driver."""
+    """The states of members that report by the db driver."""
 
     def test_members_that_report_elsewhere(self):
         path = self.cloud.configure(

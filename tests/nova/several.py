@@ -30,7 +30,7 @@ class Several:
     }
 
     def _reports(self, binary):
-        """Return how often a service has reported to the database."""
+        """Return the number of a service's reports to the database."""
         [[count]] = self.cloud.site.mariadb.execute(
             "SELECT report_count FROM services "
             "WHERE `binary` = %s AND deleted = 0",
@@ -52,7 +52,7 @@ class Several:
         for binary in BINARIES:
             self._wait_for_reports(binary)
         database = {cloud.site.mariadb.port}
-        # It reports by nova-conductor, as ever.
+        # It reports to the database by nova-conductor, as in stock Nova.
         self.assertEqual(0, proc.connections(cloud.compute.pid, database))
         for service in cloud.services:
             self.assertEqual([], base.log_lines(service, "Traceback"))
@@ -70,7 +70,8 @@ class Several:
 
     def test_the_database_hangs(self):
         cloud = self.cloud
-        # Its workers with it. What the computes send to it stays unanswered.
+        # Suspend conductor and its workers: the computes' messages stay
+        # unanswered.
         os.killpg(cloud.conductor.pid, signal.SIGSTOP)
         self.addCleanup(os.killpg, cloud.conductor.pid, signal.SIGCONT)
         living = ("nova-scheduler", "nova-compute")
@@ -83,7 +84,8 @@ class Several:
         for server in cloud.site.zookeeper.servers:
             server.kill()
         try:
-            # Longer than the last verdicts stand: by the database, now.
+            # Longer than the last verdicts stand. From then on the database
+            # counts.
             self.assert_stays("up", BINARIES, 3 * cloud.service_down_time)
             cloud.compute.kill()
             cloud.wait_for_state("nova-compute", "down")

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Whether Nova runs with nova_sg, or not at all."""
+"""Nova runs with nova_sg, or does not start."""
 
 import os
 import shutil
@@ -35,7 +35,7 @@ concurrency_backend = {mode}
 
 
 class ActiveTest(unittest.TestCase):
-    """The start of a process of Nova's; no cloud."""
+    """The start of one process of Nova, without a cloud."""
 
     def setUp(self):
         super().setUp()
@@ -74,29 +74,29 @@ class ActiveTest(unittest.TestCase):
             ),
             done.stdout,
         )
-        # Nova's own words where something came too early for the patching.
+        # Nova warns so of imports that came before the patching.
         self.assertNotIn("known eventlet monkey patching issues", done.stdout)
         found = base.read_json(done.stdout)
         self.assertEqual("nova_sg.nova.api", found["module"])
-        # The driver is whole.
+        # The driver works.
         self.assertEqual([True], found["checked"])
         return found
 
     def test_on_threads(self):
-        # Nothing is patched: what is imported stays.
+        # Python is not patched, so modules that were imported stay.
         self.assertTrue(self.active("threading")["kept"])
 
     def test_on_eventlet(self):
-        # A child that uses nova_sg says so, too.
+        # A child that uses nova_sg logs the line, too.
         found = self.active("eventlet", processes=2)
         self.assertEqual([], found["kept"])
-        # No more than the fact that it is installed is made of it.
+        # oslo.config refers to oslo.log only to know that it is installed.
         self.assertEqual(["oslo_config.cfg.oslo_log"], found["holders"])
-        # A child that does not use nova_sg is let alone.
+        # A child that does not use nova_sg is not changed.
         self.assertEqual("True", found["idle"])
         self.assertEqual("False", found["uses"])
 
-    def test_a_name_is_missing(self):
+    def test_nova_stops_if_a_name_is_missing(self):
         for missing in (
             "nova.servicegroup.api:API",
             "nova.conf.servicegroup:SERVICEGROUP_OPTS",
@@ -108,7 +108,7 @@ class ActiveTest(unittest.TestCase):
                     self.start("--without", missing),
                 )
 
-    def test_the_source_cannot_be_opened(self):
+    def test_nova_stops_if_the_source_cannot_be_opened(self):
         for driver, words in (
             ("", "no 'driver' is set"),
             ("driver = nova-sg", "could not load configuration"),
@@ -117,7 +117,7 @@ class ActiveTest(unittest.TestCase):
                 self.check_stopped(words, self.start(driver=driver))
 
     def check_stopped(self, words, done):
-        """See to it that a process ended, and said why in a line."""
+        """Check that a process ended, and logged why in one line."""
         self.assertEqual(1, done.returncode, done.stdout)
         line = done.stdout.splitlines()[-1]
         self.assertIn(words, line)

@@ -13,10 +13,10 @@
 
 """A real Nova, with each driver.
 
-Which tests a Nova is made for is said here; the tests themselves stand in
-services, processes, several and computes. As a Nova takes long to start, the
+Each class here is one Nova with its tests. The tests themselves are in
+services, processes, several and computes. A Nova takes long to start, so the
 short form has few of them: each driver once, each of Nova's concurrency modes
-twice. The long form adds what is missing, and stock Nova.
+twice. The long form adds all other combinations, and stock Nova.
 """
 
 import tests
@@ -63,7 +63,7 @@ class ZkTest(
     base.CloudTestCase,
 ):
     DRIVER = "zk"
-    # Where forks are hard: nothing runs green threads between two requests.
+    # The harder mode for forks: between two requests no green thread runs.
     MODE = "eventlet"
     SETTINGS = {"server": "uwsgi"}
 
@@ -76,7 +76,7 @@ class SeveralTest(
 
 @tests.long_form
 class LazyTest(processes.Forks, base.CloudTestCase):
-    """Each worker loads the API by itself."""
+    """An API of which each worker loads the application by itself."""
 
     DRIVER, MODE = "zk", "threads"
     SETTINGS = {"server": "uwsgi-lazy"}
@@ -93,7 +93,7 @@ class ServicesAndWithoutControl(services.WithoutControl, services.Services):
 class ServicesAndWaitingHeartbeat(
     services.WaitingHeartbeat, services.Services, computes.Computes
 ):
-    """All tests of a driver that goes by conductor."""
+    """All tests of a driver that reports by conductor."""
 
 
 base.make_variants(
@@ -116,7 +116,7 @@ base.make_variants(
     ],
 )
 base.make_variants(globals(), several.Several, [("zk", "eventlet")])
-# Nova without us, to know what it does.
+# Stock Nova, to compare with.
 base.make_variants(
     globals(),
     KilledAndWaitingHeartbeat,

@@ -11,7 +11,7 @@
 # under the License.
 
 
-"""Heartbeats that are written together."""
+"""Heartbeats that Nova's conductor writes together."""
 
 import os
 import subprocess
@@ -23,7 +23,7 @@ from tests.nova import base
 
 
 class Saving:
-    """What an object's save() does, with many threads or alone."""
+    """The effects of an object's save(), alone or in many threads."""
 
     @classmethod
     def setUpClass(cls):
@@ -44,7 +44,7 @@ class Saving:
             raise AssertionError(f"{done.stderr}\n{server.log_tail()}")
         cls.found = base.read_json(done.stdout)
 
-    def test_it_is_what_nova_does(self):
+    def test_it_has_the_same_effects_as_stock_nova(self):
         gathered, left = {}, set()
         for name, case in self.found["cases"].items():
             with self.subTest(name):
@@ -60,8 +60,8 @@ class Saving:
         )
         self.assertEqual({"leaving", "disabled", "nothing"}, left)
 
-    def test_what_nova_does(self):
-        # Or the comparison would prove nothing.
+    def test_the_cases_have_the_expected_effects(self):
+        # Otherwise the comparison would prove nothing.
         cases = self.found["cases"]
         for name in ("one more", "many more"):
             ours = cases[name]["ours"]
@@ -78,7 +78,7 @@ class Saving:
         for name in ("deleted", "unknown"):
             self.assertIn("ServiceNotFound", cases[name]["ours"]["error"])
 
-    def test_few_statements(self):
+    def test_many_heartbeats_take_few_statements(self):
         found = self.found["together"]
         self.assertEqual([None], found["errors"])
         self.assertEqual([5], found["grown"])
@@ -86,34 +86,34 @@ class Saving:
         self.assertEqual(found["updates"], found["together"])
         self.assertLess(found["updates"], found["heartbeats"] / 2)
 
-    def test_a_lock_keeps_nobody_else_waiting(self):
+    def test_a_locked_record_delays_only_its_own_heartbeat(self):
         self.assertEqual(
             {"errors": [None], "waiting": True, "grown": [1]},
             self.found["locked"],
         )
 
-    def test_killed_connections(self):
+    def test_heartbeats_go_on_after_connections_are_killed(self):
         self.assertEqual(
             {"errors": [None], "grown": [1]}, self.found["killed"]
         )
 
-    def test_a_server_that_hangs(self):
+    def test_heartbeats_wait_while_the_server_hangs(self):
         self.assertEqual(
             {"errors": [None], "waiting": 20, "grown": [1]},
             self.found["frozen"],
         )
 
-    def test_another_cell(self):
+    def test_a_record_of_another_cell_is_written_there(self):
         self.assertEqual(
             {"there": [8], "together": True}, self.found["cell"]
         )
 
-    def test_a_transaction_of_somebody_else(self):
+    def test_a_save_within_a_transaction_is_part_of_it(self):
         self.assertEqual(
             {"grown": [0], "together": False}, self.found["transaction"]
         )
 
-    def test_fork(self):
+    def test_a_forked_child_can_save(self):
         self.assertEqual(
             {"status": 0, "errors": [None], "grown": [1]},
             self.found["child"],

@@ -11,7 +11,7 @@
 # under the License.
 
 
-"""What of nova_sg a process of Nova's imports, and when."""
+"""The modules of nova_sg that a process of Nova imports, and when."""
 
 import os
 import resource
@@ -24,7 +24,7 @@ from tests.nova import base
 
 
 class ImportTest(unittest.TestCase):
-    """When what is imported."""
+    """The imports of a process in an environment with Nova."""
 
     def setUp(self):
         super().setUp()
@@ -35,7 +35,7 @@ class ImportTest(unittest.TestCase):
         path = self.cloud.configure(f"first-{driver}", driver)
         return base.run_script("first_parse.py", "--config-file", path)
 
-    def test_before_novas_decision(self):
+    def test_imports_before_nova_decides_on_its_mode(self):
         for mode, name in (("threads", "threading"), ("eventlet", "eventlet")):
             stock = self._first_parse("stock", mode)
             ours = self._first_parse("mc", mode)
@@ -45,12 +45,12 @@ class ImportTest(unittest.TestCase):
                 for module in set(ours["modules"]) - set(stock["modules"])
             }
             self.assertIn("nova_sg", more)
-            # What else comes with it goes before eventlet: see test_active.
+            # Its other imports are undone before eventlet: see test_active.
             self.assertFalse(more & {"nova", "eventlet"}, more)
             self.assertIn("nova_sg.nova.hook", ours["modules"])
             self.assertNotIn("nova_sg.nova.api", ours["modules"])
 
-    def test_switched_off_it_is_not_there(self):
+    def test_nova_sg_is_not_imported_if_switched_off(self):
         self.cloud.configure("api", "stock")
         self.cloud.make_api("api")
         found = base.run_script(
@@ -62,12 +62,12 @@ class ImportTest(unittest.TestCase):
         self.assertEqual("nova.servicegroup.api", found["module"])
         self.assertFalse(found["imported"])
 
-    def test_a_file_switches_it_on(self):
+    def test_a_file_switches_nova_sg_on(self):
         python = self._environment()
-        look = "import sys; print({'nova', 'nova_sg'} & set(sys.modules))"
+        show = "import sys; print({'nova', 'nova_sg'} & set(sys.modules))"
         self._switch(python, "enable")
-        # It waits for Nova.
-        self.assertEqual("{'nova_sg'}", self._run(python, "-c", look))
+        # nova_sg is there and waits for Nova.
+        self.assertEqual("{'nova_sg'}", self._run(python, "-c", show))
         self.assertEqual(
             "nova_sg.nova.api",
             self._run(
@@ -78,11 +78,11 @@ class ImportTest(unittest.TestCase):
             ),
         )
         self._switch(python, "disable")
-        self.assertEqual("set()", self._run(python, "-c", look))
+        self.assertEqual("set()", self._run(python, "-c", show))
 
     @tests.long_form
     def test_other_processes_start_as_fast(self):
-        """With the .pth file, the least of many starts."""
+        """It compares the fastest starts, with and without the .pth file."""
         python = self._environment()
         program = [
             python,
@@ -90,7 +90,7 @@ class ImportTest(unittest.TestCase):
             "import sys; assert 'nova' not in sys.modules",
         ]
         without = with_it = float("inf")
-        # By turns: a busy machine is slower for all of one's CPU time, too.
+        # By turns: on a busy machine CPU time is longer, too.
         for _ in range(4):
             self._switch(python, "disable")
             without = min(without, self._starts(program))
@@ -103,7 +103,7 @@ class ImportTest(unittest.TestCase):
         self.assertLess(with_it - without, 0.005)
 
     def _environment(self):
-        """Make an environment with all that Nova's has, and no .pth file.
+        """Make an environment with Nova's packages, and without the .pth file.
 
         :returns: its Python
         """
@@ -119,7 +119,7 @@ class ImportTest(unittest.TestCase):
             for one in (base.site().python, python)
         )
         with open(os.path.join(ours, "nova.pth"), "w") as file:
-            # With the .pth files that are there.
+            # This reads the .pth files of that folder, too.
             file.write(f"import site; site.addsitedir({packages!r})\n")
         return python
 
@@ -137,7 +137,7 @@ class ImportTest(unittest.TestCase):
 
     @classmethod
     def _starts(cls, program):
-        # CPU time: what else the machine does is not counted.
+        # CPU time, so that other processes do not count.
         def used():
             usage = resource.getrusage(resource.RUSAGE_CHILDREN)
             return usage.ru_utime + usage.ru_stime

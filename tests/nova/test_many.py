@@ -11,7 +11,7 @@
 # under the License.
 
 
-"""What many computes cost: that it is measured, not how much."""
+"""The measurement of many computes' costs works; figures are not checked."""
 
 import os
 import subprocess
@@ -32,7 +32,7 @@ _ROWS = (
 
 
 class Many:
-    """tools/nova-rig.sh many, without the making of the environment."""
+    """tools/nova-rig.sh many, without making the environment."""
 
     def _tables(self, *options):
         done = nova.run(

@@ -29,7 +29,7 @@ MODULES = (
 
 
 class NovaTestsTest(unittest.TestCase):
-    """Each mode is a process of its own."""
+    """The tests run in one process for each mode."""
 
     def _run(self, mode):
         done = nova.run(

@@ -26,15 +26,15 @@ BINARIES = ("nova-conductor", "nova-scheduler", "nova-compute")
 
 
 class _Client:
-    """Asks for the services, over and over, and remembers the answers."""
+    """Asks for the services again and again, and keeps the wrong answers."""
 
     def __init__(self, cloud):
         self._cloud = cloud
-        #: What is being done, for who reads of a failure.
+        #: The current step, for the text of a failure.
         self.step = "beginning"
         self._stopping = threading.Event()
         self.states = collections.Counter()
-        #: Who was listed down, in what step, and when.
+        #: The services that were listed down, in which step, and when.
         self.down = []
         self._thread = threading.Thread(target=self._run)
         self._thread.start()
@@ -58,15 +58,16 @@ class _Client:
 
 
 class Upgrade:
-    """Nobody is listed down on the way, if the order is right.
+    """No service is listed down during an upgrade in the right order.
 
-    First every service comes to nova_sg's db driver, in any order. Then who
-    asks comes to zk: API, scheduler and conductor take whom ZooKeeper does
-    not know by the services table. The computes come last: who reads the
-    table alone would miss their reports there. The way back is the reverse.
+    First every service moves to nova_sg's db driver, in any order. Then the
+    services that ask move to zk: API, scheduler and conductor. They judge
+    services that ZooKeeper does not know by the services table. The computes
+    move last, because a service that reads only the table would miss their
+    reports to ZooKeeper. The way back is the reverse.
     """
 
-    # A service that restarts is silent for so long, at most.
+    # A service that restarts is silent for no longer than this.
     DOWN_TIME = 40
 
     def setUp(self):
@@ -77,8 +78,8 @@ class Upgrade:
                 "stock",
                 self.MODE,
                 service_down_time=self.DOWN_TIME,
-                # A conductor that stops may take a heartbeat with it, whose
-                # sender waits for the answer and sends no other meanwhile.
+                # A conductor that stops may lose a heartbeat. Its sender
+                # waits for the answer and sends no other meanwhile.
                 options="[DEFAULT]\nrpc_response_timeout = 5\n",
             )
         )
@@ -87,7 +88,7 @@ class Upgrade:
 
     def _restart(self, name, driver):
         cloud = self.cloud
-        self.client.step = f"{name} comes to {driver}"
+        self.client.step = f"{name} moves to {driver}"
         service = getattr(cloud, name)
         cloud.configure(name, driver)
         begun = time.monotonic()
@@ -103,13 +104,13 @@ class Upgrade:
                 message=f"{name} joins",
             )
         self.assertLess(time.monotonic() - begun, self.DOWN_TIME)
-        # Everybody looks once more.
+        # So that every observer refreshes once more.
         time.sleep(3)
 
-    def _assert_nobody_is_down(self, *, but=()):
-        """Nobody was listed down until now.
+    def _assert_none_was_down(self, *, but=()):
+        """Check that no service was listed down until now.
 
-        :param but: who may have been, each while it was restarted
+        :param but: services that may have been, while they were restarted
         """
         found = [
             one
@@ -126,18 +127,18 @@ class Upgrade:
                 {"up"}, set(self.cloud.states(binary).values()), binary
             )
 
-    def _come_to_zk(self):
+    def _move_to_zk(self):
         for name in ("api", "scheduler", "conductor", "compute"):
             self._restart(name, "zk")
-        self.client.step = "all have come to zk"
-        # All reports of the db driver are old, afterwards.
+        self.client.step = "all have moved to zk"
+        # Afterwards all reports of the db driver are old.
         time.sleep(self.DOWN_TIME)
-        self._assert_nobody_is_down()
+        self._assert_none_was_down()
 
-    def test_there_and_back(self):
+    def test_to_zk_and_back_to_stock_nova(self):
         for name in ("compute", "api", "conductor", "scheduler"):
             self._restart(name, "db")
-        self._come_to_zk()
+        self._move_to_zk()
         for binary in BINARIES:
             self.assertGreater(self.client.states[binary, "up"], 100)
         self.cloud.compute.kill()
@@ -146,24 +147,24 @@ class Upgrade:
         self.cloud.compute.start()
         self.cloud.wait_for_state("nova-compute", "up", timeout=120)
         self.client.down.clear()
-        # Who stops cleanly is down at once with zk, also to come back as
-        # somebody else; it is up as soon as it is there.
+        # With zk a service that stops cleanly is down at once, also if it
+        # restarts with another driver. It is up as soon as it has joined.
         members = ("compute", "conductor", "scheduler")
         for name in members:
             self._restart(name, "db")
-            self._assert_nobody_is_down(but=[name])
+            self._assert_none_was_down(but=[name])
         self._restart("api", "db")
-        self._assert_nobody_is_down()
-        # Once more, to a ZooKeeper that knows them all from before.
-        self._come_to_zk()
+        self._assert_none_was_down()
+        # Once more, with a ZooKeeper that knows all of them from before.
+        self._move_to_zk()
         for name in (*members, "api"):
             self._restart(name, "db")
-        self._assert_nobody_is_down(but=members)
+        self._assert_none_was_down(but=members)
         for name in ("api", *members):
             self._restart(name, "stock")
-        self.client.step = "all have come to stock"
+        self.client.step = "all have moved to stock"
         time.sleep(self.DOWN_TIME)
-        self._assert_nobody_is_down()
+        self._assert_none_was_down()
 
 
 @tests.long_form

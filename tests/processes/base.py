@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Running the programs: nova-sg and nova-sg-agent, as processes."""
+"""Base class for tests that run nova-sg and nova-sg-agent as processes."""
 
 import contextlib
 import dataclasses
@@ -33,17 +33,17 @@ from tests.fixtures import watchdog
 from tests.fixtures.process import wait_for
 from tests.processes import inprocess
 
-#: Seconds for what should take one: this machine may be busy.
+#: Seconds to wait for what takes about one second on an idle machine.
 PATIENCE = 120
 
-#: In the configurations of these tests: it must never be seen.
+#: A password in the configurations of these tests. No output may contain it.
 PASSWORD = "Tr0ub4dor-s3cret"
 
 SCRIPTS = sysconfig.get_path("scripts")
 
 ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", ".."))
 
-# Root may read and write everything, unless it cannot override modes.
+# Runs a program so that root, too, obeys permissions.
 AS_NORMAL_USER = (
     [
         "setpriv",
@@ -71,7 +71,7 @@ class Result:
 
 
 class TestCase(unittest.TestCase):
-    """A test with a folder of its own that programs are run in."""
+    """A test with a folder of its own, in which programs run."""
 
     def setUp(self):
         super().setUp()
@@ -103,8 +103,7 @@ class TestCase(unittest.TestCase):
     ):
         """Write the configuration file.
 
-        :param more: lines to add, which go to [DEFAULT] until a section
-            begins
+        :param more: lines to add; those before a section belong to [DEFAULT]
         """
         self.write(
             "nova-sg.conf",
@@ -119,7 +118,7 @@ class TestCase(unittest.TestCase):
 
     @property
     def environment(self):
-        """What the programs find around them: nothing of this machine."""
+        """The programs' environment variables, without this machine's."""
         keep = ("PATH", "LD_LIBRARY_PATH")
         return {k: os.environ[k] for k in keep if k in os.environ} | {
             "HOME": self.folder,
@@ -134,8 +133,8 @@ class TestCase(unittest.TestCase):
 
         :param config: whether to give it the configuration file
         """
-        # What runs in the background of a shell has SIGINT ignored, and its
-        # children, too, unless told otherwise.
+        # A shell's background process ignores SIGINT, and so would its
+        # children.
         command = ["env", "--default-signal=INT,HUP"]
         command += [*prefix, os.path.join(SCRIPTS, program)]
         if config:
@@ -164,7 +163,7 @@ class TestCase(unittest.TestCase):
     def finish(self, process, *signals):
         """Send signals, wait for the end, and return the Result.
 
-        There is never a traceback, and never a password.
+        Its output must have no traceback and no password.
         """
         for signo in signals:
             process.send_signal(signo)
@@ -179,13 +178,13 @@ class TestCase(unittest.TestCase):
         )
 
     def check_result(self, result):
-        """See to it that the output is fit for operators; return result."""
+        """Check that the output is fit for operators; return the result."""
         self.check_words(result.out)
         self.check_words(result.err)
         return result
 
     def check_words(self, text):
-        """See to it that a text holds what operators may be shown."""
+        """Check that a text has no traceback and no password."""
         self.assertNotIn("Traceback", text)
         self.assertNotIn("Exception ignored", text)
         self.assertNotIn(PASSWORD, text)
@@ -214,9 +213,9 @@ class TestCase(unittest.TestCase):
         return self.run_program("nova-sg", *arguments, **kwargs)
 
     def do(self, *arguments):
-        """Run nova-sg, which has to succeed, and return what it prints.
+        """Run nova-sg, which has to succeed; return its output.
 
-        It runs in this process: what a test does first needs no other.
+        It runs in this process: the preparation of a test needs no other.
         """
         result = self.run_here("nova-sg", *arguments)
         self.assertEqual((0, ""), (result.status, result.err))
@@ -236,7 +235,7 @@ class TestCase(unittest.TestCase):
         return Agent(self, host, process, log)
 
     def wait_for_state(self, host, state, *arguments):
-        """Wait, by nova-sg, until a member is up or down."""
+        """Wait, by nova-sg wait, until a member is up or down."""
         waiting = ("wait", host, "--for", state, "--timeout", str(PATIENCE))
         self.assertEqual("", self.do(*waiting, *arguments))
 
@@ -244,7 +243,7 @@ class TestCase(unittest.TestCase):
         """Return the API, in this process, configured as the programs are."""
         config.parse(["--config-file", self.config], "nova-sg")
         self.addCleanup(CONF.reset)
-        # Before that: threads of it read CONF.
+        # Runs before CONF is reset, as the driver's threads read CONF.
         self.addCleanup(shared_by_process.reset)
         return servicegroup.API()
 
@@ -292,7 +291,7 @@ def maps(pid, name):
 
 
 class ByProcess:
-    """For a TestCase: the programs are processes, whatever they run for."""
+    """For a TestCase: all programs run as processes."""
 
     def run_program(self, program, *arguments, **kwargs):
         return TestCase.run_program(self, program, *arguments, **kwargs)
@@ -300,7 +299,7 @@ class ByProcess:
     run_here = run_program
 
     def run_agent_until(self, words, *arguments, host="node"):
-        """Run an agent until its log holds words; return the log."""
+        """Run an agent until its log contains words; return the log."""
         agent = self.agent(host, "--debug", *arguments)
         agent.wait_for_log(words)
         agent.stop()
@@ -308,7 +307,7 @@ class ByProcess:
 
 
 class Agent:
-    """A nova-sg-agent that runs."""
+    """A running nova-sg-agent."""
 
     def __init__(self, case, host, process, log):
         self.host = host
@@ -325,7 +324,7 @@ class Agent:
             return ""
 
     def wait_for_log(self, words):
-        """Wait until the log holds words."""
+        """Wait until the log contains words."""
         wait_for(
             lambda: words in self.log or self.process.poll() is not None,
             PATIENCE,
@@ -338,7 +337,7 @@ class Agent:
         self.process.wait()
 
     def stop(self, signo=signal.SIGTERM):
-        """Have it end; it must do so in order."""
+        """End it by a signal; check that it ends in order."""
         result = self._case.finish(self.process, signo)
         self._case.assertEqual(
             (0, "", ""), (result.status, result.out, result.err)
@@ -347,7 +346,7 @@ class Agent:
 
 
 class Lines:
-    """The lines of a pipe, as they come."""
+    """Reads the lines of a pipe as they come."""
 
     def __init__(self, pipe):
         self._pipe = pipe
@@ -356,9 +355,9 @@ class Lines:
         self._lines = []
 
     def wait(self, timeout):
-        """Wait, for so many seconds at most, until there is a line.
+        """Wait for a line, for so many seconds at most.
 
-        :returns: whether there is one
+        :returns: whether there is a line
         """
         deadline = time.monotonic() + timeout
         while not self._lines and not self._ended:
@@ -372,13 +371,13 @@ class Lines:
         return bool(self._lines)
 
     def take(self):
-        """Return the lines that came, without waiting."""
+        """Return the lines that have come, without waiting."""
         self.wait(0)
         lines, self._lines = self._lines, []
         return lines
 
     def take_one(self):
-        """Return the first line that came."""
+        """Return the first line that has come."""
         return self._lines.pop(0)
 
     def close(self):

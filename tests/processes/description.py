@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Requests made from an OpenAPI file, and answers held against it."""
+"""Makes requests from an OpenAPI file, and checks answers by it."""
 
 import json
 import re
@@ -20,9 +20,9 @@ from typing import NamedTuple
 import jsonschema
 from hypothesis import strategies as st
 
-# It does not end by itself.
+# The answer to this one does not end.
 ENDLESS = "/v1/events"
-#: What there is, among much that there is not.
+#: Existing names, used beside many that do not exist.
 NAMES = {"group": "compute", "host": "one"}
 
 
@@ -32,17 +32,17 @@ class Path(NamedTuple):
 
 
 class Description:
-    """What an API says of itself."""
+    """An API's description of itself."""
 
     def __init__(self, spec):
         self._spec = spec
 
     def paths(self):
-        """Return the paths that can be asked."""
+        """Return the paths of the API."""
         return [path for path in self._spec["paths"] if path != ENDLESS]
 
     def existing(self, template):
-        """Return (Path, query) of what there is at a path."""
+        """Return (Path, query) of an existing resource at a path."""
         names = re.findall(r"\{(\w+)\}", template)
         filled = template.format(**{name: NAMES[name] for name in names})
         return Path(template, filled), ""
@@ -95,7 +95,7 @@ class Description:
         ]
 
     def check(self, template, answer):
-        """See to it that an answer is one of those described."""
+        """Check that an answer is one of those described."""
         described = self._spec["paths"][template]["get"]["responses"]
         if str(answer.status) not in described:
             raise AssertionError(f"{template}: {answer.status} {answer.body}")
@@ -107,7 +107,7 @@ class Description:
             self._validate(content[kind]["schema"], json.loads(answer.body))
 
     def check_schema(self, name, data):
-        """See to it that data is as one of the schemas says."""
+        """Check that data conforms to a schema."""
         self._validate({"$ref": f"#/components/schemas/{name}"}, data)
 
     def _validate(self, schema, data):
@@ -117,7 +117,7 @@ class Description:
 
 
 def _words():
-    # Neither a path's end nor a step up: clients resolve these themselves.
+    # Without the parts of a path that clients resolve themselves.
     return st.text(min_size=1, max_size=12).filter(
         lambda text: text not in (".", "..") and _is_utf8(text)
     )

@@ -12,12 +12,12 @@
 
 """Running a program in the process of the tests.
 
-A start of nova-sg takes half a second of CPU time, nearly all of it to import
-modules. What is printed and the exit status do not depend on that.
+A start of nova-sg takes half a second of CPU time, nearly all of it for
+imports. Output and exit status do not depend on that.
 
-The function that the installed script calls runs here, with the arguments,
-environment, working directory and streams that a process would have, and
-afterwards everything is put back: configuration, logging, signal handlers.
+So the function that the installed script calls runs here, with the arguments,
+environment, working directory and streams that a process would have.
+Afterwards configuration, logging and signal handlers are restored.
 nova-sg-agent needs a process of green threads: NOVA_SG_TEST_MODE=eventlet.
 """
 
@@ -39,14 +39,14 @@ from nova_sg.zookeeper import dispatch, logstream
 from tests import MODE
 from tests.fixtures.process import wait_for
 
-#: What the programs handle.
+#: The signals that the programs handle.
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM)
 
 
 def run(path, arguments, environment, folder):
     """Run a program's main function.
 
-    :param path: the script, as it is installed; its name says what runs
+    :param path: the installed script; its name is that of the program
     :param environment: all of os.environ, for as long as it runs
     :param folder: the working directory, for as long as it runs
     :returns: (exit status, standard output, standard error)
@@ -55,7 +55,7 @@ def run(path, arguments, environment, folder):
         raise RuntimeError("this process uses CONF for something else")
     out, err = _stream(), _stream()
     with contextlib.ExitStack() as stack:
-        # What is entered last is put back first.
+        # They are restored in the reverse order.
         for surroundings in (
             _signals(),
             _warnings(),
@@ -69,11 +69,11 @@ def run(path, arguments, environment, folder):
         ):
             stack.enter_context(surroundings)
         try:
-            # As the script does it.
+            # The script does so.
             sys.exit(_main(os.path.basename(path))())
         except SystemExit as error:
             status = _status(error.code)
-    # No test sends a signal to nova-sg here: this one is for the tests.
+    # No test sends a signal to nova-sg here, so it was for the tests.
     if status - 128 in SIGNALS:
         signal.raise_signal(status - 128)
     return status, _text(out), _text(err)
@@ -85,12 +85,12 @@ def _entry_points():
 
 
 def _main(name):
-    # The programs whose names begin alike are one distribution's.
+    # All programs with this prefix are nova_sg's.
     return _entry_points()[name].load()
 
 
 def _status(code):
-    """Return the exit status that Python makes of an argument of exit()."""
+    """Return the exit status that follows from an argument of exit()."""
     if code is None:
         return 0
     if isinstance(code, int):
@@ -100,12 +100,12 @@ def _status(code):
 
 
 def _stream():
-    # As Python opens the standard streams where the locale is C.UTF-8.
+    # Python opens the standard streams so if the locale is C.UTF-8.
     return io.TextIOWrapper(io.BytesIO(), "utf-8", "surrogateescape")
 
 
 def _text(stream):
-    """Return what was written to a stream, its lines ended by newlines."""
+    """Return the text of a stream, with newlines as line ends."""
     stream.flush()
     stream.seek(0)
     return stream.read()
@@ -114,8 +114,8 @@ def _text(stream):
 @contextlib.contextmanager
 def _streams(out, err):
     hooks = sys.excepthook, threading.excepthook
-    # Another hook may be waiting for what a test's thread raises; a process
-    # prints it.
+    # A process prints the errors of threads. Here a test may have set
+    # another hook.
     sys.excepthook, threading.excepthook = (
         sys.__excepthook__,
         threading.__excepthook__,
@@ -139,7 +139,7 @@ def _signals():
     try:
         yield
     finally:
-        # An agent that stops gives itself a minute.
+        # An agent that stops sets an alarm for itself.
         signal.alarm(0)
         for signo, handler in handlers.items():
             signal.signal(signo, handler)
@@ -147,7 +147,7 @@ def _signals():
 
 @contextlib.contextmanager
 def _warnings():
-    # unittest shows more than Python does by default.
+    # unittest shows more warnings than Python does by default.
     with warnings.catch_warnings():
         for kind in (
             DeprecationWarning,
@@ -161,7 +161,7 @@ def _warnings():
 
 @contextlib.contextmanager
 def _logging():
-    """Begin with no handlers, and put handlers and levels back."""
+    """Begin without handlers; restore handlers and levels."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     levels = {one: one.level for one in _loggers()}
@@ -210,19 +210,19 @@ def _configuration():
     try:
         yield
     finally:
-        # First what has threads that read CONF.
+        # First end the threads that read CONF.
         shared_by_process.reset()
         CONF.reset()
 
 
 @contextlib.contextmanager
 def _threads():
-    """Wait for the threads that are left: there is no process to end them.
+    """Wait for the program's threads, which no end of a process ends.
 
     An agent that stops does not wait for its periodic tasks. Here they would
-    go on with the configuration of the next program, or with none.
+    go on with the configuration of the next program, or without one.
     """
-    # These live as long as the process, from the first session on.
+    # The threads that live as long as the process are not the program's.
     dispatch.start()
     logstream.start()
     before = _running()
@@ -230,7 +230,7 @@ def _threads():
         yield
     finally:
         while left := _running() - before:
-            # A task that is late may have made a driver once more.
+            # A late task may have made a driver again.
             shared_by_process.reset()
             wait_for(
                 lambda left=left: all(map(_has_ended, left)),

@@ -10,11 +10,12 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""An observer: asks 20 times a second who is up, until its input ends.
+"""An observer: asks 20 times a second for members' states.
 
-Prints a line whenever an answer is another than the one before: the moment
-on the monotonic clock, the host, and the answer; at the end how often it has
-asked. Arguments: the configuration file, and the hosts.
+It ends when its input ends. It prints a line whenever an answer differs from
+the one before: the moment on the monotonic clock, the host and the answer. At
+the end it prints how often it has asked. Its arguments are the configuration
+file and the hosts.
 """
 
 import sys

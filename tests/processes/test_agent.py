@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The agent, as an operator runs it."""
+"""nova-sg-agent as a process, as an operator runs it."""
 
 import json
 import os
@@ -23,7 +23,7 @@ from tests.fixtures import mariadb, memcached, process, proxy
 from tests.fixtures.process import wait_for
 from tests.processes import base
 
-# From the guide "Configure Compute service groups", as it stands there.
+# From the guide "Configure Compute service groups", unchanged.
 MEMCACHE_SNIPPET = """\
 # Driver for the ServiceGroup service
 servicegroup_driver = "mc"
@@ -112,7 +112,7 @@ class StopTest(base.TestCase):
         return self.api.member("compute", host)
 
     def is_up(self):
-        """Whether the member node is there, and has reported."""
+        """Whether the member node exists and has reported."""
         try:
             node = self.member("node")
         except exception.MemberNotFound:
@@ -131,7 +131,7 @@ class StopTest(base.TestCase):
                 session = agent.process.pid
                 self.assertIn(session, sessions())
                 agent.stop(signo)
-                # One look is enough.
+                # One refresh is enough.
                 self.api.refresh("compute")
                 left = self.member("node")
                 self.assertEqual(
@@ -146,7 +146,7 @@ class StopTest(base.TestCase):
         )
 
     def check_nothing_stayed(self, session, place):
-        """See to it that neither processes nor files are left behind."""
+        """Check that neither processes nor files are left behind."""
         self.assertNotIn(session, sessions())
         self.assertEqual([], os.listdir(place))
         self.assertEqual([], os.listdir(self.temporary))
@@ -161,7 +161,7 @@ class StopTest(base.TestCase):
     def test_a_hurried_operator(self):
         agent = self.agent("node")
         wait_for(self.is_up, base.PATIENCE)
-        # The second signal may end it on the spot, but not with a traceback.
+        # The second signal may end it at once, but not with a traceback.
         agent.process.send_signal(signal.SIGTERM)
         result = self.finish(agent.process, signal.SIGTERM)
         self.assertIn(result.status, (0, -signal.SIGTERM))
@@ -187,11 +187,11 @@ class StopTest(base.TestCase):
     def starting(self, host, pause):
         """Start an agent; return it so many seconds into its start."""
         agent = self.agent(host)
-        # Python needs a moment before it runs what is ours; this is the
-        # first that needs to be imported.
+        # Python needs a moment before it runs nova_sg. This module is the
+        # first one that it imports then.
         pid = agent.process.pid
         wait_for(lambda: base.maps(pid, "greenlet"), base.PATIENCE)
-        # What happens in between is not known: that is tested.
+        # The signal has to be handled at any moment of the start.
         time.sleep(pause)
         return agent
 
@@ -216,16 +216,16 @@ class TransitionsTest(base.TestCase):
         observer.wait_for_log("observer joins the group")
         other = self.agent("other")
         said = "nova_sg.manager [-] other in the group compute:"
-        # The first look may come before the first report.
+        # The first refresh may come before the first report.
         observer.wait_for_log(f"INFO {said} joined (")
         other.kill()
         killed = time.monotonic()
 
-        def look():
+        def refresh():
             api.refresh("compute")
             return api.member("compute", "other")
 
-        while (seen := look()).state == "up":
+        while (seen := refresh()).state == "up":
             self.assertLess(time.monotonic() - killed, base.PATIENCE)
             time.sleep(0.05)
         self.assertGreater(seen.age, 8)
@@ -233,7 +233,7 @@ class TransitionsTest(base.TestCase):
             seen.reason, r"last report [\d.]+ s ago, allowed .* 8"
         )
         self.assertEqual("up", api.member("compute", "observer").state)
-        # The other agent has noticed, too, and says so.
+        # The other agent has noticed it, too, and logs it.
         observer.wait_for_log(f"WARNING {said} down (last report")
         other = self.agent("other")
         observer.wait_for_log(f"INFO {said} up (last report")
@@ -251,7 +251,7 @@ class ReloadTest(base.TestCase):
         super().setUp()
         self.configure()
         self.api = self.observe()
-        # Reports go out once a minute, until that is changed.
+        # Reports are sent once a minute, until a reload changes that.
         self.configure(report_interval=60)
         self.node = self.agent("node")
         wait_for(self.is_up, base.PATIENCE, "the agent has joined")
@@ -335,7 +335,7 @@ class ReloadTest(base.TestCase):
         self.end()
 
     def check_refused(self, words):
-        """See to it that the agent goes on with what it has, and says why."""
+        """Check that the agent goes on as before, and logs why."""
         self.hang_up("Going on with the old one")
         self.assertIn(words, self.node.log.split("ERROR")[-1])
         self.check_reports()
@@ -348,7 +348,7 @@ class ReloadTest(base.TestCase):
         self.configure(report_interval=0.2)
         self.hang_up("The configuration is reloaded")
         self.check_reports()
-        # The last one is answered in the middle of a reload, or before.
+        # The last question is answered during the reload, or before it.
         self.end_poll()
         self.assertEqual([], self.blips)
         self.node.process.send_signal(signal.SIGHUP)
@@ -360,7 +360,7 @@ class ReloadTest(base.TestCase):
 
 
 class DatabaseTest(base.TestCase):
-    """MariaDB, behind a proxy that can be away."""
+    """MariaDB, behind a proxy that can be cut."""
 
     def setUp(self):
         super().setUp()
@@ -388,19 +388,19 @@ class DatabaseTest(base.TestCase):
         self.proxy.start()
         wait_for(self.is_up, base.PATIENCE)
         agent.wait_for_log("node is reported to the group compute again")
-        # Once when it began and once when it ended.
+        # It is logged once when it begins and once when it ends.
         self.assertEqual(1, agent.log.count(trouble))
         self.proxy.kill()
         wait_for(lambda: agent.log.count(trouble) == 2, base.PATIENCE)
-        # To stop does not take a database.
+        # It can stop without its database.
         agent.stop()
         self.assertIn("Could not leave the group compute: ", agent.log)
-        # A text is said once a line.
+        # No line has the same text twice.
         for line in agent.log.splitlines():
             self.assertLessEqual(line.count("Can't connect"), 1, line)
 
     def test_stopped_while_its_database_hangs(self):
-        # A quarter of this is how long it waits for an answer.
+        # It waits for an answer for a quarter of this.
         with open(self.config, "a") as file:
             file.write("[DEFAULT]\nservice_down_time = 8\n")
         self.proxy.start()
@@ -408,7 +408,7 @@ class DatabaseTest(base.TestCase):
         wait_for(self.is_up, base.PATIENCE)
         self.proxy.cut()
         agent.wait_for_log("Cannot report the state of node")
-        # It waits for the database to leave; there is nothing to reload.
+        # It waits for the database in order to leave. There is no reload.
         agent.process.send_signal(signal.SIGTERM)
         time.sleep(0.3)
         agent.stop(signal.SIGHUP)
@@ -416,7 +416,7 @@ class DatabaseTest(base.TestCase):
 
 
 class MemcachedTest(base.TestCase):
-    """What the guide "Configure Compute service groups" has for the agent."""
+    """The example of the guide "Configure Compute service groups"."""
 
     def test_memcache_snippet_of_the_guide(self):
         self.write(
@@ -425,7 +425,7 @@ class MemcachedTest(base.TestCase):
         )
         agent = self.agent("node")
         agent.wait_for_log("node joins the group compute by the driver mc")
-        # No other process can see it, which is said.
+        # It warns that no other process can see this member.
         agent.wait_for_log("memcached_servers names no server")
         listed = self.run_here("nova-sg", "list", "-f", "json")
         self.assertEqual((0, []), (listed.status, json.loads(listed.out)))
@@ -473,7 +473,7 @@ class NovaConfTest(base.TestCase):
         with open(self.path("logs/nova-sg-agent.log")) as log:
             text = log.read()
         self.check_words(text)
-        # debug is on, and shows every option but secrets.
+        # With debug it logs every option, except secrets.
         self.assertRegex(text, r" database.connection += \*\*\*\*")
         self.assertRegex(text, r" host += compute-11")
         self.assertNotIn(":secret@", text)

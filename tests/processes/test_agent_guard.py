@@ -35,7 +35,7 @@ class GuardedAgentTest(base.TestCase):
         agent.kill()
         self.wait_for_state("one", "down")
         self.assertIn(CRASHED, self.reason("one"))
-        # Started again it is up, and leaves for good.
+        # After a restart it is up, and can leave.
         agent = self.agent("one")
         self.wait_for_state("one", "up")
         agent.stop()

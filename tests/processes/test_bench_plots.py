@@ -11,7 +11,7 @@
 # under the License.
 
 
-"""The benchmark's tables become plots: every row that a plot is about."""
+"""The benchmark's plots show every row of their tables."""
 
 import os
 import pathlib
@@ -58,7 +58,7 @@ a heartbeat: SQL statements                     4.02           0        0
 a heartbeat: the conductor's CPU       ms       4.36       0.111   0.0255
 GET /os-services                       ms       48.1        47.6    0.990
 """
-#: What each plot has to say, beside what others say.
+#: The texts that each plot has to have.
 EXPECTED = {
     "is-up": {"nova_sg db, MariaDB", "0.552 µs", "nova db, MariaDB"}
     | {"1,092 µs", "service_is_up, by name: CPU"},
@@ -75,14 +75,14 @@ EXPECTED = {
 
 
 def draw(folder, *tables):
-    """Run the command; return what it says, and the page that it wrote."""
+    """Run the command; return its output, and the page that it wrote."""
     done = subprocess.run(
         [nova.python(), ROOT / "tools/bench", "--plots", "--to", folder]
         + list(tables),
         check=True,
         capture_output=True,
         text=True,
-        # It draws what is there, and gets nothing.
+        # So that it cannot download anything.
         env={**os.environ, "https_proxy": "http://127.0.0.1:9"},
     )
     with open(os.path.join(folder, "benchmarks-plots.inc")) as page:
@@ -103,7 +103,7 @@ class PlotsTest(unittest.TestCase):
         self.check_every_row()
 
     def check_every_row(self):
-        """Draw, and look at what is drawn; return it by its path."""
+        """Draw and check the plots; return their texts, by path."""
         said, page = draw(self.folder, *self.tables)
         images = [f"images/bench-{name}.svg" for name in EXPECTED]
         self.assertEqual(images, said)
@@ -118,13 +118,13 @@ class PlotsTest(unittest.TestCase):
                 )
             }
             self.assertEqual(set(), EXPECTED[name] - words, name)
-            # Nobody mixes modes.
+            # No plot mixes modes.
             self.assertNotIn("333 µs", words)
-            # A dark page has it, too.
+            # It has colours for dark pages, too.
             self.assertIn("prefers-color-scheme: dark", text)
             self.assertNotRegex(text, "<dc:date>|#0a0b0c|#fafbfc")
             written[path] = text
-        # Whoever does not see it is told the same.
+        # The text for readers who cannot see the plots has the figures, too.
         for words in (
             "nova db, MariaDB 2,167 µs",
             "nova_sg zk, ZooKeeper 21.0 ms",

@@ -12,9 +12,9 @@
 
 """The plugin for DevStack, phase by phase.
 
-The scripts beside this module, in devstack/, stand in for DevStack itself:
-they record what the plugin calls, write real configuration files, and run
-real servers.
+The scripts in devstack/, beside this module, stand in for DevStack itself.
+They record the plugin's calls, write real configuration files, and run real
+servers.
 """
 
 import glob
@@ -50,7 +50,7 @@ PLUGIN = ROOT / "devstack"
 STAND_INS = pathlib.Path(__file__).with_name("devstack")
 DOC = ROOT / "doc" / "source" / "devstack.rst"
 
-#: Seconds for one of DevStack's scripts: this machine may be busy.
+#: Seconds for one of DevStack's scripts, long enough for a busy machine.
 PATIENCE = 180
 
 
@@ -72,24 +72,24 @@ class ScriptsTest(unittest.TestCase):
         )
         self.assertEqual((0, ""), (ran.returncode, ran.stdout))
 
-    def test_bash_can_parse_them(self):
+    def test_bash_can_parse_the_scripts(self):
         for script in self.SCRIPTS:
             with self.subTest(script.name):
                 subprocess.run(["bash", "-n", script], check=True)
 
-    def test_shellcheck_is_content(self):
+    def test_shellcheck_finds_nothing(self):
         self.check("shellcheck", "--external-sources")
 
 
 class TestCase(unittest.TestCase):
-    """A test with a machine of its own, as far as DevStack sees one."""
+    """A test with a folder that stands for DevStack's machine."""
 
     def setUp(self):
         super().setUp()
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="nova-sg-test-"))
         watchdog.guard_folder(str(self.folder))
         self.addCleanup(self._remove_folder)
-        # As root the servers run as nobody, who has to get there.
+        # As root the servers run as the user nobody, which needs access.
         self.folder.chmod(0o755)
         (self.folder / "bin").mkdir()
         self.program("exit 0")
@@ -115,7 +115,7 @@ class TestCase(unittest.TestCase):
             watchdog.release_process(pid)
 
     def program(self, text):
-        """Have a script stand in for nova-sg; its calls are recorded."""
+        """Have a script stand in for nova-sg, and record its calls."""
         path = self.folder / "bin" / "nova-sg"
         path.unlink(missing_ok=True)
         path.write_text(
@@ -124,12 +124,12 @@ class TestCase(unittest.TestCase):
         path.chmod(0o755)
 
     def real_program(self, *names):
-        """Have nova-sg itself, in an environment with Nova.
+        """Use nova-sg itself, in an environment with Nova.
 
-        :param names: the files of /etc/nova that it is to be asked about;
-            in the long form it is asked about all
-        :returns: how many files it is asked about, and how many of these
-            have a database
+        :param names: the files of /etc/nova that it checks; in the long form
+            it checks all
+        :returns: how many files it checks, and how many of these have a
+            database
         """
         if tests.LONG:
             names = "nova.conf", "nova_cell1.conf", "nova-cpu.conf"
@@ -138,7 +138,7 @@ class TestCase(unittest.TestCase):
         self.program(
             f'case "$* " in {patterns}) exec "{scripts}/nova-sg" "$@" ;; esac'
         )
-        # The cells' databases, which nova-manage would have made.
+        # Make the cells' databases, as nova-manage would do.
         path = self.folder / "nova_cell0.sqlite"
         database = engine.Database(sqlalchemy.make_url(f"sqlite:///{path}"))
         schema.sync(database)
@@ -159,7 +159,7 @@ class TestCase(unittest.TestCase):
             localrc = "\n".join(f"{name}='{value}'" for name, value in lines)
         (self.folder / "localrc").write_text(localrc + "\n")
         self.calls_file.write_text("")
-        # A file, as a server that is started may keep a pipe open.
+        # A file, because a started server may keep a pipe open.
         with open(self.folder / "output", "w+") as output:
             ran = subprocess.run(
                 [STAND_INS / "devstack.sh", mode, self.folder],
@@ -187,7 +187,7 @@ class TestCase(unittest.TestCase):
         return self.folder / "calls"
 
     def calls(self, *names):
-        """Return the calls, all or of these functions, in their order."""
+        """Return the recorded calls, all or of these functions, in order."""
         return [
             line
             for line in self.calls_file.read_text().splitlines()
@@ -195,7 +195,7 @@ class TestCase(unittest.TestCase):
         ]
 
     def conf(self, *names):
-        """Return what a service reads from these files of /etc/nova."""
+        """Return the options that a service reads from files of /etc/nova."""
         conf = cfg.ConfigOpts()
         conf.register_opts([cfg.StrOpt("host"), *memcache.DEFAULT_OPTS])
         conf.register_opts(service.SERVICE_OPTS)
@@ -203,7 +203,7 @@ class TestCase(unittest.TestCase):
         conf.register_opts(zookeeper.ZOOKEEPER_OPTS, group="zookeeper")
         conf.register_opts(database.DATABASE_OPTS, group="database")
         files = [str(self.folder / "etc" / "nova" / name) for name in names]
-        # What the source does when oslo.config opens it is for Nova.
+        # The source must not change this process when it is opened.
         with mock.patch.object(hook, "install") as install:
             conf([w for name in files for w in ("--config-file", name)])
         self.switched_on = install.called
@@ -214,7 +214,7 @@ class TestCase(unittest.TestCase):
         self.assertEqual(driver, conf.servicegroup_driver)
 
     def assert_stock(self):
-        """Nova's files are what they were without the plugin."""
+        """Check that Nova's files are as without the plugin."""
         stock = self.folder / "stock"
         for path in stock.iterdir():
             now = self.folder / "etc" / "nova" / path.name
@@ -227,7 +227,7 @@ class TestCase(unittest.TestCase):
                 self.assertNotIn("zookeeper", path.read_text())
 
     def is_running(self, service):
-        """Whether a process that the plugin started runs."""
+        """Whether a server that the plugin started is running."""
         try:
             with open(f"/proc/{self.pids[service]}/stat") as stat:
                 return stat.read().rpartition(")")[2].split()[0] != "Z"
@@ -282,7 +282,7 @@ class DbTest(TestCase):
         calls = self.calls()
         waited = calls.index("async_wait configure_neutron_nova")
         self.assertLess(calls.index("phase stack post-config"), waited)
-        # Whatever the folder of the checkout is named.
+        # The folder of the checkout may have any name.
         first = min(
             number
             for number, line in enumerate(calls)
@@ -331,7 +331,7 @@ class DbTest(TestCase):
                 self.assertIn(words, text)
                 self.assertIn("lines that begin with BAD", text)
 
-    def test_nova_sg_agrees(self):
+    def test_nova_sgs_own_checks_agree(self):
         files, databases = self.real_program("nova.conf", "nova-cpu.conf")
         text = self.devstack("stack", localrc={})
         self.assertEqual(files, text.count("nova_sg is on: driver db"), text)
@@ -380,7 +380,7 @@ class UndoTest(TestCase):
                 }
                 self.devstack("stack", localrc=localrc)
                 self.assert_on(self.conf("nova_cell2.conf"), driver)
-                # Whatever local.conf has become meanwhile.
+                # Also after local.conf has changed.
                 self.devstack("unstack", localrc={})
                 self.assert_stock()
                 self.devstack("unstack", localrc=localrc)
@@ -390,7 +390,7 @@ class UndoTest(TestCase):
         self.devstack("unstack", localrc={"NOVA_SG_DRIVER": "zk"})
         self.devstack("clean", localrc={"NOVA_SG_DRIVER": "zk"})
 
-    def test_wrong_values_do_not_stand_in_the_way(self):
+    def test_wrong_values_do_not_prevent_unstack(self):
         self.devstack("stack", localrc={})
         wrong = {
             "NOVA_SG_DRIVER": "etcd",
@@ -410,7 +410,7 @@ class UndoTest(TestCase):
         self.assertEqual(
             ["install_package libzookeeper-mt2"], self.calls("install_package")
         )
-        # Once more: it is there now, but by the plugin.
+        # A second time, after the plugin itself has made the file.
         self.devstack("stack", localrc=zk | address)
         self.assertEqual([], self.calls("install_package"))
         self.devstack("clean", localrc=zk)
@@ -488,7 +488,7 @@ class McTest(TestCase):
                 [server], self.conf("nova.conf").memcached_servers
             )
 
-    def test_a_port_that_is_taken(self):
+    def test_a_port_in_use_is_refused(self):
         with process_on(self.first + 9):
             text = self.devstack(
                 "stack", status=1, localrc={"NOVA_SG_DRIVER": "mc"}
@@ -496,13 +496,13 @@ class McTest(TestCase):
         self.assertIn(f"listens on port {self.first + 9} already", text)
         self.assertIn("set NOVA_SG_MEMCACHED_PORT to another port", text)
 
-    def test_a_server_that_does_not_start(self):
+    def test_a_server_that_does_not_start_is_an_error(self):
         text = self.devstack(
             "stack",
             status=1,
             localrc={
                 "NOVA_SG_DRIVER": "mc",
-                # An address that no machine has.
+                # An address that this machine does not have.
                 "SERVICE_LISTEN_ADDRESS": "192.0.2.1",
                 "NOVA_SG_START_TIMEOUT": "1",
             },
@@ -538,7 +538,7 @@ class ZkTest(TestCase):
             self.assert_on(conf, "zk")
             self.assertEqual(address, conf.zookeeper.address)
         self.assertEqual(files, text.count("nova_sg is on: driver zk"), text)
-        # nova-sg doctor has seen them all, and which of them leads.
+        # nova-sg doctor has found all servers, and the leader.
         modes = re.findall(r"ok  ZooKeeper server \S+: (\w+)", text)
         self.assertEqual(
             ["follower"] * 2 * databases + ["leader"] * databases,
@@ -549,10 +549,10 @@ class ZkTest(TestCase):
         data = self.folder / "opt" / "stack" / "data" / "nova-sg"
         for number in (1, 2, 3):
             written = (data / f"zk-{number}" / "zoo.cfg").read_text()
-            # As many fake computes as there are, from one address.
+            # So that any number of computes can connect from one address.
             self.assertIn("\nmaxClientCnxns=0\n", written)
 
-        # Local.conf says something else now: they are ended all the same.
+        # They are ended although local.conf has another driver now.
         self.devstack("unstack", localrc={"NOVA_SG_DRIVER": "mc"})
         self.assertEqual(
             ["stop_nova", *(f"stop_process {one}" for one in services)],
@@ -573,7 +573,7 @@ class ZkTest(TestCase):
         before = self.pids["nova-sg-zk-1"]
         data = self.folder / "opt" / "stack" / "data" / "nova-sg" / "zk-1"
         (data / "data" / "old").write_text("")
-        # Without unstack.sh, the second time.
+        # A second time, without unstack.sh in between.
         self.devstack("stack", localrc=localrc)
         self.assertNotEqual(before, self.pids["nova-sg-zk-1"])
         self.assertTrue(self.is_running("nova-sg-zk-1"))
@@ -628,13 +628,13 @@ class VariablesTest(TestCase):
             text = self.devstack("stack", status=1, localrc=variables)
             for word in words:
                 self.assertIn(word, text)
-            # Before anything was done.
+            # It is refused before anything is done.
             self.assertEqual(
                 ["define_plugin nova-sg", "phase stack pre-install"],
                 self.calls(),
             )
 
-    def test_a_driver_that_there_is_not(self):
+    def test_an_unknown_driver_is_refused(self):
         for value in ("etcd", "ZK", "db mc"):
             self.refused(
                 f"NOVA_SG_DRIVER={value} is not a driver",
@@ -642,7 +642,7 @@ class VariablesTest(TestCase):
                 NOVA_SG_DRIVER=value,
             )
 
-    def test_a_number_of_servers_that_cannot_be(self):
+    def test_a_wrong_number_of_servers_is_refused(self):
         for value in ("2", "0", "three", "5"):
             self.refused(
                 f"NOVA_SG_ZOOKEEPER_SERVERS={value}",
@@ -650,7 +650,7 @@ class VariablesTest(TestCase):
                 NOVA_SG_ZOOKEEPER_SERVERS=value,
             )
 
-    def test_ports_that_are_none(self):
+    def test_wrong_ports_are_refused(self):
         for name in self.ports:
             for value in ("zero", "0", "65536", "-1", "021", "2181 "):
                 self.refused(
@@ -665,7 +665,7 @@ class VariablesTest(TestCase):
             NOVA_SG_ZOOKEEPER_PORT="65534",
         )
 
-    def test_ports_that_overlap(self):
+    def test_ports_that_overlap_are_refused(self):
         for peer in (2176, 2181, 2183):
             self.refused(
                 f"NOVA_SG_ZOOKEEPER_PEER_PORT={peer}",
@@ -675,7 +675,7 @@ class VariablesTest(TestCase):
                 NOVA_SG_ZOOKEEPER_PEER_PORT=peer,
             )
 
-    def test_addresses_that_are_none(self):
+    def test_wrong_addresses_are_refused(self):
         for value in (
             "192.0.2.1",
             "192.0.2.1:2181, 192.0.2.2:2181",
@@ -696,7 +696,7 @@ class VariablesTest(TestCase):
                 NOVA_SG_MEMCACHED_SERVERS=value,
             )
 
-    def test_a_system_without_the_packages(self):
+    def test_a_system_without_the_packages_is_refused(self):
         self.refused(
             "NOVA_SG_DRIVER=zk needs ZooKeeper's C client library",
             "set NOVA_SG_DRIVER to mc or db",
@@ -714,7 +714,7 @@ class VariablesTest(TestCase):
 
 
 class ExampleTest(TestCase):
-    """The local.conf of the documentation, run as it stands there."""
+    """The local.conf of the documentation, unchanged."""
 
     def test_many_fake_computes(self):
         blocks = re.findall(
@@ -727,7 +727,7 @@ class ExampleTest(TestCase):
             re.search(r"^NUMBER_FAKE_NOVA_COMPUTE=(\d+)$", localrc, re.M)[1]
         )
         self.assertGreater(computes, 20)
-        # The ports of this machine are for all tests.
+        # With ports that no other test uses.
         localrc += "".join(f"\n{n}={port}" for n, port in self.ports.items())
         self.devstack("stack", localrc=localrc)
         self.assertIn("enable_plugin nova-sg ", self.calls_file.read_text())
@@ -744,7 +744,7 @@ class ExampleTest(TestCase):
 
 
 def process_on(port):
-    """Have something listen on a port, until it is closed."""
+    """Have a process listen on a port until it is closed."""
     listener = socket.socket()
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.bind(("127.0.0.1", port))

@@ -11,10 +11,10 @@
 # under the License.
 
 
-"""What is wrong is said in a line, also where the program is a process.
+"""An error is one line, also if the program is a process.
 
-All that may be wrong is in tests/cli/test_errors.py. Here is what takes a
-process: files that its user may not use, and what Python prints at its end.
+tests/cli/test_errors.py has all kinds of errors. Here are those that need a
+process: files that its user may not use, and Python's own output at its end.
 """
 
 import os
@@ -24,7 +24,7 @@ from tests.processes import base
 
 
 class ConfigurationTest(base.TestCase):
-    """Neither program begins with a configuration that is wrong."""
+    """Neither program starts with a wrong configuration."""
 
     def check(self, *words, **kwargs):
         for program, *command in (("nova-sg", "list"), ("nova-sg-agent",)):
@@ -34,7 +34,7 @@ class ConfigurationTest(base.TestCase):
                 self.assertEqual(1, result.err.count("\n"), result.err)
                 for word in words:
                     self.assertIn(word, result.err)
-        # Nothing was begun.
+        # The program has done nothing.
         self.assertFalse(os.path.exists(self.state))
 
     def test_file_that_may_not_be_read(self):
@@ -51,7 +51,8 @@ class ConfigurationTest(base.TestCase):
 
 
 class BackendTest(base.TestCase):
-    """nova-sg says what is wrong and ends; an agent says so and goes on."""
+    """An unusable backend: nova-sg prints an error and ends, an agent goes on.
+    """
 
     def check(self, *words, **kwargs):
         result = self.nova_sg("list", **kwargs)
@@ -70,7 +71,7 @@ class BackendTest(base.TestCase):
         url = url.replace(":secret@", f":{base.PASSWORD}@")
         self.configure(f"[database]\nconnection = {url}")
         self.check("root:***@127.0.0.1", "Access denied for user 'root'")
-        # Not in what developers may want to see, either.
+        # The output for developers has no password, either.
         program = self.start("nova-sg", "-vv", "list", "--debug")
         words = "".join(program.communicate(timeout=base.PATIENCE))
         self.assertIn("Access denied", words)

@@ -12,7 +12,7 @@
 
 """The example that fences and evacuates: etc/events/fence-and-evacuate.
 
-What it calls are stand-ins that write down how they were called.
+The programs that it calls are stand-ins that record their calls.
 """
 
 import datetime
@@ -26,9 +26,9 @@ from tests.processes import base, watching
 
 SCRIPT = pathlib.Path(__file__).parents[2] / "etc/events/fence-and-evacuate"
 
-# Who is dead answers no ping. Off it is when asked for the second time. The
-# first list fails; then there are three servers, of which one cannot be
-# evacuated at first.
+# A host named "dead" answers no ping. Its power is off at the second question.
+# The first list of servers fails. Then there are three servers, one of which
+# cannot be evacuated at first.
 STAND_IN = """#!/bin/sh
 called="${0##*/} $*"
 echo "$called" >> "$CALLS"
@@ -56,7 +56,7 @@ esac
 """
 NAMES = ("ping", "logger", "ipmitool", "openstack", "sleep")
 
-# Seconds that a member has to have been down.
+# For how many seconds a member has to be down before the script runs.
 DOWN_FOR = 4
 
 WITNESS = "ping -c 3 -W 2 {}.mgmt.example.org"
@@ -64,7 +64,7 @@ BOARD = "ipmitool -I lanplus -H {}.bmc.example.org -U fence -E chassis power"
 
 
 class StandIns(base.TestCase):
-    """Stand-ins, and what they have been called with."""
+    """Stand-ins for the programs, and their calls."""
 
     def setUp(self):
         super().setUp()
@@ -95,7 +95,7 @@ class ScriptTest(StandIns):
     """The script, run for one event."""
 
     def run_script(self, host, kind="down", cause="silent"):
-        """Return its exit status, and the programs it has called."""
+        """Return its exit status, and the programs that it has called."""
         before = len(self.calls())
         told = {"HOST": host, "TYPE": kind, "CAUSE": cause, "REASON": "why"}
         ended = subprocess.run(
@@ -108,7 +108,7 @@ class ScriptTest(StandIns):
         called = [call.split()[0] for call in self.calls()[before:]]
         return ended.returncode, called
 
-    def test_what_is_not_for_it(self):
+    def test_the_script_ignores_other_events(self):
         for host, kind, cause, status, called in (
             ("dead", "held", "held", 0, []),
             ("dead", "up", "reported", 0, []),
@@ -123,16 +123,16 @@ class ScriptTest(StandIns):
                     (status, called), self.run_script(host, kind, cause)
                 )
 
-    def test_too_many(self):
+    def test_the_script_refuses_too_many_evacuations(self):
         os.mkdir(self.path("evacuated"))
         for number in range(3):
             self.write(f"evacuated/other{number}", "")
         self.assertEqual((0, ["ping", "logger"]), self.run_script("dead"))
-        # One of them is tried again.
+        # A host that is among them is tried again.
         self.write("evacuated/dead", "")
         self.assertIn("ipmitool", self.run_script("dead")[1])
 
-    def test_not_off(self):
+    def test_the_script_fails_if_the_host_is_not_off(self):
         status, called = self.run_script("dead-and-stubborn")
         self.assertEqual(1, status)
         self.assertEqual(60, called.count("sleep"))
@@ -167,19 +167,21 @@ class WatchTest(StandIns, watching.TestCase):
         return datetime.datetime.fromisoformat(line.split()[0])
 
     def let_pass(self):
-        """Wait until whatever is due by now has been acted upon."""
-        # The script says that this one is not dead; its turn is the last.
+        """Wait until all events that are due by now have been acted upon."""
+        # A member whose event is the last one. The script finds it alive.
         self.insert("marker", 0)
         self.find("joined marker")
         self.execute(
             "UPDATE services SET forced_down = 1 WHERE host = 'marker'"
         )
         wait_for(
-            lambda: self.calls(" marker: "), base.PATIENCE, "it is its turn"
+            lambda: self.calls(" marker: "),
+            base.PATIENCE,
+            "the marker's event has been acted upon",
         )
 
     def comes_back(self, host):
-        """Have an agent go down and up; return whether in time."""
+        """Have an agent go down and up; return whether it was in time."""
         agent = self.agent(host)
         self.find(f"joined {host}")
         agent.process.send_signal(signal.SIGSTOP)
@@ -188,12 +190,12 @@ class WatchTest(StandIns, watching.TestCase):
         return (self.find(f"up {host}") - down).total_seconds() < DOWN_FOR - 1
 
     def test_a_dead_host_and_one_that_comes_back(self):
-        # One that falls silent with others, as those who have no agent
-        # here, is not held.
+        # No member is held although several, which have no agent, fall silent
+        # at the same time.
         process = self.start_to_watch("mass_silence_min_members = 1000")
         dead = self.agent("dead")
         self.find("joined dead")
-        # On a slow machine it may take too long, and is down then.
+        # On a slow machine a member may take too long, and is down then.
         back = next(
             host
             for host in ("back1", "back2", "back3")
@@ -216,7 +218,7 @@ class WatchTest(StandIns, watching.TestCase):
             "openstack server list --all-projects --host dead -f value -c ID"
         )
         evacuate = "openstack server evacuate"
-        # Once more for the list that failed, and for b.
+        # Two calls more: for the list that failed, and for b.
         self.assertEqual(
             [
                 *(witness, f"{board} off", f"{board} status"),
@@ -234,12 +236,12 @@ class WatchTest(StandIns, watching.TestCase):
             ],
         )
         self.assertEqual([], self.calls(back))
-        # Without an agent, and yet they answer: a person has to look.
+        # They have no agent and answer a ping: an operator has to decide.
         self.assertEqual(
             {"dead"}, {call.split()[4][:4] for call in self.calls("ipmitool")}
         )
 
-    def test_who_is_held(self):
+    def test_held_members_are_not_evacuated(self):
         process = self.start_to_watch("mass_silence_hold = 3600")
         hosts = [f"dead{number}" for number in range(6)]
         for host in hosts:

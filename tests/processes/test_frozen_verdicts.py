@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The programs, while the database's library raises what it likes."""
+"""The programs, while the database's library raises unusual errors."""
 
 import signal
 import time
@@ -21,8 +21,8 @@ from tests import single_mode
 from tests.fixtures import auth_proxy, mariadb, memcached, process
 from tests.processes import base
 
-# Lines that an agent may write about one outage: beginning and end of the
-# refresh and of the report, and that it could not leave.
+# The lines that an agent may log about one outage: begin and end of failed
+# refreshes and of failed reports, and that it could not leave.
 FEW = 8
 
 
@@ -57,7 +57,7 @@ class FrozenVerdictsTest(base.TestCase):
             service_down_time=4,
             refresh=0.2,
         )
-        # In a process of its own: the proxy's threads are not the program's.
+        # As a process: this one has the proxy's threads.
         self.assertEqual(0, self.nova_sg("db", "sync").status)
 
     def test_they_say_what_is_wrong_and_end(self):
@@ -89,7 +89,7 @@ class FrozenVerdictsTest(base.TestCase):
         for agent, signo in ((node, signal.SIGTERM), (other, signal.SIGINT)):
             begun = time.monotonic()
             agent.stop(signo)
-            # It gives itself a minute, and then ends by SIGALRM.
+            # After a minute it would end by SIGALRM.
             self.assertLess(time.monotonic() - begun, 30)
             self.assertIn("Could not leave the group compute", agent.log)
         self.assertLess(node.log.count(" nova_sg.") - lines, FEW, node.log)

@@ -10,10 +10,10 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""From one backend to another, as the documentation has it.
+"""A migration from one backend to another, as the documentation shows it.
 
-Agents run and are taken over one at a time, while observers, with the old
-configuration and with the new, ask 20 times a second who is up.
+Agents run and are reconfigured one at a time. Meanwhile observers, with the
+old configuration and with the new, ask 20 times a second for the states.
 """
 
 import os
@@ -31,13 +31,13 @@ from tests.processes import base
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(__file__)))
 
-# Seconds: long enough for an agent that is told to read its files again on a
-# busy machine, and short enough to wait for what has to settle.
+# Seconds: long enough for an agent to reload its files on a busy machine, and
+# short enough to wait for it several times.
 DOWN_TIME = 10
 
 
 class Observer:
-    """A process that asks who is up, and what it was told."""
+    """A process that asks for members' states, and its answers."""
 
     def __init__(self, case, path, hosts):
         name = case.path(f"observer-{uuid.uuid4().hex}")
@@ -92,8 +92,8 @@ class Observer:
 class Migration:
     """One migration to ZooKeeper.
 
-    "reloads" is told to read its files again, "restarts" is stopped and
-    started, "gone" has left before.
+    The member "reloads" reloads its files, "restarts" is stopped and started,
+    and "gone" has left before.
     """
 
     HOSTS = ("reloads", "restarts")
@@ -109,7 +109,7 @@ class Migration:
         )
         self.agents = {}
         self.observers = {}
-        # When a host was being restarted: it may be seen down then.
+        # The times of restarts, in which a host may be down.
         self.windows = []
 
     def write_config(self, name, primary, *secondaries):
@@ -134,7 +134,7 @@ class Migration:
         self.agents[host] = agent
 
     def observe_by(self, name, *drivers):
-        """Start an observer, and wait until it sees everybody up."""
+        """Start an observer; wait until it sees every member up."""
         path = self.write_config(name, *drivers)
         observer = Observer(self, path, (*self.HOSTS, "gone"))
         self.observers[name] = observer
@@ -148,8 +148,8 @@ class Migration:
                 lambda host=host: f"{host} is up: {observer.lines()}",
             )
 
-    def take_over(self, *drivers):
-        """Bring the agents to other drivers, one at a time."""
+    def reconfigure(self, *drivers):
+        """Reconfigure the agents for other drivers, one at a time."""
         for host in self.HOSTS:
             self.write_config(host, *drivers)
             agent = self.agents[host]
@@ -157,7 +157,7 @@ class Migration:
                 begun = time.monotonic()
                 agent.stop()
                 self.start_agent(host)
-                # Until the last one knows, and the doubt is over.
+                # The time ends once every observer knows that it is up.
                 for observer in self.observers.values():
                     wait_for(
                         lambda o=observer: o.answer("restarts") == "up",
@@ -178,7 +178,7 @@ class Migration:
             yield host
 
     def check_answers(self, names):
-        """See to it that these observers were told nothing wrong; end them."""
+        """End these observers; check that no answer was wrong."""
         for name in names:
             observer = self.observers.pop(name)
             self.assertGreater(observer.stop(), 20)
@@ -203,7 +203,7 @@ class Migration:
         config = ("--config-file", self.path(f"{name}.conf"))
         return self.run_here("nova-sg", *config, *command, config=False)
 
-    def test_it(self):
+    def test_no_answer_is_wrong_during_a_migration(self):
         old = self.OLD
         for host in (*self.HOSTS, "gone"):
             self.write_config(host, old)
@@ -213,7 +213,7 @@ class Migration:
 
         # Report to ZooKeeper, too.
         first = True
-        for _ in self.take_over(old, "zk"):
+        for _ in self.reconfigure(old, "zk"):
             if first:
                 self.observe_by("both", old, "zk")
                 self.check_doctor_halfway()
@@ -222,18 +222,18 @@ class Migration:
         self.assertEqual(0, result.status, result.out)
         self.assertIn(f"drivers {old}, zk: they agree", result.out)
 
-        # Switch: who asks first, then who reports.
+        # Switch: first the services that ask, then those that report.
         self.observe_by("switched", "zk", old)
-        for _ in self.take_over("zk", old):
+        for _ in self.reconfigure("zk", old):
             pass
         self.check_commands("switched")
 
-        # Who asks stops to ask the old one, then nobody reports there.
+        # First no service asks the old backend, then none reports to it.
         self.check_answers(["old", "both"])
         self.observe_by("new", "zk")
-        for _ in self.take_over("zk"):
+        for _ in self.reconfigure("zk"):
             pass
-        # All that was reported to the old one is old now.
+        # Afterwards all reports to the old backend are too old.
         time.sleep(DOWN_TIME)
         self.check_answers(["switched"])
         observer = self.observers["new"]
@@ -244,7 +244,7 @@ class Migration:
         wait_for(
             lambda: observer.answer("reloads") == "down",
             base.PATIENCE,
-            "who is killed is down",
+            "a killed member is down",
         )
         lines = observer.lines()
         self.assertEqual(["reloads", "down"], list(lines[-1][1:]))

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What is installed from a checkout, and from an sdist made of it."""
+"""The files that are installed from a checkout, or from its sdist."""
 
 import configparser
 import os
@@ -50,7 +50,7 @@ class PackageTest(unittest.TestCase):
         cls.folder = tempfile.mkdtemp(prefix="nova-sg-test-")
         watchdog.guard_folder(cls.folder)
         cls.addClassCleanup(cls._remove)
-        # The files as they are here, and no more: a build leaves traces.
+        # A copy of the files alone, as a build leaves files behind.
         checkout = os.path.join(cls.folder, "checkout")
         names = cls.git(
             ROOT, "ls-files", "--cached", "--others", "--exclude-standard"
@@ -70,7 +70,7 @@ class PackageTest(unittest.TestCase):
         with tarfile.open(os.path.join(dist, name)) as archive:
             archive.extractall(cls.folder, filter="data")
         cls.source = os.path.join(cls.folder, name.removesuffix(".tar.gz"))
-        # What pip would make a wheel of.
+        # The files that pip would make a wheel of.
         cls.library = os.path.join(cls.folder, "library")
         cls.set_up(cls.source, "build", f"--build-lib={cls.library}")
 
@@ -163,7 +163,7 @@ class PackageTest(unittest.TestCase):
         parser.read_string(self.read("nova_sg.egg-info/entry_points.txt"))
         for group, expected in ENTRY_POINTS.items():
             self.assertLessEqual(expected, set(parser[group]))
-        # What they name is there.
+        # The modules that they name exist.
         installed = self.files(self.library)
         for group in parser.sections():
             for target in parser[group].values():

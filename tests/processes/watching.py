@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Watching members by nova-sg watch, and having them go up and down."""
+"""Base class for tests that watch members by nova-sg watch."""
 
 import signal
 
@@ -19,7 +19,7 @@ from tests.processes import base
 
 
 class TestCase(base.TestCase):
-    """Has two members, one and two, in the embedded database."""
+    """A test with two members, one and two, in the embedded database."""
 
     def setUp(self):
         super().setUp()
@@ -29,11 +29,10 @@ class TestCase(base.TestCase):
             self.insert(host, 0)
 
     def watch(self, *arguments, **kwargs):
-        """Start to watch; return the process when it does."""
+        """Start to watch; return the process once it shows events."""
         process = self.start("nova-sg", "watch", *arguments, **kwargs)
         self.lines = base.Lines(process.stdout)
-        # Nothing says that it has looked for the first time, but that it
-        # sees something new.
+        # Only an event shows that its first refresh is over.
         number = 0
 
         def sees():
@@ -46,7 +45,7 @@ class TestCase(base.TestCase):
         return process
 
     def force(self, host, forced):
-        """Have a member go down, or up, and the watch see that."""
+        """Have a member go down, or up; wait until the watch shows it."""
         self.execute(
             "UPDATE services SET forced_down = ? WHERE host = ?", forced, host
         )

@@ -10,15 +10,15 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Pure logic. It does not depend on the concurrency mode and runs once."""
+"""Tests of pure logic. They do not depend on the mode, and run once."""
 
 import os
 import tempfile
 
-# They import whatever is installed, which may not bear being patched by
-# eventlet; and every test is loaded in both modes.
+# Every test is loaded in both modes. A plugin of hypothesis may be any
+# installed package, and need not work once eventlet has patched Python.
 os.environ.setdefault("HYPOTHESIS_NO_PLUGINS", "1")
-# What it found is printed, see below; nothing is written here.
+# hypothesis prints what it finds, see below. It writes no files here.
 os.environ.setdefault(
     "HYPOTHESIS_STORAGE_DIRECTORY",
     os.path.join(tempfile.gettempdir(), "hypothesis"),
@@ -26,12 +26,12 @@ os.environ.setdefault(
 
 import hypothesis
 
-# A machine that is busy with other things is no defect of what is tested.
+# No time limits: a slow example may only show that the machine is busy.
 hypothesis.settings.register_profile(
     "nova_sg",
     deadline=None,
     suppress_health_check=[hypothesis.HealthCheck.too_slow],
-    # How to have it again.
+    # Print how to repeat a failure.
     print_blob=True,
 )
 hypothesis.settings.load_profile("nova_sg")

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What grows while something else is slow, broken or hostile has an end."""
+"""Queues and sets stay bounded while something is slow, broken or hostile."""
 
 import datetime
 import threading
@@ -37,7 +37,7 @@ def event(host, kind="down"):
 
 
 class WarnedTest(base.TestCase):
-    def test_so_many_names_are_warned_of(self):
+    def test_only_so_many_wrong_names_bring_a_warning(self):
         self.enterContext(mock.patch.object(once, "SIZE", 5))
         reader = records.Reader()
         for number in range(20):
@@ -66,7 +66,7 @@ class WatchTest(base.TestCase):
         self.free.wait(60)
         self.seen.append((event.host, event.type))
 
-    def hold_up(self):
+    def block(self):
         self.watch.put(event("first"))
         self.assertTrue(self.entered.wait(60))
 
@@ -75,8 +75,8 @@ class WatchTest(base.TestCase):
         self.watch.put(event(last))
         base.wait_for(lambda: self.seen[-1:] == [(last, "down")])
 
-    def test_the_newest_state_of_each_member_comes(self):
-        self.hold_up()
+    def test_a_slow_watcher_gets_the_newest_state_of_each_member(self):
+        self.block()
         for _ in range(50):
             for kind in "down", "up":
                 self.watch.put(event("flaps", kind))
@@ -89,16 +89,16 @@ class WatchTest(base.TestCase):
         )
         self.assertEqual(1, len(self.logs.matching("is too slow")))
 
-    def test_more_members_than_have_room(self):
-        self.hold_up()
+    def test_events_of_more_members_than_have_room_are_dropped(self):
+        self.block()
         for number in range(50):
             self.watch.put(event(f"node{number}"))
         self.drain("last")
         self.assertLessEqual(len(self.seen), 10)
         self.assertEqual(("node49", "down"), self.seen[-2])
 
-    def test_as_many_as_have_room_all_come(self):
-        self.hold_up()
+    def test_no_event_is_dropped_while_there_is_room(self):
+        self.block()
         told = [("flaps", kind) for kind in ("down", "up") * 3]
         for host, kind in told:
             self.watch.put(event(host, kind))
@@ -108,7 +108,7 @@ class WatchTest(base.TestCase):
 
 
 class ScheduleTest(base.TestCase):
-    def test_the_oldest_of_the_member_with_most_is_dropped(self):
+    def test_the_oldest_event_of_the_member_with_most_is_dropped(self):
         jobs = schedule.Schedule(("down", "up"), 0.0, 3600.0, most=4)
         self.assertFalse(jobs.put(event("once"), 0.0))
         for number in range(3):
@@ -119,7 +119,7 @@ class ScheduleTest(base.TestCase):
         for _ in range(20):
             self.assertTrue(jobs.put(event("flaps", "up"), 10.0))
             self.assertEqual(4, len(jobs))
-        # What is under way is not dropped.
+        # An event that is being acted on is not dropped.
         jobs.done(busy)
         jobs.done(first)
         self.assertEqual(2, len(jobs))

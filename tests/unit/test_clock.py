@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The bridge between a backend's clock and ours."""
+"""The bridge between a backend's clock and this process's clock."""
 
 import unittest
 
@@ -66,5 +66,5 @@ class BackendClockTest(unittest.TestCase):
             now = sent + took
             bridge.sample(sent, now, sent + part * took + offset)
             error = abs(bridge.offset - offset)
-            # Numbers of this size have no more digits than that.
+            # The margin: a float of this size has no more digits.
             self.assertLessEqual(error, took / 2 + 1e-6)

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Where two backends disagree, and for how long."""
+"""Members on whose state two backends disagree, and for how long."""
 
 import unittest
 
@@ -32,7 +32,7 @@ GROUPS = st.dictionaries(
 
 
 class KindTest(unittest.TestCase):
-    def test_kinds(self):
+    def test_the_kind_of_a_disagreement(self):
         cases = [
             # primary, secondary, kind
             (None, None, None),
@@ -60,7 +60,7 @@ class KindTest(unittest.TestCase):
                 self.assertEqual(kind, compare.kind(primary, secondary))
 
     @given(VERDICTS, VERDICTS)
-    def test_the_other_way_round(self, one, two):
+    def test_swapped_backends_disagree_the_other_way_round(self, one, two):
         there, back = compare.kind(one, two), compare.kind(two, one)
         if there is None:
             self.assertIsNone(back)
@@ -74,50 +74,54 @@ class ComparerTest(unittest.TestCase):
         super().setUp()
         self.comparer = compare.Comparer()
 
-    def look(self, now, primary, secondary):
+    def settle(self, now, primary, secondary):
         self.comparer.compare(now, 10.0, primary, secondary)
         return self.comparer.settled
 
-    def test_what_does_not_last_is_no_disagreement(self):
+    def test_a_difference_that_does_not_last_is_no_disagreement(self):
         for begin in range(0, 100, 20):
-            self.assertEqual({}, self.look(begin, {"a": UP}, {"a": DOWN}))
-            self.assertEqual({}, self.look(begin + 9, {"a": UP}, {"a": DOWN}))
-            self.assertEqual({}, self.look(begin + 12, {"a": UP}, {"a": UP}))
+            self.assertEqual({}, self.settle(begin, {"a": UP}, {"a": DOWN}))
+            self.assertEqual(
+                {}, self.settle(begin + 9, {"a": UP}, {"a": DOWN})
+            )
+            self.assertEqual({}, self.settle(begin + 12, {"a": UP}, {"a": UP}))
         self.assertEqual({0}, set(self.comparer.totals.values()))
 
-    def test_what_lasts_counts_once(self):
+    def test_a_disagreement_that_lasts_counts_once(self):
         for now in range(40):
-            settled = self.look(now, {"a": UP, "b": UP}, {"b": UP})
+            settled = self.settle(now, {"a": UP, "b": UP}, {"b": UP})
         self.assertEqual({"a": "up-unknown"}, settled)
         self.assertEqual(1, self.comparer.totals["up-unknown"])
-        self.assertEqual({}, self.look(40, {"a": UP}, {"a": UP}))
-        self.look(41, {"a": UP}, {})
-        self.look(51, {"a": UP}, {})
+        self.assertEqual({}, self.settle(40, {"a": UP}, {"a": UP}))
+        self.settle(41, {"a": UP}, {})
+        self.settle(51, {"a": UP}, {})
         self.assertEqual(2, self.comparer.totals["up-unknown"])
 
-    def test_another_kind_begins_anew(self):
-        self.look(0, {"a": UP}, {})
-        self.assertEqual({}, self.look(9, {"a": UP}, {"a": DOWN}))
-        self.assertEqual({}, self.look(18, {"a": UP}, {"a": DOWN}))
+    def test_a_disagreement_of_another_kind_begins_anew(self):
+        self.settle(0, {"a": UP}, {})
+        self.assertEqual({}, self.settle(9, {"a": UP}, {"a": DOWN}))
+        self.assertEqual({}, self.settle(18, {"a": UP}, {"a": DOWN}))
         self.assertEqual(
-            {"a": "up-down"}, self.look(19, {"a": UP}, {"a": DOWN})
+            {"a": "up-down"}, self.settle(19, {"a": UP}, {"a": DOWN})
         )
         self.assertEqual(1, sum(self.comparer.totals.values()))
 
-    def test_time_in_which_one_cannot_be_asked_does_not_count(self):
-        self.look(0, {"a": UP, "b": UP}, {"a": DOWN, "b": UP})
-        self.look(10, {"a": UP, "b": UP}, {"a": DOWN, "b": DOWN})
+    def test_time_in_which_a_backend_is_unreachable_does_not_count(self):
+        self.settle(0, {"a": UP, "b": UP}, {"a": DOWN, "b": UP})
+        self.settle(10, {"a": UP, "b": UP}, {"a": DOWN, "b": DOWN})
         self.comparer.interrupt()
-        settled = self.look(100, {"a": UP, "b": UP}, {"a": DOWN, "b": DOWN})
-        # What had settled before has, and is not counted again.
+        settled = self.settle(100, {"a": UP, "b": UP}, {"a": DOWN, "b": DOWN})
+        # A disagreement that had settled before stays, and counts once.
         self.assertEqual({"a": "up-down"}, settled)
         self.assertEqual(1, self.comparer.totals["up-down"])
 
     @given(st.lists(st.tuples(GROUPS, GROUPS, st.booleans()), max_size=20))
-    def test_a_settled_one_is_there_now_and_was_counted(self, looks):
+    def test_a_settled_disagreement_is_there_now_and_was_counted(
+        self, refreshes
+    ):
         comparer = compare.Comparer()
         counted = 0
-        for now, (primary, secondary, interrupted) in enumerate(looks):
+        for now, (primary, secondary, interrupted) in enumerate(refreshes):
             if interrupted:
                 comparer.interrupt()
             comparer.compare(now, 2.0, primary, secondary)

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The options, the sample file, and what is said of a wrong one."""
+"""The options, the sample file, and the errors about a wrong option."""
 
 import glob
 import os
@@ -44,7 +44,7 @@ class OptionsTest(unittest.TestCase):
             with self.subTest(section, opt=opt.name):
                 self.assertRegex(opt.help or "", r"(?s)\w+ \w+ .*\.")
 
-    def test_what_is_secret_is_marked(self):
+    def test_options_with_secrets_are_marked(self):
         marked = {opt.name for _, opt in options() if opt.secret}
         self.assertLessEqual({"connection", "memcache_secret_key"}, marked)
 
@@ -63,7 +63,7 @@ class OptionsTest(unittest.TestCase):
             with self.subTest(section, opt=opt.name):
                 self.assertRegex(code, rf"CONF\s*\.\s*{group}{opt.dest}\b")
 
-    def test_an_option_of_nova_stays_as_nova_has_it(self):
+    def test_an_option_that_nova_registered_stays_as_it_is(self):
         theirs = cfg.ConfigOpts()
         theirs.register_opt(cfg.IntOpt("report_interval", default=17))
         conf.register_opts(theirs)
@@ -73,9 +73,10 @@ class OptionsTest(unittest.TestCase):
 
 
 class SampleTest(unittest.TestCase):
-    """The sample file says what the code says.
+    """The sample file is up to date with the code.
 
-    What it says of oslo.log's options depends on the release of oslo.log.
+    The texts of oslo.log's options are not compared. They depend on the
+    release of oslo.log.
     """
 
     def generate(self, *namespaces):
@@ -103,7 +104,7 @@ class SampleTest(unittest.TestCase):
                     blocks[section, match[1]] = block.strip()
         return blocks
 
-    def test_sample_is_in_step(self):
+    def test_the_sample_is_up_to_date(self):
         with open(SAMPLE) as file:
             sample = self.split(file.read())
         ours = self.split(self.generate("nova_sg"))
@@ -122,7 +123,7 @@ class SampleTest(unittest.TestCase):
         self.assertLessEqual(others, theirs, remedy)
         self.assertIn(("DEFAULT", "debug"), others)
 
-    def test_sample_is_the_same_on_every_machine(self):
+    def test_the_sample_is_the_same_on_every_machine(self):
         def differently():
             before = base.HOST.default
             base.HOST.default = "some-other-host"
@@ -136,7 +137,7 @@ class SampleTest(unittest.TestCase):
         )
         self.assertIn("#host = <current_hostname>", differently())
 
-    def test_sample_can_be_used_as_it_is(self):
+    def test_the_sample_can_be_used_without_changes(self):
         config.parse(["--config-file", SAMPLE], "nova-sg")
         self.addCleanup(CONF.reset)
         for section, opt in options():
@@ -145,7 +146,7 @@ class SampleTest(unittest.TestCase):
 
 
 class FilesTestCase(test_base.TestCase):
-    """Reading files."""
+    """A folder with configuration files."""
 
     def setUp(self):
         super().setUp()
@@ -161,7 +162,7 @@ class FilesTestCase(test_base.TestCase):
         config.parse(["--config-file", self.write(text)], "nova-sg")
 
     def error(self, *arguments):
-        """Return what is said of the configuration that arguments name."""
+        """Return the error about the configuration that arguments name."""
         with self.assertRaises(exception.ConfigError) as caught:
             config.parse(arguments, "nova-sg")
         text = str(caught.exception)
@@ -172,7 +173,7 @@ class FilesTestCase(test_base.TestCase):
 
 
 class ReadTest(FilesTestCase):
-    def test_wrong_values(self):
+    def test_the_error_about_a_wrong_value_names_the_option(self):
         for text, words in (
             ("report_interval = soon", "[DEFAULT] report_interval: "),
             ("report_interval = -1", "greater than or equal to 0"),
@@ -190,7 +191,7 @@ class ReadTest(FilesTestCase):
                 self.assertIn(words, said)
                 self.assertTrue(said.endswith(f" ({path})"), said)
 
-    def test_no_value(self):
+    def test_the_error_about_a_missing_value_names_the_default(self):
         for name, default in (
             ("host", "<current_hostname>"),
             ("report_interval", "10"),
@@ -206,7 +207,7 @@ class ReadTest(FilesTestCase):
                     self.error("--config-file", path),
                 )
 
-    def test_a_wrong_value_in_the_environment(self):
+    def test_the_error_about_a_wrong_value_in_the_environment(self):
         name = "OS_DEFAULT__REPORT_INTERVAL"
         self.addCleanup(os.environ.pop, name, None)
         os.environ[name] = "soon"
@@ -214,7 +215,7 @@ class ReadTest(FilesTestCase):
             self.error(), rf"\[DEFAULT\] report_interval: .*'soon' \({name}\)"
         )
 
-    def test_dollar_signs(self):
+    def test_the_error_about_a_dollar_sign_names_the_remedy(self):
         for option in (
             "host = $my_ip",
             "host = $host",
@@ -231,7 +232,7 @@ class ReadTest(FilesTestCase):
         self.parse("[DEFAULT]\nhost = $topic-$$1\n")
         self.assertEqual("compute-$1", CONF.host)
 
-    def test_files_that_are_none(self):
+    def test_the_error_about_a_malformed_file_names_the_line(self):
         for text, words in (
             (f"connection {SECRET}\n", "line 1: No ':' or '=' found"),
             (f"password = {SECRET}\n", "line 1: Section must be started"),
@@ -246,7 +247,7 @@ class ReadTest(FilesTestCase):
                 self.assertIn(path, said)
                 self.assertIn(words, said)
 
-    def test_what_is_missing(self):
+    def test_the_error_about_a_missing_file_or_folder(self):
         nowhere = os.path.join(self.folder, "nowhere")
         file = self.write("")
         for arguments, words in (
@@ -258,7 +259,7 @@ class ReadTest(FilesTestCase):
             with self.subTest(arguments):
                 self.assertIn(words, self.error(*arguments))
 
-    def test_a_wrong_file_among_others(self):
+    def test_the_error_about_one_wrong_file_of_several_names_it(self):
         folder = os.path.join(self.folder, "conf.d")
         os.mkdir(folder)
         self.write("[DEFAULT]\nhost = one\n", "conf.d/10-good.conf")
@@ -273,7 +274,7 @@ class ReadTest(FilesTestCase):
         config.parse(["--config-dir", folder], "nova-sg")
         self.assertEqual("one", CONF.host)
 
-    def test_quotes_and_none(self):
+    def test_quoted_values_and_none_are_warned_of(self):
         self.parse(
             "[DEFAULT]\n"
             'servicegroup_driver="mc"\n'
@@ -315,8 +316,8 @@ class ReloadTest(FilesTestCase):
             (1, 20), (CONF.report_interval, CONF.service_down_time)
         )
 
-    def test_new_values(self):
-        # What Nova's rule makes of the old values goes with them.
+    def test_a_reload_takes_new_values(self):
+        # An override that Nova's rule made for the old values ends with them.
         CONF.set_override("service_down_time", 33)
         self.write("[DEFAULT]\nreport_interval = 2\nservice_down_time = 30\n")
         config.reload(self.accept)
@@ -325,7 +326,7 @@ class ReloadTest(FilesTestCase):
             (2, 30), (CONF.report_interval, CONF.service_down_time)
         )
 
-    def test_the_old_values_stay_where_the_new_ones_are_wrong(self):
+    def test_the_old_values_stay_if_the_new_ones_are_wrong(self):
         for text in (
             "[DEFAULT]\nreport_interval = 2\nservice_down_time = soon\n",
             "[DEFAULT]\nreport_interval = 2\nstate_path = $nowhere\n",
@@ -341,19 +342,19 @@ class ReloadTest(FilesTestCase):
         self.assertEqual([], self.accepted)
         self.assertEqual([], self.logs.matching(SECRET))
 
-    def test_the_old_values_stay_where_the_file_is_gone(self):
+    def test_the_old_values_stay_if_the_file_is_gone(self):
         os.unlink(self.write(""))
         with self.assertRaises(exception.ConfigError):
             config.reload(self.accept)
         self.check_old()
 
-    def test_the_old_values_stay_where_the_new_ones_are_refused(self):
+    def test_the_old_values_stay_if_the_new_ones_are_refused(self):
         self.write("[DEFAULT]\nreport_interval = 2\n")
         with self.assertRaisesRegex(exception.ConfigError, "^no$"):
             config.reload(self.refuse)
         self.assertEqual([(2, 60)], self.accepted)
         self.check_old()
-        # An override that stands stays, too.
+        # Overrides stay, too.
         CONF.set_override("service_down_time", 50)
         with self.assertRaises(exception.ConfigError):
             config.reload(self.refuse)

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What follows from what a database server says of itself."""
+"""The outages that follow from what a database server reports of itself."""
 
 import unittest
 
@@ -29,24 +29,24 @@ WELL = Health(
     waiting=0.0,
 )
 NODE = Cluster(True, health.SYNCED, "Synced", 0, 0)
-# The last report, and when the server is asked.
+# The moments of the last report, and of the question to the server.
 SINCE, NOW = 1000.0, 1030.0
 
 
-def judge(now=NOW, before=None, since=SINCE, **said):
+def judge(now=NOW, before=None, since=SINCE, **fields):
     return health.judge(
-        Asked(now, WELL._replace(**said)), before, since, PATIENCE, LIMITS
+        Asked(now, WELL._replace(**fields)), before, since, PATIENCE, LIMITS
     )
 
 
-def node(**said):
-    return WELL._replace(cluster=NODE._replace(**said))
+def node(**fields):
+    return WELL._replace(cluster=NODE._replace(**fields))
 
 
 @single_mode
 class JudgeTest(unittest.TestCase):
-    def test_one_ask(self):
-        for reason, begin, said in (
+    def test_the_outage_that_follows_from_one_answer(self):
+        for reason, begin, fields in (
             (None, None, {}),
             (None, None, {"waiting": PATIENCE / 2 - 0.1}),
             ("reports wait in the server", SINCE, {"waiting": PATIENCE / 2}),
@@ -58,7 +58,7 @@ class JudgeTest(unittest.TestCase):
                 {"read_only": True, "replica": Replica(True, 25.0)},
             ),
             ("it is 16 s behind", NOW - 17.0, {"replica": Replica(True, 16)}),
-            # What was written after the last report only.
+            # Only the time after the last report counts.
             ("it is 99 s behind", SINCE, {"replica": Replica(True, 99.0)}),
             (
                 "it is read-only, and its replication does not run",
@@ -83,46 +83,46 @@ class JudgeTest(unittest.TestCase):
                 SINCE,
                 {"cluster": Cluster(True, 2, "Donor/Desynced", 7, 0)},
             ),
-            # What it was paused for before is not known.
+            # For how long it was paused before is not known.
             (None, None, {"cluster": NODE._replace(paused=10**15)}),
         ):
-            with self.subTest(said):
-                found = judge(**said)
+            with self.subTest(fields):
+                found = judge(**fields)
                 if reason is None:
                     self.assertIsNone(found)
                 else:
                     self.assertIn(reason, found.reason)
                     self.assertEqual((begin, NOW), found[:2])
 
-    def test_weak_evidence_ends(self):
+    def test_weak_evidence_excuses_for_a_limited_time(self):
         donor = NODE._replace(state=2, called="Donor/Desynced")
-        for said in (
+        for fields in (
             {"read_only": True, "replica_known": False},
             {"cluster": donor},
         ):
-            with self.subTest(said):
-                found = judge(now=SINCE + 120.0, **said)
+            with self.subTest(fields):
+                found = judge(now=SINCE + 120.0, **fields)
                 self.assertEqual((SINCE, SINCE + 120.0), found[:2])
-                self.assertIsNone(judge(now=SINCE + 120.1, **said))
-        # What is certain does not.
-        for said in (
+                self.assertIsNone(judge(now=SINCE + 120.1, **fields))
+        # Certain evidence has no limit.
+        for fields in (
             {"read_only": True},
             {"cluster": donor._replace(waiting=1)},
             {"waiting": 9.0, "read_only": True, "replica_known": False},
         ):
-            with self.subTest(said):
-                found = judge(now=SINCE + 9999.0, **said)
+            with self.subTest(fields):
+                found = judge(now=SINCE + 9999.0, **fields)
                 self.assertEqual((SINCE, SINCE + 9999.0), found[:2])
 
-    def test_flow_control(self):
+    def test_a_cluster_paused_by_flow_control_is_an_outage(self):
         second = 10**9
         for paused, at, expected in (
             (5 * second, NOW - 10.0, NOW - 10.0),
             (5 * second - 1, NOW - 10.0, None),
-            # A part of it may have been before the last report.
+            # Part of the pause may have been before the last report.
             (99 * second, SINCE - 1.0, None),
             (0, NOW - 10.0, None),
-            # Asked at the same moment.
+            # Both answers are of the same moment.
             (0, NOW, None),
         ):
             with self.subTest(paused=paused, at=at):
@@ -146,13 +146,13 @@ class JudgeTest(unittest.TestCase):
 @single_mode
 class ClusterTest(unittest.TestCase):
     def test_a_server_without_a_cluster(self):
-        # As MariaDB says it.
+        # MariaDB's answer.
         self.assertIsNone(
             health.cluster({"wsrep_ready": "OFF", "wsrep_cluster_size": "0"})
         )
         self.assertIsNone(health.cluster({}))
 
-    def test_a_donor(self):
+    def test_the_state_of_a_donor_is_read(self):
         self.assertEqual(
             Cluster(True, 2, "Donor/Desynced", 12, 3456, "4f1c"),
             health.cluster(
@@ -182,7 +182,7 @@ class ReplicaTest(unittest.TestCase):
         "Seconds_Behind_Source": 3,
     }
 
-    def test_one_source(self):
+    def test_the_state_of_a_replica_is_read(self):
         self.assertIsNone(health.replica_of([]))
         for row in self.MARIADB, self.MYSQL:
             self.assertEqual(Replica(True, 3.0), health.replica_of([row]))
@@ -191,7 +191,7 @@ class ReplicaTest(unittest.TestCase):
                 Replica(False, None), health.replica_of([stopped])
             )
 
-    def test_the_source_that_it_is_most_behind(self):
+    def test_of_several_sources_the_one_with_most_lag_counts(self):
         other = {**self.MARIADB, "Seconds_Behind_Master": 25}
         both = [self.MARIADB, other]
         self.assertEqual(Replica(True, 25.0), health.replica_of(both))
@@ -203,8 +203,8 @@ class ReplicaTest(unittest.TestCase):
 
 @single_mode
 class TroubleTest(unittest.TestCase):
-    def test_words(self):
-        for words, said in (
+    def test_the_description_of_a_servers_trouble(self):
+        for expected, fields in (
             ("", WELL),
             ("", node()),
             ("", WELL._replace(replica=Replica(True, 15.0))),
@@ -229,5 +229,5 @@ class TroubleTest(unittest.TestCase):
                 node(ready=False, called="Initialized"),
             ),
         ):
-            with self.subTest(words):
-                self.assertEqual(words, health.trouble(said, LIMITS))
+            with self.subTest(expected):
+                self.assertEqual(expected, health.trouble(fields, LIMITS))

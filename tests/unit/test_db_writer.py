@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""When reports are written, and which of them together."""
+"""When reports are written to the database, and which of them together."""
 
 import unittest
 
@@ -35,7 +35,7 @@ def keys(reports):
 
 
 class _Event:
-    """What a caller sleeps on, and until when."""
+    """The event that a caller waits for, and the end of its wait."""
 
     def __init__(self):
         self.is_set = False
@@ -46,7 +46,7 @@ class _Event:
 
 
 class GatheringTest(unittest.TestCase):
-    def test_a_lone_report_waits_for_nobody(self):
+    def test_a_single_report_does_not_wait(self):
         for pace in (0.0, PACE):
             gathering = Gathering(pace, ENOUGH)
             add(gathering, 1, 100.0)
@@ -62,7 +62,7 @@ class GatheringTest(unittest.TestCase):
         gathering.finished()
         self.assertEqual([2, 3], keys(gathering.take(100.03)))
 
-    def test_nobody_waits_long_for_a_write_that_does(self):
+    def test_reports_wait_for_a_slow_write_for_gather_at_most(self):
         gathering = Gathering(0.0, MOST)
         for write in range(WRITES):
             add(gathering, write, 100.0 + write)
@@ -74,7 +74,7 @@ class GatheringTest(unittest.TestCase):
         gathering.finished()
         self.assertEqual([9], keys(gathering.take(1000.0)))
 
-    def test_pace(self):
+    def test_with_a_pace_writes_are_that_far_apart(self):
         gathering = Gathering(PACE, ENOUGH)
         add(gathering, 1, 100.0)
         gathering.take(100.0)
@@ -83,19 +83,19 @@ class GatheringTest(unittest.TestCase):
         self.assertEqual([], gathering.take(100.01))
         self.assertEqual([2], keys(gathering.take(100.0 + PACE)))
 
-    def test_enough(self):
+    def test_enough_reports_do_not_wait_for_the_pace(self):
         gathering = Gathering(PACE, ENOUGH)
         add(gathering, 0, 100.0)
         gathering.take(100.0)
         for key in range(1, ENOUGH + 1):
             self.assertEqual([], gathering.take(100.01))
             add(gathering, key, 100.01)
-        # But not beside a write that is under way.
+        # They wait for a write that is under way.
         self.assertEqual([], gathering.take(100.01))
         gathering.finished()
         self.assertEqual(ENOUGH, len(gathering.take(100.01)))
 
-    def test_the_same_row_twice(self):
+    def test_reports_of_one_row_are_written_one_after_the_other(self):
         gathering = Gathering(0.0, MOST)
         for key in (1, 2, 1, 1):
             add(gathering, key, 100.0)
@@ -105,7 +105,7 @@ class GatheringTest(unittest.TestCase):
             gathering.finished()
         self.assertEqual([[1, 2], [1], [1]], written)
 
-    def test_who_gives_up_has_the_next_one_look(self):
+    def test_a_caller_that_gives_up_wakes_the_next_one(self):
         gathering = Gathering(0.0, MOST)
         add(gathering, 1, 100.0)
         gathering.take(100.0)
@@ -116,7 +116,7 @@ class GatheringTest(unittest.TestCase):
         self.assertTrue(gathering.is_first(second))
         self.assertEqual([3], keys(gathering.take(100.01 + GATHER)))
 
-    def test_a_crowd(self):
+    def test_a_write_has_a_largest_size(self):
         gathering = Gathering(0.0, MOST)
         for key in range(2 * MOST + 1):
             add(gathering, key, 100.0)
@@ -128,9 +128,10 @@ class GatheringTest(unittest.TestCase):
 
 
 class Callers(stateful.RuleBasedStateMachine):
-    """Callers in simulated time, who sleep and wake as Writer has them.
+    """Callers in simulated time that sleep and wake as Writer's callers do.
 
-    Any of them is slow, gives up, or is woken for nothing, in any order.
+    Each of them may be slow, give up or be woken without a reason, in any
+    order.
     """
 
     def __init__(self):
@@ -185,7 +186,7 @@ class Callers(stateful.RuleBasedStateMachine):
 
     @stateful.precondition(lambda self: self.asleep)
     @stateful.rule(data=st.data())
-    def wake_for_nothing(self, data):
+    def wake_without_a_reason(self, data):
         self._wake(data.draw(st.sampled_from(self.asleep)))
 
     @stateful.rule(seconds=st.floats(0.001, 0.3))
@@ -206,7 +207,7 @@ class Callers(stateful.RuleBasedStateMachine):
             self._sleep(report)
 
     def settle(self):
-        """Let those go on whom something has woken, or whose time is up."""
+        """Let callers go on that were woken, or whose time is up."""
         while True:
             ready = [
                 report
@@ -224,7 +225,8 @@ class Callers(stateful.RuleBasedStateMachine):
         self.settle()
         self.check_that(len(self.writes) <= WRITES, "few writes at a time")
         self.check_that(
-            len(self.gathering) == len(self.asleep), "all who wait sleep"
+            len(self.gathering) == len(self.asleep),
+            "every caller that waits sleeps",
         )
         under_way = [r for batch in self.writes for r in batch]
         everything = under_way + self.written
@@ -240,17 +242,17 @@ class Callers(stateful.RuleBasedStateMachine):
             for report in self.asleep:
                 self.check_that(
                     self.now - report.since <= GATHER + 1e-6,
-                    "nobody waits longer than GATHER",
+                    "no caller waits longer than GATHER",
                 )
         if self.asleep and not self.writes and not self.pace:
-            self.check_that(False, "nobody waits for nothing")
+            self.check_that(False, "no caller waits without a reason")
 
     @staticmethod
     def check_that(condition, words):
         assert condition, words
 
     def teardown(self):
-        # In the end nobody is left asleep.
+        # In the end no caller sleeps.
         for _ in range(1000):
             if not self.asleep and not self.writes:
                 return

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Which event a new verdict is."""
+"""The event that follows from a change of verdict."""
 
 import unittest
 
@@ -19,29 +19,26 @@ from nova_sg.servicegroup import events
 
 
 class ChangeTest(unittest.TestCase):
-    def test_only_a_verdict_of_down_is_told_as_down(self):
+    def test_only_a_verdict_of_down_is_an_event_of_down(self):
         for was in model.VERDICTS:
             for now in model.VERDICTS:
-                told = events.change(was, now)
-                if told in (events.DOWN, events.LEFT):
+                event = events.change(was, now)
+                if event in (events.DOWN, events.LEFT):
                     self.assertEqual(model.DOWN, now.state, (was, now))
-                elif told in (events.UP, events.JOINED, events.HELD):
+                elif event in (events.UP, events.JOINED, events.HELD):
                     self.assertEqual(model.UP, now.state, (was, now))
 
-    def test_no_fall_is_left_out(self):
+    def test_every_change_to_down_is_an_event(self):
         falls = (model.SILENT, model.LOST, model.CRASHED, model.LEFT)
         for was in model.VERDICTS:
             for now in falls:
                 if was.state != model.DOWN:
                     self.assertIsNotNone(events.change(was, now), (was, now))
 
-    def test_what_an_unknown_member_turns_out_to_be_is_told(self):
+    def test_a_first_verdict_on_an_unknown_member_is_an_event(self):
         was = model.UNWATCHED
         self.assertIsNone(events.change(model.REPORTED, was))
         self.assertEqual(events.DOWN, events.change(was, model.SILENT))
         self.assertEqual(events.HELD, events.change(was, model.HELD))
         self.assertEqual(events.UP, events.change(was, model.REPORTED))
 
-
-if __name__ == "__main__":
-    unittest.main()

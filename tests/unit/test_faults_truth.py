@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""How the fault suite judges an observer: the truth, and the score."""
+"""How the fault suite compares an observer's answers with the truth."""
 
 import tempfile
 import unittest
@@ -21,7 +21,7 @@ HOSTS = ["a", "b"]
 
 
 def polls(text, begin=0.0):
-    """Return an answer a second, from words of letters."""
+    """Return Answers, one a second, from words of letters."""
     return [
         truth.Answers(begin + number, begin + number + 0.01, letters)
         for number, letters in enumerate(text.split())
@@ -38,18 +38,19 @@ class ScoreTest(unittest.TestCase):
     def score(self, made, text, healed=0.0):
         return truth.score(made, polls(text), 0.0, healed, 100.0)
 
-    def test_all_is_well(self):
+    def test_right_answers_bring_no_fault(self):
         score = self.score(alive(), "UU UU UU")
         self.assertEqual(
             truth.Score(answers=6, recovered=0.0, detected=None), score
         )
 
-    def test_down_of_who_lives_is_wrong(self):
+    def test_down_of_a_living_member_is_wrong(self):
         score = self.score(alive(), "UU DU DD UU")
-        self.assertEqual((3, {"a", "b"}), (score.wrong_down, score.wronged))
+        self.assertEqual(3, score.wrong_down)
+        self.assertEqual({"a", "b"}, score.called_down)
         self.assertEqual([1.01, 2.01], score.wrong_at)
 
-    def test_no_answer_is_not_wrong_and_is_counted(self):
+    def test_no_answer_is_not_wrong_but_counted(self):
         score = self.score(alive(), "UU ?? ?? UU")
         self.assertEqual(0, score.wrong_down)
         self.assertAlmostEqual(2.0, score.unanswered)
@@ -59,14 +60,14 @@ class ScoreTest(unittest.TestCase):
         score = truth.score(alive(), asked, 0.0, 0.0, 100.0)
         self.assertAlmostEqual(8.0, score.unanswered)
 
-    def test_recovery_is_the_last_trouble_after_the_end(self):
+    def test_it_has_recovered_after_the_last_wrong_or_missing_answer(self):
         score = self.score(alive(), "DU DU UU D? UU UU", healed=1.0)
         self.assertAlmostEqual(2.01, score.recovered)
 
-    def test_who_is_in_trouble_at_the_end_has_not_recovered(self):
+    def test_an_observer_that_is_wrong_at_the_end_has_not_recovered(self):
         self.assertIsNone(self.score(alive(), "UU UD").recovered)
 
-    def test_a_death_is_found(self):
+    def test_the_time_until_a_death_is_found(self):
         made = alive()
         made.dead(["b"], 1.5, within=2.0)
         score = self.score(made, "UU UU UU UD UD")
@@ -80,20 +81,20 @@ class ScoreTest(unittest.TestCase):
         self.assertAlmostEqual(2.01, score.wrong_up)
         self.assertAlmostEqual(5.01, score.detected)
 
-    def test_a_death_is_never_found(self):
+    def test_a_death_that_is_never_found(self):
         made = alive()
         made.dead(["b"], 1.0, within=1.0)
         self.assertEqual(float("inf"), self.score(made, "UU UU UU").detected)
 
-    def test_nobody_can_know_before_the_backend_is_back(self):
+    def test_up_is_not_wrong_before_the_backend_returns(self):
         made = alive()
         made.dead(["b"], 1.0, within=1.0)
-        made.backend_back(4.0, within=1.0)
+        made.backend_returned(4.0, within=1.0)
         score = self.score(made, "UU UU UU UU UU UD UD", healed=4.0)
         self.assertEqual(0.0, score.wrong_up)
         self.assertAlmostEqual(1.01, score.detected)
 
-    def test_who_has_just_joined_need_not_be_known(self):
+    def test_a_member_that_has_just_joined_need_not_be_known(self):
         made = truth.Truth(HOSTS)
         made.alive(["a"], -10.0)
         made.alive(["b"], 1.0, within=1.5)
@@ -102,14 +103,14 @@ class ScoreTest(unittest.TestCase):
         score = self.score(made, "UD UD UD UD UU")
         self.assertEqual(1, score.wrong_down)
 
-    def test_who_was_seen_up_must_stay_up(self):
+    def test_a_living_member_that_was_up_must_stay_up(self):
         made = truth.Truth(HOSTS)
         made.alive(["a"], -10.0)
         made.alive(["b"], 0.5, within=float("inf"))
         score = self.score(made, "UD UD UU UD UU")
         self.assertEqual(1, score.wrong_down)
 
-    def test_who_is_back_has_to_be_seen_in_the_end(self):
+    def test_a_member_that_comes_back_has_to_be_up_at_the_end(self):
         made = alive()
         made.dead(["b"], 0.5, within=1.0)
         made.alive(["b"], 3.0, within=float("inf"))
@@ -120,7 +121,7 @@ class ScoreTest(unittest.TestCase):
 
 
 class ReadTest(unittest.TestCase):
-    def test_a_line_that_is_cut_short_is_left_out(self):
+    def test_an_incomplete_line_is_left_out(self):
         with tempfile.NamedTemporaryFile("w") as file:
             file.write("1.000 1.010 UD\n1.050 1.0")
             file.flush()

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What comes from outside is read, or refused in words; nothing else."""
+"""Any input from outside is read, or refused with a clear error."""
 
 import argparse
 import collections
@@ -39,7 +39,7 @@ from nova_sg.servicegroup import service_records
 
 ROOT = pathlib.Path(__file__).parents[2]
 
-# Names that a znode may have, and such as nearly are one of ours.
+# Any name of a znode, and names that are nearly those of a member.
 ZNODES = st.one_of(
     st.text(),
     st.text("ab@%2EFf0.-/ \n\0é", max_size=20),
@@ -53,7 +53,7 @@ HOSTS = st.text(min_size=1).filter(
 
 
 def read(reader, name):
-    """Return what a reader makes of a name; None: it is none."""
+    """Return what a reader reads from a name; None: it refuses the name."""
     try:
         return reader(name)
     except ValueError:
@@ -65,10 +65,10 @@ class ZnodesTest(unittest.TestCase):
     @example("@")
     @example("%@0")
     @example("a@b@left")
-    def test_any_name(self, name):
+    def test_any_name_of_a_znode_is_read_or_refused(self, name):
         host = read(znodes.read_member, name)
         if host is not None:
-            # There is one way only to write it.
+            # Each host has one name only.
             self.assertEqual(znodes.quote(host), name.rpartition("@")[0])
         entry = read(znodes.read_entry, name)
         if entry is not None:
@@ -86,7 +86,9 @@ class ZnodesTest(unittest.TestCase):
         st.sampled_from(["", znodes.LEFT, znodes.CRASHED]),
         st.integers(0, 2**64 - 1),
     )
-    def test_what_is_written_is_read(self, host, binary, mark, session):
+    def test_names_are_read_as_they_were_written(
+        self, host, binary, mark, session
+    ):
         name = znodes.member_name(host, session)
         self.assertNotIn("/", name)
         self.assertFalse(name.startswith("."))
@@ -116,7 +118,7 @@ LIMITS = model.Limits(60.0, 10.0)
 
 
 class Quiet(unittest.TestCase):
-    """What is said of what is found is no matter here."""
+    """Tests without the log: its warnings are not tested here."""
 
     def setUp(self):
         super().setUp()
@@ -135,7 +137,7 @@ Row = collections.namedtuple(
 class RowsTest(Quiet):
     def setUp(self):
         super().setUp()
-        # Neither a database nor an engine: only what reads its rows.
+        # Only the reader of rows: there is no database.
         self.reader = db_records.Reader()
         self.reader.clock.sample(0.0, 0.001, 1e9)
 
@@ -155,7 +157,7 @@ class RowsTest(Quiet):
             disabled_reason=VALUES,
         )
     )
-    def test_any_row(self, row):
+    def test_any_row_is_read_or_refused(self, row):
         if not self.reader.named(row):
             self.assertNotIsInstance(row.host, str)
             return
@@ -178,7 +180,7 @@ class RowsTest(Quiet):
             st.one_of(MOMENTS, VALUES),
         )
     )
-    def test_any_record(self, record):
+    def test_any_record_of_nova_is_read_or_refused(self, record):
         record = {"host": "h", "topic": "t"} | record
         reference = self.reader.read(record)
         if reference is not None:
@@ -203,7 +205,7 @@ JUNK = st.one_of(
 
 @st.composite
 def mostly(draw, good, rate=12):
-    """Draw what is right, and now and then anything else."""
+    """Draw a right value, and now and then anything else."""
     return draw(JUNK if draw(st.integers(1, rate)) == 1 else good)
 
 
@@ -242,7 +244,7 @@ REFRESHES = mostly(
 
 
 class Answering(drivers.Driver):
-    """A driver whose observe() answers anything."""
+    """A driver whose observe() returns anything."""
 
     name = "fake"
     answer = None
@@ -251,14 +253,14 @@ class Answering(drivers.Driver):
         return self.answer
 
 
-# Nothing else of it is used.
+# No other method of the driver is used.
 Answering.__abstractmethods__ = frozenset()
 
 
 class RefreshTest(unittest.TestCase):
     @given(REFRESHES)
-    def test_any_answer(self, answer):
-        """It can be judged by, or is refused as a whole."""
+    def test_any_answer_of_a_driver_is_used_or_refused(self, answer):
+        """It is refused as a whole."""
         driver = Answering()
         driver.answer = answer
         try:
@@ -278,7 +280,7 @@ class RefreshTest(unittest.TestCase):
             {one.host for one in refresh.observations}, set(known.members)
         )
 
-    def test_what_is_refused(self):
+    def test_wrong_answers_of_a_driver_are_refused(self):
         plain = model.Observation("h")
         for answer in (
             None,
@@ -359,12 +361,12 @@ class ConfigurationTest(Quiet):
             self.assertTrue(str(error))
 
     @given(st.lists(LINES, max_size=8))
-    def test_any_lines(self, lines):
+    def test_any_lines_of_options_are_read_or_refused(self, lines):
         text = "\n".join(["[DEFAULT]", *lines])
         self.parse(text.encode("utf-8", "surrogatepass"))
 
     @given(st.binary(max_size=200))
-    def test_any_bytes(self, data):
+    def test_any_file_is_read_or_refused(self, data):
         self.parse(data)
 
 
@@ -403,7 +405,9 @@ class CommandLineTest(unittest.TestCase):
         }
 
     @given(st.data(), st.lists(WORDS, max_size=6))
-    def test_any_arguments(self, data, words):
+    def test_any_arguments_of_a_command_are_read_or_refused(
+        self, data, words
+    ):
         name = data.draw(st.sampled_from(sorted(self.parsers)))
         parser = self.parsers[name]
         heard = io.StringIO()
@@ -414,7 +418,7 @@ class CommandLineTest(unittest.TestCase):
             try:
                 parsed = parser.parse_args(words)
             except SystemExit as end:
-                # Help, or what is wrong.
+                # It has printed its help, or an error.
                 self.assertIn(end.code, (0, 2))
                 self.assertIn("usage", heard.getvalue())
             else:

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The dashboard and the alert rules ask for metrics that there are."""
+"""The dashboard and the alert rules use metrics that exist."""
 
 import json
 import pathlib
@@ -27,7 +27,7 @@ NAME = re.compile(r"\bnova_sg_\w+")
 
 
 def expressions():
-    """Yield (where, PromQL) of everything in etc/."""
+    """Yield (file and place, PromQL) of every expression in etc/."""
     rules = yaml.safe_load(
         (ROOT / "etc/prometheus/nova-sg.rules.yaml").read_text()
     )
@@ -44,7 +44,7 @@ def expressions():
 
 
 def rule_tests():
-    """Return what promtool checks the alert rules by."""
+    """Return promtool's tests of the alert rules."""
     path = ROOT / "tests/prometheus/rules.test.yaml"
     return yaml.safe_load(path.read_text())["tests"]
 
@@ -56,7 +56,7 @@ class NamesTest(unittest.TestCase):
         metrics.start_afresh()
         cls.addClassCleanup(metrics.start_afresh)
         numbers = metrics.current()
-        # What the monitor adds.
+        # The monitor's metrics.
         board.Board()
         cls.labels = {}
         for family in numbers.registry.collect():
@@ -70,7 +70,7 @@ class NamesTest(unittest.TestCase):
             }.get(family.type, ("",))
             cls.names |= {name + suffix for suffix in suffixes}
 
-    def test_every_metric_that_is_asked_for(self):
+    def test_every_metric_that_is_used_exists(self):
         found = set()
         for where, expression in expressions():
             with self.subTest(where):
@@ -80,7 +80,7 @@ class NamesTest(unittest.TestCase):
                 for old in metrics.OLD_NAMES.values():
                     self.assertNotRegex(expression, rf"{old}\b|{old}_")
                 found |= names
-        # Both are about what matters.
+        # Both files use a good part of the metrics.
         self.assertGreater(len(found), 8)
 
     def test_every_metric_is_documented(self):
@@ -108,7 +108,7 @@ class NamesTest(unittest.TestCase):
             alerts = {rule["alert"] for rule in group["rules"]}
             self.assertEqual({True: alerts, False: alerts}, fires)
 
-    def test_brackets_match(self):
+    def test_the_brackets_of_every_expression_match(self):
         for where, expression in expressions():
             for pair in "()", "{}", "[]":
                 self.assertEqual(

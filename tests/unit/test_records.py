@@ -11,7 +11,7 @@
 # under the License.
 
 
-"""Members that are judged by the records that askers bring."""
+"""Members that are judged by the record that comes with a question."""
 
 import unittest
 
@@ -29,15 +29,15 @@ class RecordsTestCase(unittest.TestCase):
 
     def ask(self, host, record, now, others=None, configured=True):
         """Return the cause of the verdict by a record."""
-        who = "compute", host
+        member = "compute", host
         return self.records.judge(
-            who, record, now, self.limits, others, configured
+            member, record, now, self.limits, others, configured
         ).cause
 
     def judge(self, report, now, host=None, **keywords):
         """Judge a member whose last report was at a moment.
 
-        :param host: None: one that was never asked about
+        :param host: None: a member that was never asked about
         """
         host = host or f"{report} at {now}"
         record = base.Record(report, 100 + report, now - report)
@@ -51,15 +51,15 @@ class RecordsTestCase(unittest.TestCase):
 
 
 class FirstQuestionTest(RecordsTestCase):
-    """What a record says by itself."""
+    """The verdict by a record alone."""
 
-    def test_table(self):
+    def test_the_verdict_of_a_first_question(self):
         for verdict, record in (
             ("reported", (1, 1, 0.0)),
             ("reported", (1, 1, LIMIT)),
             ("silent", (1, 1, LIMIT + 0.001)),
             ("reported", (1, 1, -LIMIT)),
-            # From the future: not believed.
+            # A stamp too far in the future is no report.
             ("never-reported", (1, 1, -LIMIT - 0.001)),
             ("left", (1, 0, 1.0, True)),
             ("left", (1, 0, 1000.0, True)),
@@ -75,34 +75,34 @@ class FirstQuestionTest(RecordsTestCase):
 
 
 class OwnReportsTest(RecordsTestCase):
-    """Reports of this process that do not get through."""
+    """Own reports, those of this process, that fail."""
 
-    def test_while_they_do_not(self):
+    def test_while_they_fail_no_living_member_turns_down(self):
         self.reports_fail(100, 101)
         self.assertEqual("reported", self.judge(95, 220))
         # A member that was down before stays down; one that left, too.
         self.assertEqual("silent", self.judge(39, 220))
         left = base.Record(95, 0, 125.0, True)
         self.assertEqual("left", self.ask("left", left, 220))
-        # So does one that only registered.
+        # A member that only registered is excused, too.
         self.assertEqual(
             "registered",
             self.ask("new", base.Record(None, None, 125.0), 220),
         )
 
-    def test_after_that_all_have_the_whole_time_once(self):
+    def test_afterwards_every_member_has_its_whole_time(self):
         self.reports_fail(100, 101)
         self.reports_work(220)
         self.assertEqual("reported", self.judge(95, 280, "h"))
         self.assertEqual("silent", self.judge(95, 281, "h"))
-        # It is forgotten when it can no longer matter.
+        # The outage is forgotten when it can no longer matter.
         self.assertEqual("silent", self.judge(95, 400))
         self.assertEqual((), self.records._backend.outages)
 
-    def test_trouble_that_is_its_own_alone(self):
+    def test_they_are_no_outage_while_other_members_report(self):
         self.reports_fail(100, 130)
         self.assertEqual("reported", self.judge(129, 130, "a"))
-        # What was told of the time until then stands, and no more.
+        # It counts as an outage up to that report, and no longer.
         for now, verdict in (
             (160, "reported"),
             (190, "reported"),
@@ -110,12 +110,12 @@ class OwnReportsTest(RecordsTestCase):
         ):
             self.judge(now - 1, now, "a")
             self.assertEqual(verdict, self.judge(95, now, "h"))
-        # No other member reports any longer: it was not its own alone.
+        # Now no other member reports. It is an outage after all.
         self.assertEqual("reported", self.judge(150, 230))
         self.reports_work(300)
         self.assertEqual({}, self.records._backend.failing_reports)
 
-    def test_most_have_to_get_through(self):
+    def test_reports_of_half_of_the_members_refute_an_outage(self):
         def begin():
             self.setUp()
             self.reports_fail(100, 151)
@@ -127,44 +127,44 @@ class OwnReportsTest(RecordsTestCase):
         self.assertEqual("reported", self.judge(95, 260))
         for now, verdict in ((211, "reported"), (212, "silent")):
             begin()
-            # What was down before counts for nothing.
+            # Members that were down before do not count.
             for host in "def":
                 self.assertEqual("silent", self.judge(38, 150, host))
             self.judge(149, 151, "b")
             self.assertEqual(verdict, self.judge(95, now))
 
-    def test_it_stays_its_own_alone_while_others_report(self):
+    def test_they_stay_no_outage_for_as_long_as_others_report(self):
         for now in range(110, 400, 10):
             self.reports_fail(100, now - 5)
             self.judge(now - 1, now, "a")
             self.judge(95, now, "b")
         self.assertEqual("silent", self.judge(95, 400))
 
-    def test_where_few_are_asked_about_it_is_its_own_in_the_end(self):
+    def test_few_members_confirm_no_outage_for_ever(self):
         for enough, verdict in ((1, "reported"), (4, "silent")):
             self.setUp()
             mass = model.MassRule(0.55, enough, 2 * LIMIT)
             self.limits = self.limits._replace(mass=mass)
-            said = {}
+            verdicts = {}
             for now in range(110, 410, 5):
                 self.reports_fail(100, now - 5)
-                said[now] = self.judge(min(now - 1, 119), now, "a")
-            self.assertEqual("reported", said[250])
-            self.assertEqual(verdict, said[400])
+                verdicts[now] = self.judge(min(now - 1, 119), now, "a")
+            self.assertEqual("reported", verdicts[250])
+            self.assertEqual(verdict, verdicts[400])
 
 
 class ChangeNotTimeTest(RecordsTestCase):
-    """Rule 1: a report is seen by what changed."""
+    """Rule 1: an observer knows of a report by a change, not by its time."""
 
     def test_a_record_that_changes_is_a_report(self):
-        """At most as old as the question before, whatever its stamp says."""
+        """It is no older than the question before, whatever its stamp is."""
         for age in (500.0, 61.0, 0.0, -LIMIT):
             with self.subTest(age):
                 self.setUp()
                 self.ask("h", base.Record(1, 1, 0.0), 100.0)
                 new = base.Record(2, 2, age)
                 self.assertEqual("reported", self.ask("h", new, 160.0))
-                # It was at 100 at the earliest, at 160 at the latest.
+                # The report was at 100 at the earliest, at 160 at the latest.
                 last = min(max(160.0 - age, 100.0), 160.0)
                 for now, verdict in (
                     (last + LIMIT, "reported"),
@@ -172,8 +172,8 @@ class ChangeNotTimeTest(RecordsTestCase):
                 ):
                     self.assertEqual(verdict, self.ask("h", new, now))
 
-    def test_a_record_that_stays_the_same_is_none(self):
-        """Its age is that of this process's clock."""
+    def test_a_record_that_stays_the_same_is_no_report(self):
+        """It ages by this process's clock."""
         self.ask("h", base.Record(1, 1, 0.0), 100.0)
         for now, verdict in ((160.0, "reported"), (160.1, "silent")):
             # The database's clock stands still.
@@ -188,15 +188,15 @@ class ChangeNotTimeTest(RecordsTestCase):
             for record in (old, new, old):
                 self.assertEqual(verdict, self.ask("h", record, now))
 
-    def test_a_backup_that_was_restored(self):
-        """The numbers begin anew, with stamps that are new."""
+    def test_reports_count_after_a_backup_was_restored(self):
+        """Their numbers begin anew, with new stamps."""
         self.ask("h", base.Record(1, 500, 0.0), 100.0)
         new = base.Record(150, 3, 5.0)
         self.assertEqual("reported", self.ask("h", new, 155.0))
         self.assertEqual("reported", self.ask("h", new, 210.0))
         self.assertEqual("silent", self.ask("h", new, 210.1))
 
-    def test_leaving_ends_with_the_next_report(self):
+    def test_a_member_that_left_is_up_with_its_next_report(self):
         self.ask("h", base.Record(100, 7, 0.0), 100.0)
         left = base.Record(100, 0, 5.0, True)
         for now in (105.0, 106.0):
@@ -206,19 +206,19 @@ class ChangeNotTimeTest(RecordsTestCase):
 
 
 class DownStaysDownTest(RecordsTestCase):
-    """Rule 3: nothing but a report raises a member that was down."""
+    """Rule 3: nothing but a new report raises a member that is down."""
 
-    def test_an_outage_that_becomes_known_later(self):
+    def test_an_outage_that_becomes_known_late_raises_no_member(self):
         self.assertEqual("silent", self.judge(100, 161, "h"))
         self.reports_fail(103, 160)
         self.assertEqual("silent", self.judge(100, 162, "h"))
-        # It would have excused a member that was not asked about before.
+        # It excuses a member that was not asked about before.
         self.assertEqual("reported", self.judge(100, 162, "another"))
         self.reports_work(160)
         self.assertEqual("silent", self.judge(100, 163, "h"))
         self.assertEqual("reported", self.judge(162, 164, "h"))
 
-    def test_an_older_report_elsewhere(self):
+    def test_an_older_report_to_another_backend_raises_no_member(self):
         self.assertEqual("reported", self.judge(100, 159, "h"))
         self.assertEqual("silent", self.judge(100, 161, "h"))
         others = Observer("mc")
@@ -254,15 +254,15 @@ class OtherBackendsTest(RecordsTestCase):
         self.others.refresh(200.0, {"h": 139.0})
         self.assertEqual("silent", self.merged(100, 200))
 
-    def test_an_operators_word_counts(self):
+    def test_forced_down_in_another_backend_counts(self):
         self.others.refresh(200.0, [seen("h", 1, 195.0, forced_down=True)])
         self.assertEqual("forced-down", self.merged(199, 200))
 
-    def test_leaving_counts_wherever_it_was_heard_last(self):
+    def test_leaving_counts_if_it_is_newer_than_any_report(self):
         self.others.refresh(150.0, {"h": 150.0})
         self.others.refresh(190.0, [seen("h", 150.0, 150.0, left=True)])
         self.assertEqual("left", self.merged(149, 200))
-        # It may have left before that, as on its way to the record's driver.
+        # It left the other backend before it reported to the database.
         self.setUp()
         self.others.refresh(150.0, {"h": 150.0})
         self.others.refresh(190.0, [seen("h", 150.0, 150.0, left=True)])
@@ -274,35 +274,35 @@ class OtherBackendsTest(RecordsTestCase):
             "reported", self.ask("h", left, 200, self.others.group)
         )
 
-    def test_another_that_does_not_answer(self):
-        """The record tells what is known, as long as it reports there."""
+    def test_the_record_counts_while_the_other_backend_is_unreachable(self):
+        """It counts if the member reports to the database, too."""
         self.others.refresh(100.0, {"h": 99.0})
         self.others.fails(102.0)
         self.assertEqual("reported", self.merged(195, 200))
-        # It reported there, too, until it died.
+        # It reported to both until it died.
         for report in (98, 130):
             self.setUp()
             self.others.refresh(100.0, {"h": 99.0})
             self.others.fails(102.0)
             self.assertEqual("silent", self.merged(report, 200))
 
-    def test_unavailable(self):
-        """The only backend that it reports to does not answer."""
+    def test_unavailable_if_its_only_backend_is_unreachable(self):
         self.others.refresh(100.0, {"h": 99.0})
         self.others.fails(102.0)
         self.assertEqual("reported", self.merged(38, 160))
         self.assertEqual("unavailable", self.merged(38, 160.1))
-        # Another member may have reported to the record.
+        # A member that the other backend does not know is judged by its
+        # record.
         self.assertEqual("silent", self.merged(38, 161, "h2"))
 
-    def test_an_outage_of_both_excuses(self):
+    def test_only_an_outage_of_both_backends_excuses_a_member(self):
         self.others.refresh(100.0, {"h": 95.0})
         self.others.fails(102.0)
         self.reports_fail(101, 160)
         self.reports_work(161)
         self.others.refresh(165.0, {"h": 95.0})
         self.assertEqual("reported", self.merged(95, 166))
-        # One of this database alone does not.
+        # An outage of the database alone does not.
         self.setUp()
         self.others.refresh(100.0, {"h": 95.0})
         self.reports_fail(101, 160)
@@ -311,12 +311,12 @@ class OtherBackendsTest(RecordsTestCase):
 
 
 class NotConfiguredTest(RecordsTestCase):
-    """Members report by another driver: a record can only raise."""
+    """Members report by another driver: a record never makes one down."""
 
     def ask_both(self, record, now, others=None):
         return self.ask("h", record, now, others, configured=False)
 
-    def test_alone(self):
+    def test_the_verdict_of_a_record_alone(self):
         for verdict, record in (
             ("reported", (1, 1, LIMIT)),
             ("not-a-member", (1, 1, LIMIT + 1)),
@@ -328,7 +328,7 @@ class NotConfiguredTest(RecordsTestCase):
                 record = base.Record(*record)
                 self.assertEqual(verdict, self.ask_both(record, 1000.0))
 
-    def test_with_others(self):
+    def test_the_verdict_of_a_record_and_another_backend(self):
         others = Observer("mc")
         others.refresh(200.0, {"h": 195.0, "other": 130.0})
         old, fresh = base.Record(1, 1, 150.0), base.Record(2, 2, 1.0)
@@ -336,7 +336,7 @@ class NotConfiguredTest(RecordsTestCase):
         self.assertEqual(
             "unavailable", self.ask_both(old, 261.0, others.group)
         )
-        # On its way from this driver: it still reports here.
+        # The member still reports to the database, too.
         others.refresh(256.0, {"h": 195.0, "other": 130.0})
         self.assertEqual("silent", self.ask_both(old, 256.0, others.group))
         self.assertEqual("reported", self.ask_both(fresh, 257.0, others.group))

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What the tests of nova_sg.zookeeper share."""
+"""Base class and helpers of the tests of nova_sg.zookeeper."""
 
 import os
 import signal
@@ -61,7 +61,7 @@ class TestCase(unittest.TestCase):
 
 
 class Recorder:
-    """A callback that keeps what it is called with."""
+    """A callback that keeps the arguments of its calls."""
 
     def __init__(self):
         self.calls = []
@@ -70,7 +70,7 @@ class Recorder:
         self.calls.append(args)
 
     def wait(self, count=1, timeout=process.PATIENCE):
-        """Wait for so many calls and return the last of them."""
+        """Wait for so many calls; return the arguments of the last one."""
         process.wait_for(
             lambda: len(self.calls) >= count, timeout,
             lambda: f"{count} calls; there were {self.calls}")
@@ -78,7 +78,7 @@ class Recorder:
 
 
 class Ticker:
-    """A thread that should never have to wait for another.
+    """A thread that measures for how long it stands still.
 
     Under eventlet it is green, and stands still while the hub is blocked.
 
@@ -129,10 +129,11 @@ def close_quietly(handle):
 def run_python(program, *args, timeout=120):
     """Run a program in a new process of the same mode.
 
-    :returns: its exit status, what it printed, and the seconds it took
+    :returns: its exit status, its output, and the seconds it took
     """
     begin = time.monotonic()
-    # A forked child would wait for the deadline's thread, which it has not.
+    # Without a deadline: a forked child would wait for the deadline's thread,
+    # which it does not have.
     surroundings = {
         name: value for name, value in os.environ.items()
         if name != "NOVA_SG_TEST_DEADLINE"}

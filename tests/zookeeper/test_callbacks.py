@@ -77,7 +77,7 @@ class WatcherTest(base.TestCase):
         for watcher in fired:
             watcher.wait()
 
-    def test_held_by_nobody_else(self):
+    def test_a_watcher_needs_no_other_reference(self):
         self.create("/a")
         fired = threading.Event()
         zookeeper.exists(self.handle, "/a", lambda *args: fired.set())
@@ -123,7 +123,7 @@ class CompletionTest(base.TestCase):
         process.wait_for(lambda: len(got) == 200)
         self.assertEqual(list(range(1, 201)), got)
 
-    def test_one_that_raises_stops_no_other(self):
+    def test_a_callback_that_raises_stops_no_other(self):
         def fail(*args):
             raise RuntimeError("on purpose")
 
@@ -134,18 +134,18 @@ class CompletionTest(base.TestCase):
             done.wait()
         self.assertIn("on purpose", logs.output[0])
 
-    def test_one_that_blocks_stops_no_other_session(self):
+    def test_a_callback_that_blocks_stops_no_other_session(self):
         release = threading.Event()
         self.addCleanup(release.set)
         zookeeper.aget(
             self.handle, "/", None, lambda *args: release.wait())
-        # Not on the blocked session either, when waited for.
+        # A call that waits works on the blocked session, too.
         zookeeper.get(self.handle, "/", timeout=process.PATIENCE)
         done = base.Recorder()
         zookeeper.aget(self.connect(), "/", None, done)
         done.wait()
 
-    def test_requests_within(self):
+    def test_a_callback_can_make_requests(self):
         self.create("/a", "x")
         got = []
 
@@ -159,7 +159,7 @@ class CompletionTest(base.TestCase):
         process.wait_for(lambda: len(got) == 2)
         self.assertEqual("y", got[1])
 
-    def test_nothing_is_kept_alive(self):
+    def test_a_used_callback_is_not_kept_alive(self):
         class Callback:
             def __call__(self, *args):
                 pass

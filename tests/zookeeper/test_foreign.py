@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What threads that are not Python's may do with the C library."""
+"""Threads that Python did not start, and the C library."""
 
 import unittest
 
@@ -20,7 +20,7 @@ from tests.base import wait_for
 
 class ForeignThreadTest(unittest.TestCase):
     def test_the_library_is_used_without_a_lock(self):
-        """Under eventlet it would be a green one; see clib.py."""
+        """Under eventlet a lock would be green; see clib.py."""
         library = clib.load()
         dispatch.start()
         found = []
@@ -32,11 +32,11 @@ class ForeignThreadTest(unittest.TestCase):
             library.libc.usleep(1)
             return True
 
-        # Starting a thread is Python's own business, and may wait.
+        # The first job starts the thread, for which Python may take locks.
         offhub.run(lambda: True, found.append)
         wait_for(lambda: found, message="a first job has ended")
         found.clear()
-        # The lock under which cffi looks up what it does not know yet.
+        # cffi takes this lock to look up a function for the first time.
         with library.ffi._lock:
             offhub.run(use, found.append)
             wait_for(lambda: found, message="the job has ended")

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The C library: missing, and what it says the constants are."""
+"""The C library: its constants, and the error if it is missing."""
 
 import os
 import re
@@ -57,7 +57,7 @@ class LibraryTest(unittest.TestCase):
 
 
 def _name(exception):
-    """The name of a return code: ...Exception, in capitals."""
+    """Return the name of an exception's return code."""
     return exception.__name__.removesuffix("Exception").upper()
 
 

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Where the C client's log goes."""
+"""The destination of the C client's log."""
 
 import logging
 import os
@@ -80,7 +80,7 @@ class LogTest(base.TestCase):
                     content.read(), re.compile(
                         r"^[-\d]+ [:,\d]+:\d+\(0x.*\):ZOO_INFO@zookeeper_"
                         r"close@\d+: Closing zookeeper sessionId", re.M))
-        # The file is gone, and the log goes on.
+        # The file is closed. The log goes on in Python's logging.
         with self.assertLogs(LOGGER, "INFO") as logs:
             zookeeper.close(self.connect())
             process.wait_for(lambda: logs.output)
@@ -99,7 +99,7 @@ class LogTest(base.TestCase):
                 zookeeper.set_log_stream(stream)
 
     def test_nothing_on_stderr(self):
-        """Not even where a program configures no logging."""
+        """Not even if a program configures no logging."""
         dead = f"127.0.0.1:{process.free_port()}"
         _, output, _ = base.run_python("""
 import sys, time

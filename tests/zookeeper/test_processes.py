@@ -20,7 +20,7 @@ from tests import LONG
 from tests.fixtures import zookeeper as fixture
 from tests.zookeeper import base
 
-# Begins a program that has a session: `handle`, as sys.argv[1] says.
+# The begin of a program with a session, `handle`, to the server sys.argv[1].
 _BEGIN = """
 import logging, os, sys, threading, time
 from nova_sg import zookeeper
@@ -31,7 +31,7 @@ handle = base.connect(sys.argv[1], 60000)
 
 
 class ExitTest(base.TestCase):
-    """A program ends, and that is all that is seen of it."""
+    """A program with open sessions ends in time and without output."""
 
     def _check(self, program, *args, seconds=60.0, status=0):
         result, output, took = base.run_python(program, *args)
@@ -108,7 +108,7 @@ logging.disable()
 
 def child():
     if tests.MODE == "eventlet":
-        # As oslo.service does in its children: the hub is the parent's.
+        # oslo.service does so in its children: the hub is the parent's.
         from eventlet import hubs
         hubs.use_hub()
     for number in (handle, int(handle)):
@@ -150,7 +150,7 @@ zookeeper.close(handle)
 
     def test_fork(self):
         status, output, _ = base.run_python(self.PROGRAM, self.host)
-        # eventlet warns of every fork.
+        # eventlet's warning of a fork does not count.
         output = "\n".join(
             line for line in output.splitlines() if "fork" not in line)
         self.assertEqual("", output)

@@ -12,7 +12,8 @@
 
 """The requests of the API, waited for and with completions.
 
-What ZooKeeper's own tests of its Python binding expect, and what is new.
+The tests cover what ZooKeeper's own tests of its Python binding expect, and
+new behaviour.
 """
 
 import unittest

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Sessions: how they begin, what is known of them, and how they end."""
+"""Sessions: begin, handles, and end."""
 
 import contextlib
 import ctypes
@@ -45,14 +45,15 @@ class InitTest(base.TestCase):
     def test_recv_timeout(self):
         handle = self.connect(4000)
         self.assertEqual(4000, zookeeper.recv_timeout(handle))
-        # The server knows better.
+        # The server limits the timeout.
         handle = self.connect(1000000)
         self.assertEqual(60000, zookeeper.recv_timeout(handle))
 
     def test_client_id_continues_a_session(self):
         client_id = zookeeper.client_id(self.handle)
-        # The server would refuse a session that it does not know. No more
-        # is asked: each of the two clients now takes it from the other.
+        # The server would refuse a session that it does not know. There are
+        # no requests, because each client now takes the session from the
+        # other.
         other = self.connect(10000, client_id)
         self.assertEqual(client_id, zookeeper.client_id(other))
 
@@ -251,7 +252,7 @@ class TimeoutTest(base.TestCase):
         self.server.thaw()
         self.assertEqual([], zookeeper.get_children(self.handle, "/"))
 
-    def test_a_late_answer_harms_nobody(self):
+    def test_a_late_answer_harms_no_other_call(self):
         self.create("/a", "x")
         self.server.freeze()
         self.addCleanup(self.server.thaw)
@@ -286,7 +287,7 @@ class CooperationTest(base.TestCase):
                 server.freeze()
                 self._call(zookeeper.get, handle, "/", timeout=1)
                 self._call(zookeeper.exists, handle, "/", timeout=0.5)
-                # The C client gives the server 1.5 s to say goodbye.
+                # Closing, the C client waits up to 1.5 s for an answer.
                 self._call(zookeeper.close, handle)
                 handle = zookeeper.init(server.address)
                 self._call(zookeeper.get, handle, "/", timeout=1)
@@ -314,11 +315,11 @@ class CooperationTest(base.TestCase):
         self._check(calls)
 
 
-class StallTest(base.TestCase):
-    def test_longer_than_the_session_timeout(self):
+class StandstillTest(base.TestCase):
+    def test_a_session_outlives_a_standstill_longer_than_its_timeout(self):
         """The C client pings without the GIL."""
         seconds = 9
-        # As much as it can log, with nobody there to read it.
+        # It logs as much as it can, while no thread reads the log.
         zookeeper.set_debug_level(zookeeper.LOG_LEVEL_DEBUG)
         self.addCleanup(
             zookeeper.set_debug_level, zookeeper.LOG_LEVEL_WARN)
@@ -331,7 +332,7 @@ class StallTest(base.TestCase):
         client_id = zookeeper.client_id(handle)
 
         with base.Ticker() as ticker:
-            # PyDLL keeps the GIL for the time of the call.
+            # PyDLL keeps the GIL during the call.
             self.assertEqual(0, ctypes.PyDLL(None).sleep(seconds))
         self.assertGreater(ticker.longest, seconds - 0.1)
 
@@ -346,7 +347,7 @@ class StallTest(base.TestCase):
 class CyclesTest(base.TestCase):
     """Open and close, NOVA_SG_TEST_CYCLES times."""
 
-    def test_nothing_is_left(self):
+    def test_no_resource_is_left(self):
         cycles = int(os.environ.get("NOVA_SG_TEST_CYCLES", "500"))
         for _ in range(100):
             self._cycle()
@@ -355,13 +356,13 @@ class CyclesTest(base.TestCase):
         for _ in range(cycles):
             self._cycle()
         seconds = time.monotonic() - begin
-        # The thread of the last callback may be on its way out.
+        # The thread of the last callback may not have ended yet.
         process.wait_for(
             lambda: all(
                 now <= then for now, then in zip(
                     self._resources()[:3], before[:3], strict=True)),
             message=lambda: (
-                f"{before} as before; there are {self._resources()}"))
+                f"{before} are left as before, not {self._resources()}"))
         grown = self._resources()[3] - before[3]
         if "NOVA_SG_TEST_CYCLES" in os.environ:
             print(f"{cycles} cycles in {seconds:.1f} s: "
@@ -379,7 +380,7 @@ class CyclesTest(base.TestCase):
 
     @staticmethod
     def _resources():
-        """Descriptors, threads, contexts that C has, resident bytes."""
+        """Return descriptors, threads, C's contexts and resident bytes."""
         with open("/proc/self/statm") as statm:
             resident = int(statm.read().split()[1]) * os.sysconf(
                 "SC_PAGE_SIZE")

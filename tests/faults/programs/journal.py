@@ -10,11 +10,11 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Files between the harness and the processes it watches.
+"""How the harness and the processes that it watches talk to each other.
 
-A process writes what happened, a JSON object a line, with the moment on the
-monotonic clock, which all processes of a machine share. It is given orders,
-a line each, by a named pipe.
+A process writes events into a file, one JSON object a line. Each has its
+moment on the monotonic clock, which all processes of a machine share. The
+process reads orders, one a line, from a named pipe.
 """
 
 import json
@@ -25,10 +25,10 @@ import time
 
 
 class Journal:
-    """What a process has to tell."""
+    """The events of a process."""
 
     def __init__(self, folder):
-        # One write a line, at once: whoever is killed has told all.
+        # Unbuffered: a process that is killed has written all its events.
         self._file = open(os.path.join(folder, "journal"), "ab", buffering=0)
         self._lock = threading.Lock()
 
@@ -39,10 +39,10 @@ class Journal:
 
 
 class Orders:
-    """What a process is told to do."""
+    """The orders for a process."""
 
     def __init__(self, folder):
-        # For writing as well: so it never ends.
+        # Opened for writing, too: a pipe without a writer is at its end.
         path = os.path.join(folder, "orders")
         self._pipe = os.open(path, os.O_RDWR | os.O_NONBLOCK)
         self._rest = b""

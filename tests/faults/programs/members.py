@@ -10,10 +10,10 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""A process with members, one or hundreds.
+"""A process with one member or hundreds.
 
-Orders: join; leave; block SECONDS, during which all of Python stands still
-as in a long call that keeps the interpreter's lock.
+Its orders are: join; leave; block SECONDS. The last one has all of Python
+stand still, as in a long call that keeps the interpreter's lock.
 """
 
 import ctypes
@@ -54,7 +54,7 @@ def _leave(service, host, book):
 
 
 def _each(hosts, do):
-    """Do it for each host, for eight at a time."""
+    """Call do(host) for each host, in eight threads."""
     threads = []
     ended = [threading.Event() for _ in range(8)]
     for number, end in enumerate(ended):

@@ -10,12 +10,12 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""A process that asks twenty times a second and writes every answer down.
+"""A process that asks twenty times a second and writes down every answer.
 
-A line of its file: the moments on the monotonic clock at which it asked and
-had the answers, and a letter a member, in their order: Up, Down, or ? where
-there was no answer. The order "block SECONDS" makes all of Python stand
-still.
+A line of its file has the moment at which it asked, the moment at which it
+had the answers, both on the monotonic clock, and a letter for each member: U
+is up, D is down, ? is no answer. The order "block SECONDS" has all of Python
+stand still.
 """
 
 import ctypes
@@ -35,9 +35,9 @@ def main(stack, order):
         service = stack.Stack(order["folder"], order["group"], hosts)
         while True:
             begun = time.monotonic()
-            said = service.ask(hosts)
+            letters = service.ask(hosts)
             ended = time.monotonic()
-            answers.write(f"{begun:.3f} {ended:.3f} {said}\n".encode())
+            answers.write(f"{begun:.3f} {ended:.3f} {letters}\n".encode())
             words = orders.next(0)
             if words:
                 ctypes.PyDLL(None).usleep(int(float(words[1]) * 1e6))

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""nova_sg, as a service uses it."""
+"""nova_sg, as a process of a service uses it."""
 
 import os
 
@@ -26,7 +26,7 @@ LOG = log.getLogger(__name__)
 
 
 class Stack:
-    """One process's way to join and to ask."""
+    """How a process joins and asks."""
 
     def __init__(self, folder, group, hosts):
         self._group = group
@@ -38,14 +38,14 @@ class Stack:
         self._down = set()
 
     def prepare(self, hosts):
-        """Do what has to be there before somebody joins."""
+        """Do what has to be done before a member joins."""
         if CONF.servicegroup_driver == "db":
             database = engine.Database(engine.url())
             schema.sync(database)
             database.close()
 
     def join(self, host):
-        """Join; return whether the first report got through."""
+        """Join; return whether the first report succeeded."""
         service = timers.Service(host, self._group, CONF.report_interval)
         self._api.join(host, self._group, service)
         return not service.model_disconnected
@@ -54,7 +54,7 @@ class Stack:
         self._api.leave(host, self._group)
 
     def ask(self, hosts):
-        """Return a letter a host: Up, Down, or ? for no answer."""
+        """Return a letter for each host: U is up, D is down, ? no answer."""
         return "".join(map(self._ask, hosts))
 
     def _ask(self, host):
@@ -70,7 +70,7 @@ class Stack:
             return "?"
 
     def _explain(self, host):
-        """Log why a member is down, for whoever wonders."""
+        """Log why a member is down, for the table of failures."""
         try:
             reason = self._api.member(self._group, host).reason
         except exception.MemberNotFound:

@@ -10,10 +10,10 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Stock Nova's servicegroup, as a process with a database runs it.
+"""Stock Nova's servicegroup, in a process with access to the database.
 
-That is how nova-conductor saves a record for nova-compute; the way there by
-RPC is left out.
+So nova-conductor saves a record for nova-compute. The call from one to the
+other, by RPC, is left out.
 """
 
 import os
@@ -32,7 +32,7 @@ CONF = nova.conf.CONF
 
 
 class Stack:
-    """One process's way to join and to ask."""
+    """How a process joins and asks."""
 
     def __init__(self, folder, group, hosts):
         self._group = group
@@ -75,7 +75,7 @@ class Stack:
         return get(self._context, host, self._group)
 
     def join(self, host):
-        """Join; return whether the first report got through."""
+        """Join; return whether the first report succeeded."""
         reference = self._references[host]
         interval = CONF.report_interval
         service = timers.Service(host, self._group, interval, reference)
@@ -86,10 +86,10 @@ class Stack:
         return not service.model_disconnected
 
     def leave(self, host):
-        """Do nothing: Nova has no word for it."""
+        """Do nothing: a member of Nova's group cannot leave."""
 
     def ask(self, hosts):
-        """Return a letter a host: Up, Down, or ? for no answer."""
+        """Return a letter for each host: U is up, D is down, ? no answer."""
         if not self._by_record:
             return "".join(map(self._ask, hosts))
         try:

@@ -10,14 +10,14 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""A service as far as joining a group takes one: Nova's, and ours."""
+"""As much of a service as it takes to join a group of Nova's or nova_sg's."""
 
 import threading
 import time
 
 
 class Timer(threading.Thread):
-    """As a looping call of oslo.service with a fixed interval."""
+    """A timer like oslo.service's looping call with a fixed interval."""
 
     def __init__(self, interval, callback, args, delay):
         super().__init__(daemon=True)
@@ -39,7 +39,7 @@ class Timer(threading.Thread):
 
 
 class Service:
-    """Whoever joins: it has the timers, as a thread group has."""
+    """A member that is its own thread group: it has the timers."""
 
     def __init__(self, host, topic, interval, service_ref=None):
         self.host = host
@@ -51,7 +51,8 @@ class Service:
         self.tg = self
 
     def add_timer_args(self, interval, callback, args, initial_delay=0):
-        # Nova waits 5 seconds; where service_down_time is 3, nobody could.
+        # Nova waits 5 seconds, which is too long for the short form's
+        # service_down_time of 3.
         delay = min(initial_delay, interval)
         timer = Timer(interval, callback, args, delay)
         timer.start()

@@ -10,13 +10,13 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Starts as a service of Nova's does, up to its first API object.
+"""Starts like a service of Nova, up to its first API object.
 
 Usage: python active.py [--without NAME] --config-file FILE
 
-NAME is MODULE or MODULE:ATTRIBUTE: it is not there, as in another release of
-Nova. Prints which API Nova has got, what of the hub was changed in children,
-and what was imported before the standard library was patched, as JSON.
+NAME is MODULE or MODULE:ATTRIBUTE: it is made missing, as in another release
+of Nova. Prints, as JSON, the API that Nova uses, the changes to the hub in
+children, and the imports before the standard library was patched.
 """
 
 import importlib
@@ -30,7 +30,7 @@ LIBRARIES = {"castellan", "oslo_context", "oslo_log", "requests", "urllib3"}
 
 
 class Missing:
-    """A finder that stands in the way of one module."""
+    """A finder by which one module is missing."""
 
     @staticmethod
     def find_spec(name, path=None, target=None):
@@ -59,7 +59,7 @@ if sys.argv[1] == "--without":
 
 module, _, attribute = missing.partition(":")
 if missing and not attribute:
-    # As if the file were not there, for who looks for that.
+    # As if the file did not exist, for code that searches for it.
     find = importlib.machinery.PathFinder.find_spec
     importlib.machinery.PathFinder.find_spec = lambda name, *rest: (
         None if name == missing else find(name, *rest)
@@ -71,12 +71,12 @@ untimely = {}
 
 
 def parse_and_look():
-    """Have a look at what is there before anything is patched."""
+    """Record which modules are loaded before Python is patched."""
     mode = parse()
     untimely.update(
         (name, module)
         for name, module in sys.modules.items()
-        # Under other names requests has what is not its own.
+        # requests keeps modules of other packages under names of its own.
         if name.split(".")[0] in LIBRARIES and module.__name__ == name
     )
     return mode
@@ -84,7 +84,7 @@ def parse_and_look():
 
 monkey_patch._get_concurrency_from_config = parse_and_look
 monkey_patch.patch(backend="threading")
-# What refers to a module that is to be imported anew.
+# Objects that refer to a module that has to be imported anew.
 old = {
     id(module)
     for name, module in untimely.items()

@@ -11,7 +11,7 @@
 # under the License.
 
 
-"""Loads nova-api into this process and says what there is of nova_sg in it.
+"""Loads nova-api into this process and prints what nova_sg adds to it.
 
 Usage: python api_objects.py, with the environment of the WSGI API.
 """

@@ -11,11 +11,11 @@
 # under the License.
 
 
-"""Asks who is up, with records of members that report by another driver.
+"""Asks for members' states, with records of another driver's members.
 
 Usage: python elsewhere.py --config-file FILE
 
-Prints what is said of each, as JSON.
+Prints the state of each, as JSON.
 """
 
 import datetime
@@ -37,11 +37,11 @@ def main():
     config.parse_args(sys.argv)
     assert hook.installed()
     api = servicegroup.API()
-    # The same each time: another stamp is another report.
+    # The same moment for all questions, as another stamp is another report.
     now = timeutils.utcnow()
 
     def up(host, *, age=None, registered=None, count=1):
-        """Ask with a record of so many seconds ago."""
+        """Ask with a record that is so many seconds old."""
 
         def moment(ago):
             if ago is None:
@@ -68,7 +68,7 @@ def main():
     found["here"] = up("returned", age=20)
     api.leave("returned", GROUP)
     found["left, reported before"] = up("returned", age=20)
-    # As a clock says that is ahead: nobody has to wait here.
+    # In the future, as by a clock that is ahead, so that no time has to pass.
     found["left, reports since"] = up("returned", age=-5)
     found["left, comes over again"] = up("returned", age=-5, count=0)
     api.force_down("returned", GROUP)

@@ -11,12 +11,12 @@
 # under the License.
 
 
-"""Says what Nova's first look at its configuration has imported.
+"""Prints the modules that Nova's first reading of its options imports.
 
 Usage: python first_parse.py --config-file FILE
 
-Nova reads its configuration once before it decides on the concurrency mode;
-what that imports will not be patched.
+Nova reads its configuration once before it decides on the concurrency mode.
+Modules that this imports are not patched.
 """
 
 import json

@@ -11,12 +11,12 @@
 # under the License.
 
 
-"""Saves Nova's Service objects, as stock Nova does and together.
+"""Saves Nova's Service objects, as stock Nova does, and many together.
 
 Usage: python heartbeats.py URL OTHER_URL PID
 
-The URLs are those of two empty databases, PID is the server's. What was found
-is printed as JSON.
+The URLs are those of two empty databases, and PID is the server's. The results
+are printed as JSON.
 """
 
 import itertools
@@ -42,7 +42,7 @@ from nova_sg.nova import coalesce
 COUNT = 7
 VERSION = 40
 BEFORE = "2020-01-01 00:00:00"
-#: What is saved.
+#: The changes that are saved.
 CASES = {
     "one more": {"report_count": COUNT + 1},
     "many more": {"report_count": COUNT + 100},
@@ -54,7 +54,7 @@ CASES = {
     "deleted": {"report_count": COUNT + 1},
     "unknown": {"report_count": COUNT + 1},
 }
-#: What an operator has set meanwhile: the object learns of it.
+#: What an operator has set meanwhile; the object gets it, too.
 MEANWHILE = {"disabled": 1, "disabled_reason": "broken", "forced_down": 1}
 PATIENCE = 60
 
@@ -81,10 +81,10 @@ def main():
     objects.Service._send_notification = (
         lambda service, action: notifications.append(action)
     )
-    # Once more does nothing more.
+    # A second call must change nothing.
     coalesce.install()
     coalesce.install()
-    # Those who wait for a frozen database; the usual 5 seconds are long.
+    # How long callers wait for a frozen database: less than the usual 5 s.
     coalesce.PATIENCE = 1.0
     found = {
         "cases": {name: both(name) for name in CASES},
@@ -139,7 +139,7 @@ def both(name):
 
 
 def save(name, function):
-    """Save a new object in one of the cases, and say what came of it."""
+    """Save a new object in one of the cases; return the effects."""
     coalescing = db_api.service_update
     service = make()
     if name == "unknown":
@@ -183,7 +183,7 @@ def save(name, function):
 
 
 def readable(values):
-    """Return what does not differ from one record to the other."""
+    """Return the values that are the same for every record."""
     found = {}
     for name, value in values.items():
         if name in ("id", "uuid", "host"):
@@ -229,7 +229,7 @@ def wait_for(condition):
 
 
 def counts(services):
-    """Return how much the records' counts have grown, all of them."""
+    """Return by how much the counts of all records have grown."""
     ids = [service.id for service in services]
     rows = run(
         sa.select(SERVICES.c.report_count).where(SERVICES.c.id.in_(ids))
@@ -238,7 +238,7 @@ def counts(services):
 
 
 def together():
-    """Have many saved at once, some more than once."""
+    """Save many objects at the same time, some more than once."""
     services = [make() for _ in range(40)]
     statements.clear()
     errors = {caller.end() for caller in [Caller(s, 5) for s in services]}
@@ -254,7 +254,7 @@ def together():
 
 
 def locked():
-    """Have one record locked: only who saves it waits."""
+    """Lock one record: only the thread that saves it waits."""
     services = [make() for _ in range(10)]
     with db_api.get_engine().begin() as connection:
         connection.execute(
@@ -292,7 +292,7 @@ def killed():
 
 
 def frozen(pid):
-    """Have the server hang for longer than any heartbeat waits for others."""
+    """Have the server hang for longer than a heartbeat waits for others."""
     services = [make() for _ in range(20)]
     os.kill(pid, signal.SIGSTOP)
     try:
@@ -326,7 +326,7 @@ def in_another_cell(url):
 
 
 def in_a_transaction():
-    """Save in a transaction that is given up."""
+    """Save in a transaction that is rolled back."""
     ctxt = context.get_admin_context()
     service = make(ctxt)
     statements.clear()
@@ -353,7 +353,7 @@ def in_child():
         try:
             hubs = sys.modules.get("eventlet.hubs")
             if hubs is not None and monkey_patch.is_patched():
-                # As oslo.service does it in its workers.
+                # oslo.service does so in its workers.
                 hubs.use_hub()
             db_api.get_engine().dispose(close=False)
             service.report_count += 1

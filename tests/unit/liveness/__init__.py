@@ -10,4 +10,4 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The rules of liveness, each by itself: see nova_sg/liveness."""
+"""The rules of nova_sg.liveness, each by itself."""

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""An observer for the tests of the rules: refreshes in, verdicts out."""
+"""An observer for the tests of the rules: it turns refreshes into verdicts."""
 
 from nova_sg.liveness import detector, group, model
 from nova_sg.liveness.model import Facts, Observation
@@ -21,9 +21,9 @@ INTERVAL = 10.0
 
 
 class Observer:
-    """Steps through the refreshes of one group.
+    """The observer of one group, refreshed by hand.
 
-    :ivar changes: what the last refresh has changed
+    :ivar changes: the Changes of the last refresh
     """
 
     def __init__(self, *backends, mass=model.NO_MASS_RULE):
@@ -35,8 +35,8 @@ class Observer:
     def refresh(self, asked, observations, backend=None, **fields):
         """Take in one refresh.
 
-        :param observations: Observations; or, by host, the moment of the
-            last report, which is the mark, too
+        :param observations: Observations; or a dict with the moment of each
+            host's last report, which is its mark, too
         :returns: the verdicts' causes, by host
         """
         if isinstance(observations, dict):
@@ -65,25 +65,29 @@ class Observer:
         self.group = self.group.reports_fail(name, "own", begin, certain)
 
     def reports_work(self, certain, backend=None):
-        """Take in that they get through again."""
+        """Take in that this process's own reports succeed again."""
         name = backend or self.backends[0]
         self.group = self.group.reports_work(name, "own", certain)
 
     def backend_out(self, begin, end):
-        """Take in an outage that the server tells of."""
+        """Take in an outage that the server itself reports."""
         outage = model.Outage(begin, end)
         self.group = self.group.backend_out(self.backends[0], outage)
 
     def cause(self, host, now=None):
-        """Return the cause of a verdict, for a question asked now."""
+        """Return the cause of the verdict on a member.
+
+        :param now: when the question is asked; None: at the last refresh
+        """
         if now is None:
             now = self.group.refreshed
         return self.group.verdict(host, now, LIMIT).cause
 
 
 def seen(host, mark, stamp=None, **facts):
-    """Return an observation of a member.
+    """Return an Observation of a member.
 
-    :param stamp: the moment that the backend wrote down with the report
+    :param stamp: the moment that the backend stored with the report
+    :param facts: fields of Facts
     """
     return Observation(host, mark, stamp, facts=Facts(**facts))

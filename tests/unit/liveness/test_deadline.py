@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""When a silence becomes too long."""
+"""The deadline: when a silence becomes too long."""
 
 import unittest
 
@@ -24,29 +24,30 @@ from nova_sg.liveness.model import Outage
 LIMIT, LONG = 60.0, 10.0
 
 
-def of(*outages, since=0.0):
+def deadline_with(*outages, since=0.0):
+    """Return the deadline of a silence, given outages as plain tuples."""
     return deadline([Outage(*one) for one in outages], since, LIMIT, LONG)
 
 
 class TableTest(unittest.TestCase):
-    def test_table(self):
+    def test_the_deadline_after_a_report_at_second_0(self):
         for name, expected, outages in (
             ("no outage", 60, []),
             ("over before the last report", 60, [(-50, 0)]),
-            ("a short one is added", 65, [(20, 25)]),
+            ("a short outage is added", 65, [(20, 25)]),
             ("only the part after the last report", 63, [(-2, 3)]),
-            ("a long one gives the limit anew", 100, [(20, 40)]),
-            ("one in which a report failed, too", 85, [(20, 25, True)]),
+            ("a long outage gives the limit anew", 100, [(20, 40)]),
+            ("so does one that made a report fail", 85, [(20, 25, True)]),
             ("only its end, a short one", 65, [(-200, 5)]),
             ("only its end, a long one", 75, [(-200, 15)]),
             ("two long ones", 330, [(10, 130), (150, 270)]),
             ("the second comes too late", 190, [(10, 130), (191, 300)]),
-            ("one that begins with the deadline", 130, [(60, 70)]),
-            ("one that begins after it", 60, [(60.1, 500)]),
+            ("one that begins at the deadline", 130, [(60, 70)]),
+            ("one that begins after the deadline", 60, [(60.1, 500)]),
             ("a short one, and one after its end", 65, [(10, 15), (66, 99)]),
             ("several add up", 120, [(10, 15), (40, 60)]),
             (
-                "never more than two limits without one",
+                "never more than two limits without an outage",
                 140,
                 [
                     (50, 60),
@@ -58,12 +59,12 @@ class TableTest(unittest.TestCase):
             ),
         ):
             with self.subTest(name):
-                self.assertEqual(expected, of(*outages))
+                self.assertEqual(expected, deadline_with(*outages))
 
-    def test_a_backend_that_fails_again_and_again(self):
-        """The dead are found after two limits without an outage."""
+    def test_a_death_is_found_although_the_backend_fails_again_and_again(self):
+        """It is found after two limits without an outage."""
         outages = [(at, at + 10) for at in range(10, 1000, 20)]
-        due = of(*outages)
+        due = deadline_with(*outages)
         self.assertEqual(
             120, outages_.without([Outage(*one) for one in outages], 0.0, due)
         )
@@ -71,7 +72,7 @@ class TableTest(unittest.TestCase):
 
 @st.composite
 def disjoint(draw):
-    """Make outages, sorted and with time between them."""
+    """Make sorted outages with time between them."""
     found, at = [], 0.0
     for pause, length, missed in draw(
         st.lists(
@@ -87,14 +88,18 @@ def disjoint(draw):
 
 class PropertyTest(unittest.TestCase):
     @given(disjoint(), st.integers(0, 300))
-    def test_between_one_and_two_limits_without_an_outage(self, found, since):
+    def test_a_silence_may_last_one_to_two_limits_without_an_outage(
+        self, found, since
+    ):
         due = deadline(found, since, LIMIT, LONG)
         healthy = outages_.without(found, since, due)
         self.assertGreaterEqual(healthy, LIMIT - 1e-9)
         self.assertLessEqual(healthy, 2 * LIMIT + 1e-9)
 
     @given(disjoint(), st.integers(0, 300), st.integers(1, 50))
-    def test_a_later_report_never_falls_earlier(self, found, since, later):
+    def test_a_later_report_never_makes_the_deadline_earlier(
+        self, found, since, later
+    ):
         self.assertLessEqual(
             deadline(found, since, LIMIT, LONG),
             deadline(found, since + later, LIMIT, LONG) + 1e-9,
@@ -107,7 +112,7 @@ class PropertyTest(unittest.TestCase):
         st.integers(1, 80),
         st.booleans(),
     )
-    def test_one_more_never_makes_it_earlier(
+    def test_one_more_outage_never_makes_the_deadline_earlier(
         self, found, since, begin, length, missed
     ):
         one = Outage(float(begin), float(begin + length), missed)
@@ -118,8 +123,8 @@ class PropertyTest(unittest.TestCase):
         )
 
     @given(disjoint(), st.integers(0, 200))
-    def test_what_is_forgotten_makes_no_difference(self, found, since):
-        """Not to a silence that can still be shorter than allowed."""
+    def test_forgotten_outages_make_no_difference(self, found, since):
+        """No silence that they would excuse is still short enough."""
         now = max((one.end for one in found), default=0.0) + 50
         kept = outages_.recent(tuple(found), now, LIMIT)
         known = deadline(found, since, LIMIT, LONG)

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The rule table, and the six rules of the judgement."""
+"""The detector's rule table, and the six rules of the judgement."""
 
 import unittest
 
@@ -25,7 +25,7 @@ MASS = model.MassRule(0.55, 4, 2 * LIMIT)
 
 
 class TableTest(unittest.TestCase):
-    def test_one_refresh(self):
+    def test_the_verdict_of_one_refresh(self):
         asked = 1000.0
         late = asked - LIMIT - 0.1
         for verdict, observation in (
@@ -35,7 +35,7 @@ class TableTest(unittest.TestCase):
             # Written between the question and the answer.
             ("reported", seen("h", 1, asked + 0.2)),
             ("reported", seen("h", 1, asked + LIMIT)),
-            # A stamp from the future is not believed.
+            # A stamp too far in the future is no report.
             ("never-reported", seen("h", 1, asked + LIMIT + 1)),
             ("registered", Observation("h", registered=asked - LIMIT)),
             ("never-reported", Observation("h", registered=late)),
@@ -62,7 +62,7 @@ class TableTest(unittest.TestCase):
                     {"h": verdict}, Observer().refresh(asked, [observation])
                 )
 
-    def test_the_newest_report_of_any_member(self):
+    def test_each_backend_has_the_newest_report_of_any_member(self):
         observer = Observer("db", "mc")
 
         def heard():
@@ -76,18 +76,18 @@ class TableTest(unittest.TestCase):
         self.assertEqual([103.0, never], heard())
         observer.refresh(120.0, {"a": 95.0, "b": 103.0})
         self.assertEqual([103.0, never], heard())
-        # A report that is seen to have come, by the stamp and without one.
+        # A new report is seen by its stamp, or without one by the change.
         observer.refresh(130.0, {"a": 125.0, "b": 103.0})
         self.assertEqual([125.0, never], heard())
         observer.refresh(140.0, [seen("a", 126.0)], complete=False)
         self.assertEqual([140.0, never], heard())
-        # Leaving is no report, nor is it for one to be removed.
+        # A member that leaves, or is removed, has not reported.
         observer.refresh(150.0, [seen("a", 126.0, left=True)])
         self.assertEqual([140.0, never], heard())
         observer.refresh(150.0, {"a": 149.0}, backend="mc")
         self.assertEqual([140.0, 149.0], heard())
 
-    def test_without_an_answer_nothing_is_known(self):
+    def test_every_member_is_unavailable_before_the_first_answer(self):
         observer = Observer()
         self.assertEqual("unavailable", observer.cause("h", 1.0))
         observer.fails(1.0)
@@ -95,7 +95,7 @@ class TableTest(unittest.TestCase):
         observer.refresh(2.0, [])
         self.assertEqual("not-a-member", observer.cause("h"))
 
-    def test_unavailable_is_a_matter_of_age_alone(self):
+    def test_members_are_unavailable_once_the_last_refresh_is_too_old(self):
         observer = Observer()
         observer.refresh(
             100.0,
@@ -113,7 +113,7 @@ class TableTest(unittest.TestCase):
                 expected, [observer.cause(host, now) for host in "abc"]
             )
 
-    def test_leaving_ends_with_the_next_report(self):
+    def test_a_member_that_left_is_up_with_its_next_report(self):
         observer = Observer()
         observer.refresh(100.0, [seen("h", 1, 99.0)])
         observer.refresh(102.0, [seen("h", 2, 101.0, left=True)])
@@ -125,14 +125,14 @@ class TableTest(unittest.TestCase):
             {"h": "reported"}, observer.refresh(106.0, [seen("h", 3, 105.0)])
         )
 
-    def test_a_member_that_a_complete_answer_does_not_name(self):
+    def test_a_member_that_a_complete_answer_does_not_name_is_gone(self):
         observer = Observer()
         observer.refresh(1.0, {"a": 1.0, "b": 1.0})
         self.assertEqual({"b": "reported"}, observer.refresh(2.0, {"b": 1.0}))
         (change,) = observer.changes
         self.assertEqual(("a", None), (change.host, change.now))
 
-    def test_a_member_that_an_incomplete_answer_does_not_name(self):
+    def test_a_member_that_an_incomplete_answer_does_not_name_stays(self):
         observer = Observer()
         observer.refresh(1.0, {"a": 1.0})
         for at, verdict in ((LIMIT, "reported"), (LIMIT + 1.1, "silent")):
@@ -140,7 +140,7 @@ class TableTest(unittest.TestCase):
                 {"a": verdict}, observer.refresh(at, [], complete=False)
             )
 
-    def test_changes(self):
+    def test_a_refresh_brings_the_changes_of_verdicts(self):
         observer = Observer()
         causes = []
         for at, observations in (
@@ -169,7 +169,7 @@ class TableTest(unittest.TestCase):
             causes,
         )
 
-    def test_a_backend_that_lost_a_report(self):
+    def test_a_report_that_the_backend_lost_still_counts(self):
         observer = Observer()
         observer.refresh(100.0, [seen("h", 5, 99.0)])
         gone = [seen("h", None, vanished=True)]
@@ -179,7 +179,7 @@ class TableTest(unittest.TestCase):
             (99.1 + LIMIT, "silent"),
         ):
             self.assertEqual({"h": verdict}, observer.refresh(at, gone))
-        # Found late, it has time for one report.
+        # If the loss is found late, the member has time for one report.
         observer = Observer()
         observer.refresh(100.0, [seen("h", 5, 99.0)])
         for at, verdict in (
@@ -188,7 +188,7 @@ class TableTest(unittest.TestCase):
             (180.1 + 1.5 * INTERVAL, "silent"),
         ):
             self.assertEqual({"h": verdict}, observer.refresh(at, gone))
-        # The old report, read from another server, is none.
+        # The old report, read from another server, is not new.
         self.assertEqual(
             {"h": "silent"}, observer.refresh(200.0, [seen("h", 5, 99.0)])
         )
@@ -200,14 +200,14 @@ class TableTest(unittest.TestCase):
 
 
 class ChangeNotTimeTest(unittest.TestCase):
-    """Rule 1: a report is seen by what changed."""
+    """Rule 1: an observer knows of a report by a change, not by its time."""
 
     @given(
         st.lists(st.integers(-100_000, 100_000), min_size=50, max_size=50),
         st.integers(1, 12),
         st.integers(1, 40),
     )
-    def test_whatever_the_clocks_say(self, skews, pace, dies):
+    def test_wrong_stamps_change_no_verdict(self, skews, pace, dies):
         """Each report is stamped by a clock that is wrong by any amount."""
         observer = Observer()
         number, last = 1, 0.0
@@ -219,32 +219,32 @@ class ChangeNotTimeTest(unittest.TestCase):
                 number += 1
             stamp = last + skews[number]
             verdict = observer.refresh(now, [seen("h", number, stamp)])["h"]
-            # It is known to within two refreshes when it reported.
+            # The time of a report is known to within two refreshes.
             if now <= last + LIMIT - pace:
                 self.assertEqual("reported", verdict)
             elif now > last + LIMIT + pace:
                 self.assertEqual("silent", verdict)
 
     def test_a_new_observer_waits_for_a_report_that_is_due(self):
-        """Its stamp may come from a clock that is behind."""
+        """The stamp of the last report may come from a slow clock."""
         observer = Observer()
         observer.refresh(100.0, {"h": 45.0})
         for at, verdict in ((115.0, "reported"), (115.1, "silent")):
             self.assertEqual({"h": verdict}, observer.refresh(at, {"h": 45.0}))
-        # Too old for one that may be off by less than that.
+        # A stamp this old cannot be explained by a slow clock.
         self.assertEqual(
             {"h": "silent"}, Observer().refresh(100.0, {"h": 39.0})
         )
 
-    def test_a_stamp_refines_between_two_refreshes(self):
+    def test_a_stamp_counts_if_it_is_between_two_refreshes(self):
         for stamp, report in ((150.0, 150.0), (90.0, 100.0), (220.0, 200.0)):
             observer = Observer()
             observer.refresh(100.0, [seen("h", 1, 99.0)])
             observer.refresh(200.0, [seen("h", 2, stamp)])
             self.assertEqual(report, observer.group.members["h"].report)
 
-    def test_a_server_that_is_behind(self):
-        """An older record is no report, and says nothing new."""
+    def test_an_older_record_changes_nothing(self):
+        """It comes from a server that lags."""
         observer = Observer()
         new, old = seen("h", 50, 100.0), seen("h", 47, 70.0, forced_down=True)
         observer.refresh(100.0, [new])
@@ -254,8 +254,8 @@ class ChangeNotTimeTest(unittest.TestCase):
                 {"h": "reported" if at <= 160 else "silent"}, verdict
             )
 
-    def test_a_backup_that_was_restored(self):
-        """The numbers begin anew, with stamps that are new."""
+    def test_reports_count_after_a_backup_was_restored(self):
+        """Their numbers begin anew, with new stamps."""
         observer = Observer()
         observer.refresh(100.0, [seen("h", 500, 100.0)])
         for number in range(1, 20):
@@ -263,8 +263,8 @@ class ChangeNotTimeTest(unittest.TestCase):
             observer.refresh(at, [seen("h", number, at)])
             self.assertEqual("reported", observer.cause("h"))
 
-    def test_a_new_member_with_an_old_stamp(self):
-        """As a server that was away shows it, which knows more members."""
+    def test_a_member_seen_for_the_first_time_is_judged_by_its_stamp(self):
+        """A server that was unreachable may know more members."""
         observer = Observer()
         observer.refresh(100.0, [])
         observer.refresh(102.0, [seen("h", 1, 20.0), seen("i", 1, 90.0)])
@@ -274,10 +274,10 @@ class ChangeNotTimeTest(unittest.TestCase):
 
 
 class DownStaysDownTest(unittest.TestCase):
-    """Rule 3: nothing but a report raises a member that was down."""
+    """Rule 3: nothing but a new report raises a member that is down."""
 
-    def test_a_late_report_with_an_exact_time(self):
-        """As a value that is set in memcached long after it was written."""
+    def test_a_late_report_with_an_exact_time_raises_no_member(self):
+        """Such as a value that reaches memcached long after it was sent."""
         observer = Observer("mc")
         observer.refresh(100.0, [seen("h", 1, 99.0)], exact=True)
         self.assertEqual("reported", observer.cause("h"))
@@ -293,12 +293,12 @@ class DownStaysDownTest(unittest.TestCase):
         self.observer = Observer()
         self.observer.refresh(100.0, {"h": 100.0, "own": 100.0})
 
-    def test_an_outage_that_is_told_late(self):
+    def test_an_outage_that_becomes_known_late_raises_no_member(self):
         self.assertEqual(
             {"h": "silent", "own": "reported"},
             self.observer.refresh(161.0, {"h": 100.0, "own": 155.0}),
         )
-        # Found now: own reports hung before that.
+        # Only now the observer learns that its own reports have hung.
         self.observer.reports_fail(103.0, 160.0)
         for at in (162.0, 163.0):
             self.assertEqual(
@@ -316,7 +316,7 @@ class DownStaysDownTest(unittest.TestCase):
             self.observer.refresh(202.0, {"h": 201.0, "own": 200.0})["h"],
         )
 
-    def test_an_outage_that_is_told_in_time(self):
+    def test_an_outage_that_becomes_known_in_time_excuses_a_member(self):
         self.observer.reports_fail(103.0, 103.0)
         for at in (161.0, 200.0):
             self.assertEqual(
@@ -324,7 +324,7 @@ class DownStaysDownTest(unittest.TestCase):
                 self.observer.refresh(at, {"h": 100.0, "own": 100.0})["h"],
             )
 
-    def test_what_the_server_tells_late(self):
+    def test_an_outage_that_the_server_reports_late_raises_no_member(self):
         self.observer.refresh(161.0, {"h": 100.0, "own": 155.0})
         self.observer.backend_out(101.0, 161.0)
         self.assertEqual(
@@ -332,7 +332,7 @@ class DownStaysDownTest(unittest.TestCase):
             self.observer.refresh(162.0, {"h": 100.0, "own": 155.0})["h"],
         )
 
-    def test_an_operator_takes_a_word_back(self):
+    def test_a_silent_member_stays_down_when_forced_down_is_unset(self):
         down = [seen("h", 100.0, 100.0, forced_down=True)]
         self.observer.refresh(161.0, down)
         self.assertEqual("forced-down", self.observer.cause("h"))
@@ -343,20 +343,20 @@ class DownStaysDownTest(unittest.TestCase):
         st.lists(
             st.tuples(
                 st.sampled_from(
-                    ["look", "fail", "own fails", "own works", "server"]
+                    ["refresh", "fail", "own fails", "own works", "server"]
                 ),
                 st.integers(1, 70),
             ),
             max_size=30,
         )
     )
-    def test_whatever_is_told(self, told):
+    def test_no_evidence_of_an_outage_raises_a_member(self, events):
         observer = Observer()
         observer.refresh(0.0, {"h": 0.0, "other": 0.0})
         now, other, down = 0.0, 0.0, False
-        for what, seconds in told:
+        for what, seconds in events:
             now += seconds
-            if what == "look":
+            if what == "refresh":
                 other = now
                 observer.refresh(now, {"h": 0.0, "other": other})
                 state = observer.group.members["h"].life.state
@@ -373,7 +373,7 @@ class DownStaysDownTest(unittest.TestCase):
 
 
 class OutageTest(unittest.TestCase):
-    """Time without the backend counts against no member."""
+    """Rule 4: an outage of the backend counts against no member."""
 
     def setUp(self):
         super().setUp()
@@ -396,17 +396,17 @@ class OutageTest(unittest.TestCase):
         self.observer.fails(102.0)
         self.assertEqual("forced-down", self.observer.cause("alive", 1e6))
 
-    def test_time_without_the_backend_counts_against_no_member(self):
+    def test_a_living_member_has_its_whole_time_after_an_outage(self):
         self.observer.fails(102.0)
         back = 100.0 + 10 * LIMIT
         self.observer.refresh(back, {"alive": 95.0, "dead": 39.0})
         self.assertEqual(["up", "down"], self.states(back))
-        # From now on it has the whole time once more.
+        # From now on it may be silent for the whole time once more.
         for at, state in ((back + LIMIT, "up"), (back + LIMIT + 0.1, "down")):
             self.observer.refresh(at, [], complete=False)
             self.assertEqual([state, "down"], self.states(at))
 
-    def test_a_report_after_the_backend_is_back_counts_as_usual(self):
+    def test_a_report_after_an_outage_counts_as_any_report(self):
         self.observer.fails(102.0)
         self.observer.refresh(500.0, {"alive": 95.0}, complete=False)
         self.observer.refresh(503.0, {"alive": 502.0}, complete=False)
@@ -424,9 +424,9 @@ class OutageTest(unittest.TestCase):
 
 
 class SessionTest(unittest.TestCase):
-    """A backend that knows by itself that a member is alive."""
+    """A backend with sessions, which knows by itself that a member lives."""
 
-    def test_a_session_that_ends(self):
+    def test_a_member_is_lost_when_its_session_ends(self):
         observer = Observer("zk")
         alive, ended = (
             [seen("h", None, present=True)],
@@ -435,12 +435,12 @@ class SessionTest(unittest.TestCase):
         for at in (100.0, 200.0, 300.0):
             self.assertEqual({"h": "reported"}, observer.refresh(at, alive))
         self.assertEqual({"h": "lost"}, observer.refresh(302.0, ended))
-        # It was alive when it was seen last.
+        # It was alive at the last refresh that found its session.
         self.assertEqual(300.0, observer.group.members["h"].report)
         self.assertEqual({"h": "reported"}, observer.refresh(304.0, alive))
 
-    def test_one_of_many_sessions_that_ends(self):
-        """The others have theirs: they are not about to fall silent."""
+    def test_one_session_of_many_that_ends_is_not_held(self):
+        """The others are there: they are not about to fall silent."""
         observer = Observer("zk", mass=model.MassRule(0.55, 4, 120.0))
         alive = [seen(str(n), None, present=True) for n in range(20)]
         for at in range(100, 160, 2):
@@ -448,7 +448,7 @@ class SessionTest(unittest.TestCase):
         ended = [seen("0", None, lost=True), *alive[1:]]
         self.assertEqual("lost", observer.refresh(159.0, ended)["0"])
 
-    def test_after_an_outage_members_have_time_to_come_back(self):
+    def test_after_an_outage_members_have_time_to_rejoin(self):
         observer = Observer("zk")
         alive = [seen("a", None, present=True), seen("b", None, present=True)]
         observer.refresh(100.0, [*alive, seen("c", None, lost=True)])
@@ -462,7 +462,7 @@ class SessionTest(unittest.TestCase):
             observer.refresh(170.1, [alive[0], *ended[1:]]),
         )
 
-    def test_an_interruption_that_no_refresh_met(self):
+    def test_an_interruption_between_two_refreshes_gives_time_to_rejoin(self):
         observer = Observer("zk")
         observer.refresh(100.0, [seen("h", None, present=True)])
         ended = [seen("h", None, lost=True)]
@@ -472,8 +472,8 @@ class SessionTest(unittest.TestCase):
         )
         self.assertEqual({"h": "lost"}, observer.refresh(107.1, ended))
 
-    def test_what_the_backend_does_not_know_yet(self):
-        """Neither alive nor ended: as any backend that keeps reports."""
+    def test_a_session_that_the_backend_does_not_know_yet(self):
+        """It counts as a report at the last refresh that found it."""
         observer = Observer("zk")
         observer.refresh(100.0, [seen("h", None, present=True)])
         unsure = [seen("h", None)]
@@ -481,7 +481,7 @@ class SessionTest(unittest.TestCase):
         for at, verdict in ((160.0, "reported"), (160.1, "silent")):
             self.assertEqual({"h": verdict}, observer.refresh(at, unsure))
 
-    def test_a_session_that_was_never_seen(self):
+    def test_a_session_that_ended_before_the_first_refresh_is_lost(self):
         for interrupted in (False, True):
             observer = Observer("zk")
             ended = [seen("h", None, lost=True)]
@@ -492,7 +492,7 @@ class SessionTest(unittest.TestCase):
                 ),
             )
 
-    def test_outages_in_a_row_do_not_end_the_time_to_come_back(self):
+    def test_each_outage_gives_the_time_to_rejoin_anew(self):
         observer = Observer("zk")
         observer.refresh(100.0, [seen("h", None, present=True)])
         ended = [seen("h", None, lost=True)]
@@ -503,7 +503,7 @@ class SessionTest(unittest.TestCase):
             )
         self.assertEqual({"h": "reported"}, observer.refresh(123.0, ended))
         self.assertEqual({"h": "lost"}, observer.refresh(123.1, ended))
-        # The next outage raises no member.
+        # Another outage raises no member.
         self.assertEqual(
             {"h": "lost"},
             observer.refresh(130.0, ended, interrupted=True, rejoin=8.0),
@@ -522,7 +522,7 @@ class SessionTest(unittest.TestCase):
         ),
         st.floats(0, 20),
     )
-    def test_only_a_session_raises_one_that_was_lost(self, steps, rejoin):
+    def test_only_a_session_raises_a_lost_member(self, steps, rejoin):
         observer = Observer("zk")
         at, was_down = 0.0, False
         for pause, happened, here in steps:
@@ -541,8 +541,8 @@ class SessionTest(unittest.TestCase):
             was_down = down
 
     @given(st.floats(0.1, 20), st.lists(st.floats(0.1, LIMIT), max_size=5))
-    def test_one_that_does_not_come_back_is_lost(self, rejoin, outages):
-        """After the last outage and the time to come back."""
+    def test_a_member_that_does_not_rejoin_is_lost(self, rejoin, outages):
+        """It is lost after the last outage and the time to rejoin."""
         observer = Observer("zk")
         at = 100.0
         observer.refresh(at, [seen("h", None, present=True)], rejoin=rejoin)
@@ -563,61 +563,61 @@ class SeveralBackendsTest(unittest.TestCase):
         for backend in ("db", "mc"):
             self.observer.refresh(100.0, {"h": 100.0}, backend)
 
-    def test_the_newest_report_counts(self):
+    def test_the_newest_report_in_any_backend_counts(self):
         self.observer.refresh(155.0, {"h": 150.0}, "mc")
         self.observer.refresh(170.0, {"h": 100.0}, "db")
         self.assertEqual("reported", self.observer.cause("h"))
         self.observer.refresh(211.0, {"h": 150.0}, "mc")
         self.assertEqual("silent", self.observer.cause("h"))
 
-    def test_an_outage_of_one_excuses_nothing(self):
+    def test_an_outage_of_one_backend_excuses_no_member(self):
         self.observer.fails(102.0, "db")
         self.observer.refresh(160.1, {"h": 100.0}, "mc")
         self.assertEqual("silent", self.observer.cause("h"))
         self.observer.refresh(170.0, {"h": 100.0}, "db")
         self.assertEqual("silent", self.observer.cause("h"))
 
-    def test_an_outage_of_both_does(self):
+    def test_an_outage_of_both_backends_excuses_a_member(self):
         for backend in ("db", "mc"):
             self.observer.fails(102.0, backend)
         self.observer.refresh(170.0, {"h": 100.0}, "mc")
         self.observer.refresh(171.0, {"h": 100.0}, "db")
         self.assertEqual("reported", self.observer.cause("h"))
-        # A limit after the end, as this observer knows it.
+        # A limit after the end of the outage, as this observer knows it.
         self.observer.refresh(231.1, {"h": 100.0}, "db")
         self.assertEqual("silent", self.observer.cause("h"))
 
-    def test_an_older_report_elsewhere_raises_nothing(self):
+    def test_an_older_report_to_another_backend_raises_no_member(self):
         observer = Observer("db", "mc")
         observer.refresh(100.0, {"h": 100.0}, "db")
         observer.refresh(161.0, {"h": 100.0}, "db")
         self.assertEqual("silent", observer.cause("h"))
-        # It had reported there later, and before it was called down.
+        # This report is newer than the one in db, but older than the verdict.
         observer.refresh(165.0, {"h": 130.0}, "mc")
         self.assertEqual("silent", observer.cause("h"))
         observer.refresh(167.0, {"h": 166.0}, "mc")
         self.assertEqual("reported", observer.cause("h"))
 
-    def test_leaving_counts_wherever_it_was_heard_last(self):
+    def test_leaving_counts_if_it_is_newer_than_any_report(self):
         gone = [seen("h", 100.0, 100.0, left=True)]
         self.observer.refresh(105.0, gone, "mc")
         self.assertEqual("left", self.observer.cause("h"))
         self.observer.refresh(106.0, {"h": 100.0}, "db")
         self.assertEqual("left", self.observer.cause("h"))
-        # It reports to the other one again.
+        # It reports to the other backend again.
         self.observer.refresh(120.0, {"h": 119.0}, "db")
         self.assertEqual("reported", self.observer.cause("h"))
         self.observer.refresh(121.0, gone, "mc")
         self.assertEqual("reported", self.observer.cause("h"))
 
-    def test_a_new_observer_of_a_member_that_left_one_long_ago(self):
+    def test_a_member_that_left_one_backend_long_ago_is_up_by_another(self):
         observer = Observer("db", "mc")
         observer.refresh(1000.0, [seen("h", 100.0, 100.0, left=True)], "mc")
         self.assertEqual("left", observer.cause("h"))
         observer.refresh(1000.0, {"h": 995.0}, "db")
         self.assertEqual("reported", observer.cause("h"))
 
-    def test_an_operators_word_counts_in_any(self):
+    def test_forced_down_in_any_backend_counts(self):
         forced = [seen("h", 100.0, 100.0, forced_down=True)]
         self.observer.refresh(101.0, forced, "mc")
         self.observer.refresh(102.0, {"h": 101.0}, "db")
@@ -625,14 +625,14 @@ class SeveralBackendsTest(unittest.TestCase):
         self.observer.refresh(103.0, {"h": 100.0}, "mc")
         self.assertEqual("reported", self.observer.cause("h"))
 
-    def test_a_member_that_one_does_not_know_any_more(self):
+    def test_a_member_is_gone_once_no_backend_knows_it(self):
         self.observer.refresh(101.0, [], "mc")
         self.assertEqual("reported", self.observer.cause("h"))
         self.assertEqual([], self.observer.changes)
         self.observer.refresh(102.0, [], "db")
         self.assertEqual("not-a-member", self.observer.cause("h"))
 
-    def test_a_member_of_one_that_does_not_answer(self):
+    def test_a_member_of_an_unreachable_backend_alone_is_unavailable(self):
         self.observer.refresh(101.0, {"h": 100.0, "other": 99.0}, "mc")
         self.observer.fails(102.0, "mc")
         self.observer.refresh(162.0, {"h": 161.0}, "db")
@@ -648,10 +648,10 @@ class MovingMemberTest(unittest.TestCase):
         return observer.group.counts(member.seen, LIMIT)
 
     def check_unavailable(self, observer, last, db):
-        """Check that no working of db makes it down while mc is out.
+        """Check that the member is not down by db while mc is unreachable.
 
-        :param last: when mc answered last, and its report there
-        :param db: what db says of it, in any refresh
+        :param last: when mc answered last, and the member's report there
+        :param db: the member's observation in each refresh of db
         """
         self.assertEqual((False, True), self.counts(observer))
         observer.fails(last + 2.0, "mc")
@@ -662,19 +662,19 @@ class MovingMemberTest(unittest.TestCase):
             observer.refresh(at, db, "db")
             self.assertEqual("unavailable", observer.cause("h", at))
             self.assertEqual([], observer.changes)
-        # It died meanwhile: mc is back, and was at fault until then.
+        # It died meanwhile. The outage of mc excuses it until mc is back.
         back = last + 510.0
         observer.refresh(back, {"h": last}, "mc")
         self.assertEqual("reported", observer.cause("h"))
         observer.refresh(back + LIMIT + 0.1, {"h": last}, "mc")
         self.assertEqual("silent", observer.cause("h"))
 
-    def test_its_report_there_is_far_older(self):
+    def test_a_backend_with_a_far_older_report_does_not_count(self):
         observer = Observer("db", "mc")
         observer.refresh(100.0, {"h": 99.0}, "db")
         observer.refresh(160.0, {"h": 159.1}, "mc")
         self.assertEqual((False, True), self.counts(observer))
-        # Not so far.
+        # A report that is a little older counts.
         observer = Observer("db", "mc")
         observer.refresh(100.0, {"h": 99.0}, "db")
         observer.refresh(159.0, {"h": 159.0}, "mc")
@@ -682,15 +682,15 @@ class MovingMemberTest(unittest.TestCase):
         observer.refresh(200.0, {"h": 200.0}, "mc")
         self.check_unavailable(observer, 200.0, {"h": 99.0})
 
-    def test_it_left_there_before_it_reported_elsewhere(self):
+    def test_a_backend_that_it_left_before_does_not_count(self):
         observer = Observer("db", "mc")
         left = [seen("h", 99.0, 99.0, left=True)]
         observer.refresh(100.0, left, "db")
         observer.refresh(120.0, {"h": 120.0}, "mc")
         self.check_unavailable(observer, 120.0, left)
 
-    def test_a_member_of_both(self):
-        """It dies while mc is out: db would have its reports."""
+    def test_a_member_of_both_is_down_by_the_backend_that_answers(self):
+        """It dies while mc is unreachable. If it lived, db would know."""
         observer = Observer("db", "mc")
         for backend in ("db", "mc"):
             observer.refresh(200.0, {"h": 200.0}, backend)
@@ -707,14 +707,14 @@ class MovingMemberTest(unittest.TestCase):
             observer.fails(102.0, "zk")
             observer.refresh(160.0, {"h": last}, "db")
             self.assertEqual("reported", observer.cause("h", 160.0))
-            # Where it reported to db too, it should do so now.
+            # If it reported to db, too, it is down by db.
             observer.refresh(160.1, {"h": last}, "db")
             self.assertEqual(verdict, observer.cause("h", 160.1))
 
     def _ended_session(self, reported, ended=110.0):
-        """Return an observer of a member of zk and db that lost a session.
+        """Return an observer of a member of zk and db that lost its session.
 
-        :param reported: when it reported to db last before that
+        :param reported: its last report to db before that
         """
         observer = Observer("zk", "db")
         observer.refresh(100.0, [seen("h", None, present=True)], "zk")
@@ -723,14 +723,14 @@ class MovingMemberTest(unittest.TestCase):
         observer.refresh(ended, [seen("h", None, lost=True)], "zk")
         return observer
 
-    def test_its_session_ended_and_the_next_report_does_not_come(self):
+    def test_lost_if_its_session_ended_and_its_next_report_is_overdue(self):
         due = 1.5 * INTERVAL
         observer = self._ended_session(105.0)
         self.assertEqual("reported", observer.cause("h"))
         lost = [seen("h", None, lost=True)]
         observer.refresh(110.0 + due, {"h": 105.0}, "db")
         observer.refresh(111.0 + due, lost, "zk")
-        # What the database has to say since then is not known yet.
+        # The database has not been refreshed since then.
         self.assertEqual("reported", observer.cause("h"))
         observer.refresh(112.0 + due, {"h": 105.0}, "db")
         self.assertEqual("lost", observer.cause("h"))
@@ -741,11 +741,11 @@ class MovingMemberTest(unittest.TestCase):
                 observer.group, "h", model.LOST, 130.0, observer.limits
             ),
         )
-        # A report to either raises it.
+        # A report to either backend raises it.
         observer.refresh(130.0, {"h": 129.0}, "db")
         self.assertEqual("reported", observer.cause("h"))
 
-    def test_its_session_ended_and_it_goes_on_reporting(self):
+    def test_up_if_its_session_ended_and_it_goes_on_reporting(self):
         observer = self._ended_session(105.0)
         observer.refresh(116.0, {"h": 115.0}, "db")
         for at in range(117, 175):
@@ -754,11 +754,11 @@ class MovingMemberTest(unittest.TestCase):
             )
             observer.refresh(float(at), {"h": 115.0}, "db")
             self.assertEqual("reported", observer.cause("h"), at)
-        # It has all the time that a report gives.
+        # A report gives it the whole service_down_time.
         observer.refresh(175.1, {"h": 115.0}, "db")
         self.assertEqual("silent", observer.cause("h"))
 
-    def test_its_session_ended_while_the_other_does_not_answer(self):
+    def test_not_lost_while_the_other_backend_is_unreachable(self):
         observer = self._ended_session(105.0)
         observer.fails(110.0, "db")
         for at in range(111, 165):
@@ -767,7 +767,7 @@ class MovingMemberTest(unittest.TestCase):
             )
             self.assertEqual("reported", observer.cause("h"), at)
 
-    def test_a_session_raises_none_while_its_backend_is_unreachable(self):
+    def test_an_old_session_raises_no_member_while_zk_is_unreachable(self):
         observer = Observer("zk", "db")
         observer.refresh(100.0, [seen("h", None, present=True)], "zk")
         for at in range(100, 300, 10):
@@ -775,11 +775,11 @@ class MovingMemberTest(unittest.TestCase):
             if at > 100:
                 observer.fails(float(at), "zk")
         self.assertEqual("silent", observer.cause("h"))
-        # It was there when zk answered last, and is known to be there now.
+        # Now it is known that the session is still there.
         observer.refresh(300.0, [seen("h", None, present=True)], "zk")
         self.assertEqual("reported", observer.cause("h"))
 
-    def test_one_that_has_not_come_over_yet(self):
+    def test_unavailable_if_only_the_unreachable_backend_knows_it(self):
         for observations, verdict in (
             ({"h": 99.0}, "reported"),
             ({"h": 30.0}, "silent"),
@@ -792,7 +792,7 @@ class MovingMemberTest(unittest.TestCase):
             observer.refresh(170.0, [], "db")
             self.assertEqual("unavailable", observer.cause("h"))
 
-    def test_an_operators_word_in_one_that_does_not_answer(self):
+    def test_forced_down_stays_while_its_backend_is_unreachable(self):
         observer = Observer("db", "mc")
         observer.refresh(100.0, {"h": 100.0}, "db")
         forced = [seen("h", 100.0, 100.0, forced_down=True)]
@@ -802,7 +802,7 @@ class MovingMemberTest(unittest.TestCase):
             observer.refresh(at, {"h": at}, "db")
             self.assertEqual("forced-down", observer.cause("h"))
 
-    def test_it_takes_a_report_to_any_to_be_up_again(self):
+    def test_a_report_to_any_backend_raises_a_member_that_is_down(self):
         for backend in ("db", "mc"):
             observer = Observer("db", "mc")
             for one in ("db", "mc"):
@@ -810,7 +810,7 @@ class MovingMemberTest(unittest.TestCase):
             observer.fails(102.0, "db")
             observer.refresh(161.0, {"h": 100.0}, "mc")
             self.assertEqual("silent", observer.cause("h"))
-            # db is back: this excuses nothing any more.
+            # db is back. Its outage no longer excuses a member.
             observer.refresh(163.0, {"h": 100.0}, "db")
             self.assertEqual("silent", observer.cause("h"))
             observer.refresh(165.0, {"h": 164.0}, backend)
@@ -818,22 +818,22 @@ class MovingMemberTest(unittest.TestCase):
 
 
 class FirstRefreshTest(unittest.TestCase):
-    """The server may be frozen, or a replica that lags."""
+    """At the first refresh the server may be frozen, or a lagging replica."""
 
-    def test_not_one_has_reported(self):
+    def test_all_members_are_unknown_if_none_has_reported_lately(self):
         observer = Observer(mass=MASS)
         stale = {f"h{number}": 30.0 - number for number in range(5)}
         old = {"long-dead": -5000.0}
         first = observer.refresh(100.0, stale | old)
         self.assertEqual({"unwatched"}, set(first.values()))
-        # One reports: it is up, the others are not known yet.
+        # A member reports. It is up, and the others are not known yet.
         stale["h1"] = 110.0
         verdicts = observer.refresh(111.0, stale | old)
         self.assertEqual("reported", verdicts.pop("h1"))
         self.assertEqual({"unwatched"}, set(verdicts.values()))
-        # Watched for long enough: now it is known. That most of them fell
-        # silent together is mass silence, to an observer that was there when
-        # it began, and to this one.
+        # The observer has watched for long enough. Most members fell silent
+        # together: that is mass silence, also to an observer that began
+        # later.
         verdicts = observer.refresh(160.1, stale | old | {"h1": 159.0})
         self.assertEqual("reported", verdicts.pop("h1"))
         self.assertEqual("silent", verdicts.pop("long-dead"))
@@ -845,8 +845,8 @@ class FirstRefreshTest(unittest.TestCase):
         self.assertEqual("reported", verdicts.pop("h1"))
         self.assertEqual({"silent"}, set(verdicts.values()))
 
-    def test_a_replica_that_lags_a_little(self):
-        """As of the newest report all are alive, but for the dead."""
+    def test_a_replica_that_lags_a_little_shows_the_dead(self):
+        """At the time of the newest report all others are alive."""
         observer = Observer(mass=MASS)
         verdicts = observer.refresh(
             100.0,
@@ -863,12 +863,12 @@ class FirstRefreshTest(unittest.TestCase):
             verdicts,
         )
 
-    def test_small_groups_are_judged_as_ever(self):
+    def test_members_of_a_small_group_are_down_at_the_first_refresh(self):
         observer = Observer(mass=MASS)
         verdicts = observer.refresh(100.0, {"a": 30.0, "b": 20.0})
         self.assertEqual({"silent"}, set(verdicts.values()))
 
-    def test_one_that_reports_proves_the_rest_dead(self):
+    def test_one_recent_report_proves_the_silent_members_down(self):
         observer = Observer(mass=model.MassRule(0.9, 4, 120.0))
         reports = dict.fromkeys(["a", "b", "c", "d"], 30.0)
         verdicts = observer.refresh(100.0, reports | {"e": 95.0, "f": 93.0})
@@ -876,7 +876,7 @@ class FirstRefreshTest(unittest.TestCase):
             ["silent"] * 4 + ["reported"] * 2, list(verdicts.values())
         )
 
-    def test_who_left_or_is_forced_down_is_known(self):
+    def test_members_that_left_or_are_forced_down_are_known_at_once(self):
         observer = Observer(mass=MASS)
         stale = [seen(f"h{number}", 1, 30.0) for number in range(4)]
         verdicts = observer.refresh(
@@ -890,7 +890,7 @@ class FirstRefreshTest(unittest.TestCase):
         self.assertEqual("left", verdicts["left"])
         self.assertEqual("forced-down", verdicts["forced"])
 
-    def test_a_backend_without_stamps_is_no_replica(self):
+    def test_a_backend_without_stamps_is_trusted_at_the_first_refresh(self):
         observer = Observer("zk", mass=MASS)
         lost = [seen(f"h{number}", None, lost=True) for number in range(5)]
         verdicts = observer.refresh(100.0, lost, stamped=False)

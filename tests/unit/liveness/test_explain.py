@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""A verdict as a sentence."""
+"""The sentence that explains a verdict."""
 
 import unittest
 
@@ -20,7 +20,7 @@ from tests.unit.liveness.observing import Observer, seen
 
 
 def sentence(observer, host="h", now=None):
-    """Return what is said of a member, now or at the last refresh."""
+    """Return the sentence about a member, now or at the last refresh."""
     if now is None:
         now = observer.group.refreshed
     verdict = observer.group.verdict(host, now, 60.0)
@@ -28,7 +28,7 @@ def sentence(observer, host="h", now=None):
 
 
 class SentenceTest(unittest.TestCase):
-    def test_one_refresh(self):
+    def test_the_sentences_after_one_refresh(self):
         for expected, observation in (
             ("last report 4.2 s ago", seen("h", 1, 95.8)),
             ("last report 70.0 s ago, allowed are 60 s", seen("h", 1, 30.0)),
@@ -57,7 +57,7 @@ class SentenceTest(unittest.TestCase):
                 observer.refresh(100.0, [observation])
                 self.assertEqual(expected, sentence(observer))
 
-    def test_the_backend(self):
+    def test_the_sentences_without_an_answer(self):
         observer = Observer()
         observer.fails(10.0)
         self.assertEqual(
@@ -78,7 +78,7 @@ class SentenceTest(unittest.TestCase):
             sentence(observer, now=170.0),
         )
 
-    def test_outages(self):
+    def test_an_outage_that_excuses_a_silence(self):
         observer = Observer()
         observer.refresh(100.0, {"h": 100.0})
         observer.fails(102.0)
@@ -95,7 +95,7 @@ class SentenceTest(unittest.TestCase):
             sentence(observer),
         )
 
-    def test_an_outage_that_is_told_late(self):
+    def test_an_outage_that_became_known_too_late(self):
         observer = Observer()
         observer.refresh(100.0, {"h": 100.0, "own": 100.0})
         observer.refresh(161.0, {"h": 100.0, "own": 155.0})
@@ -108,7 +108,7 @@ class SentenceTest(unittest.TestCase):
             sentence(observer),
         )
 
-    def test_what_members_say(self):
+    def test_reported_outages(self):
         observer = Observer()
         reports = dict.fromkeys(["h", "a", "b", "c"], 100.0)
         observer.refresh(100.0, reports)
@@ -130,7 +130,7 @@ class SentenceTest(unittest.TestCase):
             sentence(observer),
         )
 
-    def test_a_lost_report(self):
+    def test_a_report_that_the_backend_lost(self):
         observer = Observer()
         observer.refresh(100.0, [seen("h", 5, 99.0)])
         observer.refresh(180.0, [seen("h", None, vanished=True)])
@@ -140,7 +140,7 @@ class SentenceTest(unittest.TestCase):
             sentence(observer),
         )
 
-    def test_masses(self):
+    def test_mass_silence(self):
         mass = model.MassRule(0.55, 4, 120.0)
         observer = Observer(mass=mass)
         observer.refresh(100.0, {f"h{n}": 95.0 + n for n in range(5)})

@@ -11,7 +11,7 @@
 # under the License.
 
 
-"""Whatever backends say, in whatever order: what holds always."""
+"""What holds after any sequence of refreshes and outages."""
 
 import unittest
 
@@ -39,7 +39,7 @@ LIMITS = st.sampled_from(
         model.Limits(10.0, 30.0, model.MassRule(1.0, 2, 0.0)),
     ]
 )
-# Seconds before or after the present; or none that is one.
+# Seconds before or after the present, and values that are no moment.
 SECONDS = st.one_of(
     st.integers(-150, 20).map(float),
     st.sampled_from([float("-inf"), float("inf"), 1e300]),
@@ -60,7 +60,7 @@ FACTS = (
     )
     .map(lambda fields: Facts(**fields))
     .filter(
-        # No driver says that a member has a session and has left.
+        # No driver reports that a member has a session and has left.
         lambda facts: not (facts.present and facts.gone)
     )
 )
@@ -117,7 +117,7 @@ def observe(now, observations):
 
 
 def tell(known, backend, what, now, seconds):
-    """Take in what is no refresh."""
+    """Take in an event that is no refresh."""
     if what == "fails":
         return known.refresh_failed(backend, now)
     if what == "own fails":
@@ -127,10 +127,10 @@ def tell(known, backend, what, now, seconds):
     return known.backend_out(backend, Outage(now - seconds, now))
 
 
-class WhateverComesTest(unittest.TestCase):
+class AnyEventsTest(unittest.TestCase):
     @settings(max_examples=2000 if LONG else 100)
     @given(EVENTS, LIMITS)
-    def test_whatever_comes(self, events, limits):
+    def test_any_events(self, events, limits):
         known, now = group.new(*BACKENDS), 1000.0
         for backend, seconds, what, flags in events:
             now += seconds
@@ -146,8 +146,9 @@ class WhateverComesTest(unittest.TestCase):
             self.check_questions(known, now, limits)
             self.check_order(before, known, refresh, limits)
             again, changes = detector.step(known, refresh, limits)
-            # Own trouble is weighed by the members that were up before; and
-            # to be interrupted once more is another outage.
+            # The same refresh once more changes nothing. There are two
+            # exceptions: own reports that fail are weighed by the members
+            # that were up before, and an interruption is another outage.
             if not refresh.interrupted and not any(
                 one.failing_reports for one in known.backends
             ):
@@ -156,6 +157,7 @@ class WhateverComesTest(unittest.TestCase):
             self.check_time_alone(again, backend, now, limits)
 
     def check_changes(self, before, after, changes):
+        """The changes lead from the verdicts before to those after."""
         verdicts = {
             host: member.verdict for host, member in before.members.items()
         }
@@ -169,6 +171,7 @@ class WhateverComesTest(unittest.TestCase):
         )
 
     def check_members(self, before, after, refresh):
+        """Forced down counts; only a new report raises; none gets older."""
         index = after.place(refresh.backend)
         named = {one.host: one for one in refresh.observations}
         for host, member in after.members.items():
@@ -186,7 +189,7 @@ class WhateverComesTest(unittest.TestCase):
             if was is None:
                 continue
             if was.fell > NEVER and member.life.state == "up":
-                # It takes a report that is newer than the verdict.
+                # It has a report that is newer than the verdict.
                 one = named.get(host)
                 new = one is not None and (
                     one.facts.present
@@ -200,6 +203,7 @@ class WhateverComesTest(unittest.TestCase):
                 )
 
     def check_questions(self, known, now, limits):
+        """Every verdict has a sentence, and ends with age."""
         limit = limits.service_down_time
         for host in (*HOSTS, "other"):
             for later in (0.0, limit, 2 * limit):
@@ -221,7 +225,7 @@ class WhateverComesTest(unittest.TestCase):
         self.assertEqual(known.members, found.members)
 
     def check_time_alone(self, known, backend, now, limits):
-        """Neither time alone nor an outage told late raises a dead member."""
+        """Neither time nor an outage known late raises a dead member."""
         out = known
         for name in BACKENDS:
             out = out.backend_out(name, Outage(now - 500.0, now))

@@ -53,7 +53,10 @@ class Group:
         return self.observer.changes
 
     def run(self, until, step=2.0, **facts):
-        """Refresh until a moment; return what changed, and when."""
+        """Refresh until a moment; return (moment, host, verdict) of changes.
+
+        :param facts: by host: fields of Facts
+        """
         changed = []
         while self.now + step <= until:
             self.now += step
@@ -80,7 +83,7 @@ class Group:
 
 
 class MassSilenceTest(unittest.TestCase):
-    def test_no_member_is_down_while_most_are_silent(self):
+    def test_members_are_held_while_most_are_silent(self):
         for members, silent in ((4, 3), (9, 5), (100, 55), (100, 100)):
             with self.subTest(members=members, silent=silent):
                 group = Group(members)
@@ -94,16 +97,16 @@ class MassSilenceTest(unittest.TestCase):
                 self.assertEqual(set(), group.down())
                 self.assertIsNotNone(group.hold)
 
-    def test_then_the_truth_is_told(self):
+    def test_the_silent_members_are_down_after_the_hold(self):
         group = Group(20)
         group.silence(group.hosts(15))
         group.run(LIMIT + HOLD + 12.0)
         self.assertEqual(set(group.hosts(15)), group.down())
         self.assertIsNone(group.hold)
-        # Once and for all.
+        # That does not change any more.
         self.assertEqual([], group.run(5000.0))
 
-    def test_a_minority_is_told_at_once(self):
+    def test_the_silence_of_a_minority_is_not_held(self):
         for members, silent in ((3, 3), (4, 2), (100, 54)):
             with self.subTest(members=members, silent=silent):
                 group = Group(members)
@@ -111,13 +114,13 @@ class MassSilenceTest(unittest.TestCase):
                 group.run(LIMIT + 6.0)
                 self.assertEqual(set(group.hosts(silent)), group.down())
 
-    def test_it_can_be_switched_off(self):
+    def test_the_hold_can_be_switched_off(self):
         group = Group(20, RULE._replace(fraction=0.0))
         group.silence(group.hosts(20))
         group.run(LIMIT + 6.0)
         self.assertEqual(set(group.hosts(20)), group.down())
 
-    def test_a_group_that_fades_away_is_no_mass(self):
+    def test_members_that_fall_silent_one_by_one_are_not_held(self):
         group = Group(20)
         for number in range(20):
             group.silence([f"h{number}"], at=number * LIMIT)
@@ -128,7 +131,7 @@ class MassSilenceTest(unittest.TestCase):
         group = Group(10)
         group.silence(group.hosts(5))
         group.run(500.0)
-        # Three of the five that are left.
+        # Three of the five that are up.
         group.silence(["h5", "h6", "h7"])
         changed = group.run(500.0 + LIMIT + 8)
         self.assertEqual([HELD] * 3, [verdict for _, _, verdict in changed])
@@ -140,18 +143,18 @@ class MassSilenceTest(unittest.TestCase):
         left = {host: {"left": True} for host in group.hosts(7)}
         group.run(52.0, **left)
         self.assertEqual(set(group.hosts(7)), group.down())
-        # Three that are left are too few for a mass.
+        # The three others are too few for a mass silence.
         group.run(50.0 + LIMIT + 6, **left)
         self.assertEqual(set(group.hosts(10)), group.down())
 
-    def test_forced_down_stays_down_and_does_not_count(self):
+    def test_a_member_forced_down_is_not_held_and_does_not_count(self):
         group = Group(6)
         group.silence(group.hosts(6))
         forced = {host: {"forced_down": True} for host in group.hosts(3)}
         group.run(LIMIT + 6, **forced)
         self.assertEqual(set(group.hosts(6)), group.down())
 
-    def test_a_member_that_comes_back_was_never_down(self):
+    def test_a_held_member_that_reports_again_was_never_down(self):
         group = Group(10)
         group.silence(group.hosts(8))
         group.run(LIMIT + 20.0)
@@ -164,7 +167,7 @@ class MassSilenceTest(unittest.TestCase):
         )
         self.assertIsNone(group.hold)
 
-    def test_a_member_that_dies_meanwhile_is_found_when_it_ends(self):
+    def test_a_member_that_dies_during_the_hold_is_found_when_it_ends(self):
         group = Group(20)
         group.silence(group.hosts(15))
         group.run(LIMIT + 30.0)
@@ -172,7 +175,7 @@ class MassSilenceTest(unittest.TestCase):
         group.run(LIMIT + HOLD + 12.0)
         self.assertIn("h19", group.down())
 
-    def test_a_new_observer_knows_what_the_others_hold(self):
+    def test_a_new_observer_holds_until_the_same_moment(self):
         group = Group(20)
         group.run(100.0)
         group.silence(group.hosts(15))
@@ -180,26 +183,26 @@ class MassSilenceTest(unittest.TestCase):
         newcomer = Observer(mass=RULE)
         newcomer.refresh(group.now, group.last)
         self.assertEqual("held", newcomer.cause("h0"))
-        # Both find the same end.
+        # Both observers find the same begin, and so the same end.
         self.assertAlmostEqual(
             group.hold.since, newcomer.group.mass.hold.since, delta=2.0
         )
         newcomer.refresh(100.0 + LIMIT + HOLD + 2, [], complete=False)
         self.assertEqual("silent", newcomer.cause("h0"))
 
-    def test_what_happened_long_ago_is_told_at_a_first_refresh(self):
+    def test_a_mass_silence_of_long_ago_is_not_held(self):
         observer = Observer(mass=RULE)
         old = 1000.0 - LIMIT - HOLD - 1
         stale = {f"h{number}": old for number in range(9)}
-        # One that reports shows that the backend is not frozen.
+        # The member that reports shows that the backend is not frozen.
         verdicts = observer.refresh(1000.0, {**stale, "alive": 995.0})
         self.assertEqual("reported", verdicts.pop("alive"))
         self.assertEqual({"silent"}, set(verdicts.values()))
 
-    def test_sessions_that_end_all_at_once_are_held(self):
+    def test_members_whose_sessions_end_at_once_are_held(self):
         for lost, verdicts in (
             (8, (HELD, HELD, LOST)),
-            # These are no mass.
+            # Half of the members are too few.
             (5, (LOST, LOST, LOST)),
         ):
             observer = Observer("zk", mass=RULE)
@@ -209,7 +212,7 @@ class MassSilenceTest(unittest.TestCase):
             ended = [
                 seen(f"h{number}", None, lost=True) for number in range(lost)
             ]
-            # They end some time between two refreshes.
+            # The sessions end at some moment between two refreshes.
             observer.refresh(109.0, there)
             for at, verdict in zip(
                 (110.0, 109.0 + HOLD, 110.1 + HOLD), verdicts, strict=True
@@ -219,9 +222,9 @@ class MassSilenceTest(unittest.TestCase):
                     lost, list(causes.values()).count(verdict.cause)
                 )
 
-    def test_one_that_counts_as_part_of_the_mass_is_held_with_it(self):
-        # Refreshes are rare: one member fell a while before the others, and
-        # would be no mass with those around its own moment.
+    def test_every_member_that_counts_for_a_mass_silence_is_held(self):
+        # Refreshes are rare. The first member fell silent before the others,
+        # and too few fell silent around its own moment.
         observer = Observer(mass=RULE)
         reports = {"first": 40.0}
         reports |= {f"second{number}": 68.0 for number in range(5)}
@@ -231,7 +234,7 @@ class MassSilenceTest(unittest.TestCase):
         self.assertLessEqual(set(verdicts.values()), {"held", "reported"})
         self.assertEqual("held", verdicts["first"])
 
-    def test_an_outage_in_between_is_no_time_of_the_hold(self):
+    def test_an_outage_during_the_hold_prolongs_it(self):
         group = Group(10)
         group.silence(group.hosts(10))
         group.run(LIMIT + 20.0)

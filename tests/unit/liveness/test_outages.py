@@ -32,7 +32,9 @@ class ListTest(unittest.TestCase):
         ),
         st.integers(0, 2000),
     )
-    def test_they_are_disjoint_and_cover_the_same_time(self, spans, now):
+    def test_added_outages_are_disjoint_and_cover_the_same_time(
+        self, spans, now
+    ):
         known, seconds = (), set(range(now))
         for begin, length in spans:
             known = outages.add(known, Outage(begin, begin + length))
@@ -41,7 +43,7 @@ class ListTest(unittest.TestCase):
         for one, other in zip(known, known[1:], strict=False):
             self.assertLess(one.end, other.begin)
 
-    def test_a_missed_report_makes_all_of_it_a_missed_one(self):
+    def test_a_merged_outage_is_missed_if_any_part_is(self):
         known = outages.add((), Outage(10.0, 20.0))
         known = outages.add(known, Outage(15.0, 16.0, missed=True))
         self.assertEqual((Outage(10.0, 20.0, missed=True),), known)
@@ -56,7 +58,9 @@ class ListTest(unittest.TestCase):
             max_size=3,
         )
     )
-    def test_what_several_have_in_common(self, of_each):
+    def test_the_common_outages_cover_the_time_in_which_all_are_out(
+        self, of_each
+    ):
         known, seconds = [], set(range(200))
         for spans in of_each:
             one, out = (), set()
@@ -70,7 +74,7 @@ class ListTest(unittest.TestCase):
 
 
 class OutagesTestCase(unittest.TestCase):
-    """An observer that refreshes; members report, or do not."""
+    """An observer of the members a and b; a reported at second 95."""
 
     def setUp(self):
         super().setUp()
@@ -84,13 +88,14 @@ class OutagesTestCase(unittest.TestCase):
         return self.observer.group.members[host].verdict.state
 
     def fails(self, begin, certain=None):
-        """Have reports of this process fail, since begin."""
+        """Have this process's own reports fail, since begin."""
         self.observer.reports_fail(begin, certain or begin)
 
     def first_down(self, begin, step=2.0, **reports):
         """Refresh until a is down; return the first such moment.
 
-        :param reports: of other members; None: it goes on reporting
+        :param reports: the last reports of other members; None: the member
+            goes on reporting
         """
         at = begin
         while self.state() == "up":
@@ -102,38 +107,36 @@ class OutagesTestCase(unittest.TestCase):
 
 
 class RefreshesTest(OutagesTestCase):
-    """Refreshes that fail, or take long."""
+    """Refreshes that fail or take long."""
 
-    def test_one_that_took_longer_than_the_interval_is_an_outage(self):
+    def test_a_refresh_that_takes_longer_than_the_interval_is_an_outage(self):
         self.refresh(102.0, answered=102.0 + INTERVAL - 1)
         self.assertEqual(95.0 + LIMIT + 1, self.first_down(102.0))
         self.setUp()
         self.refresh(102.0, answered=202.0)
         self.assertEqual(202.0 + LIMIT + 2, self.first_down(202.0))
 
-    def test_an_observer_that_rarely_asks_sees_by_others_that_all_was_well(
-        self,
-    ):
+    def test_a_report_of_another_member_shows_when_an_outage_began(self):
+        # The observer refreshes rarely.
         self.observer.fails(700.0)
         self.observer.fails(703.0)
-        # b has reported just before the backend was unreachable.
+        # b reported just before the backend became unreachable.
         self.refresh(705.0, b=699.0)
         self.assertEqual("down", self.state())
         self.assertEqual("up", self.state("b"))
 
-    def test_an_observer_that_rarely_asks_and_sees_no_report_excuses_all(
-        self,
-    ):
+    def test_without_a_report_an_outage_begins_at_the_last_refresh(self):
         self.observer.fails(700.0)
         self.refresh(705.0)
         self.assertEqual(["up", "up"], [self.state(), self.state("b")])
         self.assertEqual(705.0 + LIMIT + 1, self.first_down(705.0, step=1.0))
 
-    def test_a_backend_that_flaps_does_not_keep_the_dead(self):
+    def test_a_death_is_found_although_the_backend_flaps(self):
         at = 100.0
         healthy = 5.0
         while self.state() == "up":
-            # Ten seconds of work, then an outage in which all miss a report.
+            # The backend works for ten seconds. Then it is out for so long
+            # that every member misses a report.
             at += 10.0
             healthy += 10.0
             self.refresh(at)
@@ -145,7 +148,7 @@ class RefreshesTest(OutagesTestCase):
         self.assertGreater(healthy, LIMIT)
         self.assertLessEqual(healthy, 2 * LIMIT + 10)
 
-    def test_short_failures_excuse_only_themselves(self):
+    def test_short_outages_excuse_only_their_own_time(self):
         at = 100.0
         healthy = 5.0
         while self.state() == "up":
@@ -161,9 +164,9 @@ class RefreshesTest(OutagesTestCase):
 
 
 class OwnReportsTest(OutagesTestCase):
-    """Reports of this process that do not get through."""
+    """Own reports, those of this process, that fail."""
 
-    def test_they_are_an_outage(self):
+    def test_own_reports_that_fail_are_an_outage(self):
         self.fails(101.0)
         for at in range(102, 400, 2):
             self.refresh(float(at))
@@ -171,15 +174,15 @@ class OwnReportsTest(OutagesTestCase):
         self.observer.reports_work(400.0)
         self.assertEqual(400.0 + LIMIT + 2, self.first_down(400.0))
 
-    def test_where_others_get_through_the_trouble_is_its_own(self):
+    def test_they_are_no_outage_while_other_members_report(self):
         self.fails(101.0)
         self.fails(101.0, 106.0)
         self.refresh(108.0, b=107.0)
         self.fails(101.0, 108.0)
-        # Five seconds it was, as far as was known then.
+        # Up to b's report it was known to have lasted five seconds.
         self.assertEqual(95.0 + LIMIT + 5 + 1, self.first_down(109.0, b=None))
 
-    def test_a_few_reports_that_got_through_refute_nothing(self):
+    def test_reports_of_a_few_members_do_not_refute_an_outage(self):
         others = {f"c{n}": 99.0 for n in range(4)}
         self.refresh(100.0, **others)
         self.fails(101.0)
@@ -187,24 +190,24 @@ class OwnReportsTest(OutagesTestCase):
             self.fails(101.0, at - 1.0)
             self.refresh(float(at), b=107.0, c0=107.0)
             self.assertEqual("up", self.state())
-        # Half of them do.
+        # Reports of half of the members do.
         self.fails(101.0, 400.0)
         self.refresh(402.0, c1=401.0)
         self.fails(101.0, 402.0)
         down = self.first_down(402.0, b=None, c0=None, c1=None)
         self.assertEqual(400.0 + LIMIT + 2, down)
 
-    def test_a_report_that_was_under_way_says_nothing(self):
+    def test_a_report_from_the_begin_of_an_outage_does_not_refute_it(self):
         self.fails(101.0)
         self.refresh(108.0, b=102.0)
         for at in range(110, 400, 2):
             self.refresh(float(at))
         self.assertEqual("up", self.state())
 
-    def test_it_counts_again_when_no_member_reports(self):
+    def test_they_are_an_outage_again_when_no_member_reports(self):
         self.fails(101.0)
         self.refresh(108.0, b=107.0)
-        # Its own trouble becomes that of all.
+        # Then no member can report.
         for at in range(110, 400, 2):
             self.refresh(float(at))
         self.assertEqual(["up", "up"], [self.state(), self.state("b")])
@@ -212,7 +215,7 @@ class OwnReportsTest(OutagesTestCase):
         self.refresh(401.0, b=400.5)
         self.assertEqual(400.0 + LIMIT + 1, self.first_down(401.0, b=None))
 
-    def test_a_minority_that_goes_on_reporting_refutes_in_the_end(self):
+    def test_a_minority_that_goes_on_reporting_refutes_it_in_the_end(self):
         others = {f"c{n}": 99.0 for n in range(4)}
         self.refresh(100.0, **others)
         self.fails(101.0)
@@ -222,11 +225,11 @@ class OwnReportsTest(OutagesTestCase):
             self.refresh(at, b=at - 1.0, c0=at - 1.0)
             at += 2.0
             self.assertLess(at, 1000.0)
-        # Two limits of patience, and one that the outage is worth.
+        # After two limits it is refuted, and it excuses one limit.
         self.assertAlmostEqual(101.0 + 3 * LIMIT, at, delta=6.0)
 
-    def test_two_alone_find_the_death_of_one(self):
-        """Own reports fail for ever, and refreshes are answered."""
+    def test_an_observer_whose_reports_fail_finds_the_only_others_death(self):
+        """Its own reports fail for ever, and its refreshes are answered."""
         self.observer.limits = self.observer.limits._replace(mass=MASS)
         died, at = 139.0, 102.0
         while self.state() == "up":
@@ -234,11 +237,11 @@ class OwnReportsTest(OutagesTestCase):
             self.fails(101.0, at - 1.0)
             self.refresh(at, a=min(died, at - 1.0))
             self.assertLess(at, died + 10 * LIMIT)
-        # Twice the limit for as long as it may be more than its own trouble,
-        # and a limit for what that is worth.
+        # For two limits after a's last report it may be an outage, which then
+        # excuses one limit.
         heard = died + 1.5 * INTERVAL
         self.assertAlmostEqual(heard + 3 * LIMIT, at, delta=6)
-        # It stays down, and is up when it comes back.
+        # It stays down until it reports again.
         for _ in range(500):
             at += 2.0
             self.fails(101.0, at - 1.0)
@@ -246,35 +249,37 @@ class OwnReportsTest(OutagesTestCase):
             self.assertEqual("down", self.state())
         self.refresh(at + 2.0, a=at + 1.0)
         self.assertEqual("up", self.state())
-        # That shows once more that the trouble is its own.
+        # Its report shows once more that there is no outage.
         self.fails(101.0, at + 3.0)
         down = self.first_down(at + 4.0)
         self.assertAlmostEqual(at + 1.5 * INTERVAL + 2 * LIMIT, down, delta=6)
 
-    def test_many_that_fall_silent_bear_it_out(self):
+    def test_many_members_that_fall_silent_confirm_an_outage(self):
         self.observer.limits = self.observer.limits._replace(mass=MASS)
         self.fails(101.0, 102.0)
-        # Its own alone, and then that of all.
+        # At first the others report. Then all fall silent.
         self.refresh(112.0, b=110.0, c=111.0, d=112.0)
         for at in range(114, 2000, 2):
             self.fails(101.0, at - 1.0)
             self.refresh(float(at))
         self.assertEqual("reported", self.observer.cause("a"))
 
-    def test_a_single_one_that_fails_excuses_a_missed_report(self):
+    def test_a_single_own_report_that_fails_excuses_a_missed_report(self):
         self.fails(150.0, 150.1)
         self.observer.reports_work(150.1)
         self.assertEqual(212.0, self.first_down(152.0))
 
-    def test_the_end_comes_after_the_beginning_was_put_off(self):
+    def test_an_outage_whose_begin_moved_past_its_end_excuses_nothing_more(
+        self,
+    ):
         self.fails(101.0, 106.0)
         self.refresh(108.0, b=107.0)
-        # It counts again from the last moment at which b was heard.
+        # It counts again, but only from b's last report on.
         self.refresh(124.0)
         self.observer.reports_work(106.0)
         self.assertEqual(95.0 + LIMIT + 5 + 2, self.first_down(124.0, b=None))
 
-    def test_they_count_again_once_they_have_worked(self):
+    def test_they_are_an_outage_again_after_they_have_worked(self):
         self.fails(101.0)
         self.refresh(108.0, b=107.0)
         self.observer.reports_work(120.0)

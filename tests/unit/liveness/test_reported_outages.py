@@ -11,7 +11,7 @@
 # under the License.
 
 
-"""What members say of the time in which they could not report."""
+"""Reported outages: since and until when members could not report."""
 
 import itertools
 import unittest
@@ -25,7 +25,7 @@ from tests.unit.liveness.observing import INTERVAL, LIMIT, Observer, seen
 NAN, INF = float("nan"), float("inf")
 
 
-class WordTest(unittest.TestCase):
+class AgreementTest(unittest.TestCase):
     """An observer that begins after an outage from second 100 to 400."""
 
     def setUp(self):
@@ -33,12 +33,17 @@ class WordTest(unittest.TestCase):
         self.observer = Observer()
 
     def refresh(
-        self, at, silent="", saying="", others="", said=(100.0, 395.0)
+        self, at, silent="", affected="", others="", outage=(100.0, 395.0)
     ):
-        """Refresh: some are silent since second 95, the others report."""
+        """Refresh.
+
+        :param silent: members that are silent since second 95
+        :param affected: members that report, and report the outage
+        :param others: members that report without an outage
+        """
         observations = [seen(host, 95.0, 95.0) for host in silent]
         observations += [
-            seen(host, at - 1.0, at - 1.0, outage=said) for host in saying
+            seen(host, at - 1.0, at - 1.0, outage=outage) for host in affected
         ]
         observations += [seen(host, at - 1.0, at - 1.0) for host in others]
         return self.observer.refresh(at, observations)
@@ -52,51 +57,53 @@ class WordTest(unittest.TestCase):
     def agreed(self):
         return self.observer.group.backends[0].agreed
 
-    def test_which_members_are_excused(self):
+    def test_an_outage_counts_if_half_of_the_members_report_it(self):
         cases = [
-            # silent, saying, reporting and saying nothing; what x is
+            # silent, affected, others, the state of x
             ("xyzw", "abcd", "", "up"),
             ("xyzw", "ab", "cd", "up"),
             ("x", "ab", "", "up"),
-            # Less than half of those that report say so.
+            # Less than half report it.
             ("xyzw", "ab", "cde", "down"),
             ("xyzw", "abcd", "efghi", "down"),
-            # One alone is not enough,
+            # One member alone is not enough,
             ("xyzw", "a", "", "down"),
             ("xy", "a", "", "down"),
             ("x", "a", "b", "down"),
-            # but where there is no other.
+            # unless no other member reports.
             ("x", "a", "", "up"),
             ("x", "", "a", "down"),
             ("x", "", "", "down"),
         ]
-        for silent, saying, others, state in cases:
-            with self.subTest(silent=silent, saying=saying, others=others):
+        for silent, affected, others, state in cases:
+            with self.subTest(
+                silent=silent, affected=affected, others=others
+            ):
                 self.setUp()
-                self.refresh(405.0, silent, saying, others)
+                self.refresh(405.0, silent, affected, others)
                 self.assertEqual(state, self.state())
 
-    def test_for_how_long(self):
+    def test_silent_members_have_their_whole_time_after_the_outage(self):
         self.refresh(405.0, "xyz", "ab")
         at = 405.0
         while self.state() == "up":
             at += 2.0
-            # The last statement may be dropped meanwhile.
+            # Members stop reporting the outage meanwhile.
             if at < 430.0:
                 self.refresh(at, "xyz", "ab")
             else:
                 self.refresh(at, "xyz", "", "ab")
         self.assertEqual(395.0 + LIMIT + 2.0, at)
 
-    def test_what_most_agree_on_counts(self):
+    def test_the_time_that_most_members_agree_on_counts(self):
         spans = {"a": (100.0, 390.0), "b": (105.0, 395.0), "c": (110.0, 399.0)}
         self.observer.refresh(
             405.0,
             [
                 seen("x", 95.0, 95.0),
                 *[
-                    seen(host, 404.0, 404.0, outage=said)
-                    for host, said in spans.items()
+                    seen(host, 404.0, 404.0, outage=outage)
+                    for host, outage in spans.items()
                 ],
             ],
         )
@@ -104,8 +111,8 @@ class WordTest(unittest.TestCase):
         self.assertEqual((105.0, 395.0, 3, 3), agreed)
         self.assertEqual((105.0, 395.0), self.claim("b")[1:])
 
-    def test_what_cannot_be_is_not_believed(self):
-        for said in (
+    def test_an_impossible_outage_is_not_used(self):
+        for outage in (
             (NAN, NAN),
             (NAN, 395.0),
             (100.0, NAN),
@@ -113,18 +120,18 @@ class WordTest(unittest.TestCase):
             (100.0, INF),
             (395.0, 100.0),
             (100.0, 100.0),
-            # After the report that says so, and in the future.
+            # Later than the report itself, and in the future.
             (100.0, 407.0),
             (500.0, 600.0),
         ):
-            with self.subTest(said=said):
+            with self.subTest(outage=outage):
                 self.setUp()
-                self.refresh(405.0, "xyz", "ab", said=said)
+                self.refresh(405.0, "xyz", "ab", outage=outage)
                 self.assertEqual("down", self.state())
                 self.assertIsNone(self.claim("a"))
                 self.assertEqual("up", self.state("a"))
 
-    def test_a_member_that_has_left_or_is_silent_says_nothing(self):
+    def test_the_outage_of_a_member_that_left_does_not_count(self):
         self.observer.refresh(
             405.0,
             [
@@ -136,8 +143,8 @@ class WordTest(unittest.TestCase):
         )
         self.assertEqual("down", self.state())
 
-    def test_what_is_said_of_just_now_takes_most_of_all(self):
-        # A member that has no reason to report again yet is not silent.
+    def test_an_outage_of_just_now_needs_half_of_all_members(self):
+        # The reports of c to f are not due again yet. These are not silent.
         self.observer.refresh(
             405.0,
             [
@@ -150,8 +157,8 @@ class WordTest(unittest.TestCase):
         )
         self.assertEqual((), self.agreed())
 
-    def test_no_member_rises_by_it(self):
-        # The observer was well, and saw reports of none.
+    def test_a_reported_outage_raises_no_member(self):
+        # The observer's refreshes were answered, and no member reported.
         for at in range(100, 170, 2):
             self.refresh(float(at), "xab")
         self.assertEqual("down", self.state())
@@ -168,7 +175,7 @@ class WordTest(unittest.TestCase):
         )
         self.refresh(407.0, "", "ab", "x")
         self.assertEqual("up", self.state())
-        # It is judged as all are from now on.
+        # From now on it is judged as any member.
         at = 407.0
         while self.state() == "up":
             at += 2.0
@@ -177,14 +184,20 @@ class WordTest(unittest.TestCase):
             )
         self.assertEqual(467.0, at)
 
-    def test_a_member_that_was_seen_to_report_meanwhile_is_not_believed(self):
-        def die(say):
+    def test_an_outage_from_a_member_that_reported_meanwhile_is_not_used(self):
+        def down_at(reported_outage):
+            """Return when x is down; the others report this outage."""
             self.setUp()
             at = 100.0
             while True:
                 last = {h: at - at % 10 - n for n, h in enumerate("abc")}
                 observations = [
-                    seen(host, report, report, outage=say(at, report))
+                    seen(
+                        host,
+                        report,
+                        report,
+                        outage=reported_outage(at, report),
+                    )
                     for host, report in last.items()
                 ]
                 observations.append(seen("x", 95.0, 95.0))
@@ -194,16 +207,17 @@ class WordTest(unittest.TestCase):
                 at += 2.0
                 self.assertLess(at, 1000.0)
 
-        for say in (
+        for reported_outage in (
             lambda at, report: None,
-            # Always, always the last interval, and what it said first.
+            # All the time; the last interval; the last 500 seconds; the same
+            # time again and again.
             lambda at, report: (0.0, report),
             lambda at, report: (report - INTERVAL, report),
             lambda at, report: (report - 500.0, report - 0.1),
             lambda at, report: (50.0, 98.0),
         ):
-            # x died before the observer had seen two reports of them.
-            self.assertLessEqual(die(say), 100.0 + LIMIT)
+            # x died before the observer had seen two reports of the others.
+            self.assertLessEqual(down_at(reported_outage), 100.0 + LIMIT)
 
     @given(
         st.lists(
@@ -215,15 +229,17 @@ class WordTest(unittest.TestCase):
         ),
         st.integers(0, 8),
     )
-    def test_whatever_is_said_is_covered_by_half(self, spans, others):
+    def test_half_of_the_members_report_each_agreed_moment(
+        self, spans, others
+    ):
         self.setUp()
         members = len(spans) + others
         self.observer.refresh(
             405.0,
             [
                 *[
-                    seen(f"s{n}", 404.0, 404.0, outage=said)
-                    for n, said in enumerate(spans)
+                    seen(f"s{n}", 404.0, 404.0, outage=outage)
+                    for n, outage in enumerate(spans)
                 ],
                 *[seen(f"o{n}", 404.0, 404.0) for n in range(others)],
             ],
@@ -241,20 +257,20 @@ class WordTest(unittest.TestCase):
 
 
 class BelievableTest(unittest.TestCase):
-    """What one member says, and the part of it that can be true."""
+    """The part of an outage reported by one member that can be true."""
 
-    def test_table(self):
+    def test_the_part_that_can_be_true(self):
         never = float("-inf")
-        for name, expected, said, report, before in (
+        for name, expected, outage, report, before in (
             ("all of it", (100.0, 395.0), (100.0, 395.0), 400.0, never),
             ("since its last report", (150, 395), (100, 395), 400, 150),
-            ("it was not late", (395, 395), (100, 395), 400, 386),
+            ("its report was not late", (395, 395), (100, 395), 400, 386),
             ("its clock is off a little", (100, 401), (100, 401), 400, never),
             ("after its report", None, (100, 403), 400, never),
             ("it has not reported", None, (100, 395), never, never),
         ):
             with self.subTest(name):
                 claim = reported_outages.believable(
-                    said, 405.0, report, before, 15.0
+                    outage, 405.0, report, before, 15.0
                 )
                 self.assertEqual(expected, claim and claim[1:])

@@ -11,7 +11,7 @@
 # under the License.
 
 
-"""What one of several backends alone says of each member."""
+"""The verdicts that one of several backends alone would give."""
 
 import unittest
 
@@ -30,7 +30,7 @@ def alone(observer, index):
 
 
 class AloneTest(unittest.TestCase):
-    def test_each_judges_by_what_it_has(self):
+    def test_each_backend_judges_by_its_own_observations(self):
         observer = Observer("db", "mc")
         observer.refresh(
             100.0,
@@ -75,7 +75,7 @@ class AloneTest(unittest.TestCase):
             alone(observer, 1),
         )
 
-    def test_an_outage_of_one_excuses_in_that_one(self):
+    def test_an_outage_of_one_backend_excuses_there(self):
         observer = Observer("db", "mc")
         observer.refresh(100.0, {"h": 99.0}, "db")
         observer.refresh(100.0, {"h": 99.0}, "mc")
@@ -87,21 +87,21 @@ class AloneTest(unittest.TestCase):
         observer.refresh(231.0, {"h": 99.0}, "db")
         self.assertEqual({"h": "silent"}, alone(observer, 0))
 
-    def test_one_that_was_down_is_raised_by_no_excuse(self):
+    def test_an_outage_raises_no_member_that_was_down(self):
         observer = Observer("db", "mc")
         for backend in ("db", "mc"):
             observer.refresh(100.0, {"h": 99.0}, backend)
         observer.fails(102.0, "db")
         observer.refresh(160.0, {"h": 99.0}, "mc")
         self.assertEqual("silent", observer.cause("h"))
-        # Alone, db would excuse the time in which it was out.
+        # db alone would excuse the time of its outage.
         observer.refresh(162.0, {"h": 99.0}, "db")
         self.assertEqual({"h": "silent"}, alone(observer, 0))
         observer.refresh(164.0, {"h": 163.0}, "db")
         self.assertEqual({"h": "reported"}, alone(observer, 0))
         self.assertEqual({"h": "silent"}, alone(observer, 1))
 
-    def test_what_is_held_is_held_in_each(self):
+    def test_a_held_member_is_held_in_each_backend(self):
         observer = Observer("db", "mc", mass=MASS)
         reports = {f"h{number}": 99.0 for number in range(5)}
         for at in (100.0, 160.0):
@@ -112,7 +112,7 @@ class AloneTest(unittest.TestCase):
                 dict.fromkeys(reports, "held"), alone(observer, index)
             )
 
-    def test_it_does_not_change_the_group(self):
+    def test_alone_does_not_change_the_group(self):
         observer = Observer("db", "mc")
         observer.refresh(100.0, {"h": 99.0}, "db")
         before = observer.group

@@ -11,4 +11,4 @@
 # under the License.
 
 
-"""The judgement, simulated: worlds in which the truth is known."""
+"""The judgement in simulations, in which the truth is known."""

@@ -13,10 +13,10 @@
 """Members that report to several backends, of several servers each.
 
 Each server has a clock of its own, which may be wrong by any amount and may
-be set; some are behind. A report goes to one of them, which stamps it; a
-refresh reads from one of them. Which one is chance, as behind a load
-balancer. A report that was written late, or again, is a ghost: its number is
-not newer than what the record has, whatever its stamp says.
+be set. Some servers lag. A report goes to one of the servers, which stamps
+it, and a refresh reads from one of them. Both are chosen at random, as by a
+load balancer. A report that was written late, or again, is a ghost: its number
+is not newer than that of the record, although its stamp may be.
 """
 
 import bisect
@@ -33,7 +33,7 @@ from nova_sg.liveness.model import (
 from tests.unit.simulation import judges
 from tests.unit.simulation.world import INTERVAL, LIMIT, Span
 
-#: Nothing is simulated later than that.
+#: No report is later than this.
 END = 1000.0
 
 
@@ -42,9 +42,9 @@ class Server(NamedTuple):
 
     #: Seconds that its clock is wrong.
     skew: float = 0.0
-    #: When its clock is set, and by how much.
+    #: When its clock is set, and by how many seconds.
     steps: tuple[tuple[float, float], ...] = ()
-    #: Seconds that what it answers is behind.
+    #: Seconds by which its answers are out of date.
     lag: float = 0.0
 
     def clock(self, moment):
@@ -57,11 +57,11 @@ class Backend(NamedTuple):
     """One backend."""
 
     servers: tuple[Server, ...] = (Server(),)
-    #: When it takes no reports and gives no answers,
+    #: When it takes no reports and gives no answers.
     outages: tuple[Span, ...] = ()
-    #: and when it takes none, but answers.
+    #: When it takes no reports, but gives answers.
     read_only: tuple[Span, ...] = ()
-    #: By member: when it answers with a report that is no new one.
+    #: By member: when it answers with a ghost of an earlier report.
     ghosts: dict[int, tuple[Span, ...]] = {}
 
     def takes(self, moment):
@@ -78,10 +78,12 @@ class Report(NamedTuple):
 
 
 class Cluster:
-    """What is true, and what one observer, a member, makes of it.
+    """What is true, and what one observer concludes.
+
+    The observer is the member 0.
 
     :param backends: the Backends, the primary first
-    :param dead: by member: when it is dead; not of the observer, 0
+    :param dead: by member: when it is dead; never the observer
     :param begin: when the observer begins
     :param step: seconds between two refreshes
     """
@@ -112,8 +114,8 @@ class Cluster:
                     attempt += 1
                 self.reports[index, number] = taken
         self.members = range(members)
-        #: By member: the state told last, and since when.
-        self.told = {}
+        #: By member: its state, and since when it has it.
+        self.states = {}
 
     def is_dead(self, number, moment):
         span = self.dead.get(number)
@@ -142,7 +144,7 @@ class Cluster:
                 for change in changes:
                     was = change.was and change.was.state
                     check(int(change.host), was, change.now.state)
-                    self.told[int(change.host)] = change.now.state, self.now
+                    self.states[int(change.host)] = change.now.state, self.now
 
     def _tell_of_own_reports(self, index, backend):
         """Tell whether the observer's own reports get through."""
@@ -164,7 +166,7 @@ class Cluster:
                 continue
             if _within(self.now, backend.ghosts.get(number, ())):
                 last = self._ghost(index, number, server)
-            # The driver compares the stamp with the clock of that server.
+            # A driver compares the stamp with the clock of the same server.
             ago = server.clock(self.now) - last.stamp
             observations.append(
                 Observation(str(number), last.number, self.now - ago)
@@ -172,12 +174,12 @@ class Cluster:
         return Refresh(str(index), self.now, observations)
 
     def _ghost(self, index, number, server):
-        """Return a report that was taken before, in one of two ways."""
+        """Return a report that is not new, of one of two kinds."""
         last = self.last_report(number, self.now, index)
         if self.rng.random() < 0.5:
-            # The last one is written again.
+            # The last report, written again.
             return last._replace(stamp=server.clock(self.now))
-        # An older one, as it was.
+        # An older report, unchanged.
         earlier = last.at - self.rng.uniform(0.0, LIMIT)
         return self.last_report(number, earlier, index) or last
 
@@ -189,7 +191,7 @@ class Wrong(AssertionError):
 class Oracle:
     """Checks each change of a cluster, and that the dead are found.
 
-    :param lag: seconds that servers are behind at most
+    :param lag: seconds by which a server lags at most
     :param watches: since when the observer has watched
     """
 
@@ -200,26 +202,30 @@ class Oracle:
         self.fell = {}
 
     def check(self, number, was, now):
-        """Take in a change.
+        """Check a change.
 
-        :raises Wrong: it is wrong
+        :raises Wrong: a member falls that could report, or rises without a
+            newer report
         """
         cluster = self.cluster
         moment = cluster.now
         last = cluster.last_report(number, moment)
         if now == DOWN and was != DOWN:
-            # What a server that is behind does not know yet, is not known.
+            # The observer cannot know newer reports if a server lags.
             seen = cluster.last_report(number, moment - self.lag)
-            self._down(number, moment, seen)
+            self._check_down(number, moment, seen)
             self.fell[number] = moment
         if was == DOWN and now == UP:
             fell = self.fell[number]
-            # It was known by the refresh before at the latest.
+            # An earlier report was known when the member fell.
             if last.at < fell - self.lag - cluster.step:
                 raise Wrong(f"{number} rises at {moment}: last report {last}")
 
-    def _down(self, number, moment, last):
-        """Check that no member is called down that can report."""
+    def _check_down(self, number, moment, last):
+        """Check that outages do not explain a member's silence.
+
+        :param last: its last Report that the observer can know
+        """
         cluster = self.cluster
         out = _common(
             [(*b.outages, *b.read_only) for b in cluster.backends.values()]
@@ -229,8 +235,8 @@ class Oracle:
             max(0.0, min(span.end, moment) - max(span.begin, last.at))
             for span in out
         )
-        # It knows of the end of an outage by a refresh, or a report; and of
-        # a report to within two refreshes.
+        # The observer learns of an outage's begin and end by its own next
+        # report, and knows the time of a report to within two refreshes.
         slack = 2 * cluster.step + 2 * INTERVAL * len(out)
         if silent - excused < LIMIT - slack:
             raise Wrong(
@@ -239,7 +245,7 @@ class Oracle:
             )
 
     def check_dead(self):
-        """Check that all are found that have been dead for long enough.
+        """Check that every member is down that has been dead for long enough.
 
         :raises Wrong: one of them is up
         """
@@ -248,7 +254,8 @@ class Oracle:
             if not span.begin <= cluster.now < span.end:
                 continue
             since = max(span.begin, self.watches)
-            # What is known of an outage may last until the next own report.
+            # The observer may take an outage to last until its own next
+            # report.
             out = _common(
                 [
                     [
@@ -262,7 +269,7 @@ class Oracle:
             # It may have died before it could report after an outage.
             late = [one for one in out if one.end > since]
             if late:
-                # Each of them may be known for an interval longer.
+                # The observer may take each of them for an interval longer.
                 bound = late[-1].end + 2 * LIMIT + 3 * INTERVAL
                 bound += 2 * cluster.step + self.lag
             # A report that an outage has kept back may have a wrong stamp.
@@ -277,10 +284,10 @@ class Oracle:
                             for span in backend.outages
                             if since - INTERVAL <= span.end <= cluster.now
                         ),
-                        # One number more, where there is no such outage.
+                        # max() needs a second number if there is no outage.
                         0.0,
                     )
-            if cluster.now > bound and cluster.told[number][0] != DOWN:
+            if cluster.now > bound and cluster.states[number][0] != DOWN:
                 raise Wrong(f"{number}, dead {span}, is up at {cluster.now}")
 
 
@@ -289,7 +296,7 @@ def _within(moment, spans):
 
 
 def _common(of_each):
-    """Return when all of several are out at the same time."""
+    """Return the spans in which all of several backends are out."""
     result, *rest = [_disjoint(spans) for spans in of_each]
     for others in rest:
         result = [

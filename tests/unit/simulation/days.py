@@ -11,7 +11,7 @@
 # under the License.
 
 
-"""Days of large groups, as fast as the detector can judge them.
+"""Simulated days of large groups, to measure the detector's speed.
 
     python -m tests.unit.simulation.days [MEMBERS [HOURS]]
 """
@@ -24,13 +24,13 @@ import time
 from tests.unit.simulation import oracle
 from tests.unit.simulation.world import Cut, Outage, Script, Span
 
-# Seconds between two looks at a large group: a quarter of
-# service_down_time, as a view looks that takes long to look.
+# Seconds between two refreshes of a large group. An observer whose refreshes
+# take long waits for as much as a quarter of service_down_time.
 STEP = 15.0
 
 
 def script(members, until, seed=0):
-    """Make up what happens in a day: nearly everything that can."""
+    """Return what happens in a day: outages, cuts and deaths."""
     rng = random.Random(seed)
 
     def span(shortest, longest):
@@ -55,14 +55,14 @@ def script(members, until, seed=0):
 
 
 def run(members, hours, seed=0):
-    """Simulate; return the seconds (CPU) it took, and what came of it.
+    """Simulate; return the CPU seconds it took, the script and the oracle.
 
     :raises oracle.Wrong: a verdict was wrong
     """
     until = hours * 3600.0
     events = script(members, until, seed)
     gc.collect()
-    # The collector would look at a hundred million facts, in vain.
+    # The garbage collector would visit very many objects, in vain.
     gc.disable()
     try:
         begun = time.process_time()
@@ -76,13 +76,13 @@ def main():
     members = int(sys.argv[1]) if len(sys.argv) > 1 else 10_000
     hours = float(sys.argv[2]) if len(sys.argv) > 2 else 24.0
     took, events, judged = run(members, hours)
-    looks = int(hours * 3600 / STEP)
+    refreshes = int(hours * 3600 / STEP)
     print(
-        f"{members} members, {hours:g} h, {looks} looks, "
+        f"{members} members, {hours:g} h, {refreshes} refreshes, "
         f"{len(events.outages)} outages, {len(events.cuts)} partitions, "
         f"{len(events.dead)} deaths ({judged.found} had to be found, and "
-        f"were), no wrong verdict: {took:.1f} s (CPU), "
-        f"{took / looks / members * 1e6:.2f} us a member and look"
+        f"were), no wrong verdict: {took:.1f} s of CPU time, "
+        f"{took / refreshes / members * 1e6:.2f} us per member and refresh"
     )
 
 

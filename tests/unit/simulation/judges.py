@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What judges the members of a simulated group: nova_sg.liveness."""
+"""The detector of nova_sg.liveness, as the simulations use it."""
 
 from nova_sg.liveness import detector, group, model
 
@@ -18,9 +18,9 @@ BACKEND = "db"
 
 
 class Judge:
-    """One observer's knowledge, step by step.
+    """One observer's detector and what it knows.
 
-    :ivar service_down_time: the limits, which a test may change
+    :ivar service_down_time: seconds; a test may change it
     """
 
     def __init__(self, limit, interval, rule, backends=(BACKEND,)):
@@ -31,6 +31,7 @@ class Judge:
 
     @property
     def failing(self):
+        """Whether the last refresh of every backend failed."""
         return all(one.failed is not None for one in self.group.backends)
 
     def step(self, refresh):

@@ -13,8 +13,12 @@
 
 """What the rules promise, checked against the truth of a world.
 
-The oracle knows who is dead, cut off or well, and when the backend works.
-From that alone it says which verdicts would be wrong.
+The oracle knows which members are dead, cut off or well, and when the backend
+works. From that alone, without the detector's rules, it derives which
+verdicts would be wrong:
+
+- *down* of a member that could not report only because of the backend, and
+- *up* of a member that has been dead for longer than the bound.
 """
 
 from tests.unit.simulation import world as worlds
@@ -26,26 +30,30 @@ class Wrong(AssertionError):
 
 
 class Oracle:
-    """Checks a world after every look.
+    """Checks a world after every refresh.
 
-    :param says: whether members say when they could not report
-    :param rested: whether there is time between two outages for everybody
-        to report; without it a member may be unlucky at each attempt, and
-        only the bound for deaths holds
+    :param step: seconds between two refreshes
+    :param all_can_report: whether every member can report between any two
+        outages; without it a member may miss each gap, and only the bound
+        for deaths is checked
+    :param report_outages: whether members report since and until when they
+        could not report
+    :ivar found: how many deaths had to be found, and were
     """
 
-    def __init__(self, script, members, step, rested=True, says=False):
-        self.says = says
+    def __init__(
+        self, script, members, step, all_can_report=True, report_outages=False
+    ):
+        self.report_outages = report_outages
         self.script = script
         self.members = members
         self.step = step
-        self.rested = rested
-        # By how much the observer may be wrong in disfavour of others about
-        # begin and end of an outage: it has to look, or to report, to learn
-        # of them.
-        self.lag = 2 * (LONGEST + step)
-        # Members that are away and not found yet.
-        self._awaited = {
+        self.all_can_report = all_can_report
+        # An outage may be so many seconds longer than the observer knows. It
+        # learns of begin and end by its next refresh or report only.
+        self.unnoticed = 2 * (LONGEST + step)
+        # The deaths that the observer has to find and has not found yet.
+        self._unfound = {
             (number, span)
             for number, span in script.dead.items()
             if number != ME
@@ -53,46 +61,56 @@ class Oracle:
         self.found = 0
 
     def check(self, world, changes):
-        """Take in a look.
+        """Check the changes of a refresh.
 
-        :raises Wrong: it brought a wrong verdict
+        :raises Wrong: one of them, or a state that stayed, is wrong
         """
         for change in changes:
             number = world.number[change.host]
             if change.was is not None and change.now.state == "down":
                 if change.was.state != "down":
-                    self._down(world, number)
-        for awaited in list(self._awaited):
-            self._await(world, *awaited)
+                    self._check_down(world, number)
+        for death in list(self._unfound):
+            self._check_found(world, *death)
 
-    # -- nobody is called dead who is not
+    # -- No living member is called down.
 
-    def _down(self, world, number):
-        """Check that a member is down by its own fault."""
-        now, last = world.now, world.last[number]
+    def _check_down(self, world, number):
+        """Check that a member has turned down by its own fault.
+
+        :raises Wrong: the backend, or a mass silence, explains its silence
+        """
+        now, last = world.now, world.last_report[number]
         outages = [
             o.span for o in self.script.outages if o.span.overlap(last, now)
         ]
-        if not self.rested and outages:
+        if not self.all_can_report and outages:
             return
-        if any(self._is_own_trouble(world, span) for span in outages):
+        if any(self._may_be_unexcused(world, span) for span in outages):
             return
+        # The seconds of its silence in which it could not report, although
+        # the backend took reports.
         own = sum(
             span.overlap(last, now)
             - sum(
                 span.overlap(max(o.begin, last), min(o.end, now))
                 for o in outages
             )
-            for span in world.away(number)
+            for span in world.own_faults(number)
         )
-        # The attempts before and after it may have been due any time.
-        enough = LIMIT - 2 * LONGEST - self.step - self.lag * len(outages)
+        # Its own fault needs to explain less than LIMIT: the silence began
+        # up to LONGEST before the fault and may outlast it by as much, and
+        # the observer misses parts of each outage.
+        enough = (
+            LIMIT - 2 * LONGEST - self.step - self.unnoticed * len(outages)
+        )
         if own <= max(0.0, enough):
             raise Wrong(
-                f"{number} down at {now}: last report at {last}, away by "
-                f"its own fault for {own} s"
+                f"{number} down at {now}: last report at {last}, unable to "
+                f"report by its own fault for {own} s"
             )
         for span, cut in self.script.cuts:
+            # The earliest end of the hold.
             held = span.begin - LONGEST + LIMIT + HOLD - self.step
             if (
                 number in cut
@@ -101,19 +119,21 @@ class Oracle:
             ):
                 raise Wrong(f"{number} down at {now}, not held")
 
-    def _is_own_trouble(self, world, outage):
-        """Whether a long outage looks like the observer's own trouble.
+    def _may_be_unexcused(self, world, outage):
+        """Whether the rules may take an outage for the observer's own fault.
 
-        That came before, and too few are left to bear it out.
+        They may if the outage is long, the observer was cut off until
+        shortly before it, and too few members are left to confirm that the
+        backend is at fault.
         """
-        few = self.members - len(world.downs) <= RULE.min_members
+        few = self.members - len(world.called_down) <= RULE.min_members
         long = outage.end - outage.begin > 2 * LIMIT - LONGEST
         return (
             few
             and long
             and any(
                 s.begin < outage.end and s.end + LONGEST > outage.begin
-                for s in world.away(ME)
+                for s in world.own_faults(ME)
             )
         )
 
@@ -127,57 +147,72 @@ class Oracle:
             and len(cut) >= 0.55 * self.members
         )
 
-    # -- the dead are found
+    # -- The dead are found.
 
-    def _await(self, world, number, span):
+    def _check_found(self, world, number, span):
+        """Check that a dead member is down, once the bound has passed.
+
+        :raises Wrong: it is up
+        """
         now = world.now
         if now >= span.end:
-            # It is alive again: nobody need have noticed.
-            self._awaited.discard((number, span))
+            # It is alive again. Its death was too short to have to be found.
+            self._unfound.discard((number, span))
             return
         if now < span.begin:
             return
-        if number in world.downs:
+        if number in world.called_down:
             self.found += 1
-            self._awaited.discard((number, span))
+            self._unfound.discard((number, span))
             return
         if not world.judge.failing and now > self._bound(span.begin):
             raise Wrong(f"{number}, dead since {span}, is up at {now}")
 
     def _bound(self, begin):
-        """Return when a death has to be known at the latest."""
+        """Return when a death at a moment has to be known at the latest.
+
+        The observer needs a certain time in which the backend works for it.
+        This adds up such time, from the death on, until it is enough.
+        """
+        # When the backend does not work for the observer: in outages, and
+        # while the observer itself is cut off. Where members report outages,
+        # a cut of others counts, too: what they report is true for them, and
+        # the observer may trust it.
         spans = [o.span for o in self.script.outages]
-        # While the observer is away itself it knows nothing. What those say
-        # who are cut off may be taken for the truth, and is, for them.
         spans += [
-            s for s, cut in self.script.cuts if ME in cut or self.says
+            s
+            for s, cut in self.script.cuts
+            if ME in cut or self.report_outages
         ]
         spans += [s for n, s in self.script.dead.items() if n == ME]
-        # So much time with a backend that works, for the observer:
+        # The working time, in seconds, after which the death must be known.
         need = LIMIT + self.step
         if any(s.end > begin - LONGEST for s in spans):
+            # It may have died before it could report after an outage.
             need = 2 * LIMIT + self.step
-        if self._many(begin):
+        if self._may_be_held(begin):
             need += HOLD + LIMIT
         at = begin
         for s in sorted(spans):
             if s.end + self.step <= at:
                 continue
-            # It knows of a stall by looks: to the first that is answered.
-            # Reports of its own tell of no more than the truth.
+            # To the observer an outage lasts from its last refresh before it
+            # to its first one after it. Its own reports never tell of more
+            # than the truth.
             healthy = max(0.0, s.begin - self.step - at)
             if healthy < LONGEST:
-                # None of its own reports may have got through in between.
+                # Perhaps none of its own reports got through in this gap, and
+                # it takes two outages for one.
                 healthy = 0.0
             if healthy >= need:
                 break
             need -= healthy
             at = max(at, s.end + self.step)
-        # Up to its own next report it may go on for all it knows.
+        # It may assume that an outage goes on up to its own next report.
         return max(at + need, at + LONGEST)
 
-    def _many(self, begin):
-        """Whether the verdict may be held, or another hold be under way."""
+    def _may_be_held(self, begin):
+        """Whether a mass silence may delay the verdict on a death."""
         near = LIMIT + HOLD + LIMIT
         fallen = {
             number
@@ -190,7 +225,8 @@ class Oracle:
             for number, span in self.script.dead.items()
             if span.begin < begin + near and span.end > begin - near
         }
-        # Whoever was away before is not counted any more.
+        # The rule does not count members that were down before. So 30 % of
+        # all members may be most of those that it counts.
         return len(fallen) >= 0.3 * self.members or self.members < 8
 
 
@@ -200,15 +236,18 @@ def run(
     until,
     step,
     seed=0,
-    rested=True,
+    all_can_report=True,
     rule=worlds.RULE,
-    **word,
+    **reported,
 ):
-    """Run a world to its end under the eyes of an oracle; return both.
+    """Run a world and check it after each refresh; return world and oracle.
 
-    :param word: what members say: arguments of World
+    :param reported: what members report of outages: arguments of World
+    :raises Wrong: a verdict was wrong
     """
-    world = worlds.World(members, script, step, seed, rule, **word)
-    oracle = Oracle(script, members, step, rested, world.says)
+    world = worlds.World(members, script, step, seed, rule, **reported)
+    oracle = Oracle(
+        script, members, step, all_can_report, world.report_outages
+    )
     world.run(until, oracle.check)
     return world, oracle

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Several backends, servers, clocks: what is promised, holds."""
+"""The rules' promises hold with several backends, servers and clocks."""
 
 import unittest
 
@@ -30,22 +30,22 @@ TIMES = 20 if LONG else 1
 def examples(number):
     """Return the settings of a test of so many examples.
 
-    They are the same in each run, but for the long form: that looks for new
-    ones, a run that is to show that nothing broke does not.
+    They are the same in each run, so that a run shows only what a change of
+    the code broke. With NOVA_SG_LONG they are new ones in each run.
     """
     return settings(
         deadline=None, max_examples=number * TIMES, derandomize=not LONG
     )
 steps = st.sampled_from([1.0, 2.0, 5.0])
-# The first refresh has only stamps to go by: clocks that differ by more than
-# service_down_time and an interval less could mislead it.
+# The first refresh has nothing but stamps. It could be misled by clocks that
+# differ by more than service_down_time less an interval.
 skews = st.integers(-20, 20)
 no_lag = st.just(0)
 
 
 @st.composite
 def spans(draw, longest, most):
-    """Make spans with time enough between them for all to report."""
+    """Make spans with enough time between them for all members to report."""
     found, at = [], 100
     for _ in range(draw(st.integers(0, most))):
         begin = at + draw(st.integers(100, 250))
@@ -80,7 +80,7 @@ def servers(draw, skew=skews, lag=no_lag):
 
 
 def watch(cluster, until=UNTIL, lag=0.0, watches=0.0):
-    """Run a cluster to its end under the eyes of an oracle."""
+    """Run a cluster and check it with an oracle after each refresh."""
     oracle = Oracle(cluster, lag, watches)
     while cluster.now < until:
         cluster.run(cluster.now + cluster.step, oracle.check)
@@ -90,8 +90,10 @@ def watch(cluster, until=UNTIL, lag=0.0, watches=0.0):
 class PromisesTest(unittest.TestCase):
     @examples(40)
     @given(st.data(), st.integers(2, 8), steps, st.integers(0, 10**6))
-    def test_clocks_of_servers(self, data, members, step, seed):
-        """They differ, and are set: no verdict depends on it."""
+    def test_no_verdict_depends_on_the_clocks_of_servers(
+        self, data, members, step, seed
+    ):
+        """The clocks differ, and are set."""
         backend = Backend(data.draw(servers()))
         watch(
             Cluster(members, [backend], data.draw(deaths(members)), step, seed)
@@ -99,8 +101,9 @@ class PromisesTest(unittest.TestCase):
 
     @examples(25)
     @given(st.data(), st.integers(2, 8), steps, st.integers(0, 10**6))
-    def test_servers_that_are_behind(self, data, members, step, seed):
-        """A dead member lives no longer than they are behind."""
+    def test_a_lagging_server_delays_down_by_its_lag_at_most(
+        self, data, members, step, seed
+    ):
         behind = st.integers(0, 25)
         backend = Backend(data.draw(servers(no_lag, behind)))
         lag = max(server.lag for server in backend.servers)
@@ -110,7 +113,7 @@ class PromisesTest(unittest.TestCase):
 
     @examples(40)
     @given(st.data(), st.integers(2, 8), steps, st.integers(0, 10**6))
-    def test_outages(self, data, members, step, seed):
+    def test_outages_of_one_backend(self, data, members, step, seed):
         backend = Backend(
             data.draw(servers()),
             data.draw(spans(300, 2)),
@@ -128,8 +131,10 @@ class PromisesTest(unittest.TestCase):
         steps,
         st.integers(0, 10**6),
     )
-    def test_several_backends(self, data, members, number, step, seed):
-        """Only the time in which all are out excuses a member."""
+    def test_outages_of_several_backends(
+        self, data, members, number, step, seed
+    ):
+        """Only the time in which all backends are out excuses a member."""
         backends = [
             Backend(
                 data.draw(servers()),
@@ -144,10 +149,13 @@ class PromisesTest(unittest.TestCase):
 
     @examples(30)
     @given(st.data(), st.integers(2, 8), steps, st.integers(0, 10**6))
-    def test_ghosts(self, data, members, step, seed):
-        """A report that is no new one raises no member, whatever its stamp."""
+    def test_a_report_that_is_not_new_raises_no_member(
+        self, data, members, step, seed
+    ):
+        """Whatever its stamp is."""
         dead = data.draw(deaths(members))
-        # Of the dead, once their last report is known; and of some others.
+        # Ghosts of the dead, once their last report is known, and of some
+        # living members.
         ghosts = {
             number: (Span(span.begin + 2 * step, span.end),)
             for number, span in dead.items()
@@ -155,7 +163,7 @@ class PromisesTest(unittest.TestCase):
         for number in data.draw(st.frozensets(st.integers(1, members - 1))):
             ghosts.setdefault(number, data.draw(spans(100, 2)))
         backend = Backend((Server(),), data.draw(spans(300, 1)), (), ghosts)
-        # A ghost may hide a report that is one.
+        # A ghost may hide a new report.
         lag = max(
             (
                 span.end - span.begin
@@ -175,11 +183,13 @@ class PromisesTest(unittest.TestCase):
         steps,
         st.integers(0, 10**6),
     )
-    def test_a_new_observer(self, data, members, number, step, seed):
-        """It begins in the middle, with nothing but stamps to go by."""
+    def test_an_observer_that_begins_later(
+        self, data, members, number, step, seed
+    ):
+        """Its first refresh has nothing but stamps."""
         begin = float(data.draw(st.integers(100, 600)))
-        # At first a dead member is judged by its stamp alone, which is wrong
-        # by as much as the clocks are.
+        # The first refresh judges a dead member by its stamp alone, which is
+        # wrong by as much as the clocks are.
         dead = data.draw(st.just({}) | deaths(members))
         backends = []
         for _ in range(number):
@@ -208,10 +218,10 @@ class PromisesTest(unittest.TestCase):
         steps,
         st.integers(0, 10**6),
     )
-    def test_a_new_observer_of_a_backend_that_takes_no_reports(
+    def test_an_observer_that_begins_while_the_backend_is_read_only(
         self, data, members, length, part, step, seed
     ):
-        """All reports are old: it calls no living member down."""
+        """All reports are old. It calls no living member down."""
         frozen = Span(200.0, 200.0 + length)
         begin = 200.0 + part * (length - step)
         dead = data.draw(deaths(members))
@@ -222,12 +232,12 @@ class PromisesTest(unittest.TestCase):
 
 
 class OracleTest(unittest.TestCase):
-    """An oracle that finds nothing proves nothing."""
+    """The oracle finds wrong verdicts, or its silence would prove nothing."""
 
     def cluster(self, *servers, dead=None):
         return Cluster(5, [Backend(servers)], dead or {}, 2.0, 1)
 
-    def test_it_sees_a_false_death(self):
+    def test_it_finds_a_living_member_that_is_called_down(self):
         cluster = self.cluster(Server())
         cluster.judge.service_down_time = 20.0
         cluster.reports[0, 3] = [
@@ -238,13 +248,13 @@ class OracleTest(unittest.TestCase):
         with self.assertRaisesRegex(clusters.Wrong, "3 down at"):
             watch(cluster)
 
-    def test_it_sees_a_missed_death(self):
+    def test_it_finds_a_dead_member_that_stays_up(self):
         cluster = self.cluster(Server(), dead={3: Span(300, 9000)})
         cluster.judge.service_down_time = 200.0
         with self.assertRaisesRegex(clusters.Wrong, "3, dead .* is up"):
             watch(cluster)
 
-    def test_it_sees_the_dead_rise(self):
+    def test_it_finds_a_dead_member_that_rises(self):
         cluster = self.cluster(Server(), dead={3: Span(300, 9000)})
         oracle = Oracle(cluster)
         cluster.run(400.0, oracle.check)

@@ -11,7 +11,7 @@
 # under the License.
 
 
-"""The judgement in simulated worlds: what is promised, holds."""
+"""The rules' promises hold in simulated worlds of one backend."""
 
 import unittest
 
@@ -35,11 +35,11 @@ from tests.unit.simulation.world import (
 )
 
 UNTIL = 1200.0
-# NOVA_SG_LONG: look for longer.
+# With NOVA_SG_LONG there are more examples.
 TIMES = 20 if LONG else 1
 steps = st.sampled_from([2.0, 5.0, 15.0])
-# What a broken node says, at a moment and with its last report.
-LIES = (
+# Outages that a broken node reports, by the moment and its last report.
+FALSE_OUTAGES = (
     lambda now, last: (0.0, last),
     lambda now, last: (last - 1.5 * INTERVAL, last - 1.0),
     lambda now, last: (last - 500.0, last - 100.0),
@@ -58,7 +58,7 @@ def spans(draw, longest, begin=100.0):
 
 @st.composite
 def outages(draw, pause):
-    """Make outages with at least pause seconds between two."""
+    """Make outages with at least so many seconds between them."""
     found, at = [], 50
     for _ in range(draw(st.integers(0, 5))):
         at += draw(st.integers(pause, 500))
@@ -70,8 +70,9 @@ def outages(draw, pause):
 
 @st.composite
 def scripts(draw, members, pause=60, own=True):
-    """Make up what happens to a group.
+    """Make scripts of outages, cuts and deaths.
 
+    :param pause: the least seconds between two outages
     :param own: whether the observer may be cut off, too
     """
     numbers = st.integers(0 if own else 1, members - 1)
@@ -88,21 +89,23 @@ def scripts(draw, members, pause=60, own=True):
 
 
 class PromisesTest(unittest.TestCase):
-    def test_its_own_trouble_becomes_everybodys(self):
-        # Found by the test below.
+    def test_two_members_whose_observer_was_cut_off_before_an_outage(self):
+        # Found by test_no_living_member_is_down_and_the_dead_are_found.
         outages = (Outage(Span(110, 111)), Outage(Span(171, 227), True))
         cut = Cut(Span(100, 166), frozenset({ME}))
         oracle.run(Script(outages, (cut,)), 2, UNTIL, 2.0)
 
-    def test_two_whose_observer_was_in_trouble_when_an_outage_began(self):
-        # Found by the test below: an outage of three minutes is too long for
-        # them, and one of two and a half is not.
+    def test_two_members_excuse_no_long_outage_after_the_observers_cut(self):
+        # Found by the test below. An outage of three minutes is too long to
+        # be excused, and one of two and a half is not.
         cut = Cut(Span(100, 166), frozenset({ME}))
         for length in (150, 189):
             outage = Outage(Span(171, 171 + length), True)
             script = Script((outage,), (cut,))
             world, _ = oracle.run(script, 2, 365, 2.0)
-            self.assertEqual({1} if length > 180 else set(), world.downs)
+            self.assertEqual(
+                {1} if length > 180 else set(), world.called_down
+            )
 
     @settings(deadline=None, max_examples=50 * TIMES)
     @given(
@@ -112,26 +115,33 @@ class PromisesTest(unittest.TestCase):
         st.integers(0, 10**6),
         st.booleans(),
     )
-    def test_nobody_alive_is_down_and_the_dead_are_found(
-        self, data, members, step, seed, says
+    def test_no_living_member_is_down_and_the_dead_are_found(
+        self, data, members, step, seed, report_outages
     ):
         script = data.draw(scripts(members))
-        oracle.run(script, members, UNTIL, step, seed, says=says)
+        oracle.run(
+            script,
+            members,
+            UNTIL,
+            step,
+            seed,
+            report_outages=report_outages,
+        )
 
     @settings(deadline=None, max_examples=40 * TIMES)
     @given(st.data(), st.integers(5, 20), steps, st.integers(0, 10**6))
-    def test_what_broken_nodes_say_changes_nothing(
+    def test_false_outages_of_less_than_half_change_no_verdict(
         self, data, members, step, seed
     ):
-        """All say when they could not report; some say what is not true."""
+        """All members report outages. Some report false ones."""
         script = data.draw(scripts(members))._replace(cuts=())
         dead = len(script.dead)
-        # Fewer than half of those who are there to say something.
+        # Fewer than half of the members that can report anything.
         few = max(0, (members - dead - 1) // 2)
-        lying = data.draw(
+        false_outages = data.draw(
             st.dictionaries(
                 st.integers(1, members - 1),
-                st.sampled_from(LIES),
+                st.sampled_from(FALSE_OUTAGES),
                 max_size=few,
             )
         )
@@ -141,8 +151,8 @@ class PromisesTest(unittest.TestCase):
             UNTIL,
             step,
             seed,
-            says=True,
-            liars=lying,
+            report_outages=True,
+            false_outages=false_outages,
         )
 
     @settings(deadline=None, max_examples=30 * TIMES)
@@ -154,7 +164,7 @@ class PromisesTest(unittest.TestCase):
         steps,
         st.integers(0, 10**6),
     )
-    def test_who_begins_to_look_after_an_outage_is_told_of_it(
+    def test_an_observer_that_begins_after_an_outage_is_told_of_it(
         self, members, length, dying, late, step, seed
     ):
         end = 300.0 + length
@@ -168,7 +178,7 @@ class PromisesTest(unittest.TestCase):
             seed,
             model.NO_MASS_RULE,
             begin=end + late,
-            says=True,
+            report_outages=True,
         )
         downs = []
 
@@ -180,9 +190,9 @@ class PromisesTest(unittest.TestCase):
             )
 
         world.run(world.now + step, check)
-        back = sum(last >= end for last in world.last)
+        back = sum(last >= end for last in world.last_report)
         if back < 2:
-            # There is nobody who could say so.
+            # One member alone does not confirm an outage.
             return
         world.run(end + LIMIT + 2 * step + late, check)
         self.assertEqual(set(dead), {number for number, _ in downs})
@@ -193,7 +203,7 @@ class PromisesTest(unittest.TestCase):
         self, data, members, step, seed
     ):
         script = data.draw(scripts(members, pause=1))
-        oracle.run(script, members, UNTIL, step, seed, rested=False)
+        oracle.run(script, members, UNTIL, step, seed, all_can_report=False)
 
     @settings(deadline=None, max_examples=40 * TIMES)
     @given(
@@ -203,10 +213,10 @@ class PromisesTest(unittest.TestCase):
         steps,
         st.integers(0, 10**6),
     )
-    def test_a_mass_is_held_and_then_told(
+    def test_a_mass_silence_is_held_and_then_told(
         self, members, part, length, step, seed
     ):
-        """Partitions of most, or all, of the group and nothing else."""
+        """Most or all of the group is cut off, and nothing else happens."""
         number = min(members - 1, -int(-members * (part + 1e-9) // 1))
         if number < 0.55 * members:
             return
@@ -242,13 +252,15 @@ class PromisesTest(unittest.TestCase):
         steps,
         st.integers(0, 99),
     )
-    def test_a_minority_is_told_at_once(self, members, part, step, seed):
+    def test_the_silence_of_a_minority_is_not_held(
+        self, members, part, step, seed
+    ):
         gone = frozenset(range(1, 1 + max(1, int(members * part))))
         script = Script(cuts=(Cut(Span(200.0, 900.0), gone),))
         world, judged = oracle.run(
             script, members, 200 + LIMIT + step, step, seed
         )
-        self.assertEqual(gone, frozenset(world.downs))
+        self.assertEqual(gone, frozenset(world.called_down))
 
     @settings(deadline=None, max_examples=15 * TIMES)
     @given(
@@ -258,47 +270,48 @@ class PromisesTest(unittest.TestCase):
         st.booleans(),
         st.integers(0, 99),
     )
-    def test_who_dies_in_an_outage_is_found_soon_after_it(
+    def test_a_member_that_dies_in_an_outage_is_found_soon_after_it(
         self, dying, length, step, readable, seed
     ):
         end = 300.0 + length
         dead = {n: Span(300.0 + n, 10_000.0) for n in range(1, dying + 1)}
         script = Script((Outage(Span(300.0, end), readable),), (), dead)
-        # Looks that fail tell of the end by the next that is answered; own
-        # reports that fail do not excuse the time after the last of them.
+        # If refreshes fail, the observer learns of the end by the first one
+        # that is answered. Own reports that fail excuse no time after the
+        # last of them.
         lag = 0.0 if readable else step
         world, _ = oracle.run(script, 30, end + lag + LIMIT + step, step, seed)
-        self.assertEqual(set(dead), world.downs)
+        self.assertEqual(set(dead), world.called_down)
 
 
 class DayTest(unittest.TestCase):
-    def test_two_hours_of_a_thousand_members(self):
+    def test_two_hours_of_a_thousand_members_bring_no_wrong_verdict(self):
         took, _, judged = days.run(1000, 2, seed=1)
         self.assertGreater(judged.found, 5)
 
-    def test_looks_at_very_many_members(self):
+    def test_the_dead_are_found_among_very_many_members(self):
         members = 100_000 if LONG else 20_000
         dead = {n: Span(100.0, 1000.0) for n in range(1, members // 100 + 1)}
         world, judged = oracle.run(Script(dead=dead), members, 180.0, 15.0)
-        self.assertEqual(set(dead), world.downs)
+        self.assertEqual(set(dead), world.called_down)
 
 
 class OracleTest(unittest.TestCase):
-    """An oracle that finds nothing proves nothing."""
+    """The oracle finds wrong verdicts, or its silence would prove nothing."""
 
-    def test_it_sees_a_false_death(self):
+    def test_it_finds_a_living_member_that_is_called_down(self):
         script = Script((Outage(Span(300.0, 400.0)),))
         world = World(10, script, 2.0)
         judged = oracle.Oracle(script, 10, 2.0)
         world.run(290.0, judged.check)
-        # A detector without any evidence.
+        # The detector gets no evidence of an outage.
         world.judge.refresh_failed = lambda asked: None
-        world.judge.reports_fail = lambda *stall: None
+        world.judge.reports_fail = lambda *outage: None
         with self.assertRaisesRegex(oracle.Wrong, "by its own fault for 0"):
             world.judge.mass = model.NO_MASS_RULE
             world.run(500.0, judged.check)
 
-    def test_it_sees_a_missed_death(self):
+    def test_it_finds_a_dead_member_that_stays_up(self):
         script = Script(dead={3: Span(300.0, 9000.0)})
         world = World(10, script, 2.0)
         judged = oracle.Oracle(script, 10, 2.0)
@@ -307,7 +320,7 @@ class OracleTest(unittest.TestCase):
         with self.assertRaisesRegex(oracle.Wrong, "3, dead since .* is up"):
             world.run(1000.0, judged.check)
 
-    def test_it_sees_a_mass_that_was_not_held(self):
+    def test_it_finds_a_mass_silence_that_was_not_held(self):
         cut = Cut(Span(300.0, 9000.0), frozenset(range(1, 9)))
         script = Script(cuts=(cut,))
         with self.assertRaisesRegex(oracle.Wrong, "not held"):

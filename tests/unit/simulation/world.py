@@ -13,10 +13,10 @@
 
 """A group, its backend and one observer, by a simulated clock.
 
-Members try to report at fixed intervals of their own. An attempt is taken
-unless the member is dead or cut off, or the backend takes nothing. The
-observer is a member, too; it looks, and tells the detector what its looks
-and its reports came to. Nothing here knows the detector's rules.
+Each member attempts to report at an interval of its own. An attempt succeeds
+unless the member is dead or cut off, or the backend takes no reports. The
+observer is a member, too. It refreshes, and tells the detector how its
+refreshes and its own reports went. Nothing here knows the detector's rules.
 """
 
 import random
@@ -29,8 +29,9 @@ LIMIT = 60.0
 INTERVAL = 10.0
 # The longest time between two attempts of a member.
 LONGEST = 1.1 * INTERVAL
-# Seconds after which an attempt that is not taken has failed.
+# Seconds after which an attempt that does not succeed has failed.
 FAILS = 0.01
+# The longest time for which a mass silence is held.
 HOLD = 2 * LIMIT
 RULE = MassRule(0.55, 4, HOLD)
 # The member that is the observer itself.
@@ -44,11 +45,12 @@ class Span(NamedTuple):
     end: float
 
     def overlap(self, begin, end):
+        """Return how many seconds of a time are within this one."""
         return max(0.0, min(self.end, end) - max(self.begin, begin))
 
 
 class Outage(NamedTuple):
-    """The backend takes no reports, and gives no answers if not readable."""
+    """The backend takes no reports; if not readable, it answers nothing."""
 
     span: Span
     readable: bool = False
@@ -71,14 +73,15 @@ class Script(NamedTuple):
 
 
 class World:
-    """What is true, and what the observer makes of it.
+    """What is true, and what the observer concludes.
 
-    :param step: seconds between two looks
+    :param step: seconds between two refreshes
     :param begin: when the observer begins
-    :param says: whether members say since and until when they could not
-        report
-    :param liars: what some say instead: by member, a function of the moment
-        and of its last report
+    :param report_outages: whether members report since and until when they
+        could not report
+    :param false_outages: what some members report instead: by member, a
+        function of the moment and of its last report
+    :ivar called_down: the members that the observer calls down
     """
 
     def __init__(
@@ -89,8 +92,8 @@ class World:
         seed=0,
         rule=RULE,
         begin=0.0,
-        says=False,
-        liars=None,
+        report_outages=False,
+        false_outages=None,
     ):
         rng = random.Random(seed)
         self.names = [f"host{number:06}" for number in range(members)]
@@ -102,55 +105,56 @@ class World:
         self.script = script
         self.step = step
         self.now = begin
-        self.says = says
-        self.liars = liars or {}
+        self.report_outages = report_outages
+        self.false_outages = false_outages or {}
         self.judge = judges.Judge(LIMIT, INTERVAL, rule)
-        #: By member: the last attempt that was taken.
-        self.last = [
+        #: By member: its last attempt that succeeded.
+        self.last_report = [
             phase - period
             for phase, period in zip(self.phases, self.periods, strict=True)
         ]
-        self.downs: set[int] = set()
-        self._mine = begin
+        self.called_down: set[int] = set()
+        # Up to when the detector knows of the observer's own reports.
+        self._own_reports_until = begin
         # When the last own attempt was known to have failed.
-        self._failed = 0.0
-        # Up to when each member's attempts are in `last`.
-        self._tried = list(self.last)
-        # By member: when it cannot report by its own fault.
-        self._away: dict[int, list[Span]] = {}
+        self._own_report_failed = 0.0
+        # Up to when each member's attempts are in `last_report`.
+        self._attempted = list(self.last_report)
+        self._own_faults: dict[int, list[Span]] = {}
         for span, cut in script.cuts:
             for number in cut:
-                self._away.setdefault(number, []).append(span)
+                self._own_faults.setdefault(number, []).append(span)
         for number, span in script.dead.items():
-            self._away.setdefault(number, []).append(span)
+            self._own_faults.setdefault(number, []).append(span)
 
     # -- the truth
 
-    def away(self, number):
-        """Return when a member cannot report by its own fault."""
-        return self._away.get(number, ())
+    def own_faults(self, number):
+        """Return when a member is dead or cut off."""
+        return self._own_faults.get(number, ())
 
-    def _taken(self, number, at):
+    def _succeeds(self, number, at):
+        """Whether an attempt to report succeeds."""
         return not any(
             o.span.begin <= at < o.span.end for o in self.script.outages
-        ) and not any(s.begin <= at < s.end for s in self.away(number))
+        ) and not any(s.begin <= at < s.end for s in self.own_faults(number))
 
-    def _word(self, number):
-        """Return what a member says with its last report; None: nothing."""
-        last, period = self.last[number], self.periods[number]
-        if number in self.liars:
-            return self.liars[number](self.now, last)
+    def _reported_outage(self, number):
+        """Return the outage in a member's last report; None: it has none."""
+        last, period = self.last_report[number], self.periods[number]
+        if number in self.false_outages:
+            return self.false_outages[number](self.now, last)
         at = last - period
         while at > max(0.0, last - LIMIT - period):
             if self._is_dead(number, at):
-                # A new process knows nothing of it.
+                # A new process knows nothing of what was before it.
                 return None
-            if not self._taken(number, at):
+            if not self._succeeds(number, at):
                 until = at + FAILS
                 while not (
                     at - period < 0
                     or self._is_dead(number, at - period)
-                    or self._taken(number, at - period)
+                    or self._succeeds(number, at - period)
                 ):
                     at -= period
                 return at, until
@@ -162,30 +166,31 @@ class World:
         return span is not None and span.begin <= at < span.end
 
     def _answers(self, at):
+        """Whether the observer gets an answer to a refresh."""
         return not any(
             o.span.begin <= at < o.span.end and not o.readable
             for o in self.script.outages
-        ) and not any(s.begin <= at < s.end for s in self.away(ME))
+        ) and not any(s.begin <= at < s.end for s in self.own_faults(ME))
 
     def _report(self, number):
-        """Bring up to date when a member reported last."""
+        """Bring a member's last report up to date."""
         phase, period = self.phases[number], self.periods[number]
         at = latest = self.now - (self.now - phase) % period
-        # Floats: the same attempt is found with another last digit.
-        while at > self._tried[number] + 0.001:
-            if self._taken(number, at):
-                self.last[number] = at
+        # The margin: rounding gives the same attempt another last digit.
+        while at > self._attempted[number] + 0.001:
+            if self._succeeds(number, at):
+                self.last_report[number] = at
                 break
             at -= period
-        self._tried[number] = latest
+        self._attempted[number] = latest
 
     # -- the observer
 
     def run(self, until, check=lambda world, changes: None):
-        """Look until a moment; call check(self, changes) after each look."""
+        """Refresh until a moment; call check(self, changes) after each."""
         while self.now < until:
             self.now += self.step
-            self._report_mine()
+            self._tell_of_own_reports()
             if self._answers(self.now):
                 changes = self.judge.step(
                     Refresh(judges.BACKEND, self.now, self._observations())
@@ -200,56 +205,65 @@ class World:
         for change in changes:
             number = self.number[change.host]
             if change.now.state == "down":
-                self.downs.add(number)
+                self.called_down.add(number)
             else:
-                self.downs.discard(number)
+                self.called_down.discard(number)
 
-    def _report_mine(self):
+    def _tell_of_own_reports(self):
+        """Tell the detector whether the observer's own reports succeed."""
         phase, period = self.phases[ME], self.periods[ME]
-        at = self._mine - (self._mine - phase) % period + period
+        begin = self._own_reports_until
+        at = begin - (begin - phase) % period + period
         while at <= self.now:
-            if self._taken(ME, at):
-                self.judge.reports_work("me", self._failed)
+            if self._succeeds(ME, at):
+                self.judge.reports_work("me", self._own_report_failed)
             else:
-                self._failed = at + FAILS
-                self.judge.reports_fail("me", at, self._failed)
+                self._own_report_failed = at + FAILS
+                self.judge.reports_fail("me", at, self._own_report_failed)
             at += period
-        self._mine = self.now
+        self._own_reports_until = self.now
 
     def _observations(self):
+        """Return what a refresh brings now."""
         now, begin = self.now, self.now - self.step - 2 * LONGEST
-        if self.says or any(
+        if self.report_outages or any(
             o.span.begin <= now and o.span.end > begin
             for o in self.script.outages
         ):
-            slow = range(len(self.names))
+            one_by_one = range(len(self.names))
         else:
-            slow = [
+            one_by_one = [
                 number
-                for number, spans in self._away.items()
+                for number, spans in self._own_faults.items()
                 if any(s.begin <= now and s.end > begin for s in spans)
             ]
-            known = [(self.last[n], self._tried[n]) for n in slow]
-            # Nobody else is in trouble: as quickly as can be.
-            self.last = [
+            known = [
+                (self.last_report[n], self._attempted[n]) for n in one_by_one
+            ]
+            # All other members report as they should. For very many of them
+            # this has to be quick.
+            self.last_report = [
                 now - (now - phase) % period
                 for phase, period in zip(
                     self.phases, self.periods, strict=True
                 )
             ]
-            self._tried = self.last.copy()
-            for number, (last, tried) in zip(slow, known, strict=True):
-                self.last[number], self._tried[number] = last, tried
-        for number in slow:
+            self._attempted = self.last_report.copy()
+            for number, (last, until) in zip(one_by_one, known, strict=True):
+                self.last_report[number] = last
+                self._attempted[number] = until
+        for number in one_by_one:
             self._report(number)
         new, rest = tuple.__new__, Observation("")[3:]
         found = [
             new(Observation, (name, last, last, *rest))
-            for name, last in zip(self.names, self.last, strict=True)
+            for name, last in zip(self.names, self.last_report, strict=True)
         ]
-        if self.says:
+        if self.report_outages:
             found = [
-                one._replace(facts=Facts(outage=self._word(number)))
+                one._replace(
+                    facts=Facts(outage=self._reported_outage(number))
+                )
                 for number, one in enumerate(found)
             ]
         return found

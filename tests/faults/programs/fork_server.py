@@ -12,12 +12,13 @@
 
 """Forks the processes that take part in a fault.
 
-Usage: nursery.py STACK MODE. STACK is ours or stock, MODE threads or
-eventlet. Importing Nova takes seconds of CPU time; here it happens once. A
-line on stdin, JSON, is a child to fork; a line on stdout is its process id.
+Usage: fork_server.py STACK MODE. STACK is ours or stock, MODE threads or
+eventlet. Importing Nova takes seconds of CPU time; here it happens once. Each
+line of the standard input, in JSON, is a child to fork. The answer is a line
+with its process id.
 
-Run as a script, so that the modules beside it are found, in an environment
-that need not know the tests.
+It runs as a script, so that it finds the modules beside it without the tests:
+the environment of stock Nova need not have them.
 """
 
 import json
@@ -44,8 +45,8 @@ def main(stack, mode):
     _say("ready")
     rest = b""
     while True:
-        # Read past the hub of green threads: the children are to have one
-        # of their own.
+        # Not by a green read: that would start a hub of green threads, and
+        # each child needs one of its own.
         chunk = os.read(0, 65536)
         if not chunk:
             return
@@ -68,7 +69,7 @@ def _child(program, stack, order):
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         os.setsid()
         if "eventlet" in sys.modules:
-            # What the hub waits for is in a descriptor that all would share.
+            # All processes would share the descriptor that a hub waits by.
             sys.modules["eventlet"].hubs.use_hub()
         folder = order["folder"]
         log = os.open(
@@ -88,12 +89,12 @@ def _child(program, stack, order):
 
 
 def _unfaked_sleep():
-    """Return a time.sleep() that is right under libfaketime.
+    """Return a time.sleep() that works under libfaketime.
 
     Python sleeps until a moment of the monotonic clock. libfaketime 0.9.10
-    takes that for one of the wall clock, and the call fails.
+    takes that for a moment of the wall clock, and the call fails.
     """
-    # As it is before everything becomes green.
+    # The one of the standard library, before it is patched.
     wait = select.select
 
     def sleep(seconds):
@@ -104,7 +105,7 @@ def _unfaked_sleep():
 
 def _use_sleep(sleep, mode):
     if mode == "eventlet":
-        # What the hub itself sleeps by.
+        # The function by which the hub itself sleeps.
         from eventlet import patcher
 
         patcher.original("time").sleep = sleep

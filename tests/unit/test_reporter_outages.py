@@ -11,7 +11,7 @@
 # under the License.
 
 
-"""Reports that do not get through are told, and to whom it matters."""
+"""The reporter tells observers and other members of reports that fail."""
 
 import threading
 import time
@@ -24,7 +24,7 @@ from tests import base
 
 
 class Driver:
-    """A backend that does with reports what the test wants."""
+    """A driver whose reports fail or hang as the test wants."""
 
     name = "fake"
     apart = False
@@ -35,13 +35,13 @@ class Driver:
         self.entered = threading.Event()
         self.free = threading.Event()
         self.free.set()
-        #: What observe() answers.
+        #: The answer of observe().
         self.refresh = Refresh(self.name, 0.0, [])
-        # What members had to say of the time in which they could not report.
-        self.said = []
+        # The outages that came with the reports; None: a report had none.
+        self.outages = []
 
     def report(self, membership):
-        self.said.append(membership.reported_outage)
+        self.outages.append(membership.reported_outage)
         self.entered.set()
         self.free.wait(60)
         if self.error is not None:
@@ -69,7 +69,7 @@ class Driver:
 
 
 class NoTimers:
-    """Timers that never come."""
+    """Timers that never fire."""
 
     def add_timer_args(self, interval, callback, args, initial_delay=0):
         return self
@@ -79,8 +79,8 @@ class NoTimers:
 
 
 class JoiningTest(base.TestCase):
-    def test_closed_while_it_joins(self):
-        """A reload in the middle of the start leaves no timer behind."""
+    def test_a_reporter_closed_during_a_join_leaves_no_timer(self):
+        """That happens if a service reloads while it starts."""
         driver = Driver()
         self.addCleanup(driver.close)
         driver.free.clear()
@@ -107,14 +107,14 @@ class TellingTest(base.TestCase):
         self.driver = Driver()
         self.addCleanup(self.driver.close)
         self.reporter = reporter.Reporter(
-            self.driver, lambda *stall: self.told.append(stall)
+            self.driver, lambda *outage: self.told.append(outage)
         )
         self.enterContext(mock.patch.object(reporter, "JITTER", 0.0))
         self.join(interval=600)
 
     def join(self, interval):
         self.service = base.Member("one", interval=interval)
-        # The test is the timer.
+        # The test calls report_state() instead of a timer.
         self.service.tg = NoTimers()
         self.reporter.join("one", "compute", self.service, None)
 
@@ -122,13 +122,13 @@ class TellingTest(base.TestCase):
         self.reporter.report_state(self.service)
 
     def ends(self):
-        """Return, of each time it was told, whether it was over."""
+        """Return whether the outage was over, for each time it was told."""
         self.assertLessEqual(len({told[:3] for told in self.told}), 1)
         return [over for *_, over in self.told]
 
-    def test_failures_are_one_stall(self):
+    def test_reports_that_fail_in_a_row_are_one_outage(self):
         self.told.clear()
-        self.driver.error = exception.BackendError("away")
+        self.driver.error = exception.BackendError("unreachable")
         self.report()
         self.report()
         self.assertEqual([False, False], self.ends())
@@ -140,13 +140,13 @@ class TellingTest(base.TestCase):
         group, _, begin, end, _ = self.told[-1]
         self.assertEqual("compute", group)
         self.assertLess(self.told[0][3], end)
-        # What was between the last failure and the next report nobody knows.
+        # The time between the last failure and the next report is unknown.
         self.assertLess(begin, end)
         self.assertLessEqual(end, failed)
 
-    def test_others_are_told_with_the_next_reports(self):
-        self.driver.said.clear()
-        self.driver.error = exception.BackendError("away")
+    def test_the_next_reports_tell_other_observers_of_the_outage(self):
+        self.driver.outages.clear()
+        self.driver.error = exception.BackendError("unreachable")
         self.report()
         self.report()
         self.driver.error = None
@@ -155,38 +155,38 @@ class TellingTest(base.TestCase):
         _, _, begin, end, _ = self.told[-1]
         first = begin, self.told[0][3]
         self.assertEqual(
-            [None, first, (begin, end), (begin, end)], self.driver.said
+            [None, first, (begin, end), (begin, end)], self.driver.outages
         )
-        # Nobody needs to know for ever.
+        # Reports do not tell of it for ever.
         self.flags(service_down_time=0.1)
-        self.driver.error = exception.BackendError("away")
+        self.driver.error = exception.BackendError("unreachable")
         self.report()
         self.driver.error = None
         self.report()
-        self.assertNotIn(self.driver.said[-1], (None, first, (begin, end)))
+        self.assertNotIn(self.driver.outages[-1], (None, first, (begin, end)))
 
         def dropped():
             self.report()
-            return self.driver.said[-1] is None
+            return self.driver.outages[-1] is None
 
-        base.wait_for(dropped, base.PATIENCE, "it is no longer told")
+        base.wait_for(dropped, base.PATIENCE, "reports no longer tell of it")
 
-    def test_who_joined_elsewhere_is_told_of_report_by_report(self):
+    def test_each_report_of_a_service_that_did_not_join_is_an_outage(self):
         self.reporter.close()
         self.told.clear()
         self.service.service_ref = {"host": "one", "topic": "compute"}
-        self.driver.error = exception.BackendError("away")
+        self.driver.error = exception.BackendError("unreachable")
         self.report()
         self.assertEqual([False, True], self.ends())
 
-    def test_what_is_its_own_fault_is_none(self):
+    def test_a_missing_record_is_no_outage(self):
         for error in exception.MemberVanished, exception.NotRegistered:
             self.told.clear()
             self.driver.error = error("no such record")
             self.report()
             self.assertEqual([], self.told)
 
-    def test_a_report_under_way_for_too_long(self):
+    def test_a_report_that_hangs_is_an_outage(self):
         self.join(interval=0.01)
         self.told.clear()
         self.driver.entered.clear()
@@ -196,7 +196,7 @@ class TellingTest(base.TestCase):
         self.assertTrue(self.driver.entered.wait(60))
 
         def told():
-            # What the timer does while the report before hangs.
+            # A timer calls this while the report before hangs.
             self.report()
             return self.told
 
@@ -206,10 +206,10 @@ class TellingTest(base.TestCase):
         self.driver.free.set()
         slow.join(60)
         self.assertTrue(self.ends()[-1])
-        # It hung until it got through.
+        # It hung until it succeeded.
         self.assertGreaterEqual(self.told[-1][3], freed)
 
-    def test_who_stops_reporting_knows_no_more(self):
+    def test_an_outage_is_over_when_the_member_stops_reporting(self):
         for stop in (
             lambda: self.reporter.leave("one", "compute"),
             self.reporter.close,
@@ -218,7 +218,7 @@ class TellingTest(base.TestCase):
             self.driver.error = None
             self.reporter.join("one", "compute", self.service, None)
             self.told.clear()
-            self.driver.error = exception.BackendError("away")
+            self.driver.error = exception.BackendError("unreachable")
             self.report()
             stop()
             self.assertEqual([False, True], self.ends())
@@ -236,7 +236,7 @@ class PassingOnTest(base.TestCase):
         (backend,) = view.observer.group.backends
         return backend.outages_until(3.0)
 
-    def test_groups_of_the_same_backend_are_told(self):
+    def test_every_view_of_the_same_backend_is_told(self):
         shared = self.share()
         early = {name: shared.view(name) for name in ("a1", "b1")}
         told = self.driver, "a2", "me", 1.0
@@ -251,8 +251,8 @@ class PassingOnTest(base.TestCase):
             expected = (Outage(1.0, 2.0, True),) if "a" in name else ()
             self.assertEqual(expected, self.outages(view), name)
 
-    def test_the_next_refresh_takes_it_in(self):
-        # Refreshes that seem to take long are no matter here.
+    def test_the_next_refresh_excuses_members_by_it(self):
+        # So long an interval that no refresh counts as slow.
         self.flags(service_down_time=60, report_interval=1000)
         for told, state in ((True, "up"), (False, "down")):
             with self.subTest(told=told):
