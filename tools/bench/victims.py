@@ -135,7 +135,7 @@ def main() -> None:
     module = importlib.import_module(f"bench.contenders.{job['module']}")
     contender = getattr(module, job["class"])
     # What the children would import first.
-    importlib.import_module("nova_sg.guard.keeper")
+    importlib.import_module("nova_sg.guard.orders")
     # Nobody waits for them.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     for line in sys.stdin:
@@ -158,7 +158,7 @@ def _be(contender: type, job: dict[str, Any], host: str) -> None:
     from bench.contenders import base
     from nova_sg import servicegroup
     from nova_sg.conf import CONF
-    from nova_sg.guard import keeper
+    from nova_sg.guard import orders
 
     # guard.main leaves SIGCHLD alone, but Popen wants to hear of it.
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -173,7 +173,7 @@ def _be(contender: type, job: dict[str, Any], host: str) -> None:
     _wait(service.report, f"{host} reports")
     if CONF.servicegroup.crash_guard:
         # A guard that is just starting is not what is to be measured.
-        name = f"/proc/{keeper._keeper()._process.pid}/comm"
+        name = f"/proc/{orders._supervisor()._process.pid}/comm"
         _wait(lambda: _read(name) == "nova-sg-guard", "the guard is there")
     os.write(1, f"{os.getpid()}\n".encode())
     # Nobody is left behind where nobody kills it.

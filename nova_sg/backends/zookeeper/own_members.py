@@ -24,7 +24,7 @@ import time
 
 from oslo_log import log as logging
 
-from nova_sg import evzookeeper, zookeeper
+from nova_sg import evzookeeper, exception, zookeeper
 from nova_sg.backends import base
 from nova_sg.backends.zookeeper import (
     connection,
@@ -214,14 +214,25 @@ class OwnMembers:
                     self._take_out(membership)
         finally:
             if znode is not None:
-                # It is draining until its znode is deleted. The next process
-                # of that name removes the mark.
                 znode.leave(timeout=self._link.timeout if marked else 0)
                 self._groups[membership.group].wrote(
                     names.group_path(membership.group),
                     membership.state.get("name", ""),
                     False,
                 )
+                if membership.draining and marked:
+                    self._end_draining(membership)
+
+    def _end_draining(self, membership: base.Membership) -> None:
+        """Delete the mark, once the member's znode is deleted.
+
+        Where that fails, the next process of that name does it.
+        """
+        with (
+            contextlib.suppress(exception.BackendError),
+            self._link.asking(),
+        ):
+            self._link.delete(_entry_path(membership, names.DRAINING))
 
     def _mark_left(
         self, session: evzookeeper.ZKSession, membership: base.Membership
