@@ -54,7 +54,7 @@ class _Tests:
     def wait_until_it_asks(self, number=0):
         """Wait until the observer waits for an answer of a backend."""
         observer = process.shared().view("compute").observer
-        base.wait_for(lambda: observer._pollers[number].is_asking)
+        base.wait_for(lambda: observer._pollers[number].is_refreshing)
 
 
 class DatabaseTest(_Tests, db.MariaDBTestCase):
