@@ -138,7 +138,7 @@ class Observer:
         # When the last question was asked.
         self._used = NEVER
         # From this moment on a question has to check the pollers.
-        self._attend = NEVER
+        self._check_due = NEVER
         # Until this moment the last answer of each backend is fresh enough.
         self._fresh_until = NEVER
         #: Whether there are subscriptions: then it never stops polling.
@@ -159,7 +159,7 @@ class Observer:
     def verdict(self, host: str) -> Verdict:
         """Return the verdict on a member, from memory."""
         now = time.monotonic()
-        if now > self._attend:
+        if now > self._check_due:
             self.keep_fresh()
         self._used = now
         if now > self._fresh_until or self._own_actions:
@@ -188,9 +188,9 @@ class Observer:
 
         :returns: whether there were such refreshes
         """
-        asking = [one for one in self._pollers if one.is_asking]
-        if asking and not any(one.trouble for one in self._pollers):
-            await_all(asking, time.monotonic() - SHORT_TURN, SHORT_TURN)
+        refreshing = [one for one in self._pollers if one.is_refreshing]
+        if refreshing and not any(one.trouble for one in self._pollers):
+            await_all(refreshing, time.monotonic() - SHORT_TURN, SHORT_TURN)
             return True
         return False
 
@@ -205,16 +205,16 @@ class Observer:
         begun = [one for one in self._pollers if one.begin()]
         late = [one for one in self._pollers if one.is_late(now)]
         if quiet:
-            late += self._stopped(now)
+            late += self._suspended(now)
         for poller in late:
             poller.wake()
         if begun or (late and self.unavailable()):
             self._await_answers()
         elif late:
             await_all(late, now, TURN)
-        self._attend = min((one.due for one in self._pollers), default=now)
+        self._check_due = min((one.due for one in self._pollers), default=now)
 
-    def _stopped(self, now: float) -> list[Poller]:
+    def _suspended(self, now: float) -> list[Poller]:
         """Return the pollers that were suspended during a refresh.
 
         The whole process may have been suspended, or no thread ran between
@@ -222,28 +222,28 @@ class Observer:
         old. Pollers that are still asking after a moment are not among them:
         they wait for a backend that hangs.
         """
-        asking = [
-            one for one in self._pollers if one.is_asking and now > one.due
+        refreshing = [
+            one for one in self._pollers if one.is_refreshing and now > one.due
         ]
         give_up = time.monotonic() + SHORT_TURN
-        while any(one.is_asking for one in asking):
+        while any(one.is_refreshing for one in refreshing):
             if time.monotonic() > give_up:
                 break
             time.sleep(PAUSE)
-        return [one for one in asking if not one.is_asking]
+        return [one for one in refreshing if not one.is_refreshing]
 
     def _await_answers(self) -> None:
         """Wait until something is known, unless all backends have failed."""
         # Not for backends that have failed.
-        unasked = [one for one in self._pollers if not one.trouble]
+        pending = [one for one in self._pollers if not one.trouble]
         since = time.monotonic()
-        while unasked and self.unavailable():
+        while pending and self.unavailable():
             if time.monotonic() > since + FIRST_WAIT:
                 return
             time.sleep(PAUSE)
-            unasked = [one for one in unasked if not one.trouble]
+            pending = [one for one in pending if not one.trouble]
         # Then for the others: they may know members that one does not.
-        await_all(unasked, NEVER, OTHERS_WAIT)
+        await_all(pending, NEVER, OTHERS_WAIT)
 
     def refresh(self, wait: float) -> bool:
         """Refresh from each backend now, once.
@@ -253,7 +253,7 @@ class Observer:
         """
         now = time.monotonic()
         for poller in self._pollers:
-            poller.ask_once()
+            poller.refresh_once()
         return await_all(self._pollers, now, wait)
 
     def trouble(self) -> str:
@@ -432,9 +432,9 @@ class Observer:
         # in service_down_time.
         return max(interval, min(took * (1 - DUTY) / DUTY, limit / 4))
 
-    def attend(self) -> None:
+    def request_check(self) -> None:
         """Make the next question check the pollers."""
-        self._attend = NEVER
+        self._check_due = NEVER
 
     def _log_hold(
         self, before: liveness.Group, after: liveness.Group, limits: Limits

@@ -101,7 +101,7 @@ class Observes(Protocol):
     def pause(self, took: float, trouble: bool) -> float:
         """Return the seconds until the next refresh."""
 
-    def attend(self) -> None:
+    def request_check(self) -> None:
         """Make the next question check the pollers."""
 
     def silent_since(self, backend: str, asked: float) -> float | None:
@@ -122,24 +122,24 @@ class Poller:
         #: should have begun, or the one under way should have ended.
         self.due = float("inf")
         #: Whether a refresh is under way.
-        self.is_asking = False
+        self.is_refreshing = False
         self._observer = observer
         self._wake = threading.Event()
         self._starting = threading.Lock()
         self._thread: threading.Thread | None = None
         self._following = False
         self._closed = False
-        # Whether ask_once() has requested a refresh.
+        # Whether refresh_once() has requested a refresh.
         self._requested = False
         # When the last refresh that has ended began.
         self._asked = NEVER
         # Decides when failed refreshes are logged.
         self._log = trouble_log.TroubleLog()
         # When the server last showed an outage, or NEVER.
-        self._out = NEVER
-        # The same for these outages, and for errors of outage().
-        self._log_out = trouble_log.TroubleLog()
-        self._log_unasked = trouble_log.TroubleLog()
+        self._outage_shown = NEVER
+        # The same for such outages, and for errors of the call outage().
+        self._log_outage = trouble_log.TroubleLog()
+        self._log_outage_errors = trouble_log.TroubleLog()
 
     def begin(self) -> bool:
         """Start polling; return False if it was polling already."""
@@ -160,7 +160,7 @@ class Poller:
         )
         self._thread.start()
 
-    def ask_once(self) -> None:
+    def refresh_once(self) -> None:
         """Refresh once now; does not keep polling if there are no questions.
         """
         with self._starting:
@@ -175,14 +175,14 @@ class Poller:
         """Refresh now instead of waiting for the interval."""
         self._wake.set()
 
-    def has_asked_since(self, moment: float) -> bool:
+    def has_refreshed_since(self, moment: float) -> bool:
         """Whether a refresh that began after a moment has ended."""
         return self._asked >= moment and self._asked > NEVER
 
     def is_late(self, now: float) -> bool:
         """Whether a refresh should have begun and has not."""
         # A refresh under way is not late: the backend takes its time.
-        return now > self.due and not self.is_asking
+        return now > self.due and not self.is_refreshing
 
     def close(self) -> None:
         """End the thread, soon."""
@@ -206,21 +206,21 @@ class Poller:
                 if not requested and self._observer.is_idle():
                     self._thread = None
                     self.due = float("inf")
-                    self._observer.attend()
+                    self._observer.request_check()
                     return
             begun = time.monotonic()
-            pause = self._ask()
+            pause = self._refresh()
             stopped = time.monotonic() - begun > LATE
             self._wake.wait(pause)
             if stopped or self.is_late(time.monotonic()):
                 time.sleep(CATCH_UP)
 
-    def _ask(self) -> float:
+    def _refresh(self) -> float:
         """Refresh once; return the seconds until the next refresh."""
         observer, name = self._observer, self.source.name
         begun = ended = time.monotonic()
-        self.due, self.is_asking = begun + LATE, True
-        observer.attend()
+        self.due, self.is_refreshing = begun + LATE, True
+        observer.request_check()
         trouble: exception.BackendError | None = None
         try:
             observer.configure()
@@ -242,7 +242,7 @@ class Poller:
             self._ask_server(begun)
         pause = observer.pause(time.monotonic() - begun, trouble is not None)
         self._set_due(pause)
-        self.is_asking = False
+        self.is_refreshing = False
         return pause
 
     def _follow(self) -> None:
@@ -272,7 +272,7 @@ class Poller:
                 told = self.source.outage(observer.name, since)
             except Exception as error:
                 # Evidence neither of an outage nor that the server works.
-                if self._log_unasked.begins():
+                if self._log_outage_errors.begins():
                     LOG.debug(
                         "Cannot ask %(backend)s why no member of the group "
                         "%(group)s reports: %(error)s",
@@ -283,7 +283,7 @@ class Poller:
                         },
                     )
                 return
-            self._log_unasked.ends()
+            self._log_outage_errors.ends()
         if told is not None and since is not None:
             outage = Outage(
                 max(since, told.begin), min(told.end, time.monotonic())
@@ -301,8 +301,8 @@ class Poller:
         """
         group, backend = self._observer.name, self.source.name
         if told is not None:
-            self._out = asked
-            if self._log_out.begins():
+            self._outage_shown = asked
+            if self._log_outage.begins():
                 LOG.warning(
                     "The backend %(backend)s takes no reports of the group "
                     "%(group)s: %(reason)s. Silence in this time does not "
@@ -317,8 +317,8 @@ class Poller:
         limits = self._observer.settings.limits
         # For a moment it may show no outage, as between two reports that
         # wait in it.
-        if (reports or asked > self._out + limits.due) and (
-            self._log_out.ends()
+        if (reports or asked > self._outage_shown + limits.due) and (
+            self._log_outage.ends()
         ):
             LOG.info(
                 "The backend %(backend)s no longer shows an outage for the "
@@ -335,7 +335,7 @@ class Poller:
         limit = self._observer.settings.limits.service_down_time
         # Well before the last answer is too old.
         self.due = time.monotonic() + min(pause + LATE, 0.75 * limit)
-        self._observer.attend()
+        self._observer.request_check()
 
     def _tell(self, trouble: exception.BackendError | None) -> None:
         self.trouble = "" if trouble is None else str(trouble)
@@ -371,7 +371,7 @@ def await_all(pollers: Iterable[Poller], since: float, wait: float) -> bool:
     :returns: whether all of them have
     """
     give_up = time.monotonic() + wait
-    while not all(one.has_asked_since(since) for one in pollers):
+    while not all(one.has_refreshed_since(since) for one in pollers):
         if time.monotonic() > give_up:
             return False
         time.sleep(PAUSE)

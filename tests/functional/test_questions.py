@@ -54,7 +54,7 @@ class _Tests:
     def wait_until_a_refresh_hangs(self, number=0):
         """Wait until a refresh of the observer hangs."""
         observer = process.shared().view("compute").observer
-        base.wait_for(lambda: observer._pollers[number].is_asking)
+        base.wait_for(lambda: observer._pollers[number].is_refreshing)
 
 
 class DatabaseTest(_Tests, db.MariaDBTestCase):
