@@ -11,23 +11,23 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-# DevStack sources this in each phase: plugin.sh MODE [PHASE]. What it does
-# and which variables it takes is in README.rst.
+# DevStack sources this in each phase: plugin.sh MODE [PHASE]. README.rst
+# explains what it does, and its variables.
 #
-# stack pre-install   looks at the variables, installs packages
+# stack pre-install   checks the variables, installs packages
 # stack install       installs nova_sg in Nova's environment
 # stack post-config   writes Nova's configuration, starts the servers
 # stack test-config   checks the result
-# unstack             stops the servers, takes the configuration back
-# clean               uninstalls, removes the data
+# unstack             stops the servers, undoes the configuration
+# clean               uninstalls nova_sg, removes the data
 
 _XTRACE_NOVA_SG=$(set +o | grep xtrace)
 set +o xtrace
 
-# What three servers and their clients are called, in DevStack and systemd.
+# The services' names in DevStack and systemd.
 NOVA_SG_ZOOKEEPER_SERVICES=(nova-sg-zk-1 nova-sg-zk-2 nova-sg-zk-3)
 NOVA_SG_MEMCACHED_SERVICE=nova-sg-memcached
-# What members and observers have to agree on.
+# The options that have to be the same for members and observers.
 NOVA_SG_TIMES=(report_interval service_down_time)
 
 
@@ -45,7 +45,7 @@ function _check_nova_sg_ports {
     fi
 }
 
-# check_nova_sg_settings - die at a value that cannot be meant
+# check_nova_sg_settings - die if a value is wrong
 function check_nova_sg_settings {
     local host='([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])'
     local one count
@@ -100,10 +100,10 @@ function check_nova_sg_settings {
     fi
 }
 
-# enable_nova_sg_services - let this node run the servers, if it is for it
+# enable_nova_sg_services - have this node run the servers if it has the API
 #
-# The node with the API runs them, unless there are others; the other nodes
-# find them at SERVICE_HOST.
+# The other nodes find them at SERVICE_HOST. No node runs any if local.conf
+# names other servers.
 function enable_nova_sg_services {
     if ! is_service_enabled n-api; then
         return 0
@@ -116,7 +116,7 @@ function enable_nova_sg_services {
     fi
 }
 
-# _nova_sg_memcached_servers - print what memcached_servers takes
+# _nova_sg_memcached_servers - print the value for memcached_servers
 function _nova_sg_memcached_servers {
     local host=$SERVICE_HOST
     if [[ $host == \[* ]]; then
@@ -125,7 +125,7 @@ function _nova_sg_memcached_servers {
     echo "${NOVA_SG_MEMCACHED_SERVERS:-$host:$NOVA_SG_MEMCACHED_PORT}"
 }
 
-# _nova_sg_zookeeper_address - print what [zookeeper] address takes
+# _nova_sg_zookeeper_address - print the value for [zookeeper] address
 function _nova_sg_zookeeper_address {
     local number address=$NOVA_SG_ZOOKEEPER_ADDRESS
     if [[ -z $address ]]; then
@@ -142,7 +142,7 @@ function _nova_sg_zookeeper_address {
 # Packages
 # --------
 
-# install_nova_sg_packages - what the driver needs of Debian or Ubuntu
+# install_nova_sg_packages - install the driver's packages of Debian or Ubuntu
 function install_nova_sg_packages {
     local package packages=() new=()
     if [[ $NOVA_SG_DRIVER == zk ]]; then
@@ -152,8 +152,8 @@ function install_nova_sg_packages {
         packages+=(memcached)
     fi
     if is_service_enabled "${NOVA_SG_ZOOKEEPER_SERVICES[0]}"; then
-        # Only the classes: the package zookeeperd would run a server of its
-        # own, of another configuration.
+        # Only the classes: the package zookeeperd would run a server with
+        # another configuration.
         packages+=(libzookeeper-java default-jre-headless)
     fi
     for package in "${packages[@]}"; do
@@ -164,7 +164,7 @@ function install_nova_sg_packages {
     sudo install -d -o "$STACK_USER" "$NOVA_SG_DATA_DIR"
     if ((${#new[@]})); then
         install_package "${new[@]}"
-        # For clean.sh, which leaves what was there before.
+        # For clean.sh, which removes only the packages installed here.
         printf '%s\n' "${new[@]}" >>"$NOVA_SG_DATA_DIR/packages"
     fi
 }
@@ -175,7 +175,7 @@ function _in_nova_environment {
     if [[ -n ${PROJECT_VENV[nova]:-} ]]; then
         PIP_VIRTUAL_ENV=${PROJECT_VENV[nova]}
     elif [[ ${GLOBAL_VENV:-} == True ]]; then
-        # pip_install would know, pip_uninstall does not.
+        # pip_uninstall, unlike pip_install, has to be told.
         PIP_VIRTUAL_ENV=$DEVSTACK_VENV
     fi
     "$@"
@@ -194,7 +194,7 @@ function _nova_sg_written_confs {
     echo "$NOVA_CONF"
     for ((number = 1; number <= NOVA_NUM_CELLS; number++)); do
         conf=$(conductor_conf "$number")
-        # Only where the cell's conductor is.
+        # It exists only on the node of the cell's conductor.
         if [[ -e $conf ]]; then
             echo "$conf"
         fi
@@ -204,7 +204,7 @@ function _nova_sg_written_confs {
 # configure_nova_sg - have all of Nova's services use nova_sg
 function configure_nova_sg {
     local conf confs
-    # It writes to the same files, beside us.
+    # This runs in the background and writes to the same files.
     async_wait configure_neutron_nova
     confs=$(_nova_sg_written_confs)
     for conf in $confs; do
@@ -230,8 +230,8 @@ function _configure_nova_sg_in {
         iniset "$conf" zookeeper address "$(_nova_sg_zookeeper_address)"
         ;;
     esac
-    # DevStack gives these to nova.conf alone. A cell's conductor with Nova's
-    # defaults would take a compute for dead between two of its reports.
+    # DevStack writes these into nova.conf alone. A cell's conductor with
+    # Nova's defaults could call a compute down between two of its reports.
     for option in "${NOVA_SG_TIMES[@]}"; do
         value=$(iniget "$NOVA_CONF" DEFAULT "$option")
         if [[ -n $value && -z $(iniget "$conf" DEFAULT "$option") ]]; then
@@ -240,11 +240,11 @@ function _configure_nova_sg_in {
     done
 }
 
-# unconfigure_nova_sg - give Nova's files back as they were
+# unconfigure_nova_sg - restore Nova's files
 function unconfigure_nova_sg {
     local conf confs
     confs=$(_nova_sg_written_confs)
-    # A file may be of an earlier run, of more cells, more fake computes.
+    # A file may be from an earlier run with more cells or fake computes.
     for conf in $confs "$NOVA_CPU_CONF" "$NOVA_FAKE_CONF"-* \
         "$NOVA_CONF_DIR"/nova_cell*.conf; do
         if [[ -e $conf && -n $(iniget "$conf" nova_sg driver) ]]; then
@@ -278,7 +278,7 @@ function _unconfigure_nova_sg_in {
             fi
         done
     fi
-    # Sections that are empty now, with the empty line that iniset put above.
+    # Remove empty sections, with the empty line that iniset put above.
     for section in zookeeper nova_sg; do
         sed -i -z "s/\n\n\[$section\]\n\(\n\|\[\|\$\)/\n\1/" "$conf"
     done
@@ -288,10 +288,10 @@ function _unconfigure_nova_sg_in {
 # Servers
 # -------
 
-# start_nova_sg_servers - run those that this node is for, and wait for them
+# start_nova_sg_servers - start this node's servers, and wait for them
 function start_nova_sg_servers {
     local index service
-    # Of an earlier run, with other options and the members of that time.
+    # Servers of an earlier run have other options and old members.
     stop_nova_sg_servers
     if is_service_enabled "$NOVA_SG_MEMCACHED_SERVICE"; then
         _nova_sg_port_is_free NOVA_SG_MEMCACHED_PORT "$NOVA_SG_MEMCACHED_PORT"
@@ -308,7 +308,7 @@ function start_nova_sg_servers {
             run_process "$service" "$(_nova_sg_zookeeper $((index + 1)))"
         fi
     done
-    # None of three serves before the second one is there.
+    # With three servers none answers before two of them run.
     for index in "${!NOVA_SG_ZOOKEEPER_SERVICES[@]}"; do
         service=${NOVA_SG_ZOOKEEPER_SERVICES[index]}
         if is_service_enabled "$service"; then
@@ -318,12 +318,12 @@ function start_nova_sg_servers {
     done
 }
 
-# stop_nova_sg_servers - stop whatever ran here, whatever is configured now
+# stop_nova_sg_servers - stop all servers, also those not configured now
 function stop_nova_sg_servers {
     local service
     for service in "$NOVA_SG_MEMCACHED_SERVICE" \
         "${NOVA_SG_ZOOKEEPER_SERVICES[@]}"; do
-        # stop_process looks at enabled services only.
+        # stop_process stops enabled services only.
         (
             enable_service "$service"
             stop_process "$service"
@@ -341,7 +341,7 @@ function _nova_sg_memcached {
 # _nova_sg_zookeeper NUMBER - print the command
 function _nova_sg_zookeeper {
     local jars=/usr/share/java
-    # Debian's scripts serve one server a machine. Warnings go to the journal.
+    # Debian's scripts are for one server a machine. Warnings go to the journal.
     echo "/usr/bin/java -Xmx256m" \
         "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn" \
         "-Dzookeeper.jmx.log4j.disable=true" \
@@ -350,14 +350,14 @@ function _nova_sg_zookeeper {
         "$NOVA_SG_DATA_DIR/zk-$1/zoo.cfg"
 }
 
-# _configure_nova_sg_zookeeper NUMBER - its folder, with nothing of old
+# _configure_nova_sg_zookeeper NUMBER - make its folder, without old data
 function _configure_nova_sg_zookeeper {
     local number=$1 peer
     local folder=$NOVA_SG_DATA_DIR/zk-$number
     sudo rm -rf "$folder"
     sudo install -d -o "$STACK_USER" "$folder" "$folder/data"
-    # Every fake compute of this machine is a client from the same address:
-    # by default there may be 60 of one.
+    # Every fake compute of this machine is a client from the same address,
+    # and by default an address may have 60 clients.
     sudo tee "$folder/zoo.cfg" >/dev/null <<ZOO_CFG
 dataDir=$folder/data
 clientPort=$((NOVA_SG_ZOOKEEPER_PORT + number - 1))
@@ -377,7 +377,7 @@ ZOO_CFG
     fi
 }
 
-# _ask_nova_sg PORT QUESTION - print what a server of this machine answers
+# _ask_nova_sg PORT QUESTION - print the answer of a server of this machine
 function _ask_nova_sg {
     local host
     host=$(ipv6_unquote "$SERVICE_HOST")
@@ -418,7 +418,7 @@ function _wait_for_nova_sg {
 # The result
 # ----------
 
-# check_nova_sg - see that Nova uses nova_sg, and that nova_sg works
+# check_nova_sg - check that Nova uses nova_sg, and that nova_sg works
 function check_nova_sg {
     local conf confs
     confs=$(_nova_sg_written_confs)
@@ -426,10 +426,10 @@ function check_nova_sg {
         _check_nova_sg_status "$conf"
         if [[ $NOVA_SG_DRIVER == db &&
             -z $(iniget "$conf" database connection) ]]; then
-            echo "$conf has no database: nothing for nova-sg doctor to see"
+            echo "$conf has no database: nova-sg doctor cannot check it"
         elif ! "$NOVA_BIN_DIR/nova-sg" --config-file "$conf" doctor; then
-            die $LINENO "nova-sg doctor is not content with $conf: do what" \
-                "the lines that begin with BAD say"
+            die $LINENO "nova-sg doctor finds faults with $conf: follow the" \
+                "remedies in the lines that begin with BAD"
         fi
     done
     if is_service_enabled n-cpu; then
@@ -477,8 +477,8 @@ stack\ *)
     fi
     ;;
 unstack\ *)
-    # unstack.sh does this next, and the second time it does nothing. Here
-    # the services still find their servers, and leave their groups at once.
+    # unstack.sh stops Nova next, too, which then does nothing. Here the
+    # services can still reach their servers, and leave their groups at once.
     if is_service_enabled nova; then
         stop_nova
     fi

@@ -11,7 +11,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-# The benchmark, in the environment that has the peers to compare with.
+# Run the benchmark, in an environment with the peers to compare with.
 #
 # Usage: tools/bench.sh [OPTION...]; --help lists the options.
 set -euo pipefail

@@ -21,16 +21,16 @@
 #
 # SUITE is a name that debootstrap knows, such as trixie; FOLDER is new, or one
 # that this script made; COMMAND is tools/run-tests.sh by default. The system
-# is kept, with the packages and environments that the command installs there:
-# the second time is quick. The copy has the commits, and what is not committed
-# yet; nothing comes back from it. The processes have a space of their own, and
-# so have the mounts: both end with the command, and with this script however
-# it ends. The network is this machine's.
+# is kept, with the packages and environments that the command installs there,
+# so the next time is quick. The copy has the commits and all uncommitted
+# changes; no file comes back from it. Processes and mounts have namespaces of
+# their own: they end with the command, and with this script, however it ends.
+# The network is this machine's.
 #
 # It needs root, debootstrap and git. Debian's mirrors, proxies, certificate
-# authorities and pip's settings are this machine's. Environment: what is named
-# PIP_* and NOVA_SG_*, the proxies and RUN_DEADLINE reach the command;
-# DEBIAN_MIRROR, the address of a mirror, for a machine whose apt names none.
+# authorities and pip's settings are this machine's. Environment: PIP_*,
+# NOVA_SG_*, the proxies and RUN_DEADLINE are passed to the command.
+# DEBIAN_MIRROR is the address of a mirror, for a machine whose apt has none.
 set -euo pipefail
 
 # shellcheck source=tools/lib.sh
@@ -38,7 +38,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 # Where the copy of the checkout is in the system.
 COPY=/srv/nova_sg
-# What quickstart.sh asks of a machine; run-tests.sh installs the rest.
+# The packages that quickstart.sh needs; run-tests.sh installs the others.
 PACKAGES=ca-certificates,git,python3
 
 usage() {
@@ -50,7 +50,7 @@ usage() {
 # which all end when it does, or this script, even by SIGKILL.
 isolated() {
     local status=0
-    # A shell has a command in the background ignore two signals.
+    # A shell's background command ignores two signals.
     setpriv --pdeathsig KILL env --default-signal=INT,QUIT \
         unshare --mount --pid --fork --kill-child "$@" <&0 &
     isolated_pid=$!
@@ -124,7 +124,7 @@ make_system() {
     fi
     mkdir -p "$folder"
     [[ -e $mark ]] || : >"$mark"
-    # Held until the last process of this script has ended.
+    # The lock is held until the last process of this script has ended.
     exec {lock}<"$mark"
     flock --nonblock "$lock" || die "$folder is in use by another $0"
     case $(<"$mark") in
@@ -140,7 +140,7 @@ make_system() {
     mirror=$(find_mirror)
     say "Making a Debian system ($suite) in $folder, from $mirror"
     find "$folder" -mindepth 1 -xdev ! -path "$mark" -delete
-    # What debootstrap mounts while it works ends with it, too.
+    # The mounts of debootstrap end with it, too.
     isolated debootstrap --variant=minbase --include="$PACKAGES" \
         "$suite" "$folder" "$mirror" </dev/null > >(sed '/^I: /d' >&2) ||
         die "debootstrap could not make the system ($suite)"
@@ -163,8 +163,8 @@ write_sources() {
     done < <(mirrors Debian-Security)
 }
 
-# Give the system what this machine knows of the network: names, proxies,
-# certificate authorities.
+# Copy this machine's network settings: names, proxies, certificate
+# authorities.
 copy_settings() {
     local name said authorities=/usr/local/share/ca-certificates
     for name in hosts resolv.conf hostname; do
@@ -183,8 +183,8 @@ copy_settings() {
         die "update-ca-certificates failed: $said"
 }
 
-# Print the files and folders that pip's settings are in and speak of. Not the
-# system's certificates, which copy_settings saw to.
+# Print the files and folders of pip's settings, and those that they name,
+# without the system's certificates, which copy_settings has copied.
 pip_files() {
     local files=(
         /etc/pip.conf /etc/xdg/pip/pip.conf
@@ -199,7 +199,7 @@ pip_files() {
         cat "${files[@]}" 2>/dev/null || true
         env | grep '^PIP_' | grep -v '^PIP_CACHE_DIR=' || true
     )
-    # The pages of an index in files point to what lies beside it.
+    # The pages of an index in files refer to files beside it.
     grep -oE 'file:///[^ ]+' <<<"$settings" |
         sed 's,^file://,,; s,/*$,,' | xargs --no-run-if-empty dirname |
         grep -vx / | sort -u || true
@@ -207,8 +207,8 @@ pip_files() {
         grep -v '^/etc/ssl/' | sort -u || true
 }
 
-# Bring the copy of the checkout to the commit that is here, and add what is
-# not committed. What the copy ignores, such as environments, stays there.
+# Update the copy of the checkout to this commit, and add uncommitted changes.
+# Files that the copy ignores, such as environments, stay there.
 copy_checkout() {
     local copy=$folder$COPY name
     say "Copying the checkout to $copy"
@@ -235,12 +235,12 @@ copy_checkout() {
 # mounts what a system has, shows it every one of the files, read-only, and
 # runs a command in a place of the system.
 #
-# It stays the first process, as it reaps what others leave behind.
+# It stays the first process, which reaps orphaned processes.
 # shellcheck disable=SC2317 # It is called, by another shell.
 enter() {
     local system=$1 place=$2 shown=$3 file status=0
     shift 3
-    # A root that is a mount itself lets a command make such spaces, too.
+    # If the root is a mount itself, a command can make such namespaces, too.
     mount --bind "$system" "$system"
     mount -t proc proc "$system/proc"
     mount -t sysfs -o ro,nosuid,nodev,noexec sys "$system/sys"
@@ -276,7 +276,7 @@ run_inside() {
             environment+=("$setting")
     done < <(env --null --unset=PIP_CACHE_DIR)
     mkdir -p "$folder$HOME"
-    # What an interrupted run left.
+    # Mounts that an interrupted run left behind.
     find "$folder/tmp" -mindepth 1 -xdev -delete
     say "Running in $folder: $*"
     # shellcheck disable=SC2016 # That shell replaces it.

@@ -10,14 +10,14 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""How long each class of tests takes: stestr shares the classes out by it.
+"""The time that each class of tests takes, for stestr's schedule.
 
 Usage, with stestr's environment:
 
     stestr last --subunit | python tools/durations.py lines
         print a line for each class that took a second or more: the seconds,
-        and the longest test of the class. tests/durations.txt is made of
-        these.
+        and the longest test of the class. These lines make up
+        tests/durations.txt.
     python tools/durations.py stream < tests/durations.txt
         print the lines as a subunit stream for "stestr load". The longest
         test stands for its class, as stestr keeps a class on one worker.

@@ -10,12 +10,12 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What became of a run of the tests: a subunit stream comes in.
+"""The result of a test run, from a subunit stream on the standard input.
 
-The first line that is printed has the numbers of tests that passed, failed
-and were skipped. What follows names each that failed, with the last lines of
-its traceback and of the servers that it used: it is for the end of a long
-output, of which the middle may not have been kept.
+The first line has the numbers of tests that passed, failed and were skipped.
+Then comes each test that failed, with the last lines of its traceback and of
+the servers' logs. It is meant for the end of a long output whose middle may be
+cut out.
 """
 
 import collections
@@ -24,13 +24,14 @@ import sys
 import subunit
 import testtools
 
-#: Lines that are kept of what failed tests have said, and their servers: of
-#: one, or of all together, and at least of each.
+#: How many lines of tracebacks and of servers' logs are printed for all tests
+#: together,
 LINES, SERVERS_LINES = 25, 40
+#: and for each test at least.
 LEAST = 6
-#: Characters that are kept of a line.
+#: How many characters of a line are printed.
 WIDTH = 300
-#: What the servers' lines begin with: see tests/fixtures/logs.py.
+#: The begin of each line of a server: see tests/fixtures/logs.py.
 MARK = "| "
 
 
@@ -48,16 +49,16 @@ class Run(testtools.StreamResult):
         file_bytes=None,
         **details,
     ):
-        # "exists" only lists a test; no status is an attachment.
+        # "exists" only lists a test. Without a status it is an attachment.
         if test_id and test_status not in (None, "exists"):
             self.statuses[test_id] = test_status
         if file_bytes and file_name and file_name.startswith("traceback"):
             self._said[test_id] += bytes(file_bytes)
 
-    def said(self, test_id, of):
-        """Return the last lines of a test's tracebacks, and its servers'.
+    def last_lines(self, test_id, of):
+        """Return the last lines of a test's tracebacks and servers' logs.
 
-        :param of: how many tests share the room
+        :param of: how many tests share the lines
         """
         text = self._said[test_id].decode(errors="replace")
         lines = text.strip().splitlines()
@@ -74,13 +75,13 @@ def main():
     numbers = collections.Counter(run.statuses.values())
     passed = numbers["success"] + numbers["xfail"]
     skipped = numbers["skip"]
-    # A test that only began was ended together with its process.
+    # A test that has begun and not ended was ended with its process.
     failed = numbers.total() - passed - skipped
     print(passed, failed, skipped)
     for test_id, status in sorted(run.statuses.items()):
         if status not in ("success", "xfail", "skip"):
             print(f"FAILED: {test_id}")
-            for line in run.said(test_id, failed):
+            for line in run.last_lines(test_id, failed):
                 print(f"    {line}")
 
 

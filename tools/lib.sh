@@ -11,12 +11,12 @@
 # under the License.
 
 # shellcheck shell=bash
-# What the scripts of this folder share. They source it; it does nothing by
-# itself but say where the checkout is: ROOT.
+# Functions for the scripts of this folder, which source it. By itself it only
+# sets ROOT, the folder of the checkout.
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
-# Progress goes to stderr: the output of a script is its result.
+# Progress goes to stderr, as the output of a script is its result.
 say() {
     printf '==> %s\n' "$*" >&2
 }
@@ -31,7 +31,7 @@ system_name() {
     sed -n 's/^PRETTY_NAME="\{0,1\}\([^"]*\).*/\1/p' /etc/os-release
 }
 
-# Install Debian packages where this user may, otherwise say how and end.
+# Install Debian packages; if this user may not, print how to do it and end.
 apt_install() {
     local as_root=() command="apt-get install --yes --no-install-recommends $*"
     command -v apt-get >/dev/null ||
@@ -44,22 +44,22 @@ apt_install() {
         fi
         as_root=(sudo -n)
     fi
-    # apt checks signatures as another user, who must be able to write to its
-    # temporary folder. Where lists cannot be fetched, the old ones may do.
+    # apt checks signatures as another user, which must be able to write to
+    # its temporary folder. If lists cannot be fetched, the old ones may do.
     "${as_root[@]}" env --unset=TMPDIR apt-get -q update </dev/null >&2 ||
         say 'apt-get update failed, see above; going on with the old lists'
     need_available "$@"
     say "Installing Debian packages: $*"
-    # The script comes on a descriptor of its own: apt-get may read stdin.
+    # Not by a script on stdin, which apt-get may read.
     "${as_root[@]}" sh -c "$(apt_script)" sh "$@" </dev/null >&2 ||
         die "the packages could not be installed; as root, try: $command"
 }
 
-# need_available PACKAGE...: name every package that apt cannot install, and
-# end where there is one.
+# need_available PACKAGE...: print every package that apt cannot install, and
+# end if there is one.
 need_available() {
     local package unavailable=0
-    # Before the first "apt-get update" apt knows none at all.
+    # Before the first "apt-get update" apt knows no package.
     is_available dpkg || return 0
     for package in "$@"; do
         if ! is_available "$package"; then
@@ -69,11 +69,11 @@ need_available() {
         fi
     done
     ((!unavailable)) ||
-        die "no source of apt has what is named above. Where a source is" \
-            "missing (Debian's component main has it all), add it, see" \
-            "sources.list(5), run \"apt-get update\" as root, and start" \
-            "again. Where this release has another name for a package," \
-            "write it into bindep.txt."
+        die "no source of apt has the packages above. If a source is" \
+            "missing (Debian's component main has all of them), add it," \
+            "see sources.list(5), run \"apt-get update\" as root, and start" \
+            "again. If this release has another name for a package, write" \
+            "it into bindep.txt."
 }
 
 is_available() {
@@ -86,9 +86,9 @@ apt_script() {
     cat <<'EOF'
 set -eu
 export DEBIAN_FRONTEND=noninteractive
-# Of the calling user, who may be another.
+# It is the calling user's, and may not be root's.
 unset TMPDIR
-# Debian starts a daemon when it installs one. The tests start their own.
+# Debian starts a daemon when it installs it. The tests start their own.
 policy=/usr/sbin/policy-rc.d
 if [ ! -e "$policy" ]; then
     trap 'rm -f "$policy"' EXIT
@@ -102,7 +102,7 @@ apt-get -q -o DPkg::Lock::Timeout=300 install \
 EOF
 }
 
-# Install what bindep.txt names and this machine has not.
+# Install the packages of bindep.txt that this machine does not have.
 install_packages() {
     local unmet packages
     if ! command -v dpkg-query >/dev/null; then
@@ -115,12 +115,12 @@ install_packages() {
     apt_install "${packages[@]}"
     unmet=$(unmet_packages)
     [[ -z $unmet ]] ||
-        die "what this system ($(system_name)) has of these packages is not" \
-            "what bindep.txt asks for: ${unmet//$'\n'/, }"
+        die "this system ($(system_name)) has other versions of these" \
+            "packages than bindep.txt needs: ${unmet//$'\n'/, }"
 }
 
-# Print what of bindep.txt is not installed, or in a version that will not do:
-# a package a line and, after a space, the versions that will.
+# Print the packages of bindep.txt that are not installed, or not in the right
+# version: one a line, with the right versions after a space.
 unmet_packages() {
     local wanted package versions version
     wanted=$(wanted_packages)
@@ -132,7 +132,7 @@ unmet_packages() {
     done <<<"$wanted"
 }
 
-# Print the version of an installed package, otherwise nothing.
+# Print the version of a package; nothing if it is not installed.
 installed_version() {
     dpkg-query --show --showformat='${db:Status-Status} ${Version}\n' "$1" \
         2>/dev/null | sed -n 's/^installed //p' || true
@@ -157,11 +157,11 @@ version_suits() {
     done
 }
 
-# Print what bindep.txt names for this system, the packages for tests
-# included, in lines as those of unmet_packages.
+# Print the packages of bindep.txt for this system, including those for tests,
+# in lines like those of unmet_packages.
 wanted_packages() {
     local line package selectors versions id release codename
-    # In a shell of its own: the file sets many names.
+    # In a shell of its own, as the file sets many variables.
     read -r id release codename < <(
         # shellcheck source=/dev/null
         . /etc/os-release
@@ -181,9 +181,9 @@ wanted_packages() {
     done <"$ROOT/bindep.txt"
 }
 
-# is_selected ID RELEASE CODENAME SELECTOR...: say whether bindep would take a
-# line with these selectors on this Debian. Those of platforms decide alone:
-# one of them must be this system, and none with a "!".
+# is_selected ID RELEASE CODENAME SELECTOR...: whether bindep would use a line
+# with these selectors on this Debian. Only selectors of platforms decide: one
+# of them must be this system, and none with a "!" may be it.
 is_selected() {
     local here=" dpkg $1 $1-$2 $1-$3 " selector positive=0 found=0
     shift 3
@@ -202,7 +202,7 @@ is_selected() {
 }
 
 # Print the path of a Python >= 3.11, if possible one that can make virtual
-# environments. $PYTHON, where set, is the only candidate.
+# environments. If $PYTHON is set, it is the only candidate.
 find_python() {
     local check candidate candidates
     if [[ -n ${PYTHON:-} ]]; then
@@ -227,8 +227,8 @@ print(sys.executable)" 2>/dev/null && return
         'apt-get install python3 python3-venv'
 }
 
-# Make sure that a Python can make virtual environments: Debian keeps
-# ensurepip in a package of its own.
+# Make sure that a Python can make virtual environments. Debian has ensurepip
+# in a package of its own.
 ensure_venv_module() {
     local python=$1 version
     "$python" -c 'import ensurepip, venv' 2>/dev/null && return
@@ -245,8 +245,8 @@ ensure_venv_module() {
         die "$python still cannot make virtual environments"
 }
 
-# pbr asks git for the version and the files of the package, and git refuses
-# a checkout of another user unless told to trust it.
+# pbr asks git for the version and the files of the package. git refuses a
+# checkout of another user unless it is told to trust it.
 trust_checkout() {
     [[ -e $ROOT/.git ]] || return 0
     command -v git >/dev/null || apt_install git
@@ -259,8 +259,8 @@ trust_checkout() {
 
 # make_environment FOLDER PYTHON PIP_ARGUMENT...
 #
-# Make a virtual environment with what the pip arguments say, unless it is
-# there and nothing that it was made from has changed.
+# Make a virtual environment with pip's arguments, unless it exists and the
+# files that it was made from have not changed.
 make_environment() {
     local folder=$1 python=$2 stamp
     shift 2

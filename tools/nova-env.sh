@@ -11,11 +11,11 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-# Make the environment with a released Nova that some tests and tools/bench
-# need, .venv-nova, unless it is there, and print the path of its Python.
+# Make the environment .venv-nova, with a released Nova, which some tests and
+# tools/bench need, unless it exists. Print the path of its Python.
 #
-# Nova has an environment of its own, as its requirements are many and partly
-# contradict what the project itself is tested with.
+# Nova has an environment of its own, as it has many requirements, some of
+# which contradict those that the project itself is tested with.
 set -euo pipefail
 
 # shellcheck source=tools/lib.sh
@@ -26,7 +26,7 @@ packages=(
     openstack-placement
     PyMySQL
     'SQLAlchemy<2.1'
-    # What Nova's own tests import.
+    # For Nova's own tests.
     ddt
     fixtures
     oslotest
@@ -36,20 +36,19 @@ packages=(
     testscenarios
     testtools
     wsgi-intercept
-    # What its API and placement's run under in tools/nova-rig.sh.
+    # Web servers for Nova's API and placement's, in tools/nova-rig.sh.
     pyuwsgi
     waitress
-    # What tooz, which Nova needs, takes for memcached and ZooKeeper: the
-    # benchmark compares with it.
+    # The libraries of tooz for memcached and ZooKeeper, for the benchmark.
     kazoo
     pymemcache
-    # What the benchmark draws its tables with.
+    # For the benchmark's plots.
     matplotlib
     # nova_sg itself, for Nova's own tests to run against it.
     --editable .
 )
 
-# Test processes that run side by side may all ask for it.
+# Test processes that run side by side may all need it.
 exec {lock}<"${BASH_SOURCE[0]}"
 flock "$lock"
 python=$(find_python)

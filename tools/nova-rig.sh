@@ -18,8 +18,8 @@
 # Usage: tools/nova-rig.sh [--driver zk|mc|db|stock] [--mode threads|eventlet]
 #                          [--help] ... [COMMAND...]
 #
-# "tools/nova-rig.sh many" measures what 200 computes cost it, with each of
-# Nova's own drivers and ours; "many --help" lists the options.
+# "tools/nova-rig.sh many" measures the costs of 200 computes, with each driver
+# of Nova and of nova_sg; "many --help" lists the options.
 set -euo pipefail
 
 # shellcheck source=tools/lib.sh

@@ -16,11 +16,11 @@
 #
 # Usage: tools/quickstart.sh [FILE]
 #
-# On SQLite; or with FILE, one more nova-sg.conf, on the driver and the servers
-# that it names.
+# It uses SQLite; or, with FILE, one more nova-sg.conf, the driver and the
+# servers of that file.
 #
-# Environment: PYTHON, the Python to use. Nothing is left running, and nothing
-# is written but in this checkout and in a temporary folder.
+# Environment: PYTHON, the Python to use. No process is left running. Files are
+# written only in this checkout and in a temporary folder.
 set -euo pipefail
 
 # shellcheck source=tools/lib.sh
@@ -45,7 +45,7 @@ declare -A agents=()
 clean_up() {
     local status=$? node
     trap - EXIT
-    # A status above 128 is a signal's: somebody has seen enough.
+    # A status above 128 is that of a signal, such as Ctrl-C.
     if ((status > 0 && status < 128)) &&
         compgen -G "$folder/*.log" >/dev/null; then
         printf '%s: failed; the ends of the logs:\n' "${0##*/}" >&2
@@ -61,7 +61,7 @@ trap clean_up EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
-# pip and the plugin loader keep caches; this is a show, it leaves no trace.
+# pip and the plugin loader keep caches, which must not be left behind.
 export XDG_CACHE_HOME=$folder/cache TMPDIR=$folder
 unset PIP_CACHE_DIR
 
@@ -71,13 +71,13 @@ install() {
         python=$(find_python)
         ensure_venv_module "$python"
         say "Making ${ENVIRONMENT#"$ROOT"/} with $python"
-        # tox leaves a file of this name, which points to its environment.
+        # A file of this name is left by tox; it points to tox's environment.
         [[ -d $ENVIRONMENT ]] || rm -f "$ENVIRONMENT"
         "$python" -m venv --clear "$ENVIRONMENT"
     fi
     say "Installing nova_sg into ${ENVIRONMENT#"$ROOT"/}"
     trust_checkout
-    # setuptools would also install what an earlier build left there.
+    # setuptools would also install files of an earlier build.
     rm -rf "$ROOT/build/lib"
     "$ENVIRONMENT/bin/python" -m pip install --quiet "$ROOT"
 }
@@ -112,12 +112,12 @@ start_agent() {
 
 kill_agent() {
     local pid=${agents[$1]}
-    # bash reports a killed job on stderr, which is what is expected here.
+    # bash would report the killed job on stderr.
     { kill -KILL "$pid" && wait "$pid"; } 2>/dev/null || true
     unset "agents[$1]"
 }
 
-# Ask an agent to end, and make sure that it does, with status 0.
+# End an agent by SIGTERM; make sure that it ends with status 0.
 stop_agents() {
     local node pid status deadline=$((SECONDS + PATIENCE))
     kill -TERM "${agents[@]}" || die 'an agent had ended by itself'
@@ -140,7 +140,7 @@ wait_for() {
         die "$1 is not $2 after $PATIENCE s"
 }
 
-# Every process of the show has the temporary folder in its command line.
+# Every process of this script has the temporary folder in its command line.
 check_nothing_left() {
     local process
     for process in /proc/[0-9]*; do

@@ -23,12 +23,12 @@
 # run, and the style checks do not. Environment: PYTHON, the Python to use;
 # RUN_DEADLINE, the seconds after which a run that hangs is ended.
 #
-# The last line says "N passed, N failed": tests over all runs, each style
-# check counted as one. Before it stands what failed: the test, the end of its
-# traceback, the last lines of its servers, and the trace of a test process
-# that crashed. Exit status 0 only if nothing failed.
+# The last line is "N passed, N failed": the tests of all runs, with each style
+# check counted as a test. Before it comes each failure: the test, the end of
+# its traceback, the last lines of its servers, and the trace of a test process
+# that crashed. The exit status is 0 only if nothing failed.
 #
-# Ctrl-C or SIGTERM ends it, with all that it started.
+# Ctrl-C or SIGTERM ends it, with all processes that it started.
 set -euo pipefail
 
 # shellcheck source=tools/lib.sh
@@ -36,19 +36,19 @@ source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 ENVIRONMENT=$ROOT/.venv-test
 # Seconds until a run that hangs is ended, with a traceback of every thread:
-# several times what the longest of them takes on two cores.
+# several times as many as the longest run takes on two cores.
 RUN_DEADLINE=${RUN_DEADLINE:-1200}
-# Test processes side by side. Most of the time each of them waits: for a
-# session to end, a member to fall silent, a server to start.
+# Test processes side by side. Most of the time each of them waits, for example
+# for a session to end, a member to fall silent or a server to start.
 WORKERS=7
 
 passed=0
 failed=0
 skipped=0
-# What failed: told at the end, too, where a long output is read first.
+# The failures, printed at the end, too, where a long output is read first.
 failures=()
 
-# fail NAME...: count what is not a test as one that failed.
+# fail NAME...: count a failure that is not a test's.
 fail() {
     printf 'FAILED: %s\n' "$*"
     failures+=("FAILED: $*")
@@ -82,13 +82,13 @@ check_style() {
     style_check shellcheck shellcheck -x "${scripts[@]}"
 }
 
-# stestr takes the Python of the tests from $PYTHON where that is set.
+# stestr takes the Python of the tests from $PYTHON if that is set.
 stestr() {
     env -u PYTHON "$ENVIRONMENT/bin/stestr" "$@"
 }
 
-# What runs the tests has a process group of its own, so that all of it can
-# be ended. A test process that dies so runs no cleanup: the watchdog in
+# stestr has a process group of its own, so that all of its processes can be
+# ended. A test process that is ended so runs no cleanup: the watchdog in
 # tests/fixtures ends its servers.
 tests=
 run_tests() {
@@ -119,7 +119,7 @@ NOVA_SG_TEST_TRACES=$(mktemp -d -t nova-sg-traces-XXXXXX)
 export NOVA_SG_TEST_TRACES
 trap 'rm -rf "$NOVA_SG_TEST_TRACES"' EXIT
 
-# tell_traces MODE: name what the processes of a run left behind.
+# tell_traces MODE: count each trace of a run as a failure.
 tell_traces() {
     local trace
     for trace in "$NOVA_SG_TEST_TRACES"/*; do
@@ -136,7 +136,7 @@ run_mode() {
     local mode=$1 workers=$2 status=0 listed before after said p f s
     shift 2
     export NOVA_SG_TEST_MODE=$mode
-    # A list that cannot be made is left to the run, which says why.
+    # If the list cannot be made, the run itself prints why.
     if [[ -n $selection ]] && listed=$(stestr list "$@" 2>/dev/null) &&
         [[ -z $listed ]]; then
         say "Mode $mode: no test matches"
@@ -169,7 +169,7 @@ run_mode() {
 finish() {
     if ((${#failures[@]})); then
         printf '\n%s' "${failures[@]}" $'\n'
-        # Their names alone: of a long output the last lines are kept.
+        # The names alone, as the last lines of a long output are kept.
         printf '%s\n' "${failures[@]}" | grep '^FAILED: '
     fi
     if ((skipped)); then
@@ -203,7 +203,7 @@ make_environment "$ENVIRONMENT" "$python" \
 
 if [[ -z $selection ]]; then
     check_style
-    # Where only some tests run, those that need Nova make it themselves.
+    # With a selection, tests that need Nova make the environment themselves.
     if NOVA_SG_NOVA_PYTHON=$(tools/nova-env.sh); then
         export NOVA_SG_NOVA_PYTHON
     else
@@ -211,8 +211,8 @@ if [[ -z $selection ]]; then
     fi
 fi
 
-# Without its repository it can list nothing. What each class takes decides
-# which worker gets it: chance would have some wait for one of them.
+# Without its repository stestr can list no tests. The durations let it share
+# the classes out evenly among the workers.
 if [[ ! -e .stestr/next-stream ]]; then
     stestr init
     "$ENVIRONMENT/bin/python" tools/durations.py stream <tests/durations.txt |
@@ -221,12 +221,13 @@ fi
 export NOVA_SG_TEST_DEADLINE=$RUN_DEADLINE
 ran=0
 run_mode threads "$WORKERS" --exclude-regex '^tests\.(nova|faults)\.' "$@"
-# Pure logic and the programs do not depend on the mode and ran already.
+# Tests of pure logic and of the programs do not depend on the mode, and have
+# run already.
 run_mode eventlet "$WORKERS" \
     --exclude-regex '^tests\.(nova|faults|unit|processes)\.' "$@"
-# The tests on a real Nova see to Nova's modes by themselves, and each fault
-# chooses one. One worker plays all faults, side by side; each of the others
-# has a Nova with a database and a message queue of its own.
+# The tests on a real Nova set Nova's mode themselves, and each fault has its
+# mode. One worker plays all faults, side by side. Each of the others has a
+# Nova with a database and a message queue of its own.
 run_mode threads 3 --exclude-regex '^tests\.(?!(faults|nova)\.)' "$@"
 if ((!ran)); then
     fail "no test matches: $selection"

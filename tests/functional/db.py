@@ -38,7 +38,9 @@ REPORT = re.compile(
     r"AND services\.report_count (BETWEEN 1 AND \d+ - 1|= 0 AND .*) "
     r"AND UTC_TIMESTAMP\(6\) <= '[-\d]+ [:.\d]+'"
 )
-LOOK = re.compile(r"SELECT UTC_TIMESTAMP\(6\) AS now, .* FROM services WHERE")
+REFRESH = re.compile(
+    r"SELECT UTC_TIMESTAMP\(6\) AS now, .* FROM services WHERE"
+)
 
 
 class TestCase(base.TestCase):

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The benchmark runs: its contenders, every row. Not how fast.
+"""The benchmark works: all contenders have all rows. Figures do not matter.
 
 The short form measures four of the contenders, on native threads.
 """
@@ -83,13 +83,13 @@ _FOLLOW = {
 }
 _STALL = {"session of 1 s after a stall of 2.5 s"}
 _CRASH = {"a crash seen, beside a guard", "a crash seen, by silence"}
-_SHORT_LOOK = {"a crash seen, beside a guard, looks every 0.2 s"}
+_SHORT_REFRESH = {"a crash seen, beside a guard, looks every 0.2 s"}
 _OURS = _ALL | _BY_NAME | _OBSERVER | _IN_MEMORY | _CRASH
 
 EXPECTED = {
-    ("nova_sg db", "SQLite"): _OURS | _AT_HAND | _SHORT_LOOK,
+    ("nova_sg db", "SQLite"): _OURS | _AT_HAND | _SHORT_REFRESH,
     ("nova_sg db", "MariaDB"): (
-        _OURS | _AT_HAND | _SERVER | _STATEMENTS | _SHORT_LOOK
+        _OURS | _AT_HAND | _SERVER | _STATEMENTS | _SHORT_REFRESH
     ),
     ("nova_sg conductor", "MariaDB"): _MANY | _STATEMENTS,
     ("nova db", "MariaDB"): (
@@ -124,9 +124,9 @@ _RATIOS = {
 
 
 class Bench:
-    """The same for some contenders or for all."""
+    """The tests for some contenders or for all."""
 
-    # As the command names them; all of them where there are none.
+    # Their names on the command line. Without any all are measured.
     CONTENDERS = ()
     EXPECTED = EXPECTED
 
@@ -156,25 +156,26 @@ class Bench:
         with open(path) as file:
             cls.figures = json.load(file)
 
-    def test_progress_is_for_terminals_alone(self):
+    def test_progress_is_shown_on_terminals_only(self):
         self.assertEqual("", self.bench.stderr)
 
     def test_every_contender_has_its_rows(self):
         found = {}
         for row in self.figures["rows"]:
             self.assertEqual(tests.MODE, row["mode"])
-            who = row["contender"], row["backend"]
-            found.setdefault(who, set()).add(row["name"])
+            contender = row["contender"], row["backend"]
+            found.setdefault(contender, set()).add(row["name"])
         self.assertEqual(self.EXPECTED, found)
 
-    def test_everybody_did_something(self):
+    def test_every_figure_is_above_zero(self):
         for row in self.figures["rows"]:
             with self.subTest(name=row["name"], contender=row["contender"]):
                 if row["name"].endswith("the server's CPU"):
-                    # It is read to a hundredth of a second.
+                    # It may be zero: it is read to a hundredth of a second.
                     self.assertGreaterEqual(row["figure"], 0)
                 elif row["name"].endswith(": behind"):
-                    # The observer may know before the crowd does.
+                    # It may be zero: the observer may know of a join before
+                    # the crowd does.
                     self.assertGreaterEqual(row["figure"], 0)
                 elif row["unit"] == "kept":
                     self.assertIn(row["figure"], (0, 1))
@@ -182,7 +183,7 @@ class Bench:
                     self.assertGreater(row["figure"], 0)
                 self.assertNotIn("failed", row["note"])
 
-    def test_ours_are_divided_by_the_peers(self):
+    def test_figures_of_nova_sg_are_divided_by_those_of_peers(self):
         figures = {
             (row["name"], row["contender"], row["backend"]): row["figure"]
             for row in self.figures["rows"]
@@ -254,18 +255,18 @@ class BeforeTest(unittest.TestCase):
             timeout=300,
         )
 
-    def test_another_checkout_is_one_more_peer(self):
+    def test_another_checkout_is_measured_as_one_more_contender(self):
         root = os.path.join(os.path.dirname(__file__), "..", "..")
         with tempfile.TemporaryDirectory() as folder:
             for name in ("nova_sg", "tests", "tools"):
                 shutil.copytree(
                     os.path.join(root, name), os.path.join(folder, name)
                 )
-            # To make one takes minutes.
+            # Use this environment, as making another takes minutes.
             path = os.path.join(folder, "tools", "nova-env.sh")
             with open(path, "w") as script:
                 script.write(f"#!/bin/sh\necho {nova.python()}\n")
-            # What is measured is that checkout, and not this one.
+            # Break that checkout: it is the one that has to be measured.
             path = os.path.join(folder, "nova_sg", "servicegroup", "api.py")
             with open(path, "a") as api:
                 api.write("API.service_is_up = None\n")
@@ -284,7 +285,7 @@ class BeforeTest(unittest.TestCase):
             done.stdout, r"SQLite, threads .* nova_sg db +before: nova_sg db"
         )
 
-    def test_a_folder_that_is_none(self):
+    def test_a_folder_that_is_no_checkout_is_refused(self):
         with tempfile.TemporaryDirectory() as folder:
             done = self.run_bench(folder)
         self.assertEqual(2, done.returncode)
@@ -302,8 +303,8 @@ class SomeTest(Bench, unittest.TestCase):
         "kazoo-zookeeper-clients",
     )
     EXPECTED = {
-        who: EXPECTED[who]
-        for who in (
+        contender: EXPECTED[contender]
+        for contender in (
             ("nova_sg mc", "memcached"),
             ("tooz", "memcached"),
             ("nova_sg zookeeper", "ZooKeeper clients"),

@@ -44,8 +44,8 @@ HARMLESS = re.compile(
 )
 
 # Runs on Nova's side: makes the tables, writes services by Nova's database
-# code, or judges them by Nova's servicegroup API. It does what the lines on
-# its standard input say, and answers each by a line with the result.
+# code, or judges them by Nova's servicegroup API. It evaluates each line of
+# its standard input, and answers by a line with the result.
 NOVA_PROGRAM = """
 import datetime
 import json

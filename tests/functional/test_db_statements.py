@@ -107,18 +107,18 @@ class SteadyMemberTest(db.MariaDBTestCase):
                 output, _ = agent.communicate(timeout=PATIENCE)
         self.assertEqual(0, agent.returncode, output)
 
-        reports, looks, others = [], [], []
+        reports, refreshes, others = [], [], []
         for _, _, text in entries:
             if db.REPORT.fullmatch(text):
                 reports.append(text)
-            elif db.LOOK.match(text):
-                looks.append(text)
+            elif db.REFRESH.match(text):
+                refreshes.append(text)
             else:
                 others.append(text)
         self.assertEqual(number, len(reports))
         span = (entries[-1][0] - entries[0][0]).total_seconds()
-        self.assertGreater(len(looks), 1)
-        self.assertLessEqual(len(looks), span / refresh + 2)
+        self.assertGreater(len(refreshes), 1)
+        self.assertLessEqual(len(refreshes), span / refresh + 2)
         # Where a report, a refresh and a periodic task meet, another
         # connection is opened.
         self.assertLessEqual(
@@ -164,7 +164,7 @@ class ManyMembersTest(db.MariaDBTestCase):
             members = self.api.members("compute")
             again = self.api.members("compute")
             up = self.api.get_all("compute")
-            looks = [t for t in log.texts() if "FROM services" in t]
+            refreshes = [t for t in log.texts() if "FROM services" in t]
         self.assertEqual(self.MEMBERS, len(members))
         self.assertEqual(
             [f"node-{n}" for n in range(1, 11)],
@@ -175,8 +175,8 @@ class ManyMembersTest(db.MariaDBTestCase):
         )
         self.assertEqual(self.MEMBERS - 10, len(up))
         self.assertEqual(self.MEMBERS, len(again))
-        self.assertEqual(1, len(looks))
-        self.assertRegex(looks[0], db.LOOK)
+        self.assertEqual(1, len(refreshes))
+        self.assertRegex(refreshes[0], db.REFRESH)
         self.assertEqual(1, len(counted), counted)
 
     def test_no_statement_reads_the_whole_table(self):

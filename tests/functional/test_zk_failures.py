@@ -199,8 +199,8 @@ class MemberFailureTest(FailureTestCase):
             member.expect("done: freeze")
             # They are the same sessions as before.
             self.assertEqual(before, self.znodes())
-            member.tell("stall 0")
-            member.expect("done: stall")
+            member.tell("pause 0")
+            member.expect("done: pause")
         self.assertEqual(["up"], poller.states)
         self.assertEqual(before, self.znodes())
 
@@ -209,13 +209,13 @@ class WatchdogTest(FailureTestCase):
     DOWN_TIME = 4.0
 
     def test_members_whose_timers_stand_still_are_withdrawn(self):
-        stalls = self.start_member("stalls")
+        pauses = self.start_member("pauses")
         spins = self.start_member("spins")
         events = self.collect(self.api)
-        with zk.Poller(self.api, "stalls", "spins") as poller:
-            stalls.tell("stall 1.5")
+        with zk.Poller(self.api, "pauses", "spins") as poller:
+            pauses.tell("pause 1.5")
             spins.tell("spin 1.5")
-            stalls.expect("done: stall")
+            pauses.expect("done: pause")
             spins.expect("done: spin")
             # By now a watchdog that was too quick would have withdrawn them.
             time.sleep(0.5)
@@ -224,24 +224,24 @@ class WatchdogTest(FailureTestCase):
 
         before = self.znodes()
         go_on = os.path.join(self.folder, "go-on")
-        stalls.tell(f"stall {go_on}")
+        pauses.tell(f"pause {go_on}")
         spins.tell(f"spin {go_on}")
-        for host in ("stalls", "spins"):
+        for host in ("pauses", "spins"):
             self.wait_until_down(host)
-        for member in (stalls, spins):
+        for member in (pauses, spins):
             # They are down although they still stand still: not by
             # themselves.
             self.assertEqual(1, member.output().count("done"))
         with open(go_on, "w"):
             pass
-        for host in ("stalls", "spins"):
+        for host in ("pauses", "spins"):
             self.wait_until_up(host)
         self.assertEqual(before, self.znodes())
         self.assert_becomes(
             [("down", "up")] * 2,
             lambda: [
                 tuple(e.type for e in events if e.host == host)
-                for host in ("stalls", "spins")
+                for host in ("pauses", "spins")
             ],
         )
 
@@ -444,7 +444,7 @@ class OutageTest(FailureTestCase):
                 lambda: len(poller.states) > 1, message="there is no answer"
             )
             lasted = time.monotonic() - frozen
-            zk.say(f"the last verdict stood for {lasted:.1f} s")
+            zk.print_figure(f"the last verdict stood for {lasted:.1f} s")
             # It counts from the last answer. Refreshes come every 0.05 s.
             self.assertGreater(lasted, self.DOWN_TIME - 1)
             with self.assertRaisesRegex(

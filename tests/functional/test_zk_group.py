@@ -162,13 +162,13 @@ class GroupTest(zk.ZkTestCase):
             return one.facts.lost, one.last_seen
 
         self.assertFalse(seen()[0])
-        looked = datetime.datetime.now(datetime.UTC)
+        refreshed = datetime.datetime.now(datetime.UTC)
         member.kill()
         self.wait_until_down("one")
         # The observer that saw it alive refreshes again only now.
         lost, last = seen()
         self.assertTrue(lost)
-        self.assertLessEqual(last, looked)
+        self.assertLessEqual(last, refreshed)
 
     def test_last_seen_by_an_observer_that_comes_later(self):
         self.flags(service_down_time=1)

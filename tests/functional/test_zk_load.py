@@ -107,7 +107,7 @@ class QuestionsTest(zk.ZkTestCase):
             self.assertEqual(["one", "two"], self.api.get_all("compute"))
             time.sleep(0.01)
         self.assertLessEqual(self.packets() - before, asking)
-        zk.say(f"service_is_up: {10_000 / took:.0f}/s")
+        zk.print_figure(f"service_is_up: {10_000 / took:.0f}/s")
 
 
 class CrowdTest(zk.ZkTestCase):
@@ -143,7 +143,7 @@ class CrowdTest(zk.ZkTestCase):
                 )
             told = time.monotonic()
             listings = counted.call_count - before
-            zk.say(
+            zk.print_figure(
                 f"{self.MEMBERS} {words}: {said - begun:.1f} s until all "
                 f"were, observer {told - said:.2f} s later, {listings} "
                 f"listings, it stood still for {ticker.longest:.2f} s at most"

@@ -56,7 +56,7 @@ def ensemble(size=3):
     return _shared[0]
 
 
-def say(text):
+def print_figure(text):
     """Print a figure, not to the test runner's standard output."""
     print(f"\n{text}", file=sys.stderr)
 
@@ -65,7 +65,7 @@ def report_figures(what, seconds):
     """Print the distribution of measured times, in ms."""
     ordered = sorted(seconds)
     last = len(ordered) - 1
-    say(
+    print_figure(
         f"{what}: n={len(ordered)} "
         f"min={ordered[0] * 1000:.0f} "
         f"median={statistics.median(ordered) * 1000:.0f} "

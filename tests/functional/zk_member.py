@@ -12,17 +12,18 @@
 
 """A process with members, run as a module by the tests of the zk driver.
 
-Its argument is JSON: hosts, options by section, and wait: whether to say
-"ready" and join only after a line on its input. It says "joined" when all
-are there, and "done: ORDER" after each order, a line on its input:
+Its argument is JSON: hosts, options by section, and wait: whether to print
+"ready" and join only after a line on its input. It prints "joined" when all
+members are up. Each further line on its input is an order, after which it
+prints "done: ORDER":
 
-stall SECONDS   the hub stands still; natively, every timer does
-stall FILE      the same, until there is such a file
-spin SECONDS    the same, while Python computes without a pause
-spin FILE       the same, until there is such a file
+pause SECONDS   the hub stands still; on native threads every timer does
+pause FILE      the same, until the file exists
+spin SECONDS    like pause, while Python computes without a break
+spin FILE       the same, until the file exists
 freeze SECONDS  all of Python stands still
 leave           all members leave
-end             ends, without leaving
+end             the process ends, without leaving
 """
 
 import ctypes
@@ -60,8 +61,8 @@ def main(settings):
     while True:
         select.select([sys.stdin], [], [])
         order, *how_long = os.read(0, 1000).decode().split()
-        if order in ("stall", "spin"):
-            _stall(members, order, how_long[0])
+        if order in ("pause", "spin"):
+            _stand_still(members, order, how_long[0])
         elif order == "freeze":
             # PyDLL keeps the interpreter lock.
             ctypes.PyDLL(None).sleep(int(how_long[0]))
@@ -81,7 +82,7 @@ def _all(api):
         return []
 
 
-def _stall(members, how, how_long):
+def _stand_still(members, how, how_long):
     begun = time.monotonic()
 
     def over():
@@ -92,8 +93,8 @@ def _stall(members, how, how_long):
     for member in members:
         member.tg.moving.clear()
     while not over():
-        if how == "stall":
-            # CDLL gives the interpreter lock away.
+        if how == "pause":
+            # CDLL releases the interpreter lock.
             ctypes.CDLL(None).usleep(10_000)
     for member in members:
         member.tg.moving.set()

@@ -323,7 +323,7 @@ class DbTest(TestCase):
     def test_a_bad_result_ends_stack_sh(self):
         for condition, words in (
             ('[ "$2" != status ]', "Nova does not use nova_sg with"),
-            ('[ "$3" != doctor ]', "nova-sg doctor is not content with"),
+            ('[ "$3" != doctor ]', "nova-sg doctor finds faults with"),
         ):
             with self.subTest(words):
                 self.program(condition)

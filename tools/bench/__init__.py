@@ -10,10 +10,10 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The benchmark: what the drivers cost, beside their peers.
+"""The benchmark: the costs of the drivers, beside their peers.
 
 Run as `tools/bench.sh`, or with any Python as `python tools/bench`. The
-servers are those of tests.fixtures; each contender runs in a process of its
-own, as two of them may not share one: nova and nova_sg have one global
-configuration, and a process is green or it is not.
+servers are those of tests.fixtures. Each contender runs in a process of its
+own, because two of them cannot share one: nova and nova_sg each have one
+global configuration, and a process is either green or not.
 """

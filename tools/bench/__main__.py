@@ -10,17 +10,17 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What `python tools/bench` runs."""
+"""The program `python tools/bench`."""
 
 import os
 import sys
 
 if __name__ == "__main__":
     _tools = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    # The folder itself is there already, which would make its modules
-    # top-level ones. The fixtures come from the checkout.
+    # Replace the folder itself, so that its modules are not top-level ones.
+    # The fixtures are those of the checkout.
     sys.path[:1] = [_tools, os.path.dirname(_tools)]
-    # The fixtures' mode is that of this process, which measures nothing.
+    # The fixtures run in this process, which measures nothing.
     os.environ["NOVA_SG_TEST_MODE"] = "threads"
 
     if sys.argv[1:2] == ["--plots"]:

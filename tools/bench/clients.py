@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What is measured of ZooKeeper clients: the same for each of them."""
+"""The measurements of a ZooKeeper client, the same for each client."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ from collections.abc import Callable, Iterator
 from bench import measure, operations, rows
 from bench.contenders import client
 
-# Threads that ask at once.
+# Threads that ask at the same time.
 _THREADS = 20
-# Seconds that anything may take.
+# Seconds to wait for any single step.
 _PATIENCE = 120
 
 
 class Clients:
     """Measures one client.
 
-    :param template: a row with all that the figures have in common
+    :param template: a row with the fields that all figures have in common
     :param server: the process id of the server
     """
 
@@ -66,7 +66,7 @@ class Clients:
         for name in ("get", "set"):
             one = self._client.one(name)
             if one is not None:
-                # A server that has just started is slow at first.
+                # Warm up: a server that has just started is slow at first.
                 measure.together([one] * _THREADS, seconds)
                 timing = measure.repeat(one, seconds, server)
                 yield from self._rates(f"{name}, one by one", timing)
@@ -85,7 +85,7 @@ class Clients:
             yield from self._rates("join", measure.once(joins))
 
     def follow(self) -> Iterator[rows.Row]:
-        """Have one observer follow a crowd that comes and goes."""
+        """Have one observer follow a crowd that joins and leaves."""
         observer = _Observer()
         if self._client.follow("/crowd", observer.changed):
             observer.wait(0)
@@ -133,7 +133,7 @@ class Clients:
     def _rates(
         self, name: str, timing: measure.Timing, each: int = 1
     ) -> Iterator[rows.Row]:
-        """:param each: how many operations a call was"""
+        """:param each: how many operations a call consists of"""
         failed = ""
         if timing.failed:
             failed = f"{timing.failed} of {timing.calls} failed"
@@ -156,13 +156,13 @@ class Clients:
 
 
 class _Observer:
-    """Takes the lists of names that a client brings."""
+    """Takes the lists of names from a client's callback."""
 
     def __init__(self) -> None:
         self._condition = threading.Condition()
         self._size = -1
         self._moment = 0.0
-        #: How many lists came.
+        #: How many lists have come.
         self.calls = 0
 
     def changed(self, names: set[str] | list[str] | None) -> None:
@@ -173,7 +173,7 @@ class _Observer:
             self._condition.notify_all()
 
     def wait(self, size: int) -> float:
-        """Wait for a list of so many; return when it came."""
+        """Wait for a list of so many names; return when it came."""
         with self._condition:
             if not self._condition.wait_for(
                 lambda: self._size == size, _PATIENCE
@@ -186,8 +186,8 @@ class _Observer:
 def _crowd(
     where: str, path: str, count: int, pace: float
 ) -> Iterator[tuple[Callable[[], None], Callable[[], float]]]:
-    """Start bench.crowd; give what tells it to go on, and what it says."""
-    # A file, which no green thread has to wait for.
+    """Start bench.crowd; yield a function to go on, and one to wait."""
+    # A file, as reading a pipe would block all green threads.
     with tempfile.TemporaryFile() as output:
         process = subprocess.Popen(
             [
@@ -206,7 +206,7 @@ def _crowd(
                 if said.count("\n") > number:
                     return said.splitlines()[number]
                 if process.poll() or time.monotonic() > deadline:
-                    raise AssertionError(f"the crowd said no more: {said}")
+                    raise AssertionError(f"no more from the crowd: {said}")
                 time.sleep(0.01)
 
         numbers = itertools.count(1)

@@ -12,9 +12,10 @@
 
 """Members that an observer follows, all of one session.
 
-A line on stdin, and they join, so many a second or (0) as fast as the server
-takes it; another, and they leave. A line on stdout says when each was done,
-on the monotonic clock, which all processes share.
+At a line on the standard input they join, so many a second or, with 0, as fast
+as the server takes it. At another line they leave. After each a line on the
+standard output has the moment, on the monotonic clock, which all processes
+share.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from nova_sg import evzookeeper, zookeeper
 
 
 def main(where: str, path: str, count: int, pace: float) -> None:
-    """Come and go."""
+    """Join and leave."""
     session = evzookeeper.ZKSession(where, 60, 30000)
     handle, session_id = session.connected_handle(60)
     paths = [
@@ -46,7 +47,8 @@ def main(where: str, path: str, count: int, pace: float) -> None:
         sys.stdin.readline()
         _all(paths, start, pace)
         print(time.monotonic(), flush=True)
-    # Until nobody needs it any more: its end is no part of the figures.
+    # Wait for the end of the measurement, which must not include this
+    # process's end.
     sys.stdin.readline()
 
 

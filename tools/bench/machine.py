@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What the figures were measured on."""
+"""The machine and the programs of a measurement."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def facts() -> dict[str, str]:
         "processor": _processor(),
         "cores": str(len(os.sched_getaffinity(0))),
         "load average before": f"{os.getloadavg()[0]:.2f}",
-        # Without what a distribution adds to the number.
+        # Without the distribution's suffix.
         "system": f"{platform.system()} {platform.release().split('-')[0]}",
         "python": platform.python_version(),
         "mariadb": _version("mariadbd", "/usr/sbin/mariadbd"),

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The command: starts the servers, has each contender measured, tells."""
+"""The command: starts servers, measures each contender, prints tables."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from tests.fixtures import mariadb, memcached, process, zookeeper
 _TOOLS = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _MODES = ("threads", "eventlet")
 
-# Seconds until a contender's process is given up.
+# Seconds after which a contender's process is ended.
 _LIMIT = 600
 
 _FULL = operations.Sizes(
@@ -61,7 +61,7 @@ _QUICK = operations.Sizes(
 
 
 class _Failed(Exception):
-    """A contender's process did not end well."""
+    """A contender's process failed."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -111,50 +111,50 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--contender",
         action="append",
         choices=[entry.key for entry in contenders.KNOWN],
-        help="measure only this one; may be repeated",
+        help="measure only this contender; may be repeated",
     )
     parser.add_argument(
         "--mode",
         action="append",
         choices=_MODES,
-        help="native threads or green ones; both by default",
+        help="native threads or green threads; both by default",
     )
     parser.add_argument(
-        "--json", metavar="FILE", help="write the figures there, too"
+        "--json", metavar="FILE", help="also write the figures to this file"
     )
     parser.add_argument(
         "--rounds",
         type=int,
         help="measure everything so many times, one contender after the "
-        "other, and give the medians (3)",
+        "other, and print the medians (3)",
     )
     parser.add_argument(
         "--seconds",
         type=float,
-        help=f"how long each figure is measured for ({_FULL.seconds:g})",
+        help=f"for how long each figure is measured ({_FULL.seconds:g})",
     )
     parser.add_argument(
         "--many",
         type=int,
-        help=f"members that one process reports for ({_FULL.many})",
+        help=f"how many members one process reports for ({_FULL.many})",
     )
     parser.add_argument(
         "--group",
         type=int,
         action="append",
-        help="members of a group that is asked about; may be repeated "
+        help="the size of a group; may be repeated "
         f"({', '.join(map(str, _FULL.groups))})",
     )
     parser.add_argument(
         "--before",
         metavar="FOLDER",
-        help="measure the nova_sg of another checkout, too, as one more to "
-        "compare with; it needs the same contenders and sizes",
+        help="also measure the nova_sg of another checkout, to compare "
+        "with; it needs the same contenders and sizes",
     )
     parser.add_argument(
         "--quick",
         action="store_true",
-        help="small sizes, one round: shows that it runs, not how fast",
+        help="small sizes, one round: shows that it works, not how fast",
     )
     options = parser.parse_args(arguments)
     if options.before:
@@ -163,7 +163,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         if not os.path.isdir(os.path.join(tools, "bench")):
             parser.error(
                 f"--before {options.before}: there is no tools/bench in that "
-                "folder; name a checkout of nova_sg"
+                "folder; give the folder of a checkout of nova_sg"
             )
     options.mode = options.mode or list(_MODES)
     options.rounds = options.rounds or (1 if options.quick else 3)
@@ -192,7 +192,7 @@ def _wanted(keys: Sequence[str] | None) -> list[contenders.Entry]:
 def _checkouts(
     entry: contenders.Entry, before: str | None
 ) -> list[str | None]:
-    """Return the checkouts that a contender is measured of; None: of this."""
+    """Return the checkouts to measure a contender of; None is this one."""
     if before is None or not entry.module.startswith("ours"):
         return [None]
     return [None, before]
@@ -227,7 +227,8 @@ def _measure(
     }
     python, root = sys.executable, os.path.dirname(_TOOLS)
     if before:
-        # Drivers are found by what is installed: it has its own environment.
+        # Drivers are found by the installed package, so another checkout
+        # needs an environment of its own.
         python, root = _python_of(before), before
     path = [os.path.join(root, "tools"), root]
     answer = _run(
@@ -252,7 +253,7 @@ def _python_of(checkout: str) -> str:
 
 
 def _run(command: Sequence[str], **how) -> str:
-    """Run a program; return what it prints."""
+    """Run a program; return its output."""
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, timeout=_LIMIT, **how
@@ -265,7 +266,7 @@ def _run(command: Sequence[str], **how) -> str:
 
 
 class _Servers:
-    """The servers, started when they are needed and empty for each asker."""
+    """The servers, started when needed, and empty for each contender."""
 
     def __init__(self, shown: progress.Progress) -> None:
         self._shown = shown
@@ -285,21 +286,22 @@ class _Servers:
         self._stack.close()
 
     def fresh(self, entry: contenders.Entry) -> tuple[str, int | None]:
-        """Return where a contender finds its server, and its process id."""
+        """Return the address and the process id of a contender's server."""
         if entry.backend == contenders.SQLITE:
             self._files += 1
             path = os.path.join(self._folder, f"{self._files}.sqlite")
             return f"sqlite:///{path}", None
         if entry.backend == contenders.MEMCACHED:
             server = self._server(memcached.Memcached)
-            # Nothing else empties it for certain.
+            # Only a restart empties memcached for certain.
             server.restart()
             return server.address, server.pid
         if entry.backend in (
             contenders.ZOOKEEPER,
             contenders.ZOOKEEPER_CLIENTS,
         ):
-            # The last one's znodes would go during this one's time.
+            # Otherwise the server would remove the last contender's znodes
+            # during the measurement of this one.
             server = self._running.pop(zookeeper.ZooKeeperServer, None)
             if server is not None:
                 server.close()
@@ -335,7 +337,7 @@ class _Servers:
 def _in_order(
     measured: Sequence[rows.Row], modes: Sequence[str]
 ) -> Iterator[rows.Row]:
-    """Sort by mode and backend, and leave the rest in its order."""
+    """Yield rows sorted by mode and backend, otherwise in their order."""
     backends = [entry.backend for entry in contenders.KNOWN]
     yield from sorted(
         measured,

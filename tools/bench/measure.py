@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Timing: calls a second and CPU a call. Knows nothing of what it times."""
+"""Timing of calls: rate and CPU time. It does not depend on the calls."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 
 
 class Timing(NamedTuple):
-    """What a number of calls took."""
+    """The time that a number of calls took."""
 
     calls: int
-    #: How many of them said, by returning False, that they failed.
+    #: How many of them failed, that is, returned False.
     failed: int
     #: Seconds on the clock.
     wall: float
@@ -43,12 +43,12 @@ class Timing(NamedTuple):
 
     @property
     def done(self) -> int:
-        """How many calls did what they should."""
+        """How many calls succeeded."""
         return self.calls - self.failed
 
     @property
     def rate(self) -> float:
-        """Calls a second that did what they should."""
+        """How many calls succeeded in a second."""
         return self.done / self.wall
 
     def each(self, total: float) -> float:
@@ -79,13 +79,13 @@ class _Stopwatch:
 def repeat(
     call: Callable[[], Any], seconds: float, server: int | None = None
 ) -> Timing:
-    """Call in a row for so many seconds.
+    """Call again and again for so many seconds.
 
     :param call: returns False if it failed
     :param server: the process id of the server that it asks
     """
     call()
-    # The clock is not read after each call: some take less than that.
+    # The clock is read after batches: it takes longer than some calls.
     batch = 1
     while True:
         begin = time.monotonic()
@@ -111,7 +111,7 @@ def together(
     seconds: float,
     server: int | None = None,
 ) -> Timing:
-    """Call all of them over and over, each on a thread of its own."""
+    """Call all of them again and again, each on a thread of its own."""
     counts = [[0, 0] for _ in calls]
     begin = threading.Event()
     deadline = 0.0
@@ -140,7 +140,7 @@ def together(
 
 def once(calls: Sequence[Callable[[], Any]]) -> Timing:
     """Call each of them once, one after the other."""
-    # The first is the one that makes what all need.
+    # The first call makes the objects that all of them share.
     calls[0]()
     watch = _Stopwatch(None)
     for call in calls[1:]:
@@ -149,9 +149,9 @@ def once(calls: Sequence[Callable[[], Any]]) -> Timing:
 
 
 def memory(make: Callable[[], Any]) -> tuple[int, int]:
-    """Return the bytes that a result keeps, and those needed to make it.
+    """Return the bytes that a result keeps, and the most while it is made.
 
-    Python's own memory, as tracemalloc counts it.
+    It is Python's own memory, as tracemalloc counts it.
     """
     gc.collect()
     tracemalloc.start()
@@ -174,7 +174,7 @@ def traffic(where: str) -> int:
     total = 0
     for name in os.listdir("/proc/self/fd"):
         with contextlib.suppress(OSError):
-            # Not socket.socket: green ones would change the descriptor.
+            # Not socket.socket, which may be green and change the descriptor.
             link = _socket.socket(fileno=int(name))
             try:
                 inet = link.family in (_socket.AF_INET, _socket.AF_INET6)
@@ -185,7 +185,7 @@ def traffic(where: str) -> int:
                     # tcpi_bytes_acked and tcpi_bytes_received.
                     total += sum(struct.unpack_from("@QQ", info, 120))
             finally:
-                # It belongs to somebody else.
+                # The descriptor belongs to another object.
                 link.detach()
     return total
 
@@ -193,6 +193,6 @@ def traffic(where: str) -> int:
 def cpu_of(pid: int) -> float:
     """Return the seconds of CPU that a process has used, to 0.01."""
     with open(f"/proc/{pid}/stat") as stat:
-        # The name, in brackets, may hold anything, spaces included.
+        # The name, in brackets, may contain spaces and brackets.
         fields = stat.read().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / _TICKS

@@ -10,9 +10,9 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What is measured, in order: the same for every contender.
+"""The measurements of a driver, in their order, the same for each driver.
 
-Adding an operation is a function here, and a method of the contenders.
+To add an operation, add a function here and a method to the contenders.
 """
 
 from __future__ import annotations
@@ -26,25 +26,25 @@ from bench.contenders import base
 
 
 class Sizes(NamedTuple):
-    """How much of everything."""
+    """The sizes of a measurement."""
 
-    #: Seconds that a figure is measured for.
+    #: For how many seconds a figure is measured.
     seconds: float
-    #: Members that one process reports for.
+    #: How many members one process reports for.
     many: int
-    #: Members of a group; the first is the one that single questions are
-    #: about, the last the one whose memory is counted.
+    #: The sizes of groups. Single questions are about the first group;
+    #: memory is counted with the last one.
     groups: tuple[int, ...]
-    #: Members that come and go while a client follows, and how many a
-    #: second where they do not do it all at once.
+    #: How many members join and leave while a client follows, and how many
+    #: a second if not all at once.
     crowd: int
     pace: float
-    #: Seconds that the interpreter lock is held for, and the timeout of a
-    #: session that should outlive it.
+    #: For how many seconds the interpreter lock is held, and the timeout of
+    #: a session that should outlive it.
     stall: float
     session: float
-    #: Members that are killed beside a guard, one after the other; and
-    #: service_down_time for those who have none.
+    #: How many members with a guard are killed, one after the other; and
+    #: service_down_time of members without one.
     kills: int
     silence: float
 
@@ -52,7 +52,7 @@ class Sizes(NamedTuple):
 class Operations:
     """Measures one contender.
 
-    :param template: a row with all that the figures have in common
+    :param template: a row with the fields that all figures have in common
     :param server: the process id of the contender's server
     """
 
@@ -75,8 +75,8 @@ class Operations:
             yield from self.many_reports()
             return
         yield from self.api()
-        # Before the groups are there, as Nova's own record is looked for
-        # among them.
+        # Before the groups are made, as stock Nova searches its record among
+        # all of them.
         yield from self.reports()
         for count in self._sizes.groups:
             group = f"group{count}"
@@ -99,14 +99,14 @@ class Operations:
     def many_reports(self) -> Iterator[rows.Row]:
         count = self._sizes.many
         many = self._contender.reporters("many", count)
-        # Connections are made before the clock runs.
+        # Make the connections before the measurement.
         measure.together(many, 0)
         name = f"report, {count} members"
         before = self._contender.statements()
         timing = measure.together(many, self._sizes.seconds, self._server)
         yield from self._reports(name, timing)
         if before is not None:
-            # The one that asks is among them.
+            # Without the statement of this question.
             said = self._contender.statements() - before - 1
             yield self._row(
                 f"{name}: statements a report", timing.each(said), ""
@@ -196,14 +196,14 @@ class Operations:
         kills, silence = self._sizes.kills, self._sizes.silence
         beside = "a crash seen, beside a guard"
         for name, crash in (
-            (beside, base.Crash(True, kills, None, base.LOOK)),
+            (beside, base.Crash(True, kills, None, base.REFRESH)),
             (
-                f"{beside}, looks every {base.SHORT_LOOK:g} s",
-                base.Crash(True, kills, None, base.SHORT_LOOK),
+                f"{beside}, looks every {base.SHORT_REFRESH:g} s",
+                base.Crash(True, kills, None, base.SHORT_REFRESH),
             ),
             (
                 "a crash seen, by silence",
-                base.Crash(False, 1, silence, base.SHORT_LOOK),
+                base.Crash(False, 1, silence, base.SHORT_REFRESH),
             ),
         ):
             seconds = self._contender.crash(crash)

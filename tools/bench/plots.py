@@ -10,10 +10,11 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Draws saved tables: what an operator would look for in them.
+"""Draws the rows of saved tables that matter most to operators.
 
-From the same tables the same pictures come, to the byte, and a page that
-shows them, with all their figures in words for those who cannot see them.
+The same tables always give the same pictures, to the byte, and a page that
+shows them. For readers who cannot see the pictures the page has all their
+figures as text.
 """
 
 from __future__ import annotations
@@ -31,13 +32,13 @@ _ROOT = os.path.dirname(
 )
 _SOURCE = os.path.join(_ROOT, "doc", "source")
 _TABLES = ("benchmarks.txt", "benchmarks-nova.txt")
-#: What the page is called that has the pictures.
+#: The name of the page with the pictures.
 PAGE = "benchmarks-plots.inc"
 
-# By project: the first word of a contender's name.
+# By project, which is the first word of a contender's name.
 _COLOURS = {"nova_sg": "#3b82c4", "nova": "#d9822b"}
 _OTHER = "#5f9e6e"
-# What is drawn in these takes the colours of the reader's scheme.
+# Colours that are replaced by those of the reader's scheme.
 _INK, _FAINT, _PAPER = "#0a0b0c", "#8a8b8c", "#fafbfc"
 _SCHEMES = {
     _INK: ("--ink", "#1f2328", "#e6e6e6"),
@@ -53,31 +54,31 @@ class Plot(NamedTuple):
     #: The file's name, without its ending.
     name: str
     title: str
-    #: What is to be said about it.
+    #: The text below it.
     caption: str
-    #: The names of the rows that are in it.
+    #: A pattern for the names of its rows.
     pattern: str
-    #: Draws them; returns the figure.
+    #: Draws the rows; returns the figure.
     draw: Callable[[Plot, Sequence[rows.Row]], Any]
     #: Whether each step of its scale is ten times the one before.
     logarithmic: bool = True
 
     def choose(self, measured: Sequence[rows.Row]) -> list[rows.Row]:
-        """Return the rows that are in it, of one mode."""
+        """Return its rows, of one mode."""
         mine = [r for r in measured if re.fullmatch(self.pattern, r.name)]
         modes = [row.mode for row in mine]
         mode = "threads" if "threads" in modes else "".join(modes[:1])
-        # A row may stand in several tables.
+        # A row may be in several tables.
         unique = {
-            (row.name, _who(row)): row for row in mine if row.mode == mode
+            (row.name, _label(row)): row for row in mine if row.mode == mode
         }
         return list(unique.values())
 
 
 def draw(measured: Sequence[rows.Row], folder: str) -> list[str]:
-    """Draw every plot that there are rows for, and write the page.
+    """Draw every plot that has rows, and write the page.
 
-    :param folder: where the page goes; the pictures go to images in it
+    :param folder: the page's folder; the pictures go to images in it
     :returns: the names of the plots
     """
     parts, names = [], []
@@ -105,19 +106,19 @@ _NOTICE = ".. Made by tools/bench.sh --plots.\n"
 
 
 def _words(chosen: Sequence[rows.Row]) -> str:
-    """Say what the picture shows."""
+    """Return the picture's figures as text."""
     return " ".join(
         f"{name}: "
         + "; ".join(
-            f"{_who(row)} {_text(row)}" for row in chosen if row.name == name
+            f"{_label(row)} {_text(row)}" for row in chosen if row.name == name
         )
         + "."
         for name in dict.fromkeys(row.name for row in chosen)
     )
 
 
-def _who(row: rows.Row) -> str:
-    """Name the contender, and the server where that tells more."""
+def _label(row: rows.Row) -> str:
+    """Return the contender's name, with the server if that is not in it."""
     if "computes" in row.backend:
         return row.contender
     return f"{row.contender}, {row.backend}"
@@ -136,7 +137,7 @@ def _colour(contender: str) -> str:
 
 
 def _new(height: float, panels: int, **how: Any) -> tuple[Any, list]:
-    # matplotlib takes a second to come, and the rest does without.
+    # Imported here because it takes a second, and only drawing needs it.
     import matplotlib
     from matplotlib import figure
 
@@ -166,7 +167,7 @@ def _new(height: float, panels: int, **how: Any) -> tuple[Any, list]:
 
 
 def _bars(plot: Plot, chosen: Sequence[rows.Row]) -> Any:
-    """A panel a row of the tables, a bar a contender."""
+    """Draw a panel for each row of the tables, a bar for each contender."""
     panels = list(dict.fromkeys(row.name for row in chosen))
     by_panel = [[r for r in chosen if r.name == name] for name in panels]
     lines = [len(rows_here) + 1.6 for rows_here in by_panel]
@@ -182,7 +183,7 @@ def _bars(plot: Plot, chosen: Sequence[rows.Row]) -> Any:
             color=[_colour(row.contender) for row in here],
             height=0.7,
         )
-        axis.set_yticks(range(len(here)), [_who(row) for row in here])
+        axis.set_yticks(range(len(here)), [_label(row) for row in here])
         axis.invert_yaxis()
         axis.tick_params(length=0)
         axis.set_xticks([])
@@ -195,10 +196,10 @@ def _bars(plot: Plot, chosen: Sequence[rows.Row]) -> Any:
                 textcoords="offset points",
                 verticalalignment="center",
             )
-        # Of all panels: they are compared with each other.
+        # One scale for all panels, so that they can be compared.
         figures = [row.figure for row in chosen if row.figure]
         if plot.logarithmic and figures:
-            # A bar that is the shortest is to be seen, too.
+            # So that the shortest bar can be seen, too.
             axis.set_xscale("log")
             axis.set_xlim(min(figures) / 3, max(figures) * 8)
             axis.xaxis.set_minor_formatter("")
@@ -209,7 +210,7 @@ def _bars(plot: Plot, chosen: Sequence[rows.Row]) -> Any:
 
 
 def _lines(plot: Plot, chosen: Sequence[rows.Row]) -> Any:
-    """A panel a server, a line a contender, by the size of the group."""
+    """Draw a panel for each server, a line for each contender, by size."""
     panels = list(dict.fromkeys(row.backend for row in chosen))
     made, axes = _new(
         0.7 + 2.2 * ((len(panels) + 1) // 2),
@@ -269,7 +270,7 @@ def _size(row: rows.Row) -> int:
 
 
 def _svg(figure: Any) -> str:
-    """Write a picture that follows the reader's scheme, light or dark."""
+    """Return an SVG that follows the reader's scheme, light or dark."""
     import io
 
     out = io.StringIO()
@@ -286,7 +287,7 @@ def _svg(figure: Any) -> str:
         f"{{:root {{{'; '.join(dark)}}}}}</style>\n"
     )
     text = text.replace("<defs>", f"{style}<defs>", 1)
-    # No line ends in a space, in the repository.
+    # No line of the repository ends with a space.
     return re.sub(r"[ \t]+\n", "\n", text)
 
 
@@ -344,14 +345,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "tables",
         nargs="*",
         default=[os.path.join(_SOURCE, name) for name in _TABLES],
-        help="files with what tools/bench.sh and tools/nova-rig.sh many "
-        f"printed (doc/source/{' and '.join(_TABLES)})",
+        help="files with the output of tools/bench.sh and tools/nova-rig.sh "
+        f"many (doc/source/{' and '.join(_TABLES)})",
     )
     parser.add_argument(
         "--to",
         default=_SOURCE,
         metavar="FOLDER",
-        help=f"where {PAGE} and images/ go (doc/source)",
+        help=f"the folder for {PAGE} and images/ (doc/source)",
     )
     options = parser.parse_args(arguments)
     measured = []

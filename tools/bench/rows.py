@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Rows, their ratios, and the tables that people read."""
+"""Rows, their ratios, and the tables that are printed."""
 
 from __future__ import annotations
 
@@ -21,27 +21,27 @@ from typing import NamedTuple
 #: The project whose figures are divided by those of the others.
 OURS = "nova_sg"
 
-#: Units of which more is better; of all others less is.
+#: The units of which more is better. Of all other units less is better.
 RATES = ("1/s", "kept")
 
-# A ratio that is as near to 1 as this is not called worse.
+# A ratio this close to 1 is not called worse.
 _EVEN = 0.05
 
 
 class Row(NamedTuple):
     """One figure."""
 
-    #: What was measured. Rows of one name are comparable.
+    #: The name of the measurement. Rows of one name are comparable.
     name: str
-    #: Who did it.
+    #: The contender that was measured.
     contender: str
     figure: float
     unit: str
-    #: The server that was asked. Contenders are compared on the same one.
+    #: The server. Contenders are compared on the same one.
     backend: str = ""
     #: threads or eventlet.
     mode: str = ""
-    #: What has to be said about the figure.
+    #: A remark about the figure.
     note: str = ""
     #: The least and the most of several rounds.
     low: float | None = None
@@ -49,7 +49,7 @@ class Row(NamedTuple):
 
 
 class Ratio(NamedTuple):
-    """One of our figures by a peer's."""
+    """A figure of nova_sg divided by a peer's."""
 
     name: str
     ours: str
@@ -57,12 +57,12 @@ class Ratio(NamedTuple):
     backend: str
     mode: str
     ratio: float
-    #: Whether ours is the better figure.
+    #: Whether nova_sg's is the better figure.
     better: bool
 
 
 def merge(rounds: Iterable[Row]) -> list[Row]:
-    """Make one row of the rows of several rounds: the median."""
+    """Merge the rows of several rounds: the result has the medians."""
     same: dict[tuple, list[Row]] = {}
     for row in rounds:
         key = row.name, row.contender, row.unit, row.backend, row.mode
@@ -83,7 +83,7 @@ def merge(rounds: Iterable[Row]) -> list[Row]:
 
 
 def ratios(rows: Sequence[Row]) -> list[Ratio]:
-    """Divide our figures by those that peers have in the same place."""
+    """Divide nova_sg's figures by those of peers in the same place."""
     found = []
     for ours in rows:
         if not _is_ours(ours.contender):
@@ -118,10 +118,10 @@ def _place(row: Row) -> tuple:
 
 
 def tables(rows: Sequence[Row]) -> str:
-    """Write the rows as text: a table a backend and mode.
+    """Return the rows as text, with a table for each backend and mode.
 
-    The figures stand under the contenders' names, followed by our figure
-    divided by each peer's; a ratio that is not in our favour is marked.
+    The figures are below the contenders' names, followed by nova_sg's figure
+    divided by each peer's. A ratio that is worse for nova_sg is marked.
     """
     quotients = {
         (r.name, r.ours, r.peer, r.backend, r.mode): r for r in ratios(rows)
@@ -204,7 +204,7 @@ def _aligned(lines: Sequence[Sequence[str]]) -> str:
 
 
 def number(figure: float) -> str:
-    """Write three significant digits, or all that stand before the point."""
+    """Return a figure with three significant digits, or as an integer."""
     if figure == 0:
         return "0"
     if abs(figure) >= 100:

@@ -24,9 +24,9 @@ _NOTE = re.compile(r"\[(\d+)\] (.*)")
 
 
 def read(text: str) -> Iterator[rows.Row]:
-    """Give the rows of all tables in a text; what is no table is left out.
+    """Yield the rows of all tables in a text; other text is ignored.
 
-    Figures are as exact as they are written.
+    Figures are as exact as in the text.
     """
     for block in text.split("\n\n"):
         lines = block.strip("\n").splitlines()
@@ -50,7 +50,7 @@ def _table(lines: list[str]) -> Iterator[rows.Row]:
             continue
         for contender, cell in zip(head[2:], cells, strict=True):
             found = _FIGURE.fullmatch(cell)
-            # The last columns are ratios.
+            # The last columns are ratios, not contenders.
             if found is None or "/" in contender:
                 continue
             yield rows.Row(

@@ -10,11 +10,11 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Processes that join, to be killed: how long until an observer sees it.
+"""Members that are killed, and the time until an observer sees it.
 
-As a program (python -m bench.victims) it is the place that they are forked
-in, ready to go: it reads a job as one line of JSON, and then forks a member
-for each host that it reads.
+As a program (python -m bench.victims) it is the process that forks them, so
+that they start fast. It reads a job as one line of JSON, and then forks a
+member for each host that it reads.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-# Seconds that anything may take.
+# Seconds to wait for any single step.
 _LIMIT = 120
 
 
 class Victims:
-    """Members of one group, each a process of its own.
+    """Members of one group, each in a process of its own.
 
     :param job: see main()
     """
@@ -63,7 +63,7 @@ class Victims:
         self._process.stdin.write(line + "\n")
 
     def join(self, host: str) -> int:
-        """Have a member join; return its process id when it has."""
+        """Have a member join; return its process id once it has joined."""
         self._tell(host)
         answer = self._process.stdout.readline()
         if not answer:
@@ -78,10 +78,10 @@ def seen_after(
     hosts: Sequence[str],
     pause: float,
 ) -> list[float]:
-    """Kill members in turn; return the seconds until each is seen down.
+    """Kill members in turn; return the seconds until each is down.
 
     :param api: the observer, a servicegroup.API
-    :param pause: seconds between two of them
+    :param pause: seconds between two kills
     """
     pids = [victims.join(host) for host in hosts]
     for host in hosts:
@@ -124,8 +124,8 @@ def _wait(condition: Any, what: str) -> None:
 def main() -> None:
     """Fork members.
 
-    The job has the module and class of the contender, where its server is,
-    the group, options, by section, and the mode.
+    The job has the module and class of the contender, the address of its
+    server, the group, the options by section, and the mode.
     """
     job = json.loads(sys.stdin.readline())
     if job["mode"] == "eventlet":
@@ -134,9 +134,9 @@ def main() -> None:
         monkey_patch.patch()
     module = importlib.import_module(f"bench.contenders.{job['module']}")
     contender = getattr(module, job["class"])
-    # What the children would import first.
+    # Imported now, so that the children need not do it.
     importlib.import_module("nova_sg.guard.orders")
-    # Nobody waits for them.
+    # No parent waits for the children.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     for line in sys.stdin:
         if not os.fork():
@@ -160,7 +160,7 @@ def _be(contender: type, job: dict[str, Any], host: str) -> None:
     from nova_sg.conf import CONF
     from nova_sg.guard import orders
 
-    # guard.main leaves SIGCHLD alone, but Popen wants to hear of it.
+    # Popen, which starts the guard, needs SIGCHLD's default.
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     contender(job["where"])
     for section, options in job["options"].items():
@@ -172,11 +172,11 @@ def _be(contender: type, job: dict[str, Any], host: str) -> None:
     api.join(host, job["group"], service)
     _wait(service.report, f"{host} reports")
     if CONF.servicegroup.crash_guard:
-        # A guard that is just starting is not what is to be measured.
+        # Wait for the guard, whose start is not part of the measurement.
         name = f"/proc/{orders._supervisor()._process.pid}/comm"
         _wait(lambda: _read(name) == "nova-sg-guard", "the guard is there")
     os.write(1, f"{os.getpid()}\n".encode())
-    # Nobody is left behind where nobody kills it.
+    # A member that is not killed ends with its parent.
     parent = os.getppid()
     while os.getppid() == parent:
         time.sleep(0.5)

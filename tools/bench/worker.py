@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""One contender's process: a job on stdin, its rows on stdout, as JSON."""
+"""The process of one contender: reads a job, prints its rows, as JSON."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ import sys
 def main() -> None:
     """Do the job."""
     job = json.load(sys.stdin)
-    # Whatever the libraries print is not the result.
+    # Output of libraries must not become part of the result.
     result, sys.stdout = sys.stdout, sys.stderr
     _patch(job["is_in_nova"], job["mode"])
     module = importlib.import_module(f"bench.contenders.{job['module']}")
@@ -47,13 +47,12 @@ def main() -> None:
     )
     json.dump([row._asdict() for row in found.all()], result)
     result.flush()
-    # Nobody needs a tidy end, and a coordinator of tooz takes a second for
-    # its own.
+    # End without cleaning up: each coordinator of tooz would take a second.
     os._exit(0)
 
 
 def _patch(is_in_nova: bool, mode: str) -> None:
-    """Make the process green or not, the way that Nova or nova_sg does it."""
+    """Make the process green or not, as Nova or nova_sg does."""
     if is_in_nova:
         threads = str(mode == "threads")
         os.environ["OS_NOVA_DISABLE_EVENTLET_PATCHING"] = threads

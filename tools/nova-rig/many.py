@@ -10,13 +10,13 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Measures what many computes cost a real Nova, by driver.
+"""Measures the costs of many computes of a real Nova, for each driver.
 
 Run by tools/nova-rig.sh many. Real nova-compute services run in one process,
-on native threads, for each driver, Nova's own included, one after the other,
-and all that again in each round. The medians are printed as tables: what one
-heartbeat costs, less what a Nova without those computes costs, and what it
-takes to ask about all of them.
+on native threads. Each driver is measured in turn, Nova's own included, and
+all of them again in each round. The medians are printed as tables: the cost of
+one heartbeat, without that of a Nova that has no such computes, and the cost
+of asking about all of them.
 """
 
 import argparse
@@ -45,11 +45,11 @@ discover_hosts_in_cells_interval = 3600
 [oslo_messaging_rabbit]
 rpc_conn_pool_size = 60
 """
-# What a driver's name that ends in "+" means.
+# The options of a driver whose name ends with "+".
 COALESCE = "[servicegroup]\ncoalesce_reports = true\n"
 TICKS = os.sysconf("SC_CLK_TCK")
 
-#: What the tables call a driver; the first word is the project.
+#: The drivers' names in the tables. The first word is the project.
 NAMES = {
     "stock": "nova db",
     "stock-mc": "nova mc",
@@ -58,7 +58,7 @@ NAMES = {
     "mc": "nova_sg mc",
     "zk": "nova_sg zk",
 }
-#: Which drivers stand beside which of Nova's.
+#: The drivers that are compared with each of Nova's.
 TABLES = {
     "Nova's db driver": ("stock", "db", "db+", "mc", "zk"),
     "Nova's mc driver": ("stock-mc", "mc", "zk"),
@@ -100,21 +100,21 @@ def _parse():
         "--driver",
         action="append",
         choices=list(NAMES),
-        help="measure only this one; may be repeated. db+ has conductor "
-        "write heartbeats together",
+        help="measure only this driver; may be repeated. db+ is db with "
+        "heartbeats that conductor writes together",
     )
     parser.add_argument(
         "--rounds",
         type=int,
         default=3,
-        help="measure everything so many times and give the medians "
+        help="measure everything so many times and print the medians "
         "(default: %(default)s)",
     )
     parser.add_argument(
         "--seconds",
         type=int,
         default=20,
-        help="for which heartbeats are counted, a multiple of "
+        help="for how long heartbeats are counted, a multiple of "
         f"{INTERVAL} (default: %(default)s)",
     )
     options = parser.parse_args()
@@ -135,7 +135,7 @@ def _measure_driver(site, driver, options):
         ) as cloud:
             return _measure(cloud, options)
     finally:
-        # The next Nova would list them as down.
+        # Otherwise the next Nova would list them as down.
         for table in ("services", "compute_nodes"):
             site.mariadb.execute(
                 f"DELETE FROM {table} WHERE host LIKE 'many%%'",
@@ -170,7 +170,7 @@ def _measure(cloud, options):
 
 
 def _ask(cloud, count):
-    """Return what the API and a scheduler's filter take for all of them."""
+    """Return the times of the API and of a scheduler's filter, for all."""
     pids = proc.family(cloud.api.pid)
     used = _cpu(pids)
     answers = []
@@ -201,7 +201,7 @@ def _ask(cloud, count):
 
 
 def _cost(cloud, many, seconds):
-    """Return what is used in so many seconds: milliseconds, and statements."""
+    """Return the CPU time, in ms, and the statements in so many seconds."""
     site = cloud.site
     processes = {
         "the conductor's CPU": proc.family(cloud.conductor.pid),
@@ -235,14 +235,14 @@ def _cost(cloud, many, seconds):
 
 
 def _cpu(pids):
-    """Return the milliseconds that processes have used."""
+    """Return the CPU time that processes have used, in milliseconds."""
     ticks = 0
     for pid in pids:
         try:
             with open(f"/proc/{pid}/stat") as stat:
                 columns = stat.read().rpartition(")")[2].split()
         except FileNotFoundError:
-            # RabbitMQ runs helpers that live for a moment.
+            # It has ended, like RabbitMQ's short-lived helpers.
             continue
         ticks += int(columns[11]) + int(columns[12])
     return ticks / TICKS * 1e3
@@ -253,7 +253,7 @@ def _rows(driver, figures, count):
         rows.Row(
             name,
             NAMES[driver],
-            # What is not there may differ by a little either way.
+            # A cost of nothing may be a little below zero.
             max(0, figure),
             UNITS.get(name.rpartition(": ")[2], "ms"),
             backend=f"{count} computes, {beside}",

@@ -13,8 +13,8 @@
 
 """Starts a real Nova on this machine, with nova_sg or without.
 
-Run by tools/nova-rig.sh, with the Python that has Nova. What it is made of is
-in tests/fixtures/novarig.
+Run by tools/nova-rig.sh, with the Python of an environment with Nova. Its
+parts are in tests/fixtures/novarig.
 """
 
 import argparse
@@ -52,8 +52,8 @@ def _parse():
         "--driver",
         choices=novarig_cloud.DRIVERS,
         default="zk",
-        help="where members report; stock is Nova's own db driver, and "
-        "stock-mc its memcached one (default: %(default)s)",
+        help="the driver; stock is Nova's own db driver, and stock-mc "
+        "Nova's own memcached driver (default: %(default)s)",
     )
     parser.add_argument(
         "--mode",
@@ -65,25 +65,26 @@ def _parse():
         "--server",
         choices=novarig_cloud.SERVERS,
         default="waitress",
-        help="what the API runs under (default: %(default)s)",
+        help="the web server of the API (default: %(default)s)",
     )
     parser.add_argument(
         "--workers",
         type=int,
         default=1,
-        help="of conductor and scheduler, each (default: %(default)s)",
+        help="workers of conductor and scheduler, each (default: "
+        "%(default)s)",
     )
     parser.add_argument(
         "--folder",
-        help="where everything is kept while it runs (default: a temporary "
-        "folder); it is removed at the end",
+        help="the folder for all files (default: a temporary folder); it is "
+        "removed at the end",
     )
     parser.add_argument(
         "command",
         nargs=argparse.REMAINDER,
-        help="a command to run on it, with NOVA_RIG_API, NOVA_RIG_FOLDER "
-        "and, for each service, its process id as NOVA_RIG_COMPUTE and so "
-        "on; without one it runs until Ctrl-C",
+        help="a command to run while Nova runs, with the variables "
+        "NOVA_RIG_API, NOVA_RIG_FOLDER and the process id of each service "
+        "as NOVA_RIG_COMPUTE and so on; without one it runs until Ctrl-C",
     )
     return parser.parse_args()
 

@@ -14,8 +14,8 @@
 #
 # Usage: devstack.sh stack|unstack|clean FOLDER
 #
-# FOLDER/localrc has the variables, FOLDER/bin/nova-sg is the program; all
-# that is written goes below FOLDER.
+# FOLDER/localrc has the variables, and FOLDER/bin/nova-sg is the program. All
+# files are written below FOLDER.
 # shellcheck disable=SC2034  # the plugin uses them
 
 MODE=$1
@@ -26,7 +26,7 @@ PLUGIN=$HERE/../../../devstack
 # shellcheck source=tests/processes/devstack/functions.sh
 source "$HERE/functions.sh"
 
-# DevStack's log is a trace, which a plugin must not end.
+# DevStack traces its commands. A plugin must not switch that off.
 exec {BASH_XTRACEFD}>"$FOLDER/trace"
 set -o xtrace
 # unstack.sh and clean.sh go on after an error, stack.sh does not.
@@ -34,7 +34,7 @@ if [[ $MODE == stack ]]; then
     set -o errexit
 fi
 
-# -- the variables as stackrc, localrc and lib/nova leave them
+# -- the variables, as stackrc, localrc and lib/nova set them
 
 DEST=$FOLDER/opt/stack
 DATA_DIR=$DEST/data
@@ -77,7 +77,7 @@ phase() {
     fi
 }
 
-# What configure_nova and create_nova_conf do.
+# Stands for configure_nova and create_nova_conf.
 configure_nova() {
     local cell conf interval=$NOVA_SERVICE_REPORT_INTERVAL
     rm -f "$NOVA_CONF"
@@ -105,7 +105,7 @@ configure_nova() {
     cp -r "$NOVA_CONF_DIR" "$FOLDER/stock"
 }
 
-# What start_nova_compute does to the files; the processes are Nova's affair.
+# Changes the files as start_nova_compute does, without starting processes.
 start_nova() {
     local number conf
     cp "$NOVA_CONF" "$NOVA_CPU_CONF"
@@ -144,5 +144,5 @@ clean)
     phase clean
     ;;
 esac
-# Where the plugin ends a phase with a failure, or with exit, this is missing.
+# This line is missing if the plugin ends a phase by a failure or by exit.
 record "end of $MODE"

@@ -10,15 +10,15 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-# What the plugin calls of DevStack, standing in for DevStack's own functions:
-# each call is a line in $FOLDER/calls; ini files are really written, and
-# processes really run. devstack.sh sources this.
+# Stand-ins for the functions of DevStack that the plugin calls. Each call is a
+# line in $FOLDER/calls. ini files are really written, and processes really
+# run. devstack.sh sources this.
 
 record() {
     printf '%s\n' "$*" >>"$FOLDER/calls"
 }
 
-# -- what happens to the system
+# -- changes of the system
 
 sudo() {
     "$@"
@@ -98,7 +98,7 @@ disable_service() {
     done
 }
 
-# As a unit would be run: with no terminal, as the user of DevStack.
+# Run it like a unit: without a terminal, as the user of DevStack.
 run_process() {
     local service=$1 command user=()
     read -ra command <<<"$2"
@@ -120,7 +120,7 @@ stop_process() {
         record stop_process "$service"
         pid=$(<"$FOLDER/pids/$service")
         kill "$pid"
-        # Only one's own children can be waited for.
+        # A shell can wait for its own children only.
         while kill -0 "$pid" 2>/dev/null && ! is_zombie "$pid"; do
             sleep 0.05
         done

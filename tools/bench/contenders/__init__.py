@@ -10,10 +10,10 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Who is measured: one class a contender, one module a project.
+"""The contenders: a class for each, and a module for each project.
 
-Adding a contender is a line of KNOWN and a class that has the methods of
-base.Contender, or of client.Client.
+To add a contender, add a line to KNOWN and a class with the methods of
+base.Contender or of client.Client.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ MARIADB = "MariaDB"
 MEMCACHED = "memcached"
 SQLITE = "SQLite"
 ZOOKEEPER = "ZooKeeper"
-# The libraries below the drivers, of which other things are measured.
+# The libraries below the drivers, which have measurements of their own.
 ZOOKEEPER_CLIENTS = "ZooKeeper clients"
 
 
 class Entry(NamedTuple):
-    """A contender, before anything of it is imported."""
+    """A contender whose module need not be imported yet."""
 
-    #: What the tables call it; its first word is the project.
+    #: Its name in the tables. The first word is the project.
     name: str
-    #: The server that it asks.
+    #: The server that it uses.
     backend: str
     #: The module and the class, below this package.
     module: str
@@ -45,12 +45,12 @@ class Entry(NamedTuple):
 
     @property
     def is_in_nova(self) -> bool:
-        """Whether it is Nova that runs, stock or with nova_sg in it."""
+        """Whether it runs in Nova, stock or with nova_sg."""
         return self.module == "nova_peer"
 
     @property
     def key(self) -> str:
-        """The name for the command line."""
+        """Its name on the command line."""
         return f"{self.name}-{self.backend}".replace(" ", "-").lower()
 
 

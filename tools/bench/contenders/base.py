@@ -10,10 +10,10 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What a contender has to be able to do.
+"""The methods of a contender.
 
-Where a project has no such operation, the method returns None and the row
-is left out.
+If a project has no such operation, the method returns None, and the row is
+left out.
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-#: Long enough that nothing expires while it is measured. Seconds.
+#: Seconds, so many that nothing expires during a measurement.
 DOWN_TIME = 36000
 
 
-#: Seconds between two looks of who is to see a crash: the default, and what
-#: an operator may choose who wants to see it soon.
-LOOK, SHORT_LOOK = 2.0, 0.2
+#: Seconds between two refreshes of an observer of crashes: the default, and a
+#: value for operators who want to know of a crash soon.
+REFRESH, SHORT_REFRESH = 2.0, 0.2
 
 
 class Crash(NamedTuple):
     """How members are killed."""
 
-    #: Whether there is a guard beside each.
+    #: Whether each member has a guard.
     guard: bool
     kills: int
     #: service_down_time; None: too long to matter.
     down_time: float | None
-    #: Seconds between two looks of the observer.
+    #: Seconds between two refreshes of the observer.
     look: float
 
 
@@ -51,10 +51,10 @@ class Contender(abc.ABC):
     :param where: the server: a database's URL or host:port
     """
 
-    #: What has to be said about a figure, by the name of its operation.
+    #: Remarks about figures, by the name of the operation.
     notes: dict[str, str] = {}
 
-    #: Whether all else is measured of another contender.
+    #: Whether only reports are measured.
     only_reports = False
 
     @abc.abstractmethod
@@ -62,11 +62,11 @@ class Contender(abc.ABC):
 
     @abc.abstractmethod
     def make_api(self) -> Any:
-        """Make what one asks with, once more."""
+        """Make one more object for questions."""
 
     @abc.abstractmethod
     def seed(self, group: str, count: int) -> list[str]:
-        """See to it that a group has so many members, all of them up.
+        """Give a group so many members, all of them up.
 
         :returns: their names
         """
@@ -77,43 +77,44 @@ class Contender(abc.ABC):
     ) -> list[Callable[[], bool | None]]:
         """Join members in this process.
 
-        :returns: for each, what its timer would call; False: it failed
+        :returns: for each member, the function that its timer would call;
+            that one returns False if the report failed
         """
 
     def statements(self) -> int | None:
-        """Return how many statements the server has been told; None: none."""
+        """Return how many statements the server got; None: it has none."""
         return None
 
     def is_up_at_hand(self) -> Callable[[], bool] | None:
-        """Ask about a member whose record the asker holds."""
+        """Ask about a member, with a record of it."""
         return None
 
     def is_up_by_name(
         self, group: str, host: str
     ) -> Callable[[], bool] | None:
-        """Ask about a member of which the asker knows the name."""
+        """Ask about a member by its name alone."""
         return None
 
     @abc.abstractmethod
     def ask(self, group: str, hosts: Sequence[str]) -> Callable[[], int]:
-        """Ask the server who is up in a group; return how many."""
+        """Ask the server for a group's members; return how many are up."""
 
     def recall(self, group: str) -> Callable[[], int] | None:
         """List a group from memory; return how many members it has."""
         return None
 
     def crash(self, how: Crash) -> list[float] | None:
-        """Kill members; return the seconds until each was seen down."""
+        """Kill members; return the seconds until each was down."""
         return None
 
     def crash_note(self, how: Crash) -> str:
-        """Return what has to be said about that."""
+        """Return a remark about those figures."""
         return ""
 
     def observer(
         self, group: str, hosts: Sequence[str]
     ) -> Callable[[], Any] | None:
-        """Make a new object that knows who is up in a group."""
+        """Make a new object that knows which members of a group are up."""
         return None
 
 
@@ -131,7 +132,7 @@ def names(group: str, count: int) -> list[str]:
 
 
 def record(host: str = "node-1.example.org") -> dict[str, Any]:
-    """Return a services record as an asker holds it."""
+    """Return a services record, as it comes with a question."""
     now = datetime.datetime.now(datetime.UTC)
     return {
         "id": 1,
@@ -148,7 +149,7 @@ def record(host: str = "node-1.example.org") -> dict[str, Any]:
 
 
 def count_statements(engine: Any) -> int:
-    """Return how many statements a MariaDB has been told."""
+    """Return how many statements a MariaDB has got."""
     with engine.connect() as connection:
         [[_, count]] = connection.exec_driver_sql(
             "SHOW GLOBAL STATUS WHERE Variable_name = 'Questions'"
@@ -159,7 +160,7 @@ def count_statements(engine: Any) -> int:
 def insert(engine: Any, group: str, hosts: Sequence[str]) -> None:
     """Write the services records of members that have just reported.
 
-    The table is ours or Nova's: the columns are the same.
+    The table is nova_sg's or Nova's: the columns are the same.
     """
     from oslo_utils import uuidutils
 
@@ -190,7 +191,7 @@ def insert(engine: Any, group: str, hosts: Sequence[str]) -> None:
 
 
 class Service:
-    """Stands for the service that joins; its timer never fires by itself."""
+    """Stands for the service that joins; its timer does not fire."""
 
     def __init__(self, host: str, topic: str, service_ref: Any = None) -> None:
         self.host = host
@@ -209,14 +210,14 @@ class Service:
         args: Sequence,
         initial_delay: float = 0,
     ) -> Service:
-        """As the thread group's: takes what the timer would call."""
+        """Keep the function that the timer of a thread group would call."""
         self._report = lambda: callback(*args)
         return self
 
     def stop(self) -> None:
-        """As the timer's."""
+        """Do nothing: there is no timer to stop."""
 
     def report(self) -> bool:
-        """Do what the timer does; return whether the report got through."""
+        """Report as the timer would; return whether it succeeded."""
         self._report()
         return not self.model_disconnected

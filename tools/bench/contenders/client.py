@@ -10,10 +10,10 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What a client of ZooKeeper has to be able to do.
+"""The methods of a client of ZooKeeper.
 
-Where one has no such thing, the method returns None, or False, and the rows
-are left out.
+If a client has no such operation, the method returns None, or False, and the
+rows are left out.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Any
 
 #: The session timeout, in seconds, long enough for a busy machine.
 SESSION = 30
-#: The znode that is read and written, and what it holds.
+#: The znode that is read and written, and its value.
 PATH = "/znode"
 VALUE = b"v" * 100
 
@@ -34,7 +34,7 @@ class Client:
     :param where: the server, host:port
     """
 
-    #: What has to be said about a figure, by its name.
+    #: Remarks about figures, by name.
     notes: dict[str, str] = {}
 
     def __init__(self, where: str) -> None:
@@ -45,7 +45,7 @@ class Client:
         return None
 
     def pipelined(self, name: str, count: int) -> Callable[[], Any] | None:
-        """Get or set so many times, and only then wait for the answers."""
+        """Get or set so many times, and then wait for all answers."""
         return None
 
     def joins(self, count: int) -> list[Callable[[], Any]] | None:
@@ -61,5 +61,5 @@ class Client:
         return False
 
     def exists(self, path: str) -> bool:
-        """Whether there is such a znode, asked in the long session."""
+        """Whether a znode exists, asked in the long session."""
         raise NotImplementedError

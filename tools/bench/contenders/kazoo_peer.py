@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""kazoo, with the handler that goes with the mode."""
+"""kazoo, with the handler for the mode."""
 
 from __future__ import annotations
 

@@ -10,10 +10,10 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Nova's own servicegroup, as a process that has a database runs it.
+"""Nova's own servicegroup, in a process with access to the database.
 
-That is how nova-conductor saves a record for nova-compute; the way there by
-RPC, which nova-compute waits for as well, is not measured.
+So nova-conductor saves a record for nova-compute. The call from one to the
+other by RPC, which nova-compute waits for as well, is not measured.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class _Nova(base.Contender):
         CONF.set_override("service_down_time", base.DOWN_TIME)
         self.configure(where)
         objects.register_all()
-        # As nova-conductor does.
+        # nova-conductor does so.
         objects.Service.enable_min_version_cache()
         self._context = context.get_admin_context()
         self._api = servicegroup.API()
@@ -82,7 +82,7 @@ class Db(_Nova):
         return hosts
 
     def service_ref(self, group: str, host: str) -> Any:
-        # Its create() would want to notify, by RPC.
+        # Not by create(), which would send a notification.
         base.insert(db_api.get_engine(), group, [host])
         get = objects.Service.get_by_host_and_topic
         return get(self._context, host, group)
@@ -109,7 +109,7 @@ class Db(_Nova):
 
 
 class DbTogether(Db):
-    """The same, where nova_sg writes heartbeats together."""
+    """The same, with heartbeats that nova_sg writes together."""
 
     only_reports = True
     notes = {}

@@ -30,20 +30,21 @@ from nova_sg.backends.zookeeper import names
 from nova_sg.conf import CONF
 from nova_sg.servicegroup import process
 
-#: service_down_time of members with a guard: nobody waits for it.
+#: service_down_time of members with a guard, too long to matter.
 GUARDED = 120.0
-#: Seconds between two kills: they come anywhere between two looks.
+#: Seconds between two kills, so that they come at any moment between two
+#: refreshes.
 BETWEEN = 0.37
-#: recv_timeout of a member whose crash is to be seen by it: the default.
+#: recv_timeout of a member whose crash is seen by its session: the default.
 CRASH_SESSION = 4000
 
 
 class _NovaSg(base.Contender):
-    """What the drivers have in common: all of it but the options."""
+    """The part that all drivers have in common."""
 
     driver: str
-    #: Whether an observer is told of a crash, and does not wait for a look.
-    hears = False
+    #: Whether an observer is told of a crash, and need not refresh to see it.
+    is_told = False
 
     notes = {
         "service_is_up, by name": (
@@ -56,7 +57,7 @@ class _NovaSg(base.Contender):
         CONF([], project="nova-sg", default_config_files=[])
         CONF.set_override("servicegroup_driver", self.driver)
         CONF.set_override("service_down_time", base.DOWN_TIME)
-        # A look is measured by itself, and not in passing.
+        # So that refreshes come only when they are measured.
         CONF.set_override("view_refresh_interval", 3600, "servicegroup")
         self._where = where
         self.configure(where)
@@ -81,7 +82,7 @@ class _NovaSg(base.Contender):
         return lambda: self._api.service_is_up(member)
 
     def crash(self, how: base.Crash) -> list[float] | None:
-        if self.hears and how.guard and how.look < base.LOOK:
+        if self.is_told and how.guard and how.look < base.REFRESH:
             return None
         group = f"crash-{'guard' if how.guard else 'silence'}-{how.look:g}"
         process.reset()
@@ -111,7 +112,7 @@ class _NovaSg(base.Contender):
             return victims.seen_after(crowd, api, group, hosts, BETWEEN)
 
     def victim_options(self, guard: bool) -> dict[str, dict[str, Any]]:
-        """Return the options that the driver needs for that, by section."""
+        """Return the driver's options for a member to kill, by section."""
         return {}
 
     def crash_note(self, how: base.Crash) -> str:
@@ -133,7 +134,7 @@ class _NovaSg(base.Contender):
 
     def observer(self, group: str, hosts: Sequence[str]) -> Callable[[], Any]:
         def make() -> process.Shared:
-            # Not the one of the process, which knows the group already.
+            # Not the process's own one, which knows the group already.
             shared = process.Shared(process.load(self.driver))
             shared.view(group).refresh()
             return shared
@@ -168,7 +169,7 @@ class Db(_NovaSg):
 
 class Mc(_NovaSg):
     driver = "mc"
-    hears = True
+    is_told = True
 
     def configure(self, where: str) -> None:
         CONF.set_override("memcached_servers", [where])
@@ -194,7 +195,7 @@ class Mc(_NovaSg):
 
 class Zk(_NovaSg):
     driver = "zk"
-    hears = True
+    is_told = True
 
     notes = {
         "report": (
@@ -213,7 +214,7 @@ class Zk(_NovaSg):
         self._seeder = evzookeeper.ZKSession(where, 60, client.SESSION * 1000)
 
     def seed(self, group: str, count: int) -> list[str]:
-        # What as many nodes would have made; all in one session.
+        # The znodes of so many nodes, made by one session.
         hosts = base.names(group, count)
         handle, session_id = self._seeder.connected_handle(60)
         members, entries = names.group_path(group), names.entries_path(group)
@@ -235,7 +236,7 @@ class Zk(_NovaSg):
         return hosts
 
     def victim_options(self, guard: bool) -> dict[str, dict[str, Any]]:
-        # By its session's end, the default; or not by that.
+        # Without a guard its crash is seen by its session's end.
         timeout = client.SESSION * 1000 if guard else CRASH_SESSION
         return {"zookeeper": {"recv_timeout": timeout}}
 
@@ -253,8 +254,8 @@ class Zk(_NovaSg):
         return made
 
     def ask(self, group: str, hosts: Sequence[str]) -> Callable[[], int]:
-        # Not the view of the process, which may follow the group already
-        # and then asks for nothing.
+        # Not the process's own view: if it follows the group already, it
+        # sends no request.
         view = process.Shared(process.load(self.driver)).view(group)
 
         def ask() -> int:
@@ -266,7 +267,7 @@ class Zk(_NovaSg):
     def observer(self, group: str, hosts: Sequence[str]) -> Callable[[], Any]:
         def make() -> process.Shared:
             shared = process.Shared(process.load(self.driver))
-            # What watches bring is kept, too.
+            # Follow the group, so that the state of the watches counts, too.
             shared.driver.follow(group, lambda: None)
             shared.view(group).refresh()
             return shared
@@ -275,7 +276,7 @@ class Zk(_NovaSg):
 
 
 def _without_waiting(service: base.Service) -> Callable[[], bool]:
-    """Return what service's timer calls, but for its random pause."""
+    """Return the function of a service's timer, without its random pause."""
     reporter = process.shared().reporter
     joined = reporter._by_service[id(service)]
 

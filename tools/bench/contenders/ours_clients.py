@@ -72,7 +72,7 @@ class EvZooKeeper(_Ours):
 
 
 class ZooKeeper(_Ours):
-    """nova_sg.zookeeper, below that."""
+    """nova_sg.zookeeper, on which nova_sg.evzookeeper is built."""
 
     def __init__(self, where: str) -> None:
         super().__init__(where)

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""tooz: a coordinator a member, heartbeats and groups."""
+"""tooz: a coordinator for each member, heartbeats and groups."""
 
 from __future__ import annotations
 
@@ -78,8 +78,8 @@ class Memcached(_Tooz):
     scheme = "memcached"
 
     def seed(self, group: str, count: int) -> list[str]:
-        # What as many coordinators would leave behind; to start them all,
-        # each with its connection, would take minutes.
+        # Write the values of so many coordinators. To start them, each with
+        # its connection, would take minutes.
         hosts = base.names(group, count)
         self._own.create_group(group.encode()).get()
         members = {host.encode(): {b"capabilities": b""} for host in hosts}
@@ -111,7 +111,7 @@ class ZooKeeper(_Tooz):
         return _zookeeper_url(where)
 
     def seed(self, group: str, count: int) -> list[str]:
-        # As with memcached: no connection for each.
+        # Without a connection for each, as with memcached.
         hosts = base.names(group, count)
         self._own.create_group(group.encode()).get()
         made = [
