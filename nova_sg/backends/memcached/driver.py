@@ -89,29 +89,19 @@ class McDriver(base.Driver):
     # -- members of this process
 
     def report(self, membership: base.Membership) -> None:
+        # memcached counts whole seconds: without the additional one a value
+        # could expire before service_down_time.
         expire = math.ceil(CONF.service_down_time) + 1
-        self._write(
-            membership,
-            values.DRAINING if membership.draining else values.UP,
-            # memcached counts whole seconds: without the additional one a
-            # value could expire before service_down_time.
-            lambda server, key, value: server.set(key, value, expire),
-        )
+        kind = values.DRAINING if membership.draining else values.UP
+        self._write(membership, kind, expire)
 
     def withdraw(self, membership: base.Membership) -> None:
         membership.state.clear()
         self._orders.cancel(membership)
-        self._write(
-            membership,
-            values.LEFT,
-            lambda server, key, value: server.set(key, value, RECORD_LIFETIME),
-        )
+        self._write(membership, values.LEFT, RECORD_LIFETIME)
 
     def _write(
-        self,
-        membership: base.Membership,
-        kind: str,
-        store: Callable[[Server, str, bytes], concurrent.futures.Future],
+        self, membership: base.Membership, kind: str, expire: int
     ) -> None:
         group, host = membership.group, membership.host
         key = values.member_key(group, host)
@@ -128,7 +118,7 @@ class McDriver(base.Driver):
         if kind != values.LEFT and self._orders.wanted():
             self._give_order(membership, key, reports, written)
         stored = self._replicas.gather(
-            {s: store(s, key, written[s]) for s in replicas}
+            {s: s.set(key, written[s], expire) for s in replicas}
         )
         if membership.state.get("kind", values.UP) != kind:
             self._signal(group, stored)
@@ -159,29 +149,26 @@ class McDriver(base.Driver):
         if self._local:
             self._orders.impossible("memcached_servers names no server")
             return
-        # Later than this report, and earlier than any next one.
-        crashed = {
-            server: report._replace(
+        # Later than these reports, and earlier than any next one.
+        crashed = [
+            report._replace(
                 kind=values.CRASHED, at=report.at + 0.001, outage=None
             )
-            for server, report in reports.items()
-        }
-        places = []
-        for server in written:
-            assert isinstance(server, servers.RemoteServer)
-            places.append(server.socket_address)
+            for report in reports.values()
+        ]
         signal, signal_value = self._signals.new(membership.group)
         self._orders.give(
             membership,
             apart=self.apart,
             crash_signal=(signal, self._signal_lifetime(), signal_value),
             key=key,
-            servers=places,
-            value=list(written.values()),
-            crashed=[
-                self._codec.write_report(key, crashed[server])
+            servers=[
+                server.socket_address
                 for server in written
+                if isinstance(server, servers.RemoteServer)
             ],
+            value=list(written.values()),
+            crashed=[self._codec.write_report(key, one) for one in crashed],
             life=RECORD_LIFETIME,
         )
 
@@ -228,7 +215,7 @@ class McDriver(base.Driver):
                 else:
                     # Another program has filled it.
                     writes[server, key] = server.update(
-                        key, self._add_name(key, name)
+                        key, self._edit_list(key, {name}.union)
                     )
             writes[server, record] = server.set(
                 record,
@@ -287,8 +274,9 @@ class McDriver(base.Driver):
         index = values.index_key(group, host)
         writes = self._write_mark(group, host, False)
         for server in self._replicas.of(group):
-            change = self._remove_name(index, host)
-            writes[server, index] = server.update(index, change)
+            writes[server, index] = server.update(
+                index, self._edit_list(index, lambda names: names - {host})
+            )
             gone = values.StoredReport(
                 values.GONE, mc_replicas.now(server), "gone"
             )
@@ -330,21 +318,14 @@ class McDriver(base.Driver):
             if self._reader.read_marks(key, {server: answer})[0] != known
         }
 
-    def _add_name(self, key: str, name: str) -> Callable[[bytes], bytes]:
-        """Return a function that adds a name to a list, and cleans it."""
+    def _edit_list(
+        self, key: str, edit: Callable[[set[str]], set[str]]
+    ) -> Callable[[bytes], bytes]:
+        """Return a function that edits a list, and drops invalid lines."""
 
         def change(old: bytes) -> bytes:
             names, _ = self._codec.read_lines(key, old)
-            return self._codec.lines(key, names | {name})
-
-        return change
-
-    def _remove_name(self, key: str, name: str) -> Callable[[bytes], bytes]:
-        """Return a function that removes a name from a list, and cleans it."""
-
-        def change(old: bytes) -> bytes:
-            names, _ = self._codec.read_lines(key, old)
-            return self._codec.lines(key, names - {name})
+            return self._codec.lines(key, edit(names))
 
         return change
 

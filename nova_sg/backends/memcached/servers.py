@@ -230,14 +230,23 @@ class RemoteServer:
         # A client belongs to the thread that made it.
         client = _Client([self.address], socket_timeout=self._timeout)
         while (job := self._queue.get()) is not None:
-            operation, future = job
-            if not future.set_running_or_notify_cancel():
-                continue
-            try:
-                future.set_result(self._execute(client, operation))
-            except Exception as error:
-                future.set_exception(error)
+            self._answer(client, *job)
+            # Of ten thousand members it is a megabyte.
+            del job
         client.disconnect_all()
+
+    def _answer(
+        self,
+        client: _Client,
+        operation: Callable[[_Client], Any],
+        future: concurrent.futures.Future,
+    ) -> None:
+        if not future.set_running_or_notify_cancel():
+            return
+        try:
+            future.set_result(self._execute(client, operation))
+        except Exception as error:
+            future.set_exception(error)
 
     def _error(self, text: str) -> exception.BackendError:
         return exception.BackendError(f"memcached at {self.address}: {text}")
