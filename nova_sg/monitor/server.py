@@ -24,7 +24,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from cheroot import server as http_server
@@ -205,25 +205,34 @@ def listen(port: int, option: str) -> socket.socket:
     :param option: the name of the option that has the port
     :raises ConfigError: the port cannot be had
     """
-    host, listener = CONF.monitor.listen, None
-    try:
+    with explained(port, option), contextlib.ExitStack() as undo:
         family, kind, proto, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            CONF.monitor.listen,
+            port,
+            type=socket.SOCK_STREAM,
+            flags=socket.AI_PASSIVE,
         )[0]
-        listener = socket.socket(family, kind, proto)
+        listener = undo.enter_context(socket.socket(family, kind, proto))
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         listener.bind(address)
         listener.listen(128)
+        undo.pop_all()
+    return listener
+
+
+@contextlib.contextmanager
+def explained(port: int, option: str) -> Iterator[None]:
+    """Raise ConfigError where listening on a port fails."""
+    try:
+        yield
     except (OSError, UnicodeError) as error:
-        if listener is not None:
-            listener.close()
         why = getattr(error, "strerror", None) or str(error)
         raise exception.ConfigError(
-            f"[monitor] listen, {option}: cannot listen on {host}, port "
-            f"{port}: {why}. Choose an address of this host and a free port"
+            f"[monitor] listen, {option}: cannot listen on "
+            f"{CONF.monitor.listen}, port {port}: {why}. Choose an address "
+            "of this host and a free port"
         ) from None
-    return listener
 
 
 def tls_context() -> ssl.SSLContext | None:

@@ -21,7 +21,7 @@ from oslo_service import service
 
 from nova_sg import exception, servicegroup
 from nova_sg.conf import CONF
-from nova_sg.monitor import board, resources, server, web
+from nova_sg.monitor import agent_server, board, resources, server, web
 from nova_sg.servicegroup import process
 
 LOG = logging.getLogger(__name__)
@@ -71,20 +71,21 @@ class Monitor(service.Service):
             super().stop(graceful)
 
 
-def agent_server() -> server.Server | None:
+def agent_metrics() -> agent_server.AgentServer | None:
     """Return what shows an agent's own metrics; None: nothing does.
 
     :raises ConfigError: an option is wrong, or its port is taken
     """
     if CONF.monitor.agent_port is None:
         return None
-    return open_server(
-        CONF.monitor.agent_port, "agent_port", resources.probes()
-    )
+    web.check_options()
+    made = agent_server.AgentServer()
+    warn_of_readers(made.url)
+    return made
 
 
-def reload_server(shown: server.Server) -> None:
-    """Have a server read its certificate again; a bad one is logged."""
+def reload_server(shown: server.Server | agent_server.AgentServer) -> None:
+    """Have a server read its certificate again; a wrong one is logged."""
     try:
         web.check_options()
         shown.reload()
@@ -97,18 +98,23 @@ def open_server(
 ) -> server.Server:
     """Return a server of these routes, which has its port already.
 
-    :param option: the option that port is
+    :param option: the name of the option that has the port
     :raises ConfigError: an option is wrong, or the port is taken
     """
     web.check_options()
     made = server.Server(port, option, web.Application(routes))
+    warn_of_readers(made.url)
+    return made
+
+
+def warn_of_readers(url: str) -> None:
+    """Warn where other hosts can read what is shown, without a token."""
     if CONF.monitor.token is None and not _is_loopback(CONF.monitor.listen):
         LOG.warning(
-            "%s can be read by whoever reaches it: [monitor] token is not "
-            "set",
-            made.url,
+            "%s can be read by every host that reaches it: [monitor] token "
+            "is not set",
+            url,
         )
-    return made
 
 
 def _is_loopback(host: str) -> bool:

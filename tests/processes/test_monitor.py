@@ -510,24 +510,67 @@ class AccessTest(monitor.TestCase):
             lambda: self.status("/healthz", tls=trust) == 200, base.PATIENCE
         )
 
+    def start_agent(self, options):
+        """Start an agent that shows its metrics; return it."""
+        self.port = free_port()
+        self.configure(f"[monitor]\nagent_port = {self.port}\n{options}")
+        agent = self.agent("one")
+        self.started = agent.process
+        self.log = lambda: agent.log
+        return agent
+
     def test_tls_of_an_agent(self):
         first, second = self.certificate("first"), self.certificate("second")
         crt, key = self.path("agent.crt"), self.path("agent.key")
         os.link(first[0], crt)
         os.link(first[1], key)
+        agent = self.start_agent(f"cert_file = {crt}\nkey_file = {key}")
+        agent.wait_for_log("Listening at https")
+        # A client that sends nothing holds up no other.
+        with socket.create_connection(("127.0.0.1", self.port)):
+            trust = monitor.trusting(first[0])
+            wait_for(
+                lambda: self.status("/healthz", tls=trust) == 200,
+                base.PATIENCE,
+            )
+            # One that speaks no TLS is turned away, without a traceback.
+            self.assertIsNone(self.status("/healthz"))
+            self._renew(second, crt, key)
+        agent.stop()
+
+    def test_a_silent_client_of_an_agent(self):
+        """It holds up no other, on the threads of this process, either."""
+        crt, key = self.certificate()
         self.port = free_port()
         self.configure(
             f"[monitor]\nagent_port = {self.port}\n"
             f"cert_file = {crt}\nkey_file = {key}"
         )
-        agent = self.agent("one")
-        self.started = agent.process
-        trust = monitor.trusting(first[0])
-        wait_for(
-            lambda: self.status("/healthz", tls=trust) == 200, base.PATIENCE
-        )
-        self._renew(second, crt, key)
-        agent.stop()
+        self.observe()
+        shown = service.agent_metrics()
+        self.addCleanup(shown.stop)
+        with socket.create_connection(("127.0.0.1", self.port)):
+            answer = self.request("/healthz", tls=monitor.trusting(crt))
+            self.assertEqual(200, answer.status)
+
+    def test_token_of_an_agent(self):
+        agent = self.start_agent(f"token = {base.PASSWORD}")
+        wait_for(lambda: self.status("/healthz") == 200, base.PATIENCE)
+        for path in "/metrics", "/metrics?name[]=nova_sg_info":
+            answer = self.request(path)
+            self.assertEqual(401, answer.status)
+            self.assertNotIn(b"nova_sg", answer.body)
+            right = {"Authorization": f"Bearer {base.PASSWORD}"}
+            answer = self.request(path, **right)
+            self.assertEqual(200, answer.status)
+            self.assertIn(b"nova_sg_info", answer.body)
+        self.assertEqual(404, self.status("/"))
+        self.assertEqual(405, self.request("/metrics", "POST").status)
+        # With a client that has sent half of a request.
+        with monitor.deaf_client(self.port, b"GET / HT"):
+            begun = time.monotonic()
+            agent.stop()
+            self.assertLess(time.monotonic() - begun, 10)
 
     def test_options_that_are_wrong(self):
         crt, key = self.certificate()
