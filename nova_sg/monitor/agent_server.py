@@ -22,7 +22,7 @@ import prometheus_client
 from oslo_log import log as logging
 
 from nova_sg.conf import CONF
-from nova_sg.monitor import resources, server, web
+from nova_sg.monitor import application, handlers, server
 
 LOG = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ LOG = logging.getLogger(__name__)
 class AgentServer:
     """Shows the metrics of this process at [monitor] agent_port.
 
-    It listens from the beginning on.
+    It serves as soon as it exists.
 
     :raises ConfigError: the port cannot be had, or the certificate is wrong
     """
@@ -38,35 +38,37 @@ class AgentServer:
     def __init__(self) -> None:
         port = CONF.monitor.agent_port
         certificate, key = CONF.monitor.cert_file, CONF.monitor.key_file
-        # It would ask for a key's password at the terminal.
+        # A check: prometheus_client would ask for a key's password at the
+        # terminal.
         server.tls_context()
         self.url = server.url(port)
         with server.explained(port, "agent_port"):
             self._server, _ = prometheus_client.start_http_server(
                 port,
                 CONF.monitor.listen,
-                # Empty: it would not ask for the token. Our application does.
+                # Empty, as its own application needs no token: ours follows.
                 prometheus_client.CollectorRegistry(),
                 certificate,
                 key or certificate,
             )
-        self._server.set_app(web.Application(resources.probes()))
+        self._server.set_app(application.Application(handlers.own_routes()))
         self._server.RequestHandlerClass.timeout = server.TIMEOUT
-        # Its own would print a traceback of each client that goes early.
+        # Its own handler prints a traceback for each client that leaves.
         self._server.handle_error = lambda _, address: LOG.debug(
             "A client at %s: %s", address, sys.exception()
         )
         if certificate:
-            # A client's own thread makes the handshake, when it first reads.
+            # The thread of each client makes the handshake, not this one.
             self._server.socket.do_handshake_on_connect = False
 
     def start(self) -> None:
+        """Log where the metrics are."""
         LOG.info("Listening at %s", self.url)
 
     def stop(self) -> None:
         """Accept no more connections."""
         with contextlib.suppress(OSError):
-            # Or it would wait for its next look at whether to stop.
+            # This wakes the server; it would go on for half a second.
             self._server.socket.shutdown(socket.SHUT_RDWR)
         self._server.shutdown()
         self._server.server_close()

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""nova-sg-monitor, as clients of its API see it, with agents that live."""
+"""nova-sg-monitor, as clients of its API see it, with real agents."""
 
 import contextlib
 import gzip
@@ -179,8 +179,8 @@ class ApiTest(monitor.TestCase):
 
     def test_a_client_that_does_not_read(self):
         with self.a_client_that_does_not_read() as (deaf, quick):
-            # Nothing was kept from the one that reads; the other one, once
-            # it reads on, is given everything anew.
+            # The client that reads missed nothing; the other one, once it
+            # reads on, is sent the whole state again.
             self.assertEqual(1, sum(k == "state" for k, _ in quick.seen))
             deaf.settimeout(base.PATIENCE)
             text = b""
@@ -189,7 +189,7 @@ class ApiTest(monitor.TestCase):
                 self.assertTrue(piece, "the connection was ended")
                 text += piece
         wait_for(
-            # Only when it is written to.
+            # That it has gone is noticed when it is written to.
             lambda: self.execute("UPDATE services SET forced_down = 1")
             == self.execute("UPDATE services SET forced_down = 0")
             and self.metric("nova_sg_monitor_clients") == 1,
@@ -198,7 +198,7 @@ class ApiTest(monitor.TestCase):
 
 
 class AskingTest(monitor.SharedTestCase):
-    """What the API says of members that nothing happens to."""
+    """The API, with members that do not change."""
 
     MARKUP = "<script>alert(1)</script>"
     NODES = [f"node{number:03}" for number in range(25)]
@@ -242,7 +242,7 @@ class AskingTest(monitor.SharedTestCase):
         members = json.loads(gzip.decompress(answer.body))["members"]
         self.assertEqual(26, len(members))
 
-    def test_what_cannot_be_answered(self):
+    def test_errors(self):
         for status, path in (
             (404, "/nowhere"),
             (404, "/v1/groups/none"),
@@ -311,7 +311,7 @@ class AskingTest(monitor.SharedTestCase):
 
     def test_it_answers_as_its_description_says(self):
         described = description.Description(self.get("/openapi.json"))
-        # What there is, and what there is not, of every kind.
+        # Every path, and each kind of error.
         expected = {(path, 200) for path in described.paths()} | {
             ("/v1/groups/{group}/members", 400),
             ("/v1/groups/{group}/members/{host}", 404),
@@ -456,7 +456,7 @@ class AccessTest(monitor.TestCase):
         right = {"Authorization": f"Bearer {base.PASSWORD}"}
         self.get("/v1/groups", **right)
         self.watch(**right).wait("state")
-        # Another one from now on.
+        # Another token from now on.
         self.set_token("another")
         self.started.send_signal(signal.SIGHUP)
         wait_for(
@@ -491,7 +491,7 @@ class AccessTest(monitor.TestCase):
         os.link(first[1], key)
         self.monitor(options=f"cert_file = {crt}\nkey_file = {key}")
         wait_for(lambda: "Listening at https" in self.log(), base.PATIENCE)
-        # One who says nothing, in the middle of a handshake, holds up nobody.
+        # A client that stops in the middle of a handshake holds up no other.
         with socket.create_connection(("127.0.0.1", self.port)) as silent:
             silent.sendall(b"\x16\x03\x01")
             trust = monitor.trusting(first[0])
@@ -500,7 +500,7 @@ class AccessTest(monitor.TestCase):
         self._renew(second, crt, key)
 
     def _renew(self, certificate, crt, key):
-        """Put another certificate in the place of the one in use."""
+        """Replace the certificate that is in use."""
         trust = monitor.trusting(certificate[0])
         self.assertIsNone(self.status("/healthz", tls=trust))
         os.rename(certificate[0], crt)
@@ -606,7 +606,7 @@ class AccessTest(monitor.TestCase):
                 self.assertIn(f"[monitor] listen, {option}", result.err)
                 self.assertEqual(1, result.err.count("\n"), result.err)
 
-    def test_who_may_reach_it_is_warned_of(self):
+    def test_without_a_token_there_is_a_warning(self):
         self.monitor(options="listen = 0.0.0.0")
         self.wait_until_ready()
         self.assertIn("[monitor] token is not set", self.log())
