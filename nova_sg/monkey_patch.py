@@ -33,8 +33,8 @@ def patch() -> None:
         process has chosen native threads before
     """
     with warnings.catch_warnings():
-        # Whoever runs a green process has decided; telling the operator at
-        # every start of every command helps nobody.
+        # The operator has chosen green threads; a warning at each start of
+        # each command is no help.
         warnings.filterwarnings("ignore", message=r"\s*Eventlet is deprecat")
         import eventlet
 

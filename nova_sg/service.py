@@ -58,7 +58,7 @@ class Service(service.Service):
         self.servicegroup_api = servicegroup.API()
         self.manager = Manager(self.servicegroup_api, topic)
         # The server of the metrics for Prometheus; None: it is not configured.
-        self._shown = monitor.agent_server()
+        self._shown = monitor.agent_metrics()
 
     @classmethod
     def create(cls) -> Service:

@@ -34,7 +34,7 @@ from rich.text import Text
 
 from nova_sg import exception
 from nova_sg.cmd import members
-from nova_sg.monitor import board
+from nova_sg.monitor import overview
 from nova_sg.servicegroup import events, process
 
 # What each kind of member looks like; the first kinds come first.
@@ -127,7 +127,7 @@ class Table:
     def heads(self) -> Iterator[str]:
         """Yield the lines above the table: groups, backends, trouble."""
         for group, view in sorted(self._views.items()):
-            kinds = [board.kind(*one) for one in view.verdicts().values()]
+            kinds = [overview.kind(*one) for one in view.verdicts().values()]
             numbers = ", ".join(
                 f"{kinds.count(kind)} {kind}"
                 for kind in ORDER
@@ -149,7 +149,7 @@ class Table:
     def rows(self) -> list[tuple[str, str, Any]]:
         """Return (kind, host, view) of all members, trouble first."""
         found = [
-            (board.kind(*verdict), host, view)
+            (overview.kind(*verdict), host, view)
             for _, view in sorted(self._views.items())
             for host, verdict in view.verdicts().items()
         ]

@@ -20,7 +20,7 @@ MONITOR_OPTS = [
         default="127.0.0.1",
         help="""
 The address that nova-sg-monitor, and nova-sg-agent where agent_port is set,
-listen on. Where others can reach it, set a token and a certificate, too.
+listen on. If other hosts can reach it, set a token and a certificate, too.
 """,
     ),
     cfg.PortOpt(
@@ -43,23 +43,23 @@ it the agent listens nowhere.
         "token",
         secret=True,
         help="""
-The token that a client has to bring along, as "Authorization: Bearer TOKEN";
-the status page asks for it. Without one whoever can connect may read
-everything. /healthz and /readyz never need it.
+The token that a client has to send, as "Authorization: Bearer TOKEN";
+the status page asks for it. Without a token, every client that can connect can
+read everything. /healthz and /readyz never need it.
 """,
     ),
     cfg.StrOpt(
         "cert_file",
         help="""
-A file with the certificate for TLS and those of its authorities, PEM. Read
-again at SIGHUP. Without it there is no TLS.
+The file of the certificate for TLS, with those of its authorities, PEM. It
+is read again at SIGHUP. Without it there is no TLS.
 """,
     ),
     cfg.StrOpt(
         "key_file",
         help="""
-A file with the key of the certificate, PEM, without a password. Not needed
-where cert_file has it.
+The file of the certificate's key, PEM, without a password. It is not needed
+if cert_file has the key.
 """,
     ),
 ]

@@ -12,12 +12,13 @@
 
 """nova-sg-monitor: a status page, an API to read, and metrics.
 
-board     what is shown: every group, its members, what happened
-feed      those who watch, each with a queue of its own
-resources the board and the metrics as answers to requests
-web       requests and answers: WSGI, who may ask, headers
-server    connections: the listening socket, TLS, a thread each
-service   all of this as a service
+overview      what is shown: every group, its members, what happened
+event_streams the clients that watch, each with a queue of its own
+handlers      the response to each path
+application   requests and responses: WSGI, access, headers
+server        connections: cheroot, TLS, threads
+service       all of this as a service
+agent_server  an agent's own metrics: prometheus_client's server
 
-Nothing here changes anything: everything is read-only.
+It reads only: nothing here changes a member.
 """

@@ -12,9 +12,9 @@
 
 """Connections: cheroot, with a thread from a pool for each that is served.
 
-A client that has sent nothing costs no thread, and a slow one holds up no
-other: TLS handshakes are made by the threads, too. They are native or green,
-as the process is.
+A client that has sent nothing takes no thread, and a slow client holds up no
+other: the threads make the TLS handshakes, too. The threads are native or
+green, as the process is.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from cheroot import server as http_server
@@ -39,11 +39,11 @@ LOG = logging.getLogger(__name__)
 
 # Connections at one time; the next one is closed at once.
 CONNECTIONS = 500
-# Threads that are started together, when there is none to spare.
+# Threads that are started together, when all are busy.
 THREADS = 10
 # Seconds that a client may take to send, or to read on.
 TIMEOUT = 30.0
-# Bytes of a request's headers, and of its body, which is of no use here.
+# Bytes of a request's headers, and of its body, which is ignored.
 HEADERS = BODY = 8192
 # Seconds that responses may take to end when the server is stopped.
 STOP = 2.0
@@ -95,7 +95,7 @@ class _Connection(http_server.HTTPConnection):
     def __init__(self, server: _Server, *args: Any) -> None:
         super().__init__(server, *args)
         self._shaken = server.ssl_adapter is None
-        #: Whether a thread serves it.
+        #: Whether a thread is serving it.
         self.served = False
         server.connections.add(self)
 
@@ -107,7 +107,7 @@ class _Connection(http_server.HTTPConnection):
                 self._shaken = True
             return super().communicate()
         except OSError as error:
-            # The client has gone, or speaks no TLS.
+            # The client is gone, or speaks no TLS.
             LOG.debug("A client at %s: %s", self.remote_addr, error)
             return False
         finally:
@@ -120,7 +120,7 @@ class _Connection(http_server.HTTPConnection):
 
 
 class _LateHandshake(builtin.BuiltinSSLAdapter):
-    """TLS by a context of ours; the thread that accepts does not wait."""
+    """TLS by our own context; accepting a connection does not wait."""
 
     def __init__(self, context: ssl.SSLContext) -> None:
         self.context = context
@@ -136,7 +136,8 @@ class _Server(wsgi.Server):
     keep_alive_conn_limit = CONNECTIONS
     max_request_header_size = HEADERS
     max_request_body_size = BODY
-    # In green threads a connection that is kept is looked at only so often.
+    # Seconds. In green threads a request on a connection that was kept open
+    # is noticed only so often.
     expiration_interval = 0.1
 
     def __init__(
@@ -161,15 +162,15 @@ class _Server(wsgi.Server):
         self.connections: set[_Connection] = set()
 
     def bind(self, *args: Any) -> None:
-        """Take the socket that is bound already."""
+        """Use the socket that listens already."""
         self.socket = self.listener
 
     def process_conn(self, conn: _Connection) -> None:
-        """Have a connection served: a new one, or one that sends again."""
+        """Have a connection served: it is new, or has sent a request."""
         if len(self.connections) > CONNECTIONS:
             conn.close()
         elif conn.last_used is None:
-            # It is given a thread once it sends.
+            # It gets a thread when it sends.
             self.put_conn(conn)
         else:
             if self.requests.idle <= self.requests.qsize:
@@ -177,7 +178,7 @@ class _Server(wsgi.Server):
             super().process_conn(conn)
 
     def end_connections(self) -> None:
-        """End all connections, those that are being served at the last."""
+        """End all connections; wait for responses, STOP seconds at most."""
         end = time.monotonic() + STOP
         while time.monotonic() < end and any(
             one.served for one in list(self.connections)
@@ -191,11 +192,11 @@ class _Server(wsgi.Server):
         self, msg: str = "", level: int = logging.INFO, traceback: bool = False
     ) -> None:
         if level < logging.ERROR:
-            # Clients come and go as they like.
+            # Clients may leave at any time.
             LOG.debug("%s", msg)
             return
         LOG.error("%s", msg, exc_info=traceback)
-        # Where there are too many open files, accepting fails at once.
+        # Accepting fails again at once where too many files are open.
         time.sleep(1.0)
 
 
@@ -205,25 +206,34 @@ def listen(port: int, option: str) -> socket.socket:
     :param option: the name of the option that has the port
     :raises ConfigError: the port cannot be had
     """
-    host, listener = CONF.monitor.listen, None
-    try:
+    with explained(port, option), contextlib.ExitStack() as undo:
         family, kind, proto, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            CONF.monitor.listen,
+            port,
+            type=socket.SOCK_STREAM,
+            flags=socket.AI_PASSIVE,
         )[0]
-        listener = socket.socket(family, kind, proto)
+        listener = undo.enter_context(socket.socket(family, kind, proto))
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         listener.bind(address)
         listener.listen(128)
+        undo.pop_all()
+    return listener
+
+
+@contextlib.contextmanager
+def explained(port: int, option: str) -> Iterator[None]:
+    """Raise ConfigError where listening on a port fails."""
+    try:
+        yield
     except (OSError, UnicodeError) as error:
-        if listener is not None:
-            listener.close()
         why = getattr(error, "strerror", None) or str(error)
         raise exception.ConfigError(
-            f"[monitor] listen, {option}: cannot listen on {host}, port "
-            f"{port}: {why}. Choose an address of this host and a free port"
+            f"[monitor] listen, {option}: cannot listen on "
+            f"{CONF.monitor.listen}, port {port}: {why}. Choose an address "
+            "of this host and a free port"
         ) from None
-    return listener
 
 
 def tls_context() -> ssl.SSLContext | None:
@@ -256,7 +266,7 @@ def tls_context() -> ssl.SSLContext | None:
 
 
 def url(port: int) -> str:
-    """Return where a port of [monitor] listen can be reached."""
+    """Return the URL of a port of [monitor] listen."""
     host = CONF.monitor.listen
     scheme = "https" if CONF.monitor.cert_file else "http"
     return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}/"

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""nova-sg-monitor as a service, and what an agent shows of itself."""
+"""nova-sg-monitor as a service, and the agent's own metrics."""
 
 from __future__ import annotations
 
@@ -21,7 +21,13 @@ from oslo_service import service
 
 from nova_sg import exception, servicegroup
 from nova_sg.conf import CONF
-from nova_sg.monitor import board, resources, server, web
+from nova_sg.monitor import (
+    agent_server,
+    application,
+    handlers,
+    overview,
+    server,
+)
 from nova_sg.servicegroup import process
 
 LOG = logging.getLogger(__name__)
@@ -35,80 +41,89 @@ class Monitor(service.Service):
 
     def __init__(self) -> None:
         super().__init__()
-        # It checks the times.
+        # This checks the times.
         servicegroup.API()
-        self._board = board.Board()
+        self._overview = overview.Overview()
         self._server = open_server(
             CONF.monitor.port,
             "port",
-            resources.Resources(self._board).routes(),
+            handlers.Handlers(self._overview).routes(),
         )
 
     def start(self) -> None:
-        """Begin to follow, and to answer."""
-        self._board.start()
+        """Begin to follow the groups, and to serve."""
+        self._overview.start()
         self._server.start()
 
     def reset(self) -> None:
-        """Take the reloaded configuration into use.
+        """Use the reloaded configuration.
 
         listen and port change at a restart.
         """
         reload_server(self._server)
         old = process.detach()
         servicegroup.API()
-        self._board.restart()
+        self._overview.restart()
         for one in old:
             one.close()
 
     def stop(self, graceful: bool = False) -> None:
-        """Let all clients go, and stop."""
+        """End all connections, and stop."""
         try:
             # This ends the streams of events.
-            self._board.stop()
+            self._overview.stop()
             self._server.stop()
         finally:
             super().stop(graceful)
 
 
-def agent_server() -> server.Server | None:
+def agent_metrics() -> agent_server.AgentServer | None:
     """Return what shows an agent's own metrics; None: nothing does.
 
     :raises ConfigError: an option is wrong, or its port is taken
     """
     if CONF.monitor.agent_port is None:
         return None
-    return open_server(
-        CONF.monitor.agent_port, "agent_port", resources.probes()
-    )
+    application.check_options()
+    made = agent_server.AgentServer()
+    warn_of_readers(made.url)
+    return made
 
 
-def reload_server(shown: server.Server) -> None:
-    """Have a server read its certificate again; a bad one is logged."""
+def reload_server(shown: server.Server | agent_server.AgentServer) -> None:
+    """Have a server read its certificate again; a wrong one is logged."""
     try:
-        web.check_options()
+        application.check_options()
         shown.reload()
     except exception.ConfigError as error:
-        LOG.error("The certificate is not reloaded: %s", error)
+        LOG.error(
+            "The certificate is not reloaded: %s. The old one stays in use",
+            error,
+        )
 
 
 def open_server(
-    port: int, option: str, routes: list[web.Route]
+    port: int, option: str, routes: list[application.Route]
 ) -> server.Server:
     """Return a server of these routes, which has its port already.
 
-    :param option: the option that port is
+    :param option: the name of the option that has the port
     :raises ConfigError: an option is wrong, or the port is taken
     """
-    web.check_options()
-    made = server.Server(port, option, web.Application(routes))
+    application.check_options()
+    made = server.Server(port, option, application.Application(routes))
+    warn_of_readers(made.url)
+    return made
+
+
+def warn_of_readers(url: str) -> None:
+    """Warn where other hosts can read what is shown, without a token."""
     if CONF.monitor.token is None and not _is_loopback(CONF.monitor.listen):
         LOG.warning(
-            "%s can be read by whoever reaches it: [monitor] token is not "
-            "set",
-            made.url,
+            "%s can be read by every host that reaches it: [monitor] token "
+            "is not set",
+            url,
         )
-    return made
 
 
 def _is_loopback(host: str) -> bool:

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""nova-sg-monitor as a process, and asking it."""
+"""nova-sg-monitor as a process, and a client of it."""
 
 import contextlib
 import http.client
@@ -26,9 +26,9 @@ from tests.processes import base
 
 
 class Client:
-    """Asks a monitor: for a test case that has one.
+    """Sends requests to a monitor: for a test case that has one.
 
-    The test case has its port, its process, called started, and log().
+    The test case has port, started (the process) and log().
     """
 
     def wait_until_ready(self, **kwargs):
@@ -100,7 +100,7 @@ class TestCase(Client, base.TestCase):
     BACKEND = "eventlet"
 
     def monitor(self, more="", options=""):
-        """Start a monitor and wait until it knows who is up.
+        """Start a monitor.
 
         :param more: lines for [DEFAULT]
         :param options: lines for [monitor]
@@ -131,7 +131,7 @@ class TestCase(Client, base.TestCase):
 
 
 class SharedTestCase(Client, unittest.TestCase):
-    """Tests that share a monitor, as they do no more than ask.
+    """Tests that share a monitor, as they only send requests.
 
     A subclass puts what the monitor is to show into the database.
     """
@@ -146,7 +146,7 @@ class SharedTestCase(Client, unittest.TestCase):
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
-        # Where one test has a folder and a monitor, all have these.
+        # The folder and the monitor of this test case are shared by all.
         cls.keeper = TestCase()
         cls.keeper.BACKEND = cls.BACKEND
         cls.addClassCleanup(cls.keeper.doCleanups)
@@ -155,7 +155,7 @@ class SharedTestCase(Client, unittest.TestCase):
         cls.keeper.do("db", "sync")
         cls.set_up_members(cls.keeper)
         cls.keeper.monitor()
-        # What a cleanup of the keeper raises is not told.
+        # Errors of the keeper's own cleanups are not reported.
         cls.addClassCleanup(cls.keeper.check_log)
         cls.keeper.wait_until_ready()
 
@@ -183,7 +183,7 @@ class Stream:
     def next(self):
         """Wait for an event; return its name and its data.
 
-        None: there is no news, and the monitor says that it is still there.
+        None: it was a comment, which says that the monitor is still there.
         """
         kind = None
         while line := self._answer.readline():
@@ -217,12 +217,12 @@ class Stream:
         self._link.close()
 
     def forget(self):
-        """Have wait() look at what comes from now on alone."""
+        """Have wait() ignore the events up to now."""
         self._taken = len(self.seen)
 
 
 def deaf_client(port, request):
-    """Return a connection that has asked, and has next to no room."""
+    """Send a request; return its connection, which buffers very little."""
     link = socket.socket()
     link.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
     link.connect(("127.0.0.1", port))
@@ -231,5 +231,5 @@ def deaf_client(port, request):
 
 
 def trusting(certificate):
-    """Return a TLS context that believes one certificate alone."""
+    """Return a TLS context that trusts one certificate alone."""
     return ssl.create_default_context(cafile=certificate)

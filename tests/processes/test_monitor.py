@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""nova-sg-monitor, as clients of its API see it, with agents that live."""
+"""nova-sg-monitor, as clients of its API see it, with real agents."""
 
 import contextlib
 import gzip
@@ -180,8 +180,8 @@ class ApiTest(monitor.TestCase):
 
     def test_a_client_that_does_not_read(self):
         with self.a_client_that_does_not_read() as (deaf, quick):
-            # Nothing was kept from the one that reads; the other one, once
-            # it reads on, is given everything anew.
+            # The client that reads missed nothing; the other one, once it
+            # reads on, is sent the whole state again.
             self.assertEqual(1, sum(k == "state" for k, _ in quick.seen))
             deaf.settimeout(base.PATIENCE)
             text = b""
@@ -190,7 +190,7 @@ class ApiTest(monitor.TestCase):
                 self.assertTrue(piece, "the connection was ended")
                 text += piece
         wait_for(
-            # Only when it is written to.
+            # That it has gone is noticed when it is written to.
             lambda: self.execute("UPDATE services SET forced_down = 1")
             == self.execute("UPDATE services SET forced_down = 0")
             and self.metric("nova_sg_monitor_clients") == 1,
@@ -199,7 +199,7 @@ class ApiTest(monitor.TestCase):
 
 
 class AskingTest(monitor.SharedTestCase):
-    """What the API says of members that nothing happens to."""
+    """The API, with members that do not change."""
 
     MARKUP = "<script>alert(1)</script>"
     NODES = [f"node{number:03}" for number in range(25)]
@@ -243,7 +243,7 @@ class AskingTest(monitor.SharedTestCase):
         members = json.loads(gzip.decompress(answer.body))["members"]
         self.assertEqual(26, len(members))
 
-    def test_what_cannot_be_answered(self):
+    def test_errors(self):
         for status, path in (
             (404, "/nowhere"),
             (404, "/v1/groups/none"),
@@ -312,7 +312,7 @@ class AskingTest(monitor.SharedTestCase):
 
     def test_it_answers_as_its_description_says(self):
         described = description.Description(self.get("/openapi.json"))
-        # What there is, and what there is not, of every kind.
+        # Every path, and each kind of error.
         expected = {(path, 200) for path in described.paths()} | {
             ("/v1/groups/{group}/members", 400),
             ("/v1/groups/{group}/members/{host}", 404),
@@ -457,7 +457,7 @@ class AccessTest(monitor.TestCase):
         right = {"Authorization": f"Bearer {base.PASSWORD}"}
         self.get("/v1/groups", **right)
         self.watch(**right).wait("state")
-        # Another one from now on.
+        # Another token from now on.
         self.set_token("another")
         self.started.send_signal(signal.SIGHUP)
         wait_for(
@@ -492,7 +492,7 @@ class AccessTest(monitor.TestCase):
         os.link(first[1], key)
         self.monitor(options=f"cert_file = {crt}\nkey_file = {key}")
         wait_for(lambda: "Listening at https" in self.log(), base.PATIENCE)
-        # One who says nothing, in the middle of a handshake, holds up nobody.
+        # A client that stops in the middle of a handshake holds up no other.
         with socket.create_connection(("127.0.0.1", self.port)) as silent:
             silent.sendall(b"\x16\x03\x01")
             trust = monitor.trusting(first[0])
@@ -501,7 +501,7 @@ class AccessTest(monitor.TestCase):
         self._renew(second, crt, key)
 
     def _renew(self, certificate, crt, key):
-        """Put another certificate in the place of the one in use."""
+        """Replace the certificate that is in use."""
         trust = monitor.trusting(certificate[0])
         self.assertIsNone(self.status("/healthz", tls=trust))
         os.rename(certificate[0], crt)
@@ -511,24 +511,67 @@ class AccessTest(monitor.TestCase):
             lambda: self.status("/healthz", tls=trust) == 200, base.PATIENCE
         )
 
+    def start_agent(self, options):
+        """Start an agent that shows its metrics; return it."""
+        self.port = free_port()
+        self.configure(f"[monitor]\nagent_port = {self.port}\n{options}")
+        agent = self.agent("one")
+        self.started = agent.process
+        self.log = lambda: agent.log
+        return agent
+
     def test_tls_of_an_agent(self):
         first, second = self.certificate("first"), self.certificate("second")
         crt, key = self.path("agent.crt"), self.path("agent.key")
         os.link(first[0], crt)
         os.link(first[1], key)
+        agent = self.start_agent(f"cert_file = {crt}\nkey_file = {key}")
+        agent.wait_for_log("Listening at https")
+        # A client that sends nothing holds up no other.
+        with socket.create_connection(("127.0.0.1", self.port)):
+            trust = monitor.trusting(first[0])
+            wait_for(
+                lambda: self.status("/healthz", tls=trust) == 200,
+                base.PATIENCE,
+            )
+            # One that speaks no TLS is turned away, without a traceback.
+            self.assertIsNone(self.status("/healthz"))
+            self._renew(second, crt, key)
+        agent.stop()
+
+    def test_a_silent_client_of_an_agent(self):
+        """It holds up no other, on the threads of this process, either."""
+        crt, key = self.certificate()
         self.port = free_port()
         self.configure(
             f"[monitor]\nagent_port = {self.port}\n"
             f"cert_file = {crt}\nkey_file = {key}"
         )
-        agent = self.agent("one")
-        self.started = agent.process
-        trust = monitor.trusting(first[0])
-        wait_for(
-            lambda: self.status("/healthz", tls=trust) == 200, base.PATIENCE
-        )
-        self._renew(second, crt, key)
-        agent.stop()
+        self.observe()
+        shown = service.agent_metrics()
+        self.addCleanup(shown.stop)
+        with socket.create_connection(("127.0.0.1", self.port)):
+            answer = self.request("/healthz", tls=monitor.trusting(crt))
+            self.assertEqual(200, answer.status)
+
+    def test_token_of_an_agent(self):
+        agent = self.start_agent(f"token = {base.PASSWORD}")
+        wait_for(lambda: self.status("/healthz") == 200, base.PATIENCE)
+        for path in "/metrics", "/metrics?name[]=nova_sg_info":
+            answer = self.request(path)
+            self.assertEqual(401, answer.status)
+            self.assertNotIn(b"nova_sg", answer.body)
+            right = {"Authorization": f"Bearer {base.PASSWORD}"}
+            answer = self.request(path, **right)
+            self.assertEqual(200, answer.status)
+            self.assertIn(b"nova_sg_info", answer.body)
+        self.assertEqual(404, self.status("/"))
+        self.assertEqual(405, self.request("/metrics", "POST").status)
+        # With a client that has sent half of a request.
+        with monitor.deaf_client(self.port, b"GET / HT"):
+            begun = time.monotonic()
+            agent.stop()
+            self.assertLess(time.monotonic() - begun, 10)
 
     def test_options_that_are_wrong(self):
         crt, key = self.certificate()
@@ -564,7 +607,7 @@ class AccessTest(monitor.TestCase):
                 self.assertIn(f"[monitor] listen, {option}", result.err)
                 self.assertEqual(1, result.err.count("\n"), result.err)
 
-    def test_who_may_reach_it_is_warned_of(self):
+    def test_without_a_token_there_is_a_warning(self):
         self.monitor(options="listen = 0.0.0.0")
         self.wait_until_ready()
         self.assertIn("[monitor] token is not set", self.log())

@@ -11,12 +11,12 @@
 # under the License.
 
 
-"""nova-sg-monitor where drivers disagree, a mass is silent, clients crowd."""
+"""nova-sg-monitor with disagreements, a mass silence, and many clients."""
 
 import contextlib
 import socket
 
-from nova_sg.monitor import feed, server
+from nova_sg.monitor import event_streams, server
 from tests.fixtures import memcached
 from tests.fixtures.process import wait_for
 from tests.processes import base, monitor
@@ -29,7 +29,7 @@ class DisagreementTest(monitor.TestCase):
         store = self.enterContext(memcached.Memcached())
         self.configure(service_down_time=self.SERVICE_DOWN_TIME)
         self.do("db", "sync")
-        # It has not heard of the second driver yet.
+        # Started before the second driver is configured.
         one = self.agent("one")
         wait_for(lambda: self.execute("SELECT * FROM services"), base.PATIENCE)
         self.monitor(
@@ -66,7 +66,7 @@ class DisagreementTest(monitor.TestCase):
         )
         for name in "disagreeing_members", "disagreements_total":
             self.assertEqual(1, self.metric(f"nova_sg_{name}{labels}"), name)
-        # Whoever comes later is shown it, too.
+        # A client that connects later is shown it, too.
         (shown,) = self.watch().wait("state")["groups"]
         self.assertEqual([expected], shown["disagreements"])
         one.stop()
@@ -126,7 +126,7 @@ class HeldTest(monitor.TestCase):
         )
         members = self.get("/v1/groups/compute/members?kind=held")["members"]
         self.assertEqual(hosts, {one["host"] for one in members})
-        # Held is up, to whoever asks for no more than that.
+        # The state of a held member is up.
         self.assertEqual({"up"}, {one["state"] for one in members})
         (shown,) = self.watch().wait("state")["groups"]
         self.assertEqual(hosts, set(shown["members"]["held"]))
@@ -167,18 +167,20 @@ class LimitsTest(monitor.SharedTestCase):
 
     def test_clients_that_watch(self):
         asked = b"GET /v1/events HTTP/1.1\r\nHost: localhost\r\n\r\n"
-        links = [self.open() for _ in range(feed.CLIENTS)]
+        links = [self.open() for _ in range(event_streams.CLIENTS)]
         for link in links:
             link.sendall(asked)
         wait_for(
-            lambda: self.metric("nova_sg_monitor_clients") == feed.CLIENTS,
+            lambda: (
+                self.metric("nova_sg_monitor_clients") == event_streams.CLIENTS
+            ),
             base.PATIENCE,
         )
         answer = self.request("/v1/events")
         self.assertEqual(503, answer.status)
         self.assertEqual("30", answer.headers["Retry-After"])
         self.assertIn(b"100 clients are watching", answer.body)
-        # All else is answered, and all of them are told.
+        # Other requests are answered, and all clients get the events.
         self.assertEqual({"one": "up"}, self.kinds())
         self.keeper.do("force-down", "one")
         for link in links:
@@ -189,7 +191,7 @@ class LimitsTest(monitor.SharedTestCase):
                 text += piece
 
         def are_left(count):
-            # That one has gone is seen when it is written to.
+            # That a client has gone is noticed when it is written to.
             for forced in 1, 0:
                 self.keeper.execute(
                     "UPDATE services SET forced_down = ?", forced
@@ -197,11 +199,11 @@ class LimitsTest(monitor.SharedTestCase):
             return self.metric("nova_sg_monitor_clients") == count
 
         links.pop().close()
-        wait_for(lambda: are_left(feed.CLIENTS - 1), base.PATIENCE)
+        wait_for(lambda: are_left(event_streams.CLIENTS - 1), base.PATIENCE)
         watch = self.watch()
         watch.wait("state")
         watch.close()
-        # The other tests have no room beside them.
+        # The other tests need their connections.
         for link in links:
             link.close()
         wait_for(lambda: are_left(0), base.PATIENCE)
@@ -211,12 +213,12 @@ class LimitsTest(monitor.SharedTestCase):
         return self.metric("process_open_fds") < 30
 
     def test_connections(self):
-        # The ones before may not have been given up yet.
+        # Those of the test before may not be closed yet.
         wait_for(self.has_room, base.PATIENCE)
         links = [self.open() for _ in range(server.CONNECTIONS)]
         with contextlib.suppress(ConnectionResetError):
             self.assertEqual(b"", self.open().recv(1))
-        # Those who were there first are served.
+        # The earlier connections are served.
         links[-1].sendall(
             b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n"
             b"Connection: close\r\n\r\n"

@@ -20,7 +20,7 @@ import unittest
 import yaml
 
 from nova_sg import metrics
-from nova_sg.monitor import board
+from nova_sg.monitor import overview
 
 ROOT = pathlib.Path(__file__).parents[2]
 NAME = re.compile(r"\bnova_sg_\w+")
@@ -57,7 +57,7 @@ class NamesTest(unittest.TestCase):
         cls.addClassCleanup(metrics.start_afresh)
         numbers = metrics.current()
         # The monitor's metrics.
-        board.Board()
+        overview.Overview()
         cls.labels = {}
         for family in numbers.registry.collect():
             cls.labels[family.name] = family

@@ -145,9 +145,8 @@ function resolve(canvas, style, name) {
   return colour;
 }
 
-// Up is a small quiet square; who is down fills its cell and is crossed out,
-// forced down: barred; held: a frame with a bar; left: a dot; unknown: a
-// frame.
+// up: a small quiet square; down: the cell is filled and crossed out; forced
+// down: barred; held: a frame with a bar; left: a dot; unknown: a frame.
 function cell(pen, kind, x, y, pitch, colours) {
   const gap = pitch > 8 ? 1.5 : 0.5, size = pitch - 2 * gap, line = Math.max(1, pitch / 9);
   const middle = y + pitch / 2, inner = gap + size * 0.24;

@@ -1,4 +1,4 @@
-// The status page. What comes from members goes into text nodes only.
+// The status page. Texts of members go into text nodes only.
 
 import { get, listen, Unauthorized } from "./feed.js";
 import { HeatMap } from "./map.js";
@@ -13,7 +13,7 @@ const CHIPS = 12, FOUND = 20, TIMELINE = 200, RECENT = 60;
 const byId = (id) => document.getElementById(id);
 const groups = new Map();
 const filter = { kind: null, text: "" };
-let picked = null, connected = false, lastWord = null, poll = 0;
+let picked = null, connected = false, lastMessage = null, poll = 0;
 
 function make(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);
@@ -149,16 +149,16 @@ function tellAll() {
   if (down) [level, words, title] = ["down", `${number(down)} of ${number(total)} down`, `${down} down`];
   else if (unknown) [level, words, title] = ["unknown", `${number(unknown)} of ${number(total)} unknown`, `${unknown} unknown`];
   else if (held) [level, words, title] = ["held", `${number(held)} of ${number(total)} held`, `${held} held`];
-  else if (total) [words, title] = [left ? "Nobody is down" : `All ${number(total)} are up`, "all up"];
+  else if (total) [words, title] = [left ? "No member is down" : `All ${number(total)} are up`, "all up"];
   else [level, words, title] = ["waiting", "No members", "no members"];
-  if (!lastWord) [level, words, title] = ["waiting", "Connecting", "connecting"];
+  if (!lastMessage) [level, words, title] = ["waiting", "Connecting", "connecting"];
   byId("verdict").dataset.level = level;
   setText("headline", words);
   const more = [];
   if (down && unknown) more.push(`${number(unknown)} unknown`);
-  if (held) more.push(`${number(held)} held as up: a large part fell silent at once`);
+  if (held) more.push(`${number(held)} held as up: a large part of a group fell silent at once`);
   if (left) more.push(`${number(left)} left on purpose`);
-  if (silent.length) more.push(`no answer about ${silent.map((group) => group.name).join(", ")}: the last verdicts stand`);
+  if (silent.length) more.push(`no answer about ${silent.map((group) => group.name).join(", ")}: the last states are shown`);
   if (total) more.push(`${number(counts.up || 0)} up in ${groups.size === 1 ? "one group" : `${groups.size} groups`}`);
   setText("subline", more.join(" · "));
   document.title = `${title} · nova_sg`;
@@ -167,10 +167,10 @@ function tellAll() {
   chips("trouble", trouble, CHIPS);
   tellCounts(counts);
   tellFound();
-  byId("empty").hidden = groups.size > 0 || !lastWord;
+  byId("empty").hidden = groups.size > 0 || !lastMessage;
 }
 
-// A live region speaks whenever it is written to.
+// A screen reader reads a live region each time it is written to.
 function setText(id, text) {
   if (byId(id).textContent !== text) byId(id).textContent = text;
 }
@@ -183,7 +183,7 @@ function chips(id, members, limit) {
   replace(byId(id), items, members.slice(0, limit).map(([group, host, kind]) => `${group.name}\n${host}\n${kind}`).join("\0") + members.length);
 }
 
-// Leaves what is the same alone, and with it the focus.
+// Leaves what is the same alone, so it keeps the focus.
 function replace(element, children, key) {
   if (element.dataset.key === key) return;
   element.dataset.key = key;
@@ -298,9 +298,9 @@ function happened(event, first = true) {
   byId("quiet").hidden = true;
 }
 
-// -- the feed
+// -- server-sent events
 
-const heard = {
+const handlers = {
   state(data) {
     const names = new Set(data.groups.map((one) => one.group));
     for (const [name, group] of groups) {
@@ -340,9 +340,9 @@ function live(state, words) {
 }
 
 function stale() {
-  const old = !connected && lastWord;
+  const old = !connected && lastMessage;
   byId("stale").hidden = !old;
-  if (old) setText("stale", `No connection to the monitor. What is shown was so at ${clock(lastWord)}.`);
+  if (old) setText("stale", `No connection to the monitor. This page shows the state of ${clock(lastMessage)}.`);
 }
 
 function login() {
@@ -363,8 +363,8 @@ async function follow() {
     try {
       await listen("v1/events", (kind, data) => {
         connected = true;
-        lastWord = new Date().toISOString();
-        heard[kind]?.(data);
+        lastMessage = new Date().toISOString();
+        handlers[kind]?.(data);
         pause = 500;
         live("live", "live");
         stale();

@@ -110,13 +110,14 @@ class Application:
                 )
             )
         response.headers.extend(SAFETY)
-        # What may be kept has a tag by which it is asked for again.
+        # A browser may keep a response that has a tag, and asks whether it
+        # is still the same.
         response.cache_control.no_store = "ETag" not in response.headers
         if response.is_sequence:
             _compress(request, response)
             response.make_conditional(request)
         if request.method == "HEAD":
-            # A stream would go on.
+            # A stream would never end.
             response.close()
         return response(environ, start_response)
 
@@ -134,7 +135,7 @@ class Application:
         return route.handler(request, **names)
 
     def _find(self, request: Request) -> tuple[Route, dict[str, str]]:
-        # As it was sent: there may be a slash in a name, quoted.
+        # Not unquoted: there may be a slash in a name, as %2F.
         path = request.environ.get("REQUEST_URI", request.path)
         try:
             route, names = self._routes.bind("").match(path.partition("?")[0])

@@ -10,11 +10,11 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Those who watch by server-sent events, each with a queue of its own.
+"""Streams of server-sent events, each with a queue of its own.
 
-Whoever reads slower than things happen loses what is in its queue and is
-given the whole state again: it never holds up anybody, and what it is shown
-is never wrong for long.
+A client that reads slower than things happen loses what is in its queue and
+is sent the whole state again. So it holds up no other client, and what it
+shows is never wrong for long.
 """
 
 from __future__ import annotations
@@ -31,35 +31,36 @@ from nova_sg import metrics
 
 # Messages that may wait for one client.
 QUEUE = 500
+# Clients at one time.
 CLIENTS = 100
-# Seconds without news after which a client is written to, to see whether it
-# is still there.
+# Seconds without a message after which a comment is sent, to find out whether
+# the client is still there.
 HEARTBEAT = 15.0
 
 
 def message(kind: str, data: Any) -> bytes:
-    """Write one server-sent event."""
+    """Return one server-sent event as bytes."""
     text = json.dumps(data, separators=(",", ":"))
     return f"event: {kind}\ndata: {text}\n\n".encode()
 
 
 class TooManyClients(Exception):
-    """No more clients can be served."""
+    """There are CLIENTS streams already."""
 
 
 class _Client:
     def __init__(self) -> None:
         self.queue: collections.deque[bytes] = collections.deque()
-        # Whether it needs the whole state, as it does at first.
+        # Whether the next message has to be the whole state.
         self.behind = True
-        self.news = threading.Event()
-        self.news.set()
+        self.waiting = threading.Event()
+        self.waiting.set()
 
 
-class Feed:
-    """Gives every client the whole state, and then what changes.
+class EventStreams:
+    """Sends every client the whole state, and then what changes.
 
-    :param lock: held while the state changes and is told of
+    :param lock: held while the state changes and is published
     :param state: returns the whole state; called with the lock held
     """
 
@@ -73,17 +74,17 @@ class Feed:
         numbers = metrics.current()
         self._number = prometheus_client.Gauge(
             "nova_sg_monitor_clients",
-            "Who watches by server-sent events",
+            "Clients that watch by server-sent events",
             registry=numbers.registry,
         )
         self._too_slow = prometheus_client.Counter(
             "nova_sg_monitor_slow_clients",
-            "Times that a client was too slow and was given the state anew",
+            "Times that a client was too slow and was sent the state again",
             registry=numbers.registry,
         )
 
-    def tell(self, kind: str, data: Any) -> None:
-        """Queue a message for every client; waits for none."""
+    def publish(self, kind: str, data: Any) -> None:
+        """Queue a message for every client, without waiting for any."""
         with self._lock:
             if not self._clients:
                 return
@@ -97,20 +98,20 @@ class Feed:
                     client.queue.clear()
                 else:
                     client.queue.append(text)
-                client.news.set()
+                client.waiting.set()
 
-    def anew(self) -> None:
-        """Have every client given the whole state."""
+    def publish_state(self) -> None:
+        """Have the whole state sent to every client."""
         with self._lock:
             for client in self._clients:
                 client.behind = True
                 client.queue.clear()
-                client.news.set()
+                client.waiting.set()
 
     def subscribe(self) -> Stream:
-        """Return a new client's messages, for as long as they are taken.
+        """Return the stream of a new client.
 
-        :raises TooManyClients: there are as many as can be served
+        :raises TooManyClients: there are CLIENTS streams already
         """
         client = _Client()
         with self._lock:
@@ -125,17 +126,17 @@ class Feed:
         self._closed = True
         with self._lock:
             for client in self._clients:
-                client.news.set()
+                client.waiting.set()
 
     def _messages(self, client: _Client) -> Iterator[bytes]:
-        # A browser waits so many milliseconds before it comes again.
+        # Milliseconds that a browser waits before it connects again.
         yield b"retry: 2000\n\n"
         while not self._closed:
-            if not client.news.wait(HEARTBEAT):
+            if not client.waiting.wait(HEARTBEAT):
                 yield b": still here\n\n"
                 continue
             with self._lock:
-                client.news.clear()
+                client.waiting.clear()
                 if client.behind:
                     client.behind = False
                     text = message("state", self._state())
@@ -152,7 +153,10 @@ class Feed:
 
 
 class Stream:
-    """Messages whose end is told, even where it was never begun."""
+    """The messages of one client, as a WSGI server takes them.
+
+    :param done: called at the end, also where nothing was taken
+    """
 
     def __init__(
         self, messages: Iterator[bytes], done: Callable[[], None]
@@ -164,5 +168,5 @@ class Stream:
         return self._messages
 
     def close(self) -> None:
-        """Called by the WSGI server when the client is gone."""
+        """End the stream: the client is gone."""
         self._done()

@@ -10,9 +10,9 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The board and the metrics as answers to requests.
+"""What responds to requests: the overview, the metrics, the page's files.
 
-What each answer holds is written down in openapi.json.
+openapi.json describes each response.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from werkzeug.http import generate_etag
 from werkzeug.wrappers import Request, Response
 
 from nova_sg import metrics
-from nova_sg.monitor import board, feed
-from nova_sg.monitor.web import Route, as_json
+from nova_sg.monitor import event_streams, overview
+from nova_sg.monitor.application import Route, as_json
 from nova_sg.servicegroup import events, view
 
-# Members in one answer, at most; more come page by page.
+# Members in one response, at most; the next ones are on the next page.
 PAGE = 1000
 
 FILES = {
@@ -44,8 +44,8 @@ FILES = {
 }
 
 
-def probes() -> list[Route]:
-    """Return what any program has to show: its metrics, and that it lives."""
+def own_routes() -> list[Route]:
+    """Return the routes to what the process shows of itself."""
     return [
         Route("/metrics", _metrics),
         Route("/healthz", lambda request: as_json({"ok": True}), False),
@@ -57,21 +57,21 @@ def _metrics(request: Request) -> Response:
     return Response(body, content_type=content_type)
 
 
-class Resources:
-    """Everything that nova-sg-monitor answers."""
+class Handlers:
+    """Everything that nova-sg-monitor responds with."""
 
-    def __init__(self, shown: board.Board) -> None:
-        self._board = shown
+    def __init__(self, shown: overview.Overview) -> None:
+        self._overview = shown
 
     def routes(self) -> list[Route]:
-        """Return who answers what."""
+        """Return every path, and what responds to it."""
         folder = importlib.resources.files(__package__) / "static"
         files = [
             Route(path, _file((folder / name).read_bytes(), kind), False)
             for path, (name, kind) in FILES.items()
         ]
         return [
-            *probes(),
+            *own_routes(),
             Route("/readyz", self._ready, False),
             Route("/v1/groups", self._groups),
             Route("/v1/groups/<group>", self._group),
@@ -82,14 +82,14 @@ class Resources:
         ]
 
     def _ready(self, request: Request) -> Response:
-        missing = list(self._board.not_ready())
+        missing = list(self._overview.not_ready())
         return as_json(
             {"ready": not missing, "missing": missing}, 503 if missing else 200
         )
 
     def _groups(self, request: Request) -> Response:
         return as_json(
-            {"groups": [_summary(group) for group in self._board.groups()]}
+            {"groups": [_summary(group) for group in self._overview.groups()]}
         )
 
     def _group(self, request: Request, group: str) -> Response:
@@ -100,9 +100,9 @@ class Resources:
         query = request.args.to_dict()
         limit = _limit(query)
         kind = query.get("kind")
-        if kind is not None and kind not in board.KINDS:
+        if kind is not None and kind not in overview.KINDS:
             raise exceptions.BadRequest(
-                f"kind has to be one of {', '.join(board.KINDS)}"
+                f"kind has to be one of {', '.join(overview.KINDS)}"
             )
         marker = query.get("marker", "")
         hosts = sorted(
@@ -133,20 +133,21 @@ class Resources:
             )
         return as_json(_describe(member))
 
-    def _find(self, name: str) -> board.Group:
-        group = self._board.group(name)
+    def _find(self, name: str) -> overview.FollowedGroup:
+        group = self._overview.group(name)
         if group is None:
             raise exceptions.NotFound(f"There is no group {name}")
         return group
 
     def _events(self, request: Request) -> Response:
         try:
-            stream = self._board.feed.subscribe()
-        except feed.TooManyClients:
+            stream = self._overview.streams.subscribe()
+        except event_streams.TooManyClients:
             raise exceptions.ServiceUnavailable(
-                f"{feed.CLIENTS} clients are watching already", retry_after=30
+                f"{event_streams.CLIENTS} clients are watching already",
+                retry_after=30,
             ) from None
-        # Proxies must not wait for it to end.
+        # nginx must not wait for its end.
         headers = {"X-Accel-Buffering": "no"}
         return Response(
             stream, headers=headers, content_type="text/event-stream"
@@ -158,7 +159,7 @@ def _file(content: bytes, kind: str):
 
     def respond(request: Request) -> Response:
         response = Response(content, content_type=kind)
-        # Weak: it is the same for the compressed one.
+        # Weak, as it is that of the compressed file, too.
         response.set_etag(tag, weak=True)
         response.cache_control.no_cache = True
         return response
@@ -168,13 +169,13 @@ def _file(content: bytes, kind: str):
 
 def _limit(query: dict[str, str]) -> int:
     text = query.get("limit", str(PAGE))
-    # What int() takes beyond that is no number to us.
+    # int() would also take signs, underscores and other scripts.
     if text.isascii() and text.isdigit() and len(text) <= 9 and int(text):
         return min(int(text), PAGE)
     raise exceptions.BadRequest("limit has to be a number from 1 on")
 
 
-def _summary(group: board.Group) -> dict[str, Any]:
+def _summary(group: overview.FollowedGroup) -> dict[str, Any]:
     counts = group.counts()
     return {
         "group": group.name,
@@ -186,9 +187,9 @@ def _summary(group: board.Group) -> dict[str, Any]:
 
 
 def _describe(member: view.Member) -> dict[str, Any]:
-    """What `nova-sg show` says of a member."""
+    """Return what `nova-sg show` shows of a member."""
     fields = member._asdict()
-    fields["kind"] = board.kind(member.state, member.cause)
+    fields["kind"] = overview.kind(member.state, member.cause)
     fields["last_seen"] = events.iso(member.last_seen)
     if member.age is not None:
         fields["age"] = round(member.age, 3)

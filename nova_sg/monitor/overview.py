@@ -10,11 +10,10 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What is shown: every group, its members, and what happened to them.
+"""What the monitor shows: every group, its members, the last transitions.
 
-A thread a group follows its view and tells the feed what is different; the
-questions of clients are answered from what these threads left, so that no
-client waits for a backend.
+One thread for each group follows it and publishes what changes. Requests are
+answered from the memory of these threads, so no client waits for a backend.
 """
 
 from __future__ import annotations
@@ -31,54 +30,58 @@ from oslo_log import log as logging
 from nova_sg import exception, metrics
 from nova_sg import trouble as trouble_log
 from nova_sg.conf import CONF
-from nova_sg.monitor import feed
+from nova_sg.monitor import event_streams
 from nova_sg.servicegroup import events, process
 
 LOG = logging.getLogger(__name__)
 
-# Seconds between two looks for groups that were not there before.
+# Seconds between two searches for new groups.
 DISCOVERY = 5.0
-# Transitions, and times of looks a group, that are kept.
+# Seconds between two searches while there is no group.
+FIRST_DISCOVERY = 1.0
+# Transitions that are kept.
 TIMELINE = 200
+# Refreshes of each backend of a group whose times are kept.
 RECENT = 60
 
-#: What a member is to a reader, by the verdict's cause where that says more
-#: than the state does.
+#: What a reader is shown of a verdict: its state, or its cause where that
+#: says more.
 KINDS = ("up", "held", "down", "forced", "left", "unknown")
+NOT_YET = "no backend has answered yet"
 _BY_CAUSE = {"forced-down": "forced", "left": "left", "held": "held"}
 
 
 def kind(state: str, cause: str) -> str:
-    """Return which of KINDS a member is."""
+    """Return which of KINDS a member with this verdict is."""
     return _BY_CAUSE.get(cause, state)
 
 
-class Group:
-    """One group: what was told of it last, and the thread that follows it."""
+class FollowedGroup:
+    """One group: what was published of it, and the thread that follows it."""
 
     def __init__(
-        self, name: str, board: Board, shared: process.Shared
+        self, name: str, overview: Overview, shared: process.Shared
     ) -> None:
         self.name = name
         self.view = shared.view(name)
-        #: What each member is, by its name.
+        #: Which of KINDS each member is, by its name.
         self.kinds: dict[str, str] = {}
-        # By driver: seconds that the last looks took, None for one that
-        # failed; and how many looks there were.
+        # By driver: seconds that the last refreshes took, None for one that
+        # failed; and how many refreshes there were.
         self._recent: dict[str, collections.deque] = {}
-        self._looks: dict[str, int] = {}
-        self._board = board
+        self._refreshes: dict[str, int] = {}
+        self._overview = overview
         self._verdicts: Any = None
         self._watch: events.Subscription | None = None
         self._stopped = False
-        self._news = threading.Event()
+        self._changed = threading.Event()
         threading.Thread(
             target=self._run, name=f"nova-sg-monitor-{name}", daemon=True
         ).start()
 
     def stop(self) -> None:
         self._stopped = True
-        self._news.set()
+        self._changed.set()
 
     def counts(self) -> dict[str, int]:
         """Return how many members there are of each kind."""
@@ -87,10 +90,10 @@ class Group:
 
     def backends(self) -> list[dict[str, Any]]:
         """Return how each backend answers about this group."""
-        return [_backend(looking) for looking in self.view.lookings()]
+        return [_describe_backend(one) for one in self.view.lookings()]
 
     def disagreements(self) -> list[dict[str, Any]]:
-        """Return what drivers disagree, or disagreed, about."""
+        """Return how drivers disagree, or disagreed, about members."""
         return [
             one._asdict()
             for one in process.all_disagreements()
@@ -98,7 +101,7 @@ class Group:
         ]
 
     def recent(self) -> list[list[float | None]]:
-        """Return the seconds that the last looks took, by backend."""
+        """Return the seconds that the last refreshes took, by backend."""
         return [list(times) for times in self._recent.values()]
 
     def _run(self) -> None:
@@ -106,37 +109,41 @@ class Group:
         while not self._stopped:
             try:
                 if self._watch is None:
-                    # The first look is made here; it may take long.
+                    # This makes the first refresh, which may take long.
                     self._watch = self.view.watch(self._happened)
-                with self._board.lock:
-                    self._tell()
+                with self._overview.lock:
+                    self._publish()
                 failure.ends()
             except Exception:
                 if failure.begins():
-                    LOG.exception("Following the group %s failed", self.name)
-            self._news.wait(CONF.servicegroup.view_refresh_interval)
-            self._news.clear()
+                    LOG.exception(
+                        "Cannot follow the group %s. What is shown of it may "
+                        "be old; the next refresh tries again",
+                        self.name,
+                    )
+            self._changed.wait(CONF.servicegroup.view_refresh_interval)
+            self._changed.clear()
         if self._watch is not None:
             self._watch.cancel()
 
     def _happened(self, event: events.Event) -> None:
         if not self._stopped:
-            self._board.happened(event)
-            self._news.set()
+            self._overview.happened(event)
+            self._changed.set()
 
-    def _tell(self) -> None:
+    def _publish(self) -> None:
         verdicts = self.view.verdicts()
         if verdicts is not self._verdicts:
             self._verdicts = verdicts
-            self._tell_members(
+            self._publish_members(
                 {
                     host: kind(verdict.state, verdict.cause)
                     for host, verdict in verdicts.items()
                 }
             )
-        looked = [self._has_looked(one) for one in self.view.lookings()]
-        if any(looked):
-            self._board.feed.tell(
+        refreshed = [self._is_new(one) for one in self.view.lookings()]
+        if any(refreshed):
+            self._overview.streams.publish(
                 "backends",
                 {
                     "group": self.name,
@@ -146,45 +153,46 @@ class Group:
                 },
             )
 
-    def _has_looked(self, looking: metrics.RefreshStatus) -> bool:
-        """Keep the time of a look that was made since the last time."""
-        name = looking.driver
+    def _is_new(self, status: metrics.RefreshStatus) -> bool:
+        """Return whether there was a refresh since the last call.
+
+        The seconds that it took are kept.
+        """
+        name = status.driver
         recent = self._recent.setdefault(
             name, collections.deque(maxlen=RECENT)
         )
-        if looking.refreshes == self._looks.get(name, 0):
+        if status.refreshes == self._refreshes.get(name, 0):
             return False
-        self._looks[name] = looking.refreshes
-        recent.append(
-            _rounded(looking.seconds) if looking.answering else None
-        )
+        self._refreshes[name] = status.refreshes
+        recent.append(_rounded(status.seconds) if status.answering else None)
         return True
 
-    def _tell_members(self, kinds: dict[str, str]) -> None:
+    def _publish_members(self, kinds: dict[str, str]) -> None:
         old, self.kinds = self.kinds, kinds
         changed = {
             host: one for host, one in kinds.items() if old.get(host) != one
         }
         gone = [host for host in old if host not in kinds]
         if changed or gone:
-            self._board.feed.tell(
+            self._overview.streams.publish(
                 "members",
                 {"group": self.name, "changed": changed, "gone": gone},
             )
 
 
-class Board:
-    """Every group there is."""
+class Overview:
+    """Every group that has members."""
 
     def __init__(self) -> None:
-        #: Held while something changes and is told of.
+        #: Held while something changes and is published.
         self.lock = threading.RLock()
-        self.feed = feed.Feed(self.lock, self.state)
-        self._groups: dict[str, Group] = {}
+        self.streams = event_streams.EventStreams(self.lock, self.state)
+        self._groups: dict[str, FollowedGroup] = {}
         self._timeline: collections.deque = collections.deque(maxlen=TIMELINE)
         self._number = 0
-        # Why the names of the groups are not known; None: they are.
-        self._trouble: str | None = "nobody has been asked yet"
+        # Why the names of the groups are not known; None: they are known.
+        self._trouble: str | None = NOT_YET
         self._stop = threading.Event()
 
     def start(self) -> None:
@@ -194,34 +202,35 @@ class Board:
         ).start()
 
     def restart(self) -> None:
-        """Take up what the configuration says now."""
+        """Follow the groups anew, with the reloaded configuration."""
         with self.lock:
             groups, self._groups = self._groups, {}
             for group in groups.values():
                 group.stop()
-            self._trouble = "nobody has been asked yet"
+            self._trouble = NOT_YET
             self._stop.set()
             self._stop = threading.Event()
         self.start()
 
     def stop(self) -> None:
-        """Follow nobody any longer, and let all clients go."""
+        """Stop following, and end all streams of events."""
         self._stop.set()
-        self.feed.close()
+        self.streams.close()
         for group in list(self._groups.values()):
             group.stop()
 
     # -- what is shown
 
-    def groups(self) -> list[Group]:
+    def groups(self) -> list[FollowedGroup]:
         """Return the groups, sorted by name."""
         return [group for _, group in sorted(self._groups.items())]
 
-    def group(self, name: str) -> Group | None:
+    def group(self, name: str) -> FollowedGroup | None:
+        """Return a group; None: there is none of that name."""
         return self._groups.get(name)
 
     def state(self) -> dict[str, Any]:
-        """Return everything that a status page shows, in short."""
+        """Return everything that the status page shows."""
         with self.lock:
             return {
                 "at": events.iso(datetime.datetime.now(datetime.UTC)),
@@ -240,13 +249,13 @@ class Board:
             }
 
     def not_ready(self) -> Iterator[str]:
-        """Say what is not known yet, or not any more."""
+        """Yield, for people, what is not known yet, or no longer."""
         if self._trouble is not None:
             yield f"The groups are not known: {self._trouble}"
         for group in self.groups():
             lookings = group.view.lookings()
             if not any(one.refreshes for one in lookings):
-                yield f"The group {group.name} has not been looked at yet"
+                yield f"The group {group.name} has not been refreshed yet"
             elif not any(_is_known(one) for one in lookings):
                 yield (
                     f"The state of the group {group.name} is not known: "
@@ -260,7 +269,7 @@ class Board:
             self._number += 1
             fields["number"] = self._number
             self._timeline.append(fields)
-            self.feed.tell("transition", fields)
+            self.streams.publish("transition", fields)
 
     # -- which groups there are
 
@@ -277,15 +286,18 @@ class Board:
                 trouble = str(error)
             except Exception as error:
                 if failure.begins():
-                    LOG.exception("Asking for the groups failed")
+                    LOG.exception(
+                        "Cannot ask for the groups. Those that are known are "
+                        "followed; new ones are not found until it works"
+                    )
                 trouble = exception.describe(error)
             if stop.is_set():
                 return
             self._trouble = trouble
             if trouble is None:
                 self._follow(shared, names)
-            # Whoever looks at an empty page waits for the first group.
-            stop.wait(DISCOVERY if self._groups else 1.0)
+            # A reader of an empty page waits for the first group.
+            stop.wait(DISCOVERY if self._groups else FIRST_DISCOVERY)
 
     def _follow(self, shared: process.Shared, names: set[str]) -> None:
         with self.lock:
@@ -294,8 +306,8 @@ class Board:
             for name in set(self._groups) - names:
                 self._groups.pop(name).stop()
             for name in names - set(self._groups):
-                self._groups[name] = Group(name, self, shared)
-            self.feed.anew()
+                self._groups[name] = FollowedGroup(name, self, shared)
+            self.streams.publish_state()
 
 
 def _by_kind(kinds: dict[str, str]) -> dict[str, list[str]]:
@@ -305,7 +317,7 @@ def _by_kind(kinds: dict[str, str]) -> dict[str, list[str]]:
     return hosts
 
 
-def _backend(status: metrics.RefreshStatus) -> dict[str, Any]:
+def _describe_backend(status: metrics.RefreshStatus) -> dict[str, Any]:
     age = None
     if status.answered_at is not None:
         age = round(time.monotonic() - status.answered_at, 3)
@@ -326,11 +338,11 @@ def _backend(status: metrics.RefreshStatus) -> dict[str, Any]:
     }
 
 
-def _is_known(looking: metrics.RefreshStatus) -> bool:
-    """Whether verdicts stand: the last answer is not too old."""
+def _is_known(status: metrics.RefreshStatus) -> bool:
+    """Return whether verdicts stand: the last answer is not too old."""
     return (
-        looking.answered_at is not None
-        and time.monotonic() - looking.answered_at <= CONF.service_down_time
+        status.answered_at is not None
+        and time.monotonic() - status.answered_at <= CONF.service_down_time
     )
 
 
