@@ -163,4 +163,4 @@ class DoctorTest(base.TestCase):
 
     def test_missing_file(self):
         os.unlink(self.config)
-        self.check([f"{self.config}: no such file"])
+        self.check([f"config files: {self.config}. Correct its name"])
