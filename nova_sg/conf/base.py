@@ -21,8 +21,8 @@ HOST = cfg.StrOpt(
     default=socket.gethostname(),
     sample_default="<current_hostname>",
     help="""
-The name of this host, and of its member in a group. It has to be unique in the
-group; it need not be a name that can be resolved.
+The name of this host, and of its member in a group. It has to be unique in
+the group; it need not be a name that can be resolved.
 
 The default is the name that the host gives itself, as for Nova's services.
 Change it where the host option of nova.conf is changed.
@@ -33,8 +33,8 @@ TOPIC = cfg.StrOpt(
     "topic",
     default="compute",
     help="""
-The group that nova-sg-agent joins, and the group of the nova-sg commands where
---group is not given.
+The group that nova-sg-agent joins, and the group of the nova-sg commands
+where --group is not given.
 
 The default is the group of Nova's compute services. Change it for an agent
 that stands for another service.
@@ -45,9 +45,9 @@ BINARY = cfg.StrOpt(
     "binary",
     sample_default="nova-<topic>",
     help="""
-The name of the program that nova-sg-agent stands for, as the list of services
-shows it. The default is made of the topic, as Nova's own services are named.
-Change it for a program with another name.
+The name of the program that nova-sg-agent stands for, as the list of
+services shows it. The default is made of the topic, as Nova's own services
+are named. Change it for a program with another name.
 """,
 )
 
@@ -59,9 +59,9 @@ BASE_OPTS = [
         "state_path",
         default="/var/lib/nova-sg",
         help="""
-The folder for the files of nova_sg, such as the SQLite database that is used
-while [database] connection is not set. The services have to be able to write
-to it. Change it to keep these files elsewhere.
+The folder for the files of nova_sg, such as the SQLite database that is
+used while [database] connection is not set. The services have to be able to
+write to it. Change it to keep these files elsewhere.
 """,
     ),
 ]

@@ -35,16 +35,16 @@ from 200 to 299. By default nothing is posted.
         "webhook_token",
         secret=True,
         help="""
-A token by which the webhook recognizes nova_sg, sent as "Authorization: Bearer
-TOKEN". Set it if the webhook demands one.
+A token by which the webhook recognizes nova_sg, sent as "Authorization:
+Bearer TOKEN". Set it if the webhook demands one.
 """,
     ),
     cfg.BoolOpt(
         "notifications",
         default=False,
         help="""
-Whether each event is sent to a message queue, in the form of Nova's versioned
-notifications.
+Whether each event is sent to a message queue, in the form of Nova's
+versioned notifications.
 
 The broker is set by oslo.messaging's own options: transport_url in
 [oslo_messaging_notifications] or [DEFAULT], and others. Needs: pip install
@@ -55,10 +55,10 @@ The broker is set by oslo.messaging's own options: transport_url in
         "notification_topics",
         default=["versioned_notifications"],
         help="""
-The topics that notifications are sent to; the name of the queue is the topic
-with the priority. The default is the queue of Nova's own notifications,
-versioned_notifications.info. Add a topic for consumers that should not share
-that queue.
+The topics that notifications are sent to; the name of the queue is the
+topic with the priority. The default is the queue of Nova's own
+notifications, versioned_notifications.info. Add a topic for consumers that
+should not share that queue.
 """,
     ),
     cfg.ListOpt(
@@ -77,12 +77,12 @@ leave: that is done on purpose.
         default=0,
         min=0,
         help="""
-Seconds for which a member must have been down before its event is acted upon.
-A refresh then has to confirm that it is still down. If it comes back earlier,
-neither its down event nor its up event is acted upon.
+Seconds for which a member must have been down before its event is acted
+upon. A refresh then has to confirm that it is still down. If it comes back
+earlier, neither its down event nor its up event is acted upon.
 
-By default an event is acted upon at once. Set it to the time that a service or
-a host takes to restart where the action must not come too early.
+By default an event is acted upon at once. Set it to the time that a service
+or a host takes to restart where the action must not come too early.
 """,
     ),
     cfg.FloatOpt(
@@ -90,8 +90,8 @@ a host takes to restart where the action must not come too early.
         default=30,
         min=0.1,
         help="""
-Seconds after which a command is killed, or a webhook or a broker that has not
-answered has failed. The default is enough for a message. Raise it for a
+Seconds after which a command is killed, or a webhook or a broker that has
+not answered has failed. The default is enough for a message. Raise it for a
 command that takes longer, such as one that powers off a host.
 """,
     ),
@@ -114,12 +114,12 @@ slow webhook falls behind.
         default=3600,
         min=0,
         help="""
-Seconds for which an action that failed is tried again: first after a second,
-then after longer pauses of up to a minute. Later events of the same member
-wait meanwhile; those of other members do not.
+Seconds for which an action that failed is tried again: first after a
+second, then after longer pauses of up to a minute. Later events of the same
+member wait meanwhile; those of other members do not.
 
-The default, an hour, is enough for the restart of a webhook or a broker. Raise
-it for longer outages; lower it where old events are worthless.
+The default, an hour, is enough for the restart of a webhook or a broker.
+Raise it for longer outages; lower it where old events are worthless.
 """,
     ),
 ]

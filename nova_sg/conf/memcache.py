@@ -20,8 +20,8 @@ DEFAULT_OPTS = [
         sample_default="<None>",
         help="""
 Memcached servers for the mc driver: a list of "host:port",
-"inet6:[address]:port" or "unix:path". Without servers, or with "<None>", the
-members are kept inside the process, and no other process sees them.
+"inet6:[address]:port" or "unix:path". Without servers, or with "<None>",
+the members are kept inside the process, and no other process sees them.
 
 Reports go to all of up to three servers. Of a longer list each group uses
 three, the same three everywhere. Nothing is lost while one of them answers.
@@ -35,8 +35,9 @@ MEMCACHE_OPTS = [
         "memcache_secret_key",
         secret=True,
         help="""
-A secret that all members and observers share. If it is set, every value has a
-message authentication code, and values without the right code are ignored.
+A secret that all members and observers share. If it is set, every value has
+a message authentication code, and values without the right code are
+ignored.
 
 By default values have no code. Set it where other programs or persons can
 write to memcached.
@@ -47,9 +48,9 @@ write to memcached.
         default=1.0,
         min=0.05,
         help="""
-Seconds to wait for a memcached server: for a connection, and for each answer.
-The default is far longer than a server in the same data centre takes. Raise it
-for a distant server.
+Seconds to wait for a memcached server: for a connection, and for each
+answer. The default is far longer than a server in the same data centre
+takes. Raise it for a distant server.
 """,
     ),
     cfg.FloatOpt(
@@ -57,10 +58,10 @@ for a distant server.
         default=0.1,
         min=0,
         help="""
-Seconds between two polls by which an observer finds out whether a crash guard
-has withdrawn a member. If so, it refreshes at once. A poll is one small
-request to each server for all groups of the observer. Groups without a guard
-([servicegroup] crash_guard) are not polled.
+Seconds between two polls by which an observer finds out whether a crash
+guard has withdrawn a member. If so, it refreshes at once. A poll is one
+small request to each server for all groups of the observer. Groups without
+a guard ([servicegroup] crash_guard) are not polled.
 
 The default finds a crash within a tenth of a second. Raise it to spare the
 servers; 0 switches the polls off, and a crash is found by the next refresh.

@@ -22,9 +22,9 @@ SERVICE_OPTS = [
         help="""
 Seconds between two reports of a member. 0 switches reporting off.
 
-The default is Nova's. Five reports may be lost before a member is down. Lower
-it together with service_down_time to find dead hosts sooner; each report is a
-write to the backend.
+The default is Nova's. Five reports may be lost before a member is down.
+Lower it together with service_down_time to find dead hosts sooner; each
+report is a write to the backend.
 
 Related options:
 
@@ -39,8 +39,9 @@ Related options:
         help="""
 Seconds without a report after which a member is down.
 
-The default is Nova's. Lower it to find dead hosts sooner; raise it if pauses
-of the network, of the backend or of busy hosts last longer than this.
+The default is Nova's. Lower it to find dead hosts sooner; raise it if
+pauses of the network, of the backend or of busy hosts last longer than
+this.
 
 Related options:
 

@@ -50,9 +50,9 @@ SERVICEGROUP_OPTS = [
         ),
         default=[],
         help="""
-Further backends, separated by commas. Members report to each of them as well,
-and commands of operators go to each. A member has one verdict, made of what
-all backends report: its newest report in any of them counts.
+Further backends, separated by commas. Members report to each of them as
+well, and commands of operators go to each. A member has one verdict, made
+of what all backends report: its newest report in any of them counts.
 
 By default there are none. Set it to move from one backend to another while
 everything runs: see "From one backend to another" in the documentation.
@@ -72,8 +72,8 @@ Between them questions are answered from memory. There are at least two
 refreshes in service_down_time, whatever the value. If a refresh takes long,
 the next one is delayed: refreshes take at most a tenth of the time.
 
-The default shows a change within two seconds. Raise it if many observers are a
-load for the backend.
+The default shows a change within two seconds. Raise it if many observers
+are a load for the backend.
 """,
     ),
     cfg.FloatOpt(
@@ -86,9 +86,9 @@ The part of a group, from 0 to 1, whose silence is taken for a fault of the
 network or of the backend. If so many members fall silent within one
 service_down_time, they stay up for at most mass_silence_hold seconds more.
 
-The default is the threshold of Kubernetes for an unhealthy zone: so many hosts
-hardly die at once. Lower it if a smaller part shares a switch; 0 switches the
-hold off.
+The default is the threshold of Kubernetes for an unhealthy zone: so many
+hosts hardly die at once. Lower it if a smaller part shares a switch; 0
+switches the hold off.
 """,
     ),
     cfg.IntOpt(
@@ -97,19 +97,19 @@ hold off.
         min=1,
         help="""
 The number of members that must have been up for mass_silence_fraction to be
-applied. In a smaller group it is not: there, all members may well die at once.
-Raise it if groups of this size do fail as a whole.
+applied. In a smaller group it is not: there, all members may well die at
+once. Raise it if groups of this size do fail as a whole.
 """,
     ),
     cfg.FloatOpt(
         "mass_silence_hold",
         min=0,
         help="""
-Seconds for which members stay up at most after mass_silence_fraction has been
-reached. Members that are still silent then are down.
+Seconds for which members stay up at most after mass_silence_fraction has
+been reached. Members that are still silent then are down.
 
-The default is twice service_down_time. Raise it if outages of the network last
-longer; lower it if whole groups do fail and have to be evacuated.
+The default is twice service_down_time. Raise it if outages of the network
+last longer; lower it if whole groups do fail and have to be evacuated.
 """,
     ),
     cfg.BoolOpt(
@@ -117,35 +117,36 @@ longer; lower it if whole groups do fail and have to be evacuated.
         default=False,
         help="""
 Whether a Nova process with a database, above all nova-conductor, writes the
-heartbeats that arrive within 0.2 seconds by one statement. Needs MariaDB 10.6
-or MySQL 8.0. nova-sg-agent does not use it.
+heartbeats that arrive within 0.2 seconds by one statement. Needs MariaDB
+10.6 or MySQL 8.0. nova-sg-agent does not use it.
 
-By default each heartbeat is read and written by itself, as in Nova. Switch it
-on if heartbeats are a load for the database.
+By default each heartbeat is read and written by itself, as in Nova. Switch
+it on if heartbeats are a load for the database.
 """,
     ),
     cfg.BoolOpt(
         "recreate_missing_record",
         default=False,
         help="""
-Whether a service creates its record again if the record was deleted while the
-service runs.
+Whether a service creates its record again if the record was deleted while
+the service runs.
 
-By default the service logs the deletion and stays out until it is restarted,
-as in Nova: the record may have been deleted on purpose. Switch it on where
-records disappear by mistake.
+By default the service logs the deletion and stays out until it is
+restarted, as in Nova: the record may have been deleted on purpose. Switch
+it on where records disappear by mistake.
 """,
     ),
     cfg.BoolOpt(
         "crash_guard",
         default=False,
         help="""
-Whether a small process beside the service withdraws its members at once when
-the service is killed or crashes.
+Whether a small process beside the service withdraws its members at once
+when the service is killed or crashes.
 
-By default there is none, and a crash is found by the silence of the service.
-With it a crash is found by the next refresh at the latest. A crash is one of
-the service alone: its host, and the instances there, may well be alive.
+By default there is none, and a crash is found by the silence of the
+service. With it a crash is found by the next refresh at the latest. A crash
+is one of the service alone: its host, and the instances there, may well be
+alive.
 """,
     ),
 ]

@@ -18,9 +18,9 @@ ZOOKEEPER_OPTS = [
     cfg.StrOpt(
         "address",
         help="""
-The ZooKeeper servers of the zk driver: "host:port" with commas between them.
-A path may follow the last one: everything is kept below it (a chroot). There
-is no default.
+The ZooKeeper servers of the zk driver: "host:port" with commas between
+them. A path may follow the last one: everything is kept below it (a
+chroot). There is no default.
 """,
     ),
     cfg.IntOpt(
@@ -28,13 +28,13 @@ is no default.
         default=4000,
         min=100,
         help="""
-The session timeout, in milliseconds. If a member's process, host or network is
-silent for so long, ZooKeeper ends the session and the member is down. Servers
-accept 2 to 20 times their tickTime, by default 4000 to 40000, and use the
-nearest value that they accept.
+The session timeout, in milliseconds. If a member's process, host or network
+is silent for so long, ZooKeeper ends the session and the member is down.
+Servers accept 2 to 20 times their tickTime, by default 4000 to 40000, and
+use the nearest value that they accept.
 
-The default is the shortest that they accept by default. Raise it if pauses of
-hosts or of the network end sessions.
+The default is the shortest that they accept by default. Raise it if pauses
+of hosts or of the network end sessions.
 """,
     ),
     cfg.StrOpt(
@@ -61,8 +61,9 @@ servers.
         "digest",
         secret=True,
         help="""
-"user:password" for ZooKeeper's digest authentication, the same for all members
-and observers. By default sessions are not authenticated. Set it for acl.
+"user:password" for ZooKeeper's digest authentication, the same for all
+members and observers. By default sessions are not authenticated. Set it for
+acl.
 """,
     ),
     cfg.StrOpt(
@@ -86,10 +87,10 @@ writing.
         "cert",
         secret=True,
         help="""
-Files for TLS, with commas between them: the certificate of the authority, the
-certificate of the client, its key, and the password of the key. Needs a
-ZooKeeper client library with TLS, which Debian's is not. By default there is
-no TLS.
+Files for TLS, with commas between them: the certificate of the authority,
+the certificate of the client, its key, and the password of the key. Needs a
+ZooKeeper client library with TLS, which Debian's is not. By default there
+is no TLS.
 """,
     ),
 ]
