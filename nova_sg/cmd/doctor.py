@@ -95,9 +95,7 @@ def _check_driver(name: str, used: list[str]):
     try:
         driver = process.load(name)
     except Exception as error:
-        yield base.Finding(
-            False, f"driver {name}", exception.describe(error)
-        )
+        yield base.Finding(False, f"driver {name}", exception.describe(error))
         return
     try:
         yield from driver.check()

@@ -86,10 +86,7 @@ class Watch(command.Command):
 
 
 def _text(event: events.Event) -> str:
-    return (
-        f"{events.iso(event.at)} {event.type} {event.host} "
-        f"({event.reason})"
-    )
+    return f"{events.iso(event.at)} {event.type} {event.host} ({event.reason})"
 
 
 def _json(event: events.Event) -> str:
