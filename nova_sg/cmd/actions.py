@@ -58,8 +58,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         dest="down_for",
         metavar="S",
         type=seconds,
-        help="Act upon a down event only after the member has been down for "
-        "that many seconds (default: [events] down_for).",
+        help="Act upon a down event only after the member has been down for S "
+        "seconds (default: [events] down_for).",
     )
 
 

@@ -116,7 +116,7 @@ class DoctorTest(base.TestCase):
         self.check(
             [
                 "report_interval 10 s, service_down_time 15 s",
-                "make service_down_time 2.5 times report_interval",
+                "make service_down_time at least 2.5",
             ]
         )
 
