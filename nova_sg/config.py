@@ -10,14 +10,14 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Reading the configuration, with errors that a person can act on."""
+"""Reads the configuration; errors name the option, the file, the remedy."""
 
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
 import re
-import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from oslo_config import cfg, iniparser
@@ -36,15 +36,17 @@ def parse(
 ) -> None:
     """Read arguments and files into CONF.
 
-    Without --config-file, nova-sg.conf is looked for where OpenStack's
-    services look: ~/.nova-sg, ~, /etc/nova-sg, /etc.
+    Without --config-file, nova-sg.conf is read from where OpenStack's services
+    have theirs: ~/.nova-sg, ~, /etc/nova-sg, /etc.
 
-    :param cli_options: options that may be given as arguments, too
+    :param cli_options: options that may also be given as arguments
     :raises ConfigError: a file cannot be read, or a value is wrong
     """
     from nova_sg import version
 
-    with explained():
+    names = [word.removeprefix("--config-file=") for word in arguments]
+    names += cfg.find_config_files(PROJECT, prog)
+    with explained(files=_files(names)):
         CONF.register_cli_opts(cli_options)
         CONF(
             list(arguments),
@@ -56,18 +58,19 @@ def parse(
 
 
 def check() -> None:
-    """See to it that every option of ours can be read.
+    """Check that every option of nova_sg has a value that is right.
 
-    oslo.config looks at a value when it is used; a service that has been
-    running for a week is no place to find out.
+    oslo.config checks a value when it is used: a service might find out
+    after a week.
 
-    :raises ConfigError: one cannot; the text names it
+    :raises ConfigError: a value is wrong; the text names the option
     """
     for folder in CONF._namespace._config_dirs:
-        # oslo.config reads nothing from it, and says nothing.
+        # oslo.config reads nothing from a file, and raises nothing.
         if not os.path.isdir(os.path.expanduser(folder)):
             raise exception.ConfigError(
-                f"--config-dir {folder}: that is not a folder"
+                f"--config-dir {folder}: this is not a folder. "
+                "Use --config-file for a file"
             )
     for section in nova_sg.conf.SECTIONS:
         for group, opts in section.list_opts().items():
@@ -86,14 +89,14 @@ def check() -> None:
 def reload(accept: Callable[[], None]) -> None:
     """Read the files again.
 
-    :param accept: called with the new values in CONF; where it raises
-        ConfigError they are given up again
+    :param accept: called with the new values in CONF; the old ones return
+        if it raises ConfigError
     :raises ConfigError: a file or a value is wrong now; the old values stay
     """
     old, down_time = CONF._namespace, CONF.service_down_time
-    with explained():
-        # The public method logs the lines that it cannot read, passwords
-        # and all.
+    with explained(files=_files([*CONF.config_file, *CONF.config_dir])):
+        # The public method logs the lines that it cannot read: they may have
+        # passwords.
         new = CONF._reload_config_files()
     _use(new)
     try:
@@ -108,89 +111,53 @@ def reload(accept: Callable[[], None]) -> None:
 
 def _use(namespace: object) -> None:
     CONF._namespace = namespace
-    # What the API made of the old values is no word of the new ones. This
-    # also makes CONF forget what it has read before.
+    # The API derived it from the old values. This also clears CONF's cache.
     CONF.clear_override("service_down_time")
 
 
-# What to do, by what iniparser says.
-_REMEDIES = {
-    "Section must be started before assignment": (
-        "Write the line [DEFAULT], or that of another section, above it"
-    ),
-    "No ':' or '=' found in assignment": (
-        "Write OPTION = VALUE, or # before a comment"
-    ),
-    "Unexpected continuation line": (
-        "A line that begins with a space continues the one above it"
-    ),
-}
-
-
 @contextlib.contextmanager
-def explained(subject: str = "") -> Iterator[None]:
-    """Have what oslo.config raises raised in words for operators.
+def explained(subject: str = "", files: Iterable[str] = ()) -> Iterator[None]:
+    """Raise the errors of oslo.config as ConfigError, with a remedy.
 
-    Never in those that it found in a file: they may hold a password.
+    Never with what stands in a file: it may be a password.
 
-    :param subject: the option that is read; the files, otherwise
+    :param subject: the option that is read; empty: the files are
+    :param files: the files and folders that are read
     """
     try:
         yield
     except cfg.ConfigFileParseError as error:
-        where, why = error.config_file, "cannot be read"
+        # Its text quotes the line; that of its cause does not.
         cause = error.__context__
+        why = f"{error.config_file}: cannot be read"
         if isinstance(cause, iniparser.ParseError):
-            where += f", line {cause.lineno}"
-            why = cause.msg
-            if why in _REMEDIES:
-                why += f". {_REMEDIES[why]}"
-        raise exception.ConfigError(f"{where}: {why}") from None
-    except cfg.ConfigFilesPermissionDeniedError as error:
-        files = ", ".join(error.config_files)
+            why = f"{error.config_file}, line {cause.lineno}: {cause.msg}"
         raise exception.ConfigError(
-            f"{files}: this user may not read it. Correct its owner or mode"
-        ) from None
-    except cfg.ConfigFilesNotFoundError as error:
-        files = ", ".join(error.config_files)
-        raise exception.ConfigError(
-            f"--config-file {files}: no such file"
-        ) from None
-    except cfg.ConfigDirNotFoundError as error:
-        raise exception.ConfigError(
-            f"--config-dir {error.config_dir}: no such folder"
+            f"{why}. Write [SECTION], OPTION = VALUE, or # and a comment; a "
+            "line that begins with a space continues the one above it"
         ) from None
     except (
         cfg.NoSuchOptError,
         cfg.TemplateSubstitutionError,
         RecursionError,
-    ) as error:
-        if not subject:
-            name = getattr(error, "opt_name", None)
-            subject = f"the value with ${name}" if name else "a value"
+    ):
         raise exception.ConfigError(
-            f"{subject} refers, by a dollar sign, to itself or to what is no "
-            "option here. Write out what is meant; a dollar sign that is "
-            "part of the value is written $$"
+            f"{subject or 'a value'} refers, by a dollar sign, to itself or "
+            "to an option that does not exist here. Write out the value; a "
+            "dollar sign that is part of the value is written $$"
         ) from None
-    except cfg.ConfigSourceValueError as error:
-        place = re.search(
-            r"option (?P<name>\S+) from .*"
-            r"detail='(?P<where>.*?)'\) is not valid: (?P<why>.*)",
-            " ".join(str(error).split()),
-        )
-        why = f"{place['why']} ({place['where']})" if place else str(error)
-        if place and not subject:
-            subject = f"the option {place['name']}"
-        raise exception.ConfigError(f"{subject}: {why}") from None
     except cfg.Error as error:
-        words = " ".join(str(error).split())
+        text = re.sub(r"LocationInfo\(.*?detail='(.*?)'\)", r"\1", str(error))
+        if hasattr(error, "config_files") or hasattr(error, "config_dir"):
+            text += ". Correct its name, or its owner or mode"
+        text = " ".join(text.split())
         raise exception.ConfigError(
-            f"{subject}: {words}" if subject else words
+            f"{subject}: {text}" if subject else text
         ) from None
-    except UnicodeDecodeError as error:
+    except UnicodeDecodeError:
+        name = next(filter(_is_no_text, files), "a configuration file")
         raise exception.ConfigError(
-            f"{_file_being_read(error)}: not a text file in UTF-8"
+            f"{name}: not a text file in UTF-8"
         ) from None
     except OSError as error:
         raise exception.ConfigError(
@@ -198,9 +165,20 @@ def explained(subject: str = "") -> Iterator[None]:
         ) from None
 
 
-def _file_being_read(error: Exception) -> str:
-    # The error does not say; the call of oslo.config that reads it does.
-    name = "a configuration file"
-    for frame, _ in traceback.walk_tb(error.__traceback__):
-        name = frame.f_locals.get("config_file", name)
-    return name
+def _is_no_text(name: str) -> bool:
+    try:
+        with open(name, encoding="utf-8") as file:
+            file.read()
+    except UnicodeDecodeError:
+        return True
+    except OSError:
+        # A folder, or no name of a file at all.
+        pass
+    return False
+
+
+def _files(names: Iterable[str]) -> Iterator[str]:
+    """Yield some files, and those of some folders."""
+    for name in names:
+        yield name
+        yield from glob.glob(os.path.join(glob.escape(name), "*.conf"))

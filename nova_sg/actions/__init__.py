@@ -10,14 +10,14 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Events that act: a command is run, a webhook or message queue told.
+"""Acts upon events: by a command, a webhook, or a message queue.
 
-================  =========================================================
-schedule.py       which event is next, and when. No I/O, no clock, no thread
-engine.py         the threads that do it
-outlets.py        how: a command, a webhook
-notifications.py  how: a message queue
-sender.py         the process for that, the only one with oslo.messaging
-messages.py       what it sends
-================  =========================================================
+================  ===========================================================
+schedule.py       which event is next, and when: no I/O, no clock, no thread
+engine.py         the threads that act
+handlers.py       the command and the webhook
+notifications.py  the message queue
+sender.py         the process that sends to it, with oslo.messaging
+messages.py       the notifications
+================  ===========================================================
 """

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The threads that act upon events."""
+"""The threads that act upon events, and what a handler is."""
 
 from __future__ import annotations
 
@@ -30,56 +30,57 @@ LOG = logging.getLogger(__name__)
 
 
 class Failed(Exception):
-    """An attempt to act did not succeed; the text says why."""
+    """An attempt to act did not succeed; the text is the reason."""
 
 
-class Outlet(Protocol):
-    """A way to act."""
+class Handler(Protocol):
+    """A way to act upon an event."""
 
-    #: What it is, for people.
+    #: Its name in messages.
     name: str
 
     def act(self, job: schedule.Job) -> None:
-        """Do it, within the time limit.
+        """Act upon an event, within the time limit.
 
         :raises Failed: it did not work
         """
 
     def close(self) -> None:
-        """Give back what it holds, if anything: nothing more is to be done."""
+        """Release its resources; no further job comes."""
         return
 
 
 class Engine:
-    """Acts upon events, by all of its outlets.
+    """Acts upon events, by all of its handlers.
 
-    :param outlets: each has a schedule of its own: none waits for another
-    :param make_schedule: makes one
-    :param parallel: jobs of one outlet at the same time
-    :param confirm: whether a member is still down; None: nobody can say now
+    :param handlers: each has a schedule of its own: none waits for another
+    :param make_schedule: makes a schedule
+    :param parallel: jobs of one handler at the same time
+    :param confirm: returns whether a member is still down, by its group and
+        name; None: that is not known now
     """
 
     def __init__(
         self,
-        outlets: Sequence[Outlet],
+        handlers: Sequence[Handler],
         make_schedule: Callable[[], schedule.Schedule],
         parallel: int,
         confirm: Callable[[str, str], bool | None],
     ) -> None:
         self._lanes = [
-            _Lane(outlet, make_schedule(), parallel, confirm)
-            for outlet in outlets
+            _Lane(handler, make_schedule(), parallel, confirm)
+            for handler in handlers
         ]
 
     def put(self, event: events.Event) -> None:
-        """Have an event acted upon, soon."""
+        """Take in an event to act upon."""
         for lane in self._lanes:
             lane.put(event)
 
     def close(self, patience: float) -> None:
-        """Begin nothing more, and wait for what is under way.
+        """Begin no further job, and wait for those under way.
 
-        :param patience: seconds for that
+        :param patience: seconds to wait at most
         """
         give_up = time.monotonic() + patience
         for lane in self._lanes:
@@ -89,22 +90,22 @@ class Engine:
 
 
 class _Lane:
-    """One outlet, with its jobs and threads."""
+    """One handler, with its jobs and threads."""
 
     def __init__(
         self,
-        outlet: Outlet,
+        handler: Handler,
         jobs: schedule.Schedule,
         parallel: int,
         confirm: Callable[[str, str], bool | None],
     ) -> None:
-        self._outlet = outlet
+        self._handler = handler
         self._jobs = jobs
         self._confirm = confirm
         self._changed = threading.Condition()
         self._stopped = False
-        # Whether that events were dropped is logged already.
-        self._told = False
+        # Whether the log has that events were dropped.
+        self._logged_drop = False
         self._threads = [
             threading.Thread(
                 target=self._run, name="nova-sg-action", daemon=True
@@ -117,14 +118,15 @@ class _Lane:
     def put(self, event: events.Event) -> None:
         with self._changed:
             dropped = self._jobs.put(event, time.monotonic())
-            told, self._told = self._told, self._told or dropped
+            is_news = dropped and not self._logged_drop
+            self._logged_drop |= dropped
             self._changed.notify_all()
-        if dropped and not told:
+        if is_news:
             LOG.error(
                 "%(name)s is behind: %(count)d events wait, and the oldest "
-                "are dropped without being acted upon. Correct what it "
-                "calls, or lower [events] retry_for",
-                {"name": self._outlet.name, "count": len(self._jobs)},
+                "are dropped without being acted upon. Repair the command, "
+                "webhook or broker, or lower [events] retry_for",
+                {"name": self._handler.name, "count": len(self._jobs)},
             )
 
     def stop(self) -> None:
@@ -135,12 +137,12 @@ class _Lane:
     def wait(self, give_up: float) -> None:
         for thread in self._threads:
             threads.join(thread, max(0.0, give_up - time.monotonic()))
-        self._outlet.close()
+        self._handler.close()
         if len(self._jobs):
             LOG.warning(
                 "Ending with %(count)d events that %(name)s has not acted "
                 "upon",
-                {"count": len(self._jobs), "name": self._outlet.name},
+                {"count": len(self._jobs), "name": self._handler.name},
             )
 
     def _run(self) -> None:
@@ -159,8 +161,8 @@ class _Lane:
                 job = self._jobs.take(time.monotonic())
                 if job is not None:
                     if len(self._jobs) == 1:
-                        # It has caught up; to fall behind again is news.
-                        self._told = False
+                        # It has caught up: the next drop is logged.
+                        self._logged_drop = False
                     return job
                 due = self._jobs.due()
                 if due is not None:
@@ -184,7 +186,7 @@ class _Lane:
             self._jobs.begin(job, time.monotonic())
         problem = None
         try:
-            self._outlet.act(job)
+            self._handler.act(job)
         except Failed as error:
             # Logged outside: inside, oslo.log adds the error once more.
             problem = str(error)
@@ -195,13 +197,13 @@ class _Lane:
             else:
                 again = self._jobs.failed(job, time.monotonic())
             self._changed.notify_all()
-        self._tell(job, problem, again)
+        self._log(job, problem, again)
 
-    def _tell(
+    def _log(
         self, job: schedule.Job, problem: str | None, again: bool
     ) -> None:
         about = {
-            "name": self._outlet.name,
+            "name": self._handler.name,
             "type": job.event.type,
             "host": job.event.host,
             "error": problem,
@@ -228,7 +230,7 @@ class _Lane:
 
 
 def still_down(api: servicegroup.API, group: str, host: str) -> bool | None:
-    """Whether a member is down by a fresh refresh; None: it is not known."""
+    """Return whether a member is down by a refresh; None: not known."""
     api.refresh(group)
     try:
         member = api.member(group, host)
@@ -240,6 +242,6 @@ def still_down(api: servicegroup.API, group: str, host: str) -> bool | None:
     if member.state == model.UP:
         return False
     if all(opinion.trouble for opinion in opinions):
-        # The verdict is from before.
+        # The verdict is from before the refresh.
         return None
     return True if member.state == model.DOWN else None

@@ -10,10 +10,10 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Events in the shape of Nova's versioned notifications.
+"""Events in the form of Nova's versioned notifications.
 
-Pure: what goes over the wire, as JSON has it. The documentation lists which
-fields are Nova's own and which are ours.
+Pure functions: an event in, a dictionary for JSON out. The documentation lists
+which fields are Nova's and which are nova_sg's own.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from nova_sg.actions import schedule
 from nova_sg.liveness import model
 from nova_sg.servicegroup import events, view
 
-#: Whom they are from, before the name of the host: what a consumer filters
-#: by. No service of Nova has such a name.
+#: The publisher, before the name of the host: consumers filter by it. No
+#: service of Nova has this name.
 PUBLISHER = "nova-sg"
 
-# The state that follows from a cause, for all there are.
+# The state that follows from each cause.
 _STATES = {verdict.cause: verdict.state for verdict in model.VERDICTS} | {
     events.REMOVED[1]: model.DOWN
 }
@@ -38,14 +38,14 @@ _STATES = {verdict.cause: verdict.state for verdict in model.VERDICTS} | {
 def notification(
     job: schedule.Job, publisher: str, member: view.Member | None
 ) -> dict[str, Any]:
-    """Return the notification of an event; the same for each attempt.
+    """Return the notification of an event, the same for each attempt.
 
-    :param publisher: the host that watches
-    :param member: what is known of the member now; None: nothing
+    :param publisher: the host of nova-sg watch
+    :param member: the member as it is known now; None: it is not known
     """
     event = job.event
     return {
-        # Consumers know a repetition by it.
+        # Consumers recognize a repetition by it.
         "message_id": job.id,
         "publisher_id": f"{PUBLISHER}:{publisher}",
         "event_type": f"service.{event.type}",
@@ -56,7 +56,7 @@ def notification(
             "nova_object.namespace": "nova_sg",
             "nova_object.version": "1.0",
             "nova_object.data": {
-                # Those of Nova's ServiceStatusPayload 1.1.
+                # The fields of Nova's ServiceStatusPayload 1.1.
                 "host": event.host,
                 "binary": event.binary,
                 "topic": event.topic,
@@ -65,12 +65,12 @@ def notification(
                 "disabled": member and member.disabled,
                 "disabled_reason": member and member.disabled_reason,
                 "forced_down": member and member.forced_down,
-                # Nova's affair: not every backend has them.
+                # Not every backend has these.
                 "availability_zone": None,
                 "report_count": None,
                 "uuid": None,
                 "version": None,
-                # Ours.
+                # The fields of nova_sg.
                 "group": event.group,
                 "state": _STATES.get(event.cause, model.UNKNOWN),
                 "cause": event.cause,
@@ -84,5 +84,5 @@ def notification(
 def _nova(
     moment: datetime.datetime, between: str, precision: str = "microseconds"
 ) -> str:
-    """Write a moment as Nova does: UTC, without saying so."""
+    """Write a moment as Nova does: in UTC, without its name."""
     return moment.replace(tzinfo=None).isoformat(between, precision)

@@ -28,7 +28,7 @@ from collections.abc import Callable, Sequence
 
 from nova_sg import exception
 from nova_sg.actions import messages, schedule, sender
-from nova_sg.actions.engine import Failed, Outlet
+from nova_sg.actions.engine import Failed, Handler
 from nova_sg.servicegroup import view
 
 # Seconds for the process to start.
@@ -37,14 +37,14 @@ _START = 60.0
 _MOST = 16
 
 
-class Notifications(Outlet):
+class Notifications(Handler):
     """Sends each event to a message queue, by oslo.messaging.
 
     :param arguments: --config-file and --config-dir, for the process that
         sends: it reads the options itself
     :param limit: seconds for one attempt
     :param parallel: notifications under way at the same time
-    :param publisher: the host that watches
+    :param publisher: the host of nova-sg watch
     :param about: returns what is known of a member by its group and name;
         None: nothing
     :raises ConfigError: it cannot be done; the text says what is missing
@@ -158,7 +158,7 @@ class _Sender:
             raise Failed(problem)
 
     def _wait(self) -> None:
-        """Take note of its end, at once: it leaves no zombie."""
+        """Wait for the end of the process: no zombie is left."""
         self._process.join()
         self.ended = True
         atexit.unregister(self._process.kill)

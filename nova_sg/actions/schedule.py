@@ -10,13 +10,15 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Which event is acted upon next, and when. Events and times in, jobs out.
+"""Which event is acted upon next, and when: events and times in, jobs out.
 
-Nothing here does I/O, reads a clock or starts a thread. A job is done once it
-has succeeded: at least once, and the jobs of one member one after the other,
-in the order of its events. What fails is tried again, after longer and longer
-pauses, until its time is over. The jobs of different members do not wait for
-each other.
+Nothing here does I/O, reads a clock or starts a thread. Times are seconds of
+any monotonic clock.
+
+A job is an event to act upon, and ends with an attempt that succeeds. Failed
+attempts are repeated, after longer and longer pauses, until the time for them
+is over. The jobs of one member are done one after the other, in the order of
+its events. Jobs of different members do not wait for each other.
 """
 
 from __future__ import annotations
@@ -28,46 +30,46 @@ from collections.abc import Collection
 
 from nova_sg.servicegroup import events
 
-#: So many jobs wait, of one outlet.
+#: Jobs of one handler that wait, at most.
 JOBS = 20_000
-# Seconds after the first attempt that failed, and at most.
+# Seconds after the first failed attempt, and after any, at most.
 PAUSE, LONGEST_PAUSE = 1.0, 60.0
-# What says that a member is not, or no longer, down.
+# The events by which a member is not down, or no longer.
 _BACK = (events.UP, events.JOINED, events.LEFT)
 
 
 @dataclasses.dataclass(eq=False)
 class Job:
-    """Something to do about an event."""
+    """An event to act upon."""
 
     event: events.Event
-    #: The same for all attempts, and no other job's.
+    #: Unique; the same in all attempts.
     id: str
-    #: The moment from which on it may be done.
+    #: The time of the next attempt.
     ready: float
-    #: The moment from which on it is given up; None: not begun yet.
+    #: The time after which no attempt begins; None: there was no attempt.
     give_up: float | None = None
     #: Attempts that have begun.
     attempts: int = 0
-    #: Whether to make sure first that the member is still down.
+    #: Whether a refresh has to confirm first that the member is still down.
     to_confirm: bool = False
     #: Whether an attempt is under way.
     busy: bool = False
 
     @property
     def waits(self) -> bool:
-        """Whether nobody has begun to do it."""
+        """Whether no attempt has begun."""
         return not self.attempts and not self.busy
 
 
 class Schedule:
-    """Jobs, by member.
+    """The jobs of all members.
 
-    :param only: the types of events that make jobs
+    :param only: the types of events that become jobs
     :param down_for: seconds for which a member has to have been down
-    :param retry_for: seconds for which to try again what failed
-    :param most: how many jobs are kept; beyond that the oldest one of the
-        member that has most of them is dropped, unless it is under way
+    :param retry_for: seconds in which failed attempts are repeated
+    :param most: jobs that are kept; for each further one the oldest job of
+        the member with most jobs is dropped, unless an attempt is under way
     """
 
     def __init__(
@@ -88,7 +90,7 @@ class Schedule:
         return self._number
 
     def put(self, event: events.Event, now: float) -> bool:
-        """Take in what happened.
+        """Take in an event.
 
         :returns: whether a job was dropped for it
         """
@@ -97,8 +99,8 @@ class Schedule:
         if event.type in _BACK and jobs:
             last = jobs[-1]
             if last.to_confirm and last.waits and now < last.ready:
-                # Too short to be told of; and so is its end, unless that is
-                # news by itself.
+                # It was down for too short a time to act, and so its being
+                # up again is no news. Joining or leaving is.
                 jobs.pop()
                 self._number -= 1
                 if event.type == events.UP:
@@ -119,12 +121,12 @@ class Schedule:
         return self._number > self._most and self._make_room()
 
     def _make_room(self) -> bool:
-        """Drop a job: of what is newest most is to be done."""
+        """Drop a job: the newest events of each member matter most."""
         for member in sorted(
             self._jobs, key=lambda one: len(self._jobs[one]), reverse=True
         ):
             jobs = self._jobs[member]
-            # An attempt that is under way is of the first.
+            # An attempt under way is one of the first job.
             oldest = 1 if jobs[0].busy else 0
             if oldest < len(jobs):
                 del jobs[oldest]
@@ -136,7 +138,7 @@ class Schedule:
     def take(self, now: float) -> Job | None:
         """Return a job to do now; None: there is none.
 
-        It is for one caller only, who says then what became of it.
+        No other caller gets it until this one calls done, later or failed.
         """
         for jobs in self._jobs.values():
             job = jobs[0]
@@ -146,7 +148,7 @@ class Schedule:
         return None
 
     def due(self) -> float | None:
-        """Return the moment of the next job; None: none is waiting."""
+        """Return the time of the next attempt; None: no job waits."""
         return min(
             (
                 jobs[0].ready
@@ -163,19 +165,19 @@ class Schedule:
             job.give_up = now + self._retry_for
 
     def done(self, job: Job) -> None:
-        """Note that a job succeeded, or is no longer to be done."""
+        """Note that a job succeeded, or became superfluous."""
         member = job.event.group, job.event.host
         self._jobs[member].popleft()
         self._number -= 1
         self._tidy(member)
 
     def later(self, job: Job, now: float) -> None:
-        """Note that nobody can say yet whether a job is to be done."""
+        """Note that it is not known yet whether the member is still down."""
         job.busy = False
         job.ready = now + PAUSE
 
     def failed(self, job: Job, now: float) -> bool:
-        """Note that an attempt failed; return whether there is another."""
+        """Note that an attempt failed; return whether another follows."""
         pause = min(PAUSE * 2 ** min(job.attempts - 1, 30), LONGEST_PAUSE)
         if job.give_up is None or now + pause > job.give_up:
             self.done(job)

@@ -68,7 +68,7 @@ def transport_of(arguments: Sequence[str]) -> Any:
     # Nova's: what listens to its notifications receives ours, too.
     oslo_messaging.set_transport_defaults(control_exchange="nova")
     try:
-        with config.explained():
+        with config.explained("an option of oslo.messaging"):
             transport = oslo_messaging.get_notification_transport(CONF)
     except exception.ConfigError:
         raise

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What `nova-sg watch` does about events: its arguments, and [events]."""
+"""How `nova-sg watch` acts upon events, by its arguments and [events]."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import argparse
 import functools
 
 from nova_sg import exception, servicegroup
-from nova_sg.actions import engine, notifications, outlets, schedule
+from nova_sg.actions import engine, handlers, notifications, schedule
 from nova_sg.conf import CONF
 from nova_sg.servicegroup import events, view
 
@@ -29,13 +29,13 @@ TYPES = (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what says how to act."""
+    """Add the arguments that set how to act upon events."""
     parser.add_argument(
         "--exec",
         dest="command",
         metavar="CMD",
-        help="Run a program for each event; it gets the event as JSON on "
-        "its input (default: [events] exec).",
+        help="Run a command for each event; it gets the event as JSON on its "
+        "standard input (default: [events] exec).",
     )
     parser.add_argument(
         "--webhook",
@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--notify",
         action="store_true",
-        help="Send each event to a message queue, in the shape of Nova's "
+        help="Send each event to a message queue, in the form of Nova's "
         "versioned notifications (default: [events] notifications).",
     )
     parser.add_argument(
@@ -61,26 +61,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         dest="down_for",
         metavar="S",
         type=seconds,
-        help="Act upon down only once the member has been down for so many "
-        "seconds, and still is (default: [events] down_for).",
+        help="Act upon a down event only after the member has been down for S "
+        "seconds (default: [events] down_for).",
     )
 
 
 def make_engine(
     parsed_args: argparse.Namespace, api: servicegroup.API
 ) -> engine.Engine | None:
-    """Return what acts as the arguments and options say; None: nothing does.
+    """Return what acts upon events; None: no action is configured.
 
-    :raises ConfigError: one of them is wrong
+    :raises ConfigError: an argument or option is wrong
     """
     command = parsed_args.command or CONF.events.exec
     webhook = parsed_args.webhook or CONF.events.webhook
-    found: list[engine.Outlet] = []
+    found: list[engine.Handler] = []
     if command:
-        found.append(outlets.Command(command, CONF.events.time_limit))
+        found.append(handlers.Command(command, CONF.events.time_limit))
     if webhook:
         found.append(
-            outlets.Webhook(
+            handlers.Webhook(
                 webhook, CONF.events.time_limit, CONF.events.webhook_token
             )
         )
@@ -109,14 +109,12 @@ def make_engine(
 
 
 def _files() -> list[str]:
-    """Return the arguments that name what this process has read."""
+    """Return the arguments that name the files this process has read."""
     files = [f"--config-file={name}" for name in CONF.config_file]
     return files + [f"--config-dir={name}" for name in CONF.config_dir]
 
 
-def _about(
-    api: servicegroup.API, group: str, host: str
-) -> view.Member | None:
+def _about(api: servicegroup.API, group: str, host: str) -> view.Member | None:
     try:
         return api.member(group, host)
     except exception.NovaSGError:
@@ -126,7 +124,7 @@ def _about(
 def seconds(text: str) -> float:
     """Read a number of seconds, 0 or more.
 
-    :raises ArgumentTypeError: it is none
+    :raises ArgumentTypeError: the text is something else
     """
     try:
         value = float(text)

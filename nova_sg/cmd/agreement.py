@@ -10,10 +10,10 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What nova-sg doctor finds where several backends are in use.
+"""The check of nova-sg doctor that several backends agree.
 
-It asks all of them about every member of every group, and waits, where they
-differ, until that is no matter of time any more.
+Every member of every group is compared. A difference is a finding if it stays
+for longer than reports and refreshes explain.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from nova_sg.backends.base import Finding
 from nova_sg.conf import CONF
 from nova_sg.servicegroup import compare, disagreements, process
 
-# So many members of a kind are named; the rest are counted.
+# Members that are named for each kind of difference; the rest are counted.
 NAMED = 20
 
 REMEDIES = {
-    compare.UP_DOWN: "See to it that it reports to {secondary}, too: "
+    compare.UP_DOWN: "It has to report to {secondary}, too: check "
     "[servicegroup] secondary_drivers of its service, and its log",
-    compare.DOWN_UP: "See to it that it reports to {primary}, too: "
-    "[DEFAULT] servicegroup_driver of its service, and its log",
+    compare.DOWN_UP: "It has to report to {primary}, too: check [DEFAULT] "
+    "servicegroup_driver of its service, and its log",
     compare.FORCED_NOT: "Run: nova-sg force-down {host} --group {group}; or "
     "the same with --unset",
 }
@@ -58,7 +58,7 @@ def check(names: list[str]) -> Iterator[Finding]:
             try:
                 shared = process.Shared(process.load(name))
             except Exception:
-                # The check of that driver has said it.
+                # The check of that driver has reported it.
                 continue
             stack.callback(shared.close)
             shareds.append(shared)
@@ -66,12 +66,12 @@ def check(names: list[str]) -> Iterator[Finding]:
             return
         try:
             groups = {g for one in shareds for g in one.groups()}
-            found, members = _look(shareds, groups)
-            # Who reports only now and then is up here and not yet there.
+            found, members = _differences(shareds, groups)
+            # A member may be up in one backend and not yet in another.
             give_up = time.monotonic() + disagreements.settling_time()
             while found and time.monotonic() < give_up:
                 time.sleep(max(1.0, CONF.servicegroup.view_refresh_interval))
-                now, members = _look(shareds, groups)
+                now, members = _differences(shareds, groups)
                 found = {
                     key: kind
                     for key, kind in found.items()
@@ -82,7 +82,7 @@ def check(names: list[str]) -> Iterator[Finding]:
                 False,
                 subject,
                 f"they cannot be compared: {error}",
-                "Have all of them answer, then look again",
+                "Repair the backend that does not answer, then run this again",
             )
             return
     if not found:
@@ -92,15 +92,16 @@ def check(names: list[str]) -> Iterator[Finding]:
             f"they agree: members {members}, groups {len(groups)}",
         )
         return
-    yield from _say(found, names[0])
+    yield from _findings(found, names[0])
 
 
-def _look(
+def _differences(
     shareds: list[process.Shared], groups: set[str]
 ) -> tuple[Differences, int]:
-    """Look at all groups by all drivers.
+    """Refresh all groups from all drivers.
 
-    :returns: what they differ about, and how many members there are
+    :returns: the differences, and the number of members
+    :raises BackendError: a driver does not answer
     """
     differences: Differences = {}
     members = 0
@@ -122,7 +123,7 @@ def _look(
     return differences, members
 
 
-def _say(found: Differences, primary: str) -> Iterator[Finding]:
+def _findings(found: Differences, primary: str) -> Iterator[Finding]:
     named: dict[tuple[str, str], int] = {}
     for (group, host, other), kind in found.items():
         count = named[other, kind] = named.get((other, kind), 0) + 1

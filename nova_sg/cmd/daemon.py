@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What the programs that run in the background have in common."""
+"""The start and end that the programs in the background share."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ def run(
 ) -> int:
     """Run a service until it is told to stop; return the exit status.
 
-    :param create: makes the service, once there is a configuration
+    :param create: makes the service, after the configuration is read
     """
     logging.register_options(CONF)
     logging.set_defaults(
         default_log_levels=[
             *logging.get_default_log_levels(),
             "alembic=WARN",
-            # Its tracebacks are of errors that nova_sg puts in words.
+            # nova_sg reports these errors itself, without a traceback.
             "oslo_db.sqlalchemy.exc_filters=CRITICAL",
             "oslo_service=WARN",
         ]
@@ -55,7 +55,7 @@ def run(
         config.parse(arguments, prog, cli_options)
         _set_up_log(prog)
         server = create()
-        # Wrong options are found now, not by the first report.
+        # Wrong options are found now, and not by the first report.
         process.shared()
     except exception.ConfigError as error:
         print(f"{prog}: {error}", file=sys.stderr)

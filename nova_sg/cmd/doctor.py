@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""nova-sg doctor: looks for trouble and says what to do about it."""
+"""nova-sg doctor: finds problems, and their remedies."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ from nova_sg.servicegroup import process
 class Doctor(command.Command):
     """Check the configuration and every configured backend.
 
-    Prints a line a finding, with the remedy where one is needed. The exit
-    status is 0 only if all is well.
+    Prints a line for each finding, with a remedy for each problem. The exit
+    status is 0 only if there is no problem.
     """
 
     def take_action(self, parsed_args: argparse.Namespace) -> int:
@@ -51,7 +51,7 @@ class Doctor(command.Command):
 
 
 def print_findings(findings: list[base.Finding], stream: TextIO) -> None:
-    """Print a line a finding."""
+    """Print a line for each finding."""
     for finding in findings:
         mark = "ok " if finding.ok else "BAD"
         line = f"{mark} {finding.subject}: {finding.text}"
@@ -68,13 +68,13 @@ def _check_options():
         interval * 2 <= down,
         "configuration",
         f"report_interval {interval:g} s, service_down_time {down:g} s",
-        "One lost report is enough to be down: make service_down_time 2.5 "
-        "times report_interval or more",
+        "A member is down after one lost report: make service_down_time at "
+        "least 2.5 times report_interval",
     )
 
 
 def _configured_drivers(used: list[str]) -> list[str]:
-    """The drivers in use, and those that have options set."""
+    """Return the drivers in use, and those that have options set."""
     names = list(used)
     if CONF.database.connection:
         names.append("db")
@@ -95,14 +95,12 @@ def _check_driver(name: str, used: list[str]):
     try:
         driver = process.load(name)
     except Exception as error:
-        yield base.Finding(
-            False, f"driver {name}", exception.describe(error)
-        )
+        yield base.Finding(False, f"driver {name}", exception.describe(error))
         return
     try:
         yield from driver.check()
     except Exception as error:
-        # One that cannot even be checked keeps no other check from running.
+        # The other drivers are checked nevertheless.
         yield base.Finding(
             False,
             f"driver {name}",

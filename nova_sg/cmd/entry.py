@@ -10,12 +10,11 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Where the programs begin, and what a signal does before they are ready.
+"""The entry points of the programs, and signals before they are ready.
 
-Python raises KeyboardInterrupt wherever it is, also in the middle of an
-import, and prints where that was. Nobody who presses Ctrl-C wants to read
-that: until a program has something to tidy up, a signal just ends it. So this
-module imports next to nothing.
+By default Python raises KeyboardInterrupt, also in the middle of an import,
+and prints a traceback that helps no operator. Until a program has something to
+clean up, a signal ends it without one. So this module imports next to nothing.
 """
 
 import os
@@ -29,9 +28,9 @@ _hung_up = False
 def end_quietly(status: int | None = None) -> None:
     """Have SIGINT and SIGTERM end the process at once, from now on.
 
-    A signal that is ignored, as SIGINT is in the background, stays so.
+    An ignored signal stays ignored, such as SIGINT in the background.
 
-    :param status: the exit status; None: what the shell makes of the signal
+    :param status: the exit status; None: 128 and the signal's number
     """
 
     def end(signo, frame):
@@ -41,10 +40,10 @@ def end_quietly(status: int | None = None) -> None:
 
 
 def keep_hangup() -> None:
-    """Have SIGHUP be kept in mind, from now on: see hung_up().
+    """Note a SIGHUP from now on, for hung_up().
 
-    It would end the process. To a service it means that the files have
-    changed, also where it has not come to reading them.
+    By default it ends the process. To a service it means that the files have
+    changed, also before the service has read them.
     """
 
     def keep(signo, frame):
@@ -61,7 +60,7 @@ def hung_up() -> bool:
 
 
 def raise_again() -> None:
-    """Have them raise KeyboardInterrupt and SystemExit: there is work."""
+    """Have SIGINT and SIGTERM raise again, so that work is cleaned up."""
 
     def leave(signo, frame):
         raise SystemExit(128 + signo)

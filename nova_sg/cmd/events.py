@@ -31,14 +31,15 @@ from nova_sg.conf import CONF
 from nova_sg.liveness import model
 from nova_sg.servicegroup import events
 
-# So many events wait for a reader of what is printed.
+# Events that wait to be printed, at most.
 WAITING = 1000
 
 
 class Watch(command.Command):
-    """Print a line for every event of a group, until interrupted.
+    """Print a line for each event of a group, until interrupted.
 
-    With --exec or --webhook, or the options of [events], also act upon it.
+    With --exec, --webhook or --notify, or the options of [events], also act
+    upon each event.
     """
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
@@ -49,16 +50,16 @@ class Watch(command.Command):
             "--format",
             choices=("text", "json"),
             default="text",
-            help="One line of text, or one JSON object, an event.",
+            help="Print each event as a line of text or as a JSON object.",
         )
         actions.add_arguments(parser)
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> int:
-        # Here nobody else says that there is no answer.
+        # The log is all that reports a backend that does not answer.
         for module in (observer, poller):
             logging.getLogger(module.__name__).setLevel(logging.NOTSET)
-        # Its put() may interrupt its get(): a signal does that.
+        # A signal handler may put() while get() runs.
         coming: queue.SimpleQueue = queue.SimpleQueue()
         for signo in (signal.SIGINT, signal.SIGTERM):
             signal.signal(signo, lambda *_: coming.put(None))
@@ -66,7 +67,7 @@ class Watch(command.Command):
         room = threading.Semaphore(WAITING)
 
         def come(event: events.Event) -> None:
-            # What is too slow is told so by its subscription.
+            # While this waits, the subscription logs that it is slow.
             room.acquire()
             coming.put(event)
 
@@ -86,10 +87,7 @@ class Watch(command.Command):
 
 
 def _text(event: events.Event) -> str:
-    return (
-        f"{events.iso(event.at)} {event.type} {event.host} "
-        f"({event.reason})"
-    )
+    return f"{events.iso(event.at)} {event.type} {event.host} ({event.reason})"
 
 
 def _json(event: events.Event) -> str:
@@ -99,7 +97,7 @@ def _json(event: events.Event) -> str:
 class Wait(members.OfMember):
     """Wait until a member is up, or down.
 
-    The exit status is 0 when it is, 1 when the time is over.
+    The exit status is 0 if it is, and 1 if the time is over before.
     """
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
@@ -109,13 +107,13 @@ class Wait(members.OfMember):
             dest="state",
             choices=(model.UP, model.DOWN),
             required=True,
-            help="What to wait for.",
+            help="The state to wait for.",
         )
         parser.add_argument(
             "--timeout",
             metavar="S",
             type=actions.seconds,
-            help="Give up after so many seconds (default: never).",
+            help="Give up after S seconds (default: never).",
         )
         return parser
 
@@ -139,7 +137,7 @@ class Wait(members.OfMember):
                 exception.MemberNotFound,
                 exception.ServiceGroupUnavailable,
             ) as error:
-                # May come.
+                # The member may join, and the backend may answer again.
                 problem = str(error)
             left = give_up - time.monotonic()
             if left <= 0:

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""nova-sg-exec COMMAND ...: runs one command with nova_sg on."""
+"""nova-sg-exec COMMAND ...: runs one command, with nova_sg inside Nova."""
 
 from __future__ import annotations
 
@@ -23,21 +23,20 @@ PROG = "nova-sg-exec"
 USAGE = f"""\
 usage: {PROG} COMMAND [ARGUMENT ...]
 
-Runs one command, and what it starts, with nova_sg in the place of Nova's
+Runs one command, and the processes that it starts, with nova_sg as Nova's
 servicegroup: nova-compute, a WSGI server, python -m unittest nova.tests...
-Nothing needs to be in nova.conf for that but servicegroup_driver and the
-driver's options.
+In nova.conf it needs servicegroup_driver and the options of the driver only.
 """
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Become the command; return only when that fails."""
+    """Become the command; return only if that fails."""
     if arguments is None:
         arguments = sys.argv[1:]
     if not arguments or arguments[0] in ("-h", "--help"):
         print(USAGE, end="", file=sys.stdout if arguments else sys.stderr)
         return 0 if arguments else 2
-    # Python imports the first sitecustomize on its path at its start.
+    # At its start Python imports the first sitecustomize on its path.
     path = [os.path.dirname(site.__file__)]
     if os.environ.get("PYTHONPATH"):
         path.append(os.environ["PYTHONPATH"])

@@ -23,12 +23,12 @@ from nova_sg.conf import CONF
 from nova_sg.liveness import model
 from nova_sg.servicegroup import events, view
 
-# Whoever is up for no other reason needs no words.
+# Causes of up that List shows no reason for.
 PLAIN = (model.REPORTED.cause, model.REGISTERED.cause)
 
 
 class LastSeen(columns.FormattableColumn):
-    """A moment, UTC; for machines in ISO 8601."""
+    """A moment in UTC; in ISO 8601 for programs."""
 
     def human_readable(self) -> str:
         if self._value is None:
@@ -40,7 +40,7 @@ class LastSeen(columns.FormattableColumn):
 
 
 class Age(columns.FormattableColumn):
-    """Seconds; for people in a unit that fits."""
+    """An age in seconds; in a suitable unit for people."""
 
     def human_readable(self) -> str:
         if self._value is None:
@@ -62,7 +62,7 @@ def add_group(parser: argparse.ArgumentParser, default: str) -> None:
 
 
 class OfMember(command.Command):
-    """A command about one member: it takes HOST and --group."""
+    """A command for one member: it takes HOST and --group."""
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
@@ -71,7 +71,7 @@ class OfMember(command.Command):
         return parser
 
 
-# What is shown of every member, alone or among others.
+# The columns of List and Show.
 COLUMNS = (
     "Host",
     "Topic",
@@ -98,8 +98,8 @@ def _cells(member: view.Member) -> tuple:
 class List(lister.Lister):
     """List the members of a group, or of all groups.
 
-    Members that were removed (nova-sg forget) are not members any more. With
-    secondary drivers, a column says which driver each verdict is from.
+    Members that were removed (nova-sg forget) are not listed. With secondary
+    drivers, a column shows the driver that each verdict is from.
     """
 
     COLUMNS = (*COLUMNS, "Reason")
@@ -109,7 +109,7 @@ class List(lister.Lister):
         which = parser.add_mutually_exclusive_group()
         add_group(which, "all groups")
         which.add_argument(
-            "--all", action="store_true", help="All groups: the default."
+            "--all", action="store_true", help="List all groups (the default)."
         )
         return parser
 
@@ -160,7 +160,7 @@ class Show(OfMember, show.ShowOne):
                 member.disabled_reason or "",
                 member.driver,
                 member.reason,
-                *(words for _, words in others),
+                *(text for _, text in others),
             ),
         )
 
@@ -168,8 +168,8 @@ class Show(OfMember, show.ShowOne):
 def _opinion(opinion: view.BackendState) -> str:
     if opinion.member is None:
         return opinion.trouble or "not a member"
-    words = f"{opinion.member.state}: {opinion.member.reason}"
-    return f"{words} ({opinion.trouble})" if opinion.trouble else words
+    text = f"{opinion.member.state}: {opinion.member.reason}"
+    return f"{text} ({opinion.trouble})" if opinion.trouble else text
 
 
 class IsUp(OfMember):
@@ -183,19 +183,21 @@ class IsUp(OfMember):
         try:
             state = self.app.api.member(group, parsed_args.host).state
         except Exception as error:
-            # Whatever it is, the answer is that it is not known.
+            # Any error means that the state is not known.
             self.app.LOG.error("%s", exception.describe(error))
         print(state, file=self.app.stdout)
         return self.STATUS[state]
 
 
 class ForceDown(OfMember):
-    """Declare a member down, whatever it reports."""
+    """Force a member down, whatever it reports."""
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
         parser.add_argument(
-            "--unset", action="store_true", help="Take that back."
+            "--unset",
+            action="store_true",
+            help="End it: the member is up again if it reports.",
         )
         return parser
 

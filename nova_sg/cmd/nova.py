@@ -37,10 +37,10 @@ HOW = (
 
 
 class Status(command.Command):
-    """Say whether Nova uses nova_sg, with which driver, and what is missing.
+    """Show whether Nova uses nova_sg, by which driver, and what is missing.
 
-    Looks at this environment and at one nova.conf. The exit status is 0 only
-    if it is on and nothing is missing.
+    Checks this environment and Nova's configuration files. The exit status is
+    0 only if nova_sg is on and nothing is missing.
     """
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
@@ -95,7 +95,7 @@ def _check(files: list[str]) -> Iterator[Finding]:
                 switch.hook_is_offered(),
                 where,
                 "switches nova_sg on",
-                "The package's metadata is not there: install nova-sg again",
+                "The package's metadata is missing: install nova-sg again",
             )
         else:
             yield Finding(by_file, where, "does not switch nova_sg on", HOW)
@@ -115,7 +115,7 @@ def _check_driver(name: str) -> Finding:
         return Finding(
             False,
             "driver mc",
-            "without servers each process sees nobody but itself",
+            "without servers each process sees only its own members",
             "Set [DEFAULT] memcached_servers",
         )
     if name == "db":
@@ -128,32 +128,31 @@ def _check_driver(name: str) -> Finding:
     return Finding(
         True,
         f"driver {name}",
-        "its options are complete; nova-sg doctor looks at the servers",
+        "its options are complete; nova-sg doctor checks the servers",
     )
 
 
 class Enable(command.Command):
     """Switch nova_sg on by a .pth file in this environment.
 
-    For Nova releases that the configuration cannot serve. It is on for every
-    Nova process of the environment until it is disabled.
+    For releases of Nova in which nova.conf cannot do that. Every Nova process
+    of the environment uses nova_sg until it is disabled.
     """
 
     def take_action(self, parsed_args: argparse.Namespace) -> None:
         print(
-            f"{switch.enable()}: written. Nova's services use nova_sg when "
-            "they are started the next time",
+            f"{switch.enable()}: written. Nova's services use nova_sg from "
+            "their next start on",
             file=self.app.stdout,
         )
 
 
 class Disable(command.Command):
-    """Remove the .pth file of enable."""
+    """Remove the .pth file that enable has written."""
 
     def take_action(self, parsed_args: argparse.Namespace) -> None:
         print(
-            f"{switch.disable()}: not there any more. Nova's services are "
-            "stock when they are started the next time, unless nova.conf "
-            "switches nova_sg on",
+            f"{switch.disable()}: removed. Nova's services do not use nova_sg "
+            "from their next start on, unless nova.conf switches it on",
             file=self.app.stdout,
         )

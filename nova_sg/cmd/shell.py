@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""nova-sg: the command line for operators. The commands are cliff's."""
+"""nova-sg: the command line for operators, by cliff."""
 
 from __future__ import annotations
 
@@ -39,21 +39,21 @@ PROG = "nova-sg"
 class Shell(app.App):
     """The application: global options, configuration, the API.
 
-    Exit statuses are grep's: 0 yes or done, 1 no (down, not in time, no such
-    member, not all well), 2 for whatever kept the question from an answer.
+    Exit statuses are like grep's: 0 yes or done, 1 no (down, not in time, no
+    such member, a problem was found), 2 there is no answer.
     """
 
-    # However it was started: cliff would take the file's name.
+    # cliff would take the name of the file.
     NAME = PROG
 
     NO = (exception.MemberNotFound, exception.MemberIsUp)
 
-    # Warnings and errors; -v shows more.
+    # The log has warnings and errors; -v shows more.
     DEFAULT_VERBOSE_LEVEL = 0
 
     def __init__(self) -> None:
         super().__init__(
-            description="Who is alive in an OpenStack cloud.",
+            description="Show which services of an OpenStack cloud are alive.",
             version=version.version_string(),
             command_manager=commandmanager.CommandManager("nova_sg.cli"),
             deferred_help=True,
@@ -81,20 +81,20 @@ class Shell(app.App):
         return parser
 
     def initialize_app(self, argv: list[str]) -> None:
-        # Its tracebacks are of errors that nova_sg puts in words.
+        # nova_sg reports these errors itself, without a traceback.
         logging.getLogger("oslo_db.sqlalchemy.exc_filters").setLevel(
             logging.CRITICAL
         )
         if not self.options.verbose_level:
-            # The commands say themselves when there is no answer.
+            # The commands report themselves that there is no answer.
             for module in (observer, poller):
                 logging.getLogger(module.__name__).setLevel(logging.ERROR)
             logging.getLogger("alembic").setLevel(logging.WARNING)
 
     def prepare_to_run_command(self, cmd) -> None:
-        # From here on there is something to tidy up.
+        # From here on there is something to clean up.
         entry.raise_again()
-        # Help is for those, too, whose configuration is wrong.
+        # Help is needed also while the configuration is wrong.
         if not isinstance(
             cmd, (help.HelpCommand, complete.CompleteCommand, doctor.Doctor)
         ):
@@ -126,7 +126,7 @@ class Shell(app.App):
         return 1 if isinstance(self._error, self.NO) else 2
 
     def interact(self) -> None:
-        """There is no interactive mode: show what there is."""
+        """Show the commands: there is no interactive mode."""
         self.run_subcommand(["help"])
         sys.exit(2)
 
@@ -146,7 +146,7 @@ def main(arguments: list[str] | None = None) -> int:
         status = 128 + signal.SIGINT
     entry.end_quietly()
     try:
-        # What cannot be written at exit would be a traceback.
+        # Output that cannot be written at exit would cause a traceback.
         if sys.stdout is not None and not sys.stdout.closed:
             sys.stdout.flush()
     except OSError as error:

@@ -49,8 +49,8 @@ SECTIONS = (
 def register_opts(conf: cfg.ConfigOpts) -> None:
     """Register every option of nova_sg on conf.
 
-    Options that somebody else has registered under the same name stay as
-    they are: inside Nova they are Nova's own.
+    An option that is registered already stays as it is: inside Nova it is
+    Nova's own.
     """
     for section in SECTIONS:
         for group, opts in section.list_opts().items():

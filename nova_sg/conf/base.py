@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""[DEFAULT]: who and where this service is."""
+"""[DEFAULT]: the member, and the folder for files."""
 
 import socket
 
@@ -21,10 +21,11 @@ HOST = cfg.StrOpt(
     default=socket.gethostname(),
     sample_default="<current_hostname>",
     help="""
-Name of this host: the member's name in its group.
+The name of this host, and of its member in a group. It has to be unique in
+the group; it need not be a name that can be resolved.
 
-It has to be unique among the members of a group; it need not be a name that
-can be resolved.
+The default is the name that the host gives itself, as for Nova's services.
+Change it where the host option of nova.conf is changed.
 """,
 )
 
@@ -32,8 +33,11 @@ TOPIC = cfg.StrOpt(
     "topic",
     default="compute",
     help="""
-The group that nova-sg-agent joins, and the group that nova-sg asks about
-when --group is not given.
+The group that nova-sg-agent joins, and the group of the nova-sg commands
+where --group is not given.
+
+The default is the group of Nova's compute services. Change it for an agent
+that stands for another service.
 """,
 )
 
@@ -41,8 +45,9 @@ BINARY = cfg.StrOpt(
     "binary",
     sample_default="nova-<topic>",
     help="""
-Name of the program that nova-sg-agent stands for, as the services list shows
-it. "nova-" and the topic when it is not set, as Nova's own services do.
+The name of the program that nova-sg-agent stands for, as the list of
+services shows it. The default is made of the topic, as Nova's own services
+are named. Change it for a program with another name.
 """,
 )
 
@@ -54,8 +59,9 @@ BASE_OPTS = [
         "state_path",
         default="/var/lib/nova-sg",
         help="""
-The folder for what the service keeps, among it the SQLite database that is
-used while [database] connection is not set.
+The folder for the files of nova_sg, such as the SQLite database that is
+used while [database] connection is not set. The services have to be able to
+write to it. Change it to keep these files elsewhere.
 """,
     ),
     cfg.StrOpt(

@@ -18,9 +18,12 @@ CACHE_OPTS = [
     cfg.ListOpt(
         "memcache_servers",
         help="""
-Memcached servers as "host:port", "inet6:[address]:port" or "unix:path", the
-spelling of oslo.cache. Used by the mc driver when memcached_servers is not
-set.
+Memcached servers as oslo.cache names them: "host:port",
+"inet6:[address]:port" or "unix:path". The mc driver uses them while
+memcached_servers is not set.
+
+There is no default. Set it to share one list with the services that use
+oslo.cache.
 """,
     ),
 ]

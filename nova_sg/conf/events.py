@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""[events]: what nova-sg watch does about what happens to members."""
+"""[events]: how nova-sg watch acts upon events."""
 
 from oslo_config import cfg
 
@@ -18,40 +18,47 @@ EVENTS_OPTS = [
     cfg.StrOpt(
         "exec",
         help="""
-A command that is run for each event: a program and its arguments, no shell.
-It gets the event as JSON on its standard input, and must end with status 0.
+A command that is run for each event: a program and its arguments, without a
+shell. It gets the event as JSON on its standard input, and has to end with
+status 0. By default no command is run.
 """,
     ),
     cfg.URIOpt(
         "webhook",
         schemes=["http", "https"],
         help="""
-A URL that each event is posted to, as JSON. The answer must be 200 to 299.
+A URL to which each event is posted as JSON. The answer has to have a status
+from 200 to 299. By default nothing is posted.
 """,
     ),
     cfg.StrOpt(
         "webhook_token",
         secret=True,
         help="""
-What the webhook knows us by: sent as "Authorization: Bearer TOKEN".
+A token by which the webhook recognizes nova_sg, sent as "Authorization:
+Bearer TOKEN". Set it if the webhook demands one.
 """,
     ),
     cfg.BoolOpt(
         "notifications",
         default=False,
         help="""
-Whether each event is sent to a message queue, in the shape of Nova's versioned
-notifications. It takes pip install 'nova-sg[notifications]', and the
-transport_url of [oslo_messaging_notifications] or [DEFAULT], which are
-oslo.messaging's own, as all that it says of a broker.
+Whether each event is sent to a message queue, in the form of Nova's
+versioned notifications.
+
+The broker is set by oslo.messaging's own options: transport_url in
+[oslo_messaging_notifications] or [DEFAULT], and others. Needs: pip install
+'nova-sg[notifications]'.
 """,
     ),
     cfg.ListOpt(
         "notification_topics",
         default=["versioned_notifications"],
         help="""
-The topics that notifications are sent to, with the priority: by default to the
-queue versioned_notifications.info, as Nova's own are.
+The topics that notifications are sent to; the name of the queue is the
+topic with the priority. The default is the queue of Nova's own
+notifications, versioned_notifications.info. Add a topic for consumers that
+should not share that queue.
 """,
     ),
     cfg.ListOpt(
@@ -64,7 +71,8 @@ queue versioned_notifications.info, as Nova's own are.
             ]
         ),
         help="""
-The types of events that are acted upon.
+The types of events to act upon. The default leaves out members that join or
+leave: that is done on purpose.
 """,
     ),
     cfg.FloatOpt(
@@ -72,9 +80,12 @@ The types of events that are acted upon.
         default=0,
         min=0,
         help="""
-Seconds that a member must have been down before its event is acted upon, and
-then still be down by a fresh look. A member that comes back before has no
-event of either.
+Seconds for which a member must have been down before its event is acted
+upon. A refresh then has to confirm that it is still down. If it comes back
+earlier, neither its down event nor its up event is acted upon.
+
+By default an event is acted upon at once. Set it to the time that a service
+or a host takes to restart where the action must not come too early.
 """,
     ),
     cfg.FloatOpt(
@@ -82,7 +93,9 @@ event of either.
         default=30,
         min=0.1,
         help="""
-Seconds that a command may run, or a webhook or broker take to answer.
+Seconds after which a command is killed, or a webhook or a broker that has
+not answered has failed. The default is enough for a message. Raise it for a
+command that takes longer, such as one that powers off a host.
 """,
     ),
     cfg.IntOpt(
@@ -92,7 +105,11 @@ Seconds that a command may run, or a webhook or broker take to answer.
         max=1000,
         help="""
 How many commands run, or posts or notifications are under way, at the same
-time. Those of one member come one after the other, in the order of its events.
+time; of notifications at most 16. The events of one member are handled one
+after the other, in their order.
+
+Set it to 1 for a command that must not run twice at once. Raise it where a
+slow webhook falls behind.
 """,
     ),
     cfg.FloatOpt(
@@ -100,8 +117,12 @@ time. Those of one member come one after the other, in the order of its events.
         default=3600,
         min=0,
         help="""
-Seconds for which to try again what failed, first after a second, later after
-a minute. Further events of that member wait meanwhile.
+Seconds for which an action that failed is tried again: first after a
+second, then after longer pauses of up to a minute. Later events of the same
+member wait meanwhile; those of other members do not.
+
+The default, an hour, is enough for the restart of a webhook or a broker.
+Raise it for longer outages; lower it where old events are worthless.
 """,
     ),
 ]

@@ -20,11 +20,12 @@ DEFAULT_OPTS = [
         sample_default="<None>",
         help="""
 Memcached servers for the mc driver: a list of "host:port",
-"inet6:[address]:port" or "unix:path". "<None>" or nothing keeps the members
-inside the process, where only the process itself sees them.
+"inet6:[address]:port" or "unix:path". Without servers, or with "<None>",
+the members are kept inside the process, and no other process sees them.
 
-Reports go to every one of up to three servers. Of a longer list each group
-uses three, the same three everywhere.
+Reports go to all of up to three servers. Of a longer list each group uses
+three, the same three everywhere. Nothing is lost while one of them answers.
+The list has to be the same on all hosts.
 """,
     ),
 ]
@@ -34,9 +35,12 @@ MEMCACHE_OPTS = [
         "memcache_secret_key",
         secret=True,
         help="""
-A secret that all members and observers share. When it is set, every value
-carries a message authentication code, and a value without the right one is
-ignored. It has to be the same everywhere.
+A secret that all members and observers share. If it is set, every value has
+a message authentication code, and values without the right code are
+ignored.
+
+By default values have no code. Set it where other programs or persons can
+write to memcached.
 """,
     ),
     cfg.FloatOpt(
@@ -44,8 +48,9 @@ ignored. It has to be the same everywhere.
         default=1.0,
         min=0.05,
         help="""
-Seconds to wait for a memcached server, at most, for a connection and for
-each answer.
+Seconds to wait for a memcached server: for a connection, and for each
+answer. The default is far longer than a server in the same data centre
+takes. Raise it for a distant server.
 """,
     ),
     cfg.FloatOpt(
@@ -53,12 +58,13 @@ each answer.
         default=0.1,
         min=0,
         help="""
-Seconds between two questions of an observer whether a crash guard has
-withdrawn anybody: one small get a server for all groups that it follows. Then
-it looks at once, and not only after view_refresh_interval.
+Seconds between two polls by which an observer finds out whether a crash
+guard has withdrawn a member. If so, it refreshes at once. A poll is one
+small request to each server for all groups of the observer. Groups without
+a guard ([servicegroup] crash_guard) are not polled.
 
-Nobody asks about a group in which no member has a guard ([servicegroup]
-crash_guard). 0: never ask.
+The default finds a crash within a tenth of a second. Raise it to spare the
+servers; 0 switches the polls off, and a crash is found by the next refresh.
 """,
     ),
 ]

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""[DEFAULT]: how often a service reports, how long its silence may last."""
+"""[DEFAULT]: seconds between reports, and without a report."""
 
 from oslo_config import cfg
 
@@ -20,12 +20,16 @@ SERVICE_OPTS = [
         default=10,
         min=0,
         help="""
-Seconds between two reports of a service. 0 switches reporting off.
+Seconds between two reports of a member. 0 switches reporting off.
+
+The default is Nova's. Five reports may be lost before a member is down.
+Lower it together with service_down_time to find dead hosts sooner; each
+report is a write to the backend.
 
 Related options:
 
-* service_down_time: has to be larger, 2.5 times this or more. Where it is
-  not, a warning says so and 2.5 times this value is used.
+* service_down_time: has to be larger, at least 2.5 times as large. If it is
+  not larger, 2.5 times report_interval is used and a warning is logged.
 """,
     ),
     cfg.FloatOpt(
@@ -33,7 +37,11 @@ Related options:
         default=60,
         min=0.1,
         help="""
-Seconds since the last report after which a service is taken to be down.
+Seconds without a report after which a member is down.
+
+The default is Nova's. Lower it to find dead hosts sooner; raise it if
+pauses of the network, of the backend or of busy hosts last longer than
+this.
 
 Related options:
 

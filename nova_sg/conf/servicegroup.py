@@ -28,9 +28,12 @@ DEFAULT_OPTS = [
         help="""
 The backend that members report to and observers refresh from.
 
+The default needs nothing but Nova's database. mc takes the reports off the
+database; zk finds a dead host by the end of its session.
+
 Related options:
 
-* service_down_time: how long a member may be silent.
+* service_down_time: seconds without a report after which a member is down.
 * [servicegroup] secondary_drivers: further backends.
 * [database] connection, for db.
 * memcached_servers, for mc.
@@ -47,17 +50,16 @@ SERVICEGROUP_OPTS = [
         ),
         default=[],
         help="""
-More drivers, separated by commas: members report to each of these as well,
-and what an operator orders goes to each. There is one verdict over a member,
-made of what all backends say: its newest report in any of them counts.
+Further backends, separated by commas. Members report to each of them as
+well, and commands of operators go to each. A member has one verdict, made
+of what all backends report: its newest report in any of them counts.
 
-Made for moving from one backend to another while everything runs: see "From
-one backend to another" in the documentation. servicegroup_driver may be
-named here, too; it is left out then.
+By default there are none. Set it to move from one backend to another while
+everything runs: see "From one backend to another" in the documentation.
 
 Related options:
 
-* servicegroup_driver: the primary driver.
+* servicegroup_driver: the primary driver. It is ignored in this list.
 """,
     ),
     cfg.FloatOpt(
@@ -65,12 +67,13 @@ Related options:
         default=2,
         min=0.05,
         help="""
-Seconds between two refreshes from the backend by a process that watches a
-group or asks about its members. Answers come from memory. There are at least
-two refreshes in service_down_time: an older answer is no answer.
+Seconds between two refreshes of a group, in each process that observes it.
+Between them questions are answered from memory. There are at least two
+refreshes in service_down_time, whatever the value. If a refresh takes long,
+the next one is delayed: refreshes take at most a tenth of the time.
 
-A refresh that takes long is repeated less often: at most a tenth of the time
-is spent on it.
+The default shows a change within two seconds. Raise it if many observers
+are a load for the backend.
 """,
     ),
     cfg.FloatOpt(
@@ -79,10 +82,13 @@ is spent on it.
         min=0,
         max=1,
         help="""
-When at least this part of a group falls silent within one service_down_time,
-the verdicts are held: these members stay up for mass_silence_hold seconds
-more at most. So many nodes hardly die at once; a switch or a firewall between
-them and the backend does. 0: never hold.
+The part of a group, from 0 to 1, whose silence is taken for a fault of the
+network or of the backend. If so many members fall silent within one
+service_down_time, they stay up for at most mass_silence_hold seconds more.
+
+The default is the threshold of Kubernetes for an unhealthy zone: so many
+hosts hardly die at once. Lower it if a smaller part shares a switch; 0
+switches the hold off.
 """,
     ),
     cfg.IntOpt(
@@ -90,16 +96,20 @@ them and the backend does. 0: never hold.
         default=4,
         min=1,
         help="""
-Groups in which fewer members were up are judged without regard to
-mass_silence_fraction.
+The number of members that must have been up for mass_silence_fraction to be
+applied. In a smaller group it is not: there, all members may well die at
+once. Raise it if groups of this size do fail as a whole.
 """,
     ),
     cfg.FloatOpt(
         "mass_silence_hold",
         min=0,
         help="""
-Seconds for which verdicts are held at most. Then the members that are still
-silent are down. By default twice service_down_time.
+Seconds for which members stay up at most after mass_silence_fraction has
+been reached. Members that are still silent then are down.
+
+The default is twice service_down_time. Raise it if outages of the network
+last longer; lower it if whole groups do fail and have to be evacuated.
 """,
     ),
     cfg.FloatOpt(
@@ -127,32 +137,37 @@ once, and may be evacuated.
         "coalesce_reports",
         default=False,
         help="""
-Whether a Nova process that has a database, nova-conductor above all, writes
-the heartbeats that reach it within 0.2 seconds together, by one statement.
+Whether a Nova process with a database, above all nova-conductor, writes the
+heartbeats that arrive within 0.2 seconds by one statement. Needs MariaDB
+10.6 or MySQL 8.0. nova-sg-agent does not use it.
 
-Otherwise each is read and written by itself, as Nova does. Needs MariaDB 10.6
-or MySQL 8.0. nova-sg-agent has no use for it.
+By default each heartbeat is read and written by itself, as in Nova. Switch
+it on if heartbeats are a load for the database.
 """,
     ),
     cfg.BoolOpt(
         "recreate_missing_record",
         default=False,
         help="""
-Whether a service whose record was deleted while it runs creates it again.
+Whether a service creates its record again if the record was deleted while
+the service runs.
 
-By default it says so in its log and stays out until it is restarted, as Nova
-does: whoever deleted the record meant it.
+By default the service logs the deletion and stays out until it is
+restarted, as in Nova: the record may have been deleted on purpose. Switch
+it on where records disappear by mistake.
 """,
     ),
     cfg.BoolOpt(
         "crash_guard",
         default=False,
         help="""
-Whether a small process beside the service withdraws what the service has
-joined, at once, should it end without leaving: be killed, or crash.
+Whether a small process beside the service withdraws its members at once
+when the service is killed or crashes.
 
-Without it the backend notices only by the service's silence. What is seen
-down so is the service: its host, and the instances on it, may well be alive.
+By default there is none, and a crash is found by the silence of the
+service. With it a crash is found by the next refresh at the latest. A crash
+is one of the service alone: its host, and the instances there, may well be
+alive.
 """,
     ),
 ]

@@ -18,8 +18,9 @@ ZOOKEEPER_OPTS = [
     cfg.StrOpt(
         "address",
         help="""
-The ZooKeeper servers: "host:port" with commas between them, and possibly a
-path after the last, below which everything is kept (a chroot).
+The ZooKeeper servers of the zk driver: "host:port" with commas between
+them. A path may follow the last one: everything is kept below it (a
+chroot). There is no default.
 """,
     ),
     cfg.IntOpt(
@@ -27,10 +28,13 @@ path after the last, below which everything is kept (a chroot).
         default=4000,
         min=100,
         help="""
-The session timeout, in milliseconds: how long a member's process, host or
-network may be silent before ZooKeeper ends its session, and the member is
-down. The servers allow 2 to 20 times their tickTime, by default 4000 to
-40000, and take the nearest they allow.
+The session timeout, in milliseconds. If a member's process, host or network
+is silent for so long, ZooKeeper ends the session and the member is down.
+Servers accept 2 to 20 times their tickTime, by default 4000 to 40000, and
+use the nearest value that they accept.
+
+The default is the shortest that they accept by default. Raise it if pauses
+of hosts or of the network end sessions.
 """,
     ),
     cfg.StrOpt(
@@ -38,7 +42,9 @@ down. The servers allow 2 to 20 times their tickTime, by default 4000 to
         default="/servicegroups",
         regex=r"^(/[^/]+)+$",
         help="""
-The znode below which the groups are: a path that begins with a slash.
+The znode below which the groups are, a path that begins with a slash. The
+default is that of Nova's former ZooKeeper driver. Change it to keep several
+clouds apart.
 """,
     ),
     cfg.IntOpt(
@@ -46,39 +52,45 @@ The znode below which the groups are: a path that begins with a slash.
         default=5,
         min=1,
         help="""
-Seconds between two attempts of a member to join while it has not.
+Seconds between two attempts of a member to join after one that failed. The
+default is that of Nova's former ZooKeeper driver. Raise it to spare the
+servers.
 """,
     ),
     cfg.StrOpt(
         "digest",
         secret=True,
         help="""
-"user:password" for ZooKeeper's digest authentication. The same for all
-members and observers.
+"user:password" for ZooKeeper's digest authentication, the same for all
+members and observers. By default sessions are not authenticated. Set it for
+acl.
 """,
     ),
     cfg.StrOpt(
         "acl",
         default="open",
         choices=[
-            ("open", "everybody may read and write"),
+            ("open", "every client may read and write"),
             (
                 "creator",
-                "who has authenticated as the creator may write, everybody "
-                "may read; needs digest",
+                "clients with the digest of the creator may write, every "
+                "client may read; needs digest",
             ),
         ],
         help="""
-Who may do what with the znodes that are created.
+The permissions of the znodes that are created. The default works without
+authentication. Choose creator to keep other clients of the servers from
+writing.
 """,
     ),
     cfg.StrOpt(
         "cert",
         secret=True,
         help="""
-Files for TLS to the servers: the authority's certificate, the client's
-certificate, its key and the key's password, with commas between them. Needs
-a ZooKeeper client library with TLS, which Debian's is not.
+Files for TLS, with commas between them: the certificate of the authority,
+the certificate of the client, its key, and the password of the key. Needs a
+ZooKeeper client library with TLS, which Debian's is not. By default there
+is no TLS.
 """,
     ),
 ]

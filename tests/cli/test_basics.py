@@ -41,7 +41,7 @@ class BasicsTest(base.TestCase):
         for arguments in (["help"], ["--help"]):
             result = self.nova_sg(*arguments)
             self.assertEqual((0, ""), (result.status, result.err))
-            self.assertIn("Who is alive", result.out)
+            self.assertIn("services of an OpenStack", result.out)
 
     def test_help_on_every_command(self):
         for command in COMMANDS:

@@ -36,12 +36,13 @@ class ConfigurationTest(base.TestCase):
 
     def test_missing_file(self):
         os.unlink(self.config)
-        self.check(f"{self.config}: no such file")
+        self.check(f"config files: {self.config}. Correct its name")
 
     def test_missing_folder(self):
         folder = self.path("nowhere")
         self.check(
-            f"{folder}: no such folder", arguments=("--config-dir", folder)
+            f"directory: {folder}. Correct its name",
+            arguments=("--config-dir", folder),
         )
 
     def test_file_that_is_a_folder(self):
@@ -54,11 +55,11 @@ class ConfigurationTest(base.TestCase):
 
     def test_file_that_is_no_configuration(self):
         self.write("nova-sg.conf", f"[database]\nconnection {base.PASSWORD}\n")
-        self.check(f"{self.config}, line 2: ", "Write OPTION = VALUE")
+        self.check(f"{self.config}, line 2: ", "OPTION = VALUE")
 
     def test_file_without_a_section(self):
         self.write("nova-sg.conf", f"password = {base.PASSWORD}\n")
-        self.check(f"{self.config}, line 1: ", "Write the line [DEFAULT]")
+        self.check(f"{self.config}, line 1: ", "Write [SECTION], ")
 
     def test_wrong_value(self):
         self.configure(report_interval="often")

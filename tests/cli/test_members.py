@@ -253,5 +253,5 @@ class CannotTellTest(base.TestCase):
 
     def test_missing_file(self):
         self.config = self.path("no-such.conf")
-        self.check("one", words=f"{self.config}: no such file", out="")
+        self.check("one", words=f"config files: {self.config}", out="")
 

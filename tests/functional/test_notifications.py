@@ -26,8 +26,8 @@ CAUSES = {events.DOWN: "silent", events.UP: "reported"}
 HOSTS = ("one", "two", "three")
 
 
-class Other(engine.Outlet):
-    """Another outlet, which always succeeds."""
+class Other(engine.Handler):
+    """Another handler, which always succeeds."""
 
     name = "the other"
 
@@ -130,7 +130,7 @@ class NotificationsTest(base.TestCase):
         self.assertLess(pauses.longest, 2)
         base.wait_for(
             lambda: len(self.other.seen) == len(self.sent),
-            message="the other outlet does not wait",
+            message="the other handler does not wait",
         )
         self.broker.thaw()
         self.assert_all_arrive(listener)

@@ -40,7 +40,7 @@ class ConfigurationTest(base.TestCase):
     def test_file_that_may_not_be_read(self):
         os.chmod(self.config, 0)
         self.check(
-            f"{self.config}: this user may not read it",
+            f"Failed to open some config files: {self.config}. Correct",
             "owner or mode",
             prefix=base.AS_NORMAL_USER,
         )

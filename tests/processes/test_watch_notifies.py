@@ -157,6 +157,10 @@ class WatchNotifiesTest(watching.TestCase):
                 "[oslo_messaging_notifications] transport_url cannot be used",
             ),
             (
+                f"transport_url = rabbit://u:${base.PASSWORD}@127.0.0.1/",
+                "is written $$",
+            ),
+            (
                 f"transport_url = rabbit://127.0.0.1:{free_port()}/\n"
                 "[oslo_messaging_rabbit]\nrabbit_qos_prefetch_count = many",
                 "rabbit_qos_prefetch_count",
@@ -168,6 +172,8 @@ class WatchNotifiesTest(watching.TestCase):
                 self.assertEqual(2, result.status)
                 self.assertIn("[events] notifications: ", result.err)
                 self.assertIn(words, result.err)
+                # Nor what oslo.config takes for the name of an option.
+                self.assertNotIn(base.PASSWORD[:9], result.err)
 
 
 def children_of(pid):

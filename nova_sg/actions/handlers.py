@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Ways to act upon an event: a command, a webhook."""
+"""The command and the webhook, as ways to act upon an event."""
 
 from __future__ import annotations
 
@@ -26,25 +26,25 @@ from typing import Any
 
 from nova_sg import exception, version
 from nova_sg.actions import schedule
-from nova_sg.actions.engine import Failed, Outlet
+from nova_sg.actions.engine import Failed, Handler
 from nova_sg.servicegroup import events
 
-# So much of what a command prints is shown where it fails.
-_WORDS = 500
+# Characters of a failed command's output that are logged: the last ones.
+_OUTPUT = 500
 
 
 def body(job: schedule.Job) -> bytes:
-    """Return what an outlet is given: the event, its id and the attempt."""
+    """Return an event as JSON, with the job's id and the attempt."""
     fields = events.as_dict(job.event)
     fields |= {"id": job.id, "attempt": job.attempts}
     return json.dumps(fields).encode()
 
 
-class Command(Outlet):
+class Command(Handler):
     """Runs a program for each event.
 
-    :param line: the program and its arguments, as a shell would read them
-    :param limit: seconds that it may run
+    :param line: the program and its arguments, quoted as for a shell
+    :param limit: seconds after which it is killed
     :raises ConfigError: the line cannot be read
     """
 
@@ -62,7 +62,7 @@ class Command(Outlet):
 
     def act(self, job: schedule.Job) -> None:
         event = job.event
-        told = {
+        variables = {
             "TYPE": event.type,
             "GROUP": event.group,
             "HOST": event.host,
@@ -70,7 +70,9 @@ class Command(Outlet):
             "REASON": event.reason,
             "ID": job.id,
         }
-        environment = {f"NOVA_SG_{name}": told[name] for name in told}
+        environment = {
+            f"NOVA_SG_{name}": value for name, value in variables.items()
+        }
         try:
             process = subprocess.Popen(
                 self._words,
@@ -78,30 +80,30 @@ class Command(Outlet):
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 env={**os.environ, **environment},
-                # So that what it has started can be ended with it.
+                # Its own processes are killed with it.
                 start_new_session=True,
             )
         except (OSError, ValueError) as error:
             raise Failed(str(error)) from error
         with process:
             try:
-                said, _ = process.communicate(body(job), timeout=self._limit)
+                output, _ = process.communicate(body(job), timeout=self._limit)
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
                 raise Failed(
                     f"not done after {self._limit:g} s, killed"
                 ) from None
         if process.returncode:
-            words = said.decode(errors="replace").strip()[-_WORDS:]
-            raise Failed(f"status {process.returncode}: {words}")
+            text = output.decode(errors="replace").strip()[-_OUTPUT:]
+            raise Failed(f"status {process.returncode}: {text}")
 
 
-class Webhook(Outlet):
+class Webhook(Handler):
     """Posts each event to a URL.
 
     :param limit: seconds for the connection, and for the answer
-    :param token: what it knows us by; None: it need not
-    :raises ConfigError: that is no URL
+    :param token: a token for the webhook; None: it gets none
+    :raises ConfigError: the URL is wrong
     """
 
     def __init__(self, url: str, limit: float, token: str | None) -> None:
@@ -114,7 +116,7 @@ class Webhook(Outlet):
         self._url = url
         self._limit = limit
         self._token = token
-        # The rest of a URL may hold what nobody is to read.
+        # The rest of the URL may hold secrets.
         self.name = f"the webhook at {parts.hostname}"
         self._opener = urllib.request.build_opener(_NoRedirects)
 
@@ -139,14 +141,14 @@ class Webhook(Outlet):
         except (OSError, ValueError) as error:
             raise Failed(str(error) or type(error).__name__) from error
         except Exception as error:
-            # Whatever http.client makes of a strange answer.
+            # http.client raises various errors for an invalid answer.
             raise Failed(f"{type(error).__name__}: {error}") from error
         if not 200 <= status < 300:
             raise Failed(f"it answers {status}")
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    """Takes a redirection for an answer that is none."""
+    """Makes a redirection an error."""
 
     def redirect_request(self, *args: Any) -> None:
         return None
