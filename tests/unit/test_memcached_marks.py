@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Marks of members that are forced down, and how servers' marks are merged."""
+"""Marks of who is forced down: kept apart, they come together."""
 
 import unittest
 
@@ -22,7 +22,7 @@ from nova_sg.backends.memcached import marks, values
 KEY = values.forced_key("compute")
 
 hosts = st.text(min_size=1, max_size=20)
-# All within the life of a mark that unsets forced down.
+# All within the life of a mark that was taken back.
 moments = st.integers(10**12, 10**12 + marks.LIFE * 1000 - 1)
 all_marks = st.dictionaries(
     hosts, st.builds(marks.Mark, moments, st.booleans()), max_size=6
@@ -31,7 +31,7 @@ all_marks = st.dictionaries(
 
 class MarksTest(unittest.TestCase):
     @given(all_marks, st.sampled_from([None, "secret"]))
-    def test_marks_are_read_as_they_were_written(self, some, secret):
+    def test_what_is_written_is_read_back(self, some, secret):
         codec = values.Codec(secret)
         written = marks.write(codec, KEY, some)
         self.assertEqual((some, 0), marks.read(codec, KEY, written))
@@ -47,7 +47,7 @@ class MarksTest(unittest.TestCase):
         self.assertEqual(merged(one, two), merged(merged(one, two), one))
 
     @given(all_marks, hosts, st.booleans(), st.floats(0, 2e9))
-    def test_a_new_mark_counts_whatever_the_clock_shows(
+    def test_a_new_mark_counts_whatever_the_clock_says(
         self, some, host, forced, now
     ):
         new = marks.newer(some, host, forced, now)
@@ -55,7 +55,7 @@ class MarksTest(unittest.TestCase):
         self.assertEqual(forced, new.forced)
 
     @given(all_marks, all_marks)
-    def test_merging_keeps_existing_marks(self, there, more):
+    def test_merging_adds_to_what_is_there(self, there, more):
         codec = values.Codec(None)
         old = marks.write(codec, KEY, there)
         new = marks.merging(codec, KEY, more)(old)
@@ -63,7 +63,7 @@ class MarksTest(unittest.TestCase):
             marks.merged(there, more), marks.read(codec, KEY, new)[0]
         )
 
-    def test_an_old_mark_that_unsets_forced_down_is_dropped(self):
+    def test_an_old_mark_that_takes_another_back_is_dropped(self):
         codec = values.Codec(None)
         now = 10**12
         old = now - marks.LIFE * 1000
@@ -76,12 +76,12 @@ class MarksTest(unittest.TestCase):
         self.assertEqual({"down", "new"}, kept.keys())
 
     @given(st.binary(max_size=60))
-    def test_any_value_is_read_or_refused(self, value):
+    def test_anything_can_be_read(self, value):
         found, refused = marks.read(values.Codec(None), KEY, value)
         lines = [line for line in set(value.split(b"\n")) if line]
         self.assertLessEqual(len(found) + refused, len(lines))
 
-    def test_lines_that_are_no_marks_are_refused(self):
+    def test_lines_that_are_no_marks(self):
         codec = values.Codec(None)
         for line in ("", "1", "1 down", "1 up h", "x down h", "-1 down h"):
             with self.subTest(line=line):

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Keys and values in memcached: only values that nova_sg wrote are read."""
+"""Keys and values of memcached: what is written is read, nothing else is."""
 
 import pickle
 import re
@@ -46,12 +46,12 @@ NAMES = st.text(ANY_CHARACTER, min_size=1, max_size=40) | st.sampled_from(
 KINDS = st.sampled_from(
     [values.UP, values.LEFT, values.CRASHED, values.GONE]
 )
-# Milliseconds since 1970: all that the format allows.
+# Milliseconds since 1970, over all that the grammar has room for.
 MOMENTS = st.integers(0, 10**15 - 1)
 SECRETS = st.none() | st.text(
     st.characters(codec="utf-8"), min_size=1, max_size=40
 )
-# A valid key of memcached, and a valid line of a list.
+# What memcached takes as a key, and what a line of a list may hold.
 KEY = re.compile(r"\A[!-~]{1,250}\Z")
 
 OPEN = values.Codec(None)
@@ -59,13 +59,13 @@ SEALED = values.Codec("a secret")
 
 
 class KeysTest(unittest.TestCase):
-    def test_a_usual_members_key_is_that_of_the_legacy_driver(self):
+    def test_a_usual_members_key_is_the_legacy_drivers(self):
         self.assertEqual(
             "compute:node1", values.member_key("compute", "node1")
         )
 
     @hypothesis.given(NAMES, NAMES)
-    def test_memcached_accepts_every_key(self, group, host):
+    def test_every_key_is_one_that_memcached_takes(self, group, host):
         for key in (
             values.member_key(group, host),
             values.record_key(group, host),
@@ -91,7 +91,7 @@ class KeysTest(unittest.TestCase):
 
     @hypothesis.given(NAMES, NAMES)
     @hypothesis.example("nova_sg", "g")
-    def test_no_member_has_the_key_of_another_value(self, group, host):
+    def test_no_member_takes_the_key_of_something_else(self, group, host):
         taken = {
             values.GROUPS_KEY,
             values.forced_key(group),
@@ -107,7 +107,7 @@ class KeysTest(unittest.TestCase):
             values.index_key(group, host), values.index_keys(group)
         )
 
-    def test_the_parts_of_the_index_have_similar_sizes(self):
+    def test_the_parts_of_the_index_are_of_one_size(self):
         hosts = 10000
         sizes = dict.fromkeys(values.index_keys("compute"), 0)
         for number in range(hosts):
@@ -133,7 +133,7 @@ class ReportTest(unittest.TestCase):
         NAMES,
         st.none() | st.tuples(MOMENTS, MOMENTS),
     )
-    def test_reports_are_read_as_they_were_written(
+    def test_what_is_written_is_read(
         self, secret, key, kind, at, binary, away
     ):
         codec = values.Codec(secret)
@@ -150,7 +150,7 @@ class ReportTest(unittest.TestCase):
         value = OPEN.report("compute:node1", report)
         self.assertEqual(b"1 up 1790000000123 nova-compute", value)
 
-    def test_the_format_of_a_reported_outage(self):
+    def test_a_time_without_reports(self):
         report = values.Report(
             values.UP, 1790000000.123, "nova-compute", (1789999000.0, 1.5e9)
         )
@@ -162,16 +162,16 @@ class ReportTest(unittest.TestCase):
         )
         self.assertFalse(report.is_credible)
 
-    def test_which_reported_outages_are_credible(self):
+    def test_which_times_without_reports_are_credible(self):
         for away, credible in (
             (b"", True),
             (b" away=1789999000000-1789999900000", True),
             (b" away=1789999000000-1790000000123", True),
-            # As long as a record is kept, and longer.
+            # As long as a record stays, and longer.
             (b" away=1789395200123-1790000000123", True),
             (b" away=1789395200122-1790000000123", False),
             (b" away=0-1790000000000", False),
-            # In the future, backwards, without a length.
+            # From the future, backwards, of no length.
             (b" away=1789999000000-1790000000124", False),
             (b" away=1790000000001-1790000000000", False),
             (b" away=1790000000000-1790000000000", False),
@@ -188,12 +188,12 @@ class ReportTest(unittest.TestCase):
             with self.subTest(away=away[:40]):
                 value = b"1 up 1790000000123 nova-compute" + away
                 report = OPEN.read_report("compute:node1", value)
-                # The rest of the report is valid nevertheless.
+                # It is a report, whatever it says besides.
                 self.assertEqual(1790000000.123, report.at)
                 self.assertEqual("nova-compute", report.binary)
                 self.assertEqual(credible, report.is_credible)
 
-    def test_a_value_that_is_no_report_is_refused(self):
+    def test_what_is_no_report_is_refused(self):
         for value in (
             b"",
             b" ",
@@ -248,7 +248,7 @@ class ReportTest(unittest.TestCase):
         )
         | st.from_regex(rb"\A1 up [1-9][0-9]{12} a away=[ -~]{,20}\Z")
     )
-    def test_only_values_that_it_wrote_are_read(self, value):
+    def test_only_what_it_writes_is_read(self, value):
         key = "compute:node1"
         try:
             report = OPEN.read_report(key, value)
@@ -262,7 +262,7 @@ class ReportTest(unittest.TestCase):
 
 class ListTest(unittest.TestCase):
     @hypothesis.given(SECRETS, NAMES, st.sets(NAMES, max_size=5))
-    def test_lists_are_read_as_they_were_written(self, secret, group, names):
+    def test_what_is_written_is_read(self, secret, group, names):
         codec = values.Codec(secret)
         key = values.forced_key(group)
         written = codec.lines(key, names)
@@ -307,7 +307,7 @@ class ListTest(unittest.TestCase):
                     self.assertEqual(refused, found[1])
 
     @hypothesis.given(st.binary(max_size=200))
-    def test_only_values_that_it_wrote_are_read(self, value):
+    def test_only_what_it_writes_is_read(self, value):
         names, refused = OPEN.read_lines("nova_sg:g", value)
         lines = set(value.split(b"\n")) - {b""}
         good = {OPEN.line("nova_sg:g", name)[:-1] for name in names}
@@ -316,9 +316,9 @@ class ListTest(unittest.TestCase):
 
 
 class LengthTest(unittest.TestCase):
-    """A value that is too long to be read is not written."""
+    """What is too long to be read is not written."""
 
-    def test_the_longest_name_can_be_read(self):
+    def test_the_longest_name(self):
         for name in (
             "x" * values.NAME_LENGTH,
             "é" * (values.NAME_LENGTH // len("%C3%A9")),
@@ -330,7 +330,7 @@ class LengthTest(unittest.TestCase):
                 line = codec.line("key", name)
                 self.assertEqual(({name}, 0), codec.read_lines("key", line))
 
-    def test_a_name_that_is_too_long_is_refused(self):
+    def test_a_name_that_is_too_long(self):
         for name in (
             "x" * (values.NAME_LENGTH + 1),
             "é" * values.NAME_LENGTH,
@@ -359,7 +359,7 @@ class SecretTest(unittest.TestCase):
         with self.assertRaises(ValueError):
             codec.read_report(key, value)
 
-    def test_the_right_code_is_accepted(self):
+    def test_the_right_one_is_taken(self):
         self.assertEqual(
             self.REPORT,
             values.Codec("a secret").read_report(self.KEY, self.value),
@@ -399,11 +399,11 @@ class SecretTest(unittest.TestCase):
     def test_a_value_without_a_code_is_refused(self):
         self.refuse(SEALED, self.KEY, OPEN.report(self.KEY, self.REPORT))
 
-    def test_without_a_secret_a_value_with_a_code_is_refused(self):
+    def test_a_value_with_a_code_is_refused_by_who_has_no_secret(self):
         self.refuse(OPEN, self.KEY, self.value)
 
     def test_no_secret_and_an_empty_one_are_the_same(self):
-        # Without a code: any program could make one by an empty key.
+        # Not a code by an empty key, which anybody could make.
         self.assertEqual(
             OPEN.report(self.KEY, self.REPORT),
             values.Codec("").report(self.KEY, self.REPORT),
@@ -423,7 +423,7 @@ class SecretTest(unittest.TestCase):
     def test_random_bytes_are_refused(self, value):
         self.refuse(SEALED, self.KEY, value)
 
-    def test_only_lines_without_the_right_code_are_refused(self):
+    def test_a_list_loses_only_the_lines_of_others(self):
         mine = SEALED.line("nova_sg:g", "mine")
         others = values.Codec("another").line("nova_sg:g", "others")
         unsigned = OPEN.line("nova_sg:g", "unsigned")
@@ -440,7 +440,7 @@ class SecretTest(unittest.TestCase):
         names, _ = SEALED.read_lines("nova_sg:g", value)
         self.assertEqual(set(), names)
 
-    def test_the_secret_is_not_in_a_value(self):
+    def test_the_secret_is_not_in_what_is_written(self):
         secret = "correct-horse"
         value = values.Codec(secret).report(self.KEY, self.REPORT)
         self.assertNotIn(secret.encode(), value)
