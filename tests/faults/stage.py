@@ -102,7 +102,6 @@ class Stage:
         self._clock = os.path.join(self.folder, "clock")
         # Fork servers with that clock.
         self._faked_servers = {}
-        self.begun = self.healed = None
 
     # -- setting up
 

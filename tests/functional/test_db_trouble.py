@@ -404,7 +404,7 @@ class LibraryTest(TroubleTestCase):
 
     def _is_unknown(self, host, drop=True):
         if drop:
-            # Also those that were made meanwhile.
+            # Also connections that were made meanwhile.
             self._drop_connections()
         try:
             self.is_up(host)

@@ -90,7 +90,7 @@ class MetricsTest(TestCase):
         )
         self.assertEqual(2, self.counted("nova_sg_report_seconds_count"))
 
-    def test_refreshes_and_outages_are_counted(self):
+    def test_refreshes_and_outages(self):
         self.api.join("one", "compute", self.member)
         wait_for(lambda: self.api.get_all("compute") == ["one"], PATIENCE)
         self.assertEqual(1, self.counted("nova_sg_members", state="up"))

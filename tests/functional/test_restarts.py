@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""A member that stops and starts again, by each driver."""
+"""A member that stops and starts again, with each driver."""
 
 import time
 
@@ -23,7 +23,7 @@ MEMBER = {"topic": "compute", "host": "one"}
 
 
 class Restarts:
-    """The same for each driver that can tell observers of it."""
+    """The tests for each driver, which a subclass has."""
 
     def setUp(self):
         super().setUp()
@@ -35,7 +35,7 @@ class Restarts:
         pass
 
     def judged(self):
-        """Return the cause of the verdict, and what the API answers."""
+        """Return the cause, whether it is up, and whether it accepts work."""
         member = self.api.member("compute", "one")
         return (
             member.cause,
@@ -46,7 +46,7 @@ class Restarts:
     def wait_for_verdict(self, *verdict):
         wait_for(lambda: self.judged() == verdict, message=self.judged)
 
-    def test_a_restart(self):
+    def test_a_member_that_restarts_is_never_down(self):
         self.join("one")
         self.wait_for_verdict("reported", True, True)
         events = self.collect(self.api)
@@ -57,7 +57,7 @@ class Restarts:
             self.api.member("compute", "one").reason,
             r"^stopped \d s ago, may be restarting",
         )
-        # To an observer that begins now, too.
+        # An observer that begins now judges so, too.
         new = servicegroup.process.Shared(
             servicegroup.process.load(self.DRIVER)
         )
@@ -80,12 +80,12 @@ class Restarts:
         self.assertRegex(
             self.api.member("compute", "one").reason, "^draining; last report"
         )
-        # It goes on reporting, and is draining all the time.
+        # Its further reports do not end the draining.
         begun = time.monotonic()
         while time.monotonic() < begun + 1.0:
             self.assertEqual(("draining", True, False), self.judged())
 
-    def test_it_does_not_come_back(self):
+    def test_a_member_that_stays_stopped_is_down_after_the_grace(self):
         self.join("one")
         self.wait_for_verdict("reported", True, True)
         events = self.collect(self.api)
@@ -109,7 +109,7 @@ class ZkTest(Restarts, zk.ZkTestCase):
 
 
 class DbTest(Restarts, db.MariaDBTestCase):
-    """A record says that a member has left, and no more."""
+    """A record can have that a member has left, but not that it drains."""
 
     DRIVER = "db"
     DRAINS = ()

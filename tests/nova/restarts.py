@@ -23,9 +23,9 @@ from tests.nova import base
 class Restarts:
     @property
     def _avoided_within(self):
-        """The seconds within which the scheduler avoids the compute."""
+        """The seconds until the scheduler has to avoid the compute."""
         if self.DRIVER == "db":
-            # Its record has no room for it: only that it has left is known.
+            # A record cannot have that it drains, only that it has left.
             return 60
         return 1 + base.SLACK
 
@@ -59,7 +59,7 @@ class Restarts:
                 status, text = cloud.act(instance, "evacuate", {})
                 self.assertEqual(400, status, text)
                 self.assertIn("is still in use", text)
-            # It accepts no work until it has joined again.
+            # The scheduler gives it no work until it has joined again.
             self.assertIsNone(cloud.select_host())
             self.restart_compute()
             process.wait_for(

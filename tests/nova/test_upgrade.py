@@ -147,8 +147,8 @@ class Upgrade:
         self.cloud.compute.start()
         self.cloud.wait_for_state("nova-compute", "up", timeout=120)
         self.client.down.clear()
-        # With zk a service that stops cleanly is down at once, also if it
-        # restarts with another driver. It is up as soon as it has joined.
+        # With zk a service that stops cleanly may be listed down until it has
+        # joined again, also if it restarts with another driver.
         members = ("compute", "conductor", "scheduler")
         for name in members:
             self._restart(name, "db")

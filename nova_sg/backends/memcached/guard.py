@@ -16,7 +16,7 @@ A server's value is replaced by memcached's compare-and-swap, and only where
 it is the one that the process wrote last, or was about to write. Another
 value comes from another process, which is the member now.
 
-What a will holds:
+What a order holds:
 
 =============  ==========================================================
 key            of the member's report
@@ -38,16 +38,16 @@ import socket
 TIMEOUT = 2.0
 
 
-def withdraw(will: dict) -> bool:
+def withdraw(order: dict) -> bool:
     """Withdraw the member from all servers; return whether any had it.
 
     :raises OSError: a server does not answer
     """
     done, problem = False, None
-    todo = will.setdefault("todo", list(range(len(will["servers"]))))
+    todo = order.setdefault("todo", list(range(len(order["servers"]))))
     for number in list(todo):
         try:
-            done |= _withdraw(will, number)
+            done |= _withdraw(order, number)
             todo.remove(number)
         except OSError as error:
             problem = error
@@ -56,12 +56,12 @@ def withdraw(will: dict) -> bool:
     return done
 
 
-def _withdraw(will: dict, number: int) -> bool:
-    family, address = will["servers"][number]
-    timeout = min(TIMEOUT, will["patience"])
+def _withdraw(order: dict, number: int) -> bool:
+    family, address = order["servers"][number]
+    timeout = min(TIMEOUT, order["patience"])
     with _connect(family, address, timeout) as link:
         lines = link.makefile("rb")
-        key = will["key"].encode()
+        key = order["key"].encode()
         link.sendall(b"gets %b\r\n" % key)
         words = _line(lines).split()
         if words == [b"END"]:
@@ -70,19 +70,19 @@ def _withdraw(will: dict, number: int) -> bool:
             raise OSError("unexpected answer")
         value = lines.read(int(words[3]) + 2)[:-2]
         _line(lines)
-        ours = [values[number] for values in _values(will)]
+        ours = [values[number] for values in _values(order)]
         if value not in ours:
             return False
-        crashed = will["crashed"][number]
+        crashed = order["crashed"][number]
         link.sendall(
             b"cas %b 0 %d %d %b\r\n%b\r\n"
-            % (key, will["life"], len(crashed), words[4], crashed)
+            % (key, order["life"], len(crashed), words[4], crashed)
         )
         answer = _line(lines)
         if answer not in (b"STORED", b"EXISTS", b"NOT_FOUND"):
             raise OSError("the value was not stored")
         if answer == b"STORED":
-            _signal(link, lines, *will["crash_signal"])
+            _signal(link, lines, *order["crash_signal"])
         return answer == b"STORED"
 
 
@@ -100,8 +100,8 @@ def _signal(
         pass
 
 
-def _values(will: dict) -> list:
-    return [values for values in (will["value"], will["before"]) if values]
+def _values(order: dict) -> list:
+    return [values for values in (order["value"], order["before"]) if values]
 
 
 def _connect(

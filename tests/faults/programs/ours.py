@@ -20,7 +20,6 @@ from oslo_log import log
 from nova_sg import config, exception, servicegroup
 from nova_sg.backends.db import engine, schema
 from nova_sg.conf import CONF
-from nova_sg.servicegroup import process
 
 LOG = log.getLogger(__name__)
 
@@ -76,6 +75,3 @@ class Stack:
         except exception.MemberNotFound:
             reason = "not a member"
         LOG.warning("%s is down: %s", host, reason)
-
-    def close(self):
-        process.reset()

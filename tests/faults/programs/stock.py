@@ -113,6 +113,3 @@ class Stack:
             return "DU"[self._api.service_is_up(member)]
         except Exception:
             return "?"
-
-    def close(self):
-        """Do nothing: Nova's processes just end."""

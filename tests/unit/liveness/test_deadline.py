@@ -24,9 +24,9 @@ from nova_sg.liveness.model import Outage
 LIMIT, LONG = 60.0, 10.0
 
 
-def deadline_with(*outages, since=0.0):
-    """Return the deadline of a silence, given outages as plain tuples."""
-    return deadline([Outage(*one) for one in outages], since, LIMIT, LONG)
+def deadline_with(*outages):
+    """Return the deadline after a report at second 0, with these outages."""
+    return deadline([Outage(*one) for one in outages], 0.0, LIMIT, LONG)
 
 
 class TableTest(unittest.TestCase):

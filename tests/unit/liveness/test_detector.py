@@ -439,7 +439,7 @@ class SessionTest(unittest.TestCase):
         self.assertEqual(300.0, observer.group.members["h"].report)
         self.assertEqual({"h": "reported"}, observer.refresh(304.0, alive))
 
-    def test_one_session_of_many_that_ends_is_not_held(self):
+    def test_a_single_session_that_ends_is_not_held(self):
         """The others are there: they are not about to fall silent."""
         observer = Observer("zk", mass=model.MassRule(0.55, 4, 120.0))
         alive = [seen(str(n), None, present=True) for n in range(20)]

@@ -43,7 +43,7 @@ class RestartTest(unittest.TestCase):
             observer.group, "h", verdict, now, observer.limits
         )
 
-    def test_draining(self):
+    def test_a_draining_member_is_up_and_not_accepting(self):
         self.assert_judged("up", "reported", True)
         draining = [seen("h", 101.0, 101.0, draining=True)]
         self.observer.refresh(102.0, draining)
@@ -52,13 +52,13 @@ class RestartTest(unittest.TestCase):
             "draining; last report 2.0 s ago",
             self.reason(model.DRAINING, 103.0),
         )
-        # It is silent for too long, like any other.
+        # A draining member that is silent for too long is down.
         self.observer.refresh(101.0 + LIMIT + 0.1, draining)
         self.assert_judged("down", "silent", False)
         self.observer.refresh(170.0, [seen("h", 170.0, 170.0)])
         self.assert_judged("up", "reported", True)
 
-    def test_stopped_and_started_again(self):
+    def test_a_member_that_stops_and_starts_again_is_never_down(self):
         left = [seen("h", 110.0, 110.0, left=True)]
         self.observer.refresh(112.0, left)
         self.assert_judged("up", "stopped", False)
@@ -69,18 +69,18 @@ class RestartTest(unittest.TestCase):
         self.observer.refresh(115.0, [seen("h", 114.0, 114.0)])
         self.assert_judged("up", "reported", True)
 
-    def test_stopped_for_longer(self):
+    def test_a_member_that_stays_stopped_is_down_after_the_grace(self):
         left = [seen("h", 110.0, 110.0, left=True)]
         self.observer.refresh(112.0, left)
         self.observer.refresh(109.0 + GRACE, left)
         self.assert_judged("up", "stopped", False)
         self.observer.refresh(110.0 + GRACE + 0.1, left)
         self.assert_judged("down", "left", False)
-        # Nothing but a report raises it.
+        # From now on nothing but a report raises it.
         self.observer.refresh(111.0 + GRACE, left)
         self.assert_judged("down", "left", False)
 
-    def test_its_process_ended(self):
+    def test_a_crashed_member_is_down_after_a_shorter_grace(self):
         crashed = [seen("h", 110.0, 110.0, crashed=True)]
         self.observer.refresh(112.0, crashed)
         self.assert_judged("up", "restarting", False)
@@ -91,16 +91,16 @@ class RestartTest(unittest.TestCase):
         self.observer.refresh(110.0 + CRASH_GRACE + 0.1, crashed)
         self.assert_judged("down", "crashed", False)
 
-    def test_one_that_was_down_stays_down(self):
-        """As a service that hung, and is stopped by an operator."""
+    def test_a_member_that_was_down_has_no_grace(self):
+        """For example a service that hung, and that an operator stops."""
         self.observer.refresh(95.0 + LIMIT + 0.1, {"h": 95.0})
         self.assert_judged("down", "silent", False)
         left = [seen("h", 95.0, 95.0, left=True)]
         self.observer.refresh(157.0, left)
         self.assert_judged("down", "left", False)
 
-    def test_one_that_left_long_ago(self):
-        """What a new observer finds."""
+    def test_a_member_that_left_long_ago_has_no_grace(self):
+        """A new observer judges by the time at which it left."""
         observer = Observer()
         observer.limits = self.observer.limits
         for ago, cause in ((5.0, "stopped"), (500.0, "left")):
@@ -108,14 +108,14 @@ class RestartTest(unittest.TestCase):
             observer.refresh(1000.0, [seen(f"{ago}", at, at, left=True)])
             self.assertEqual(cause, observer.cause(f"{ago}"))
 
-    def test_several_backends(self):
-        """A backend that has no room for it does not contradict."""
+    def test_draining_in_one_of_several_backends_counts(self):
+        """The record of a backend that cannot store draining counts less."""
         observer = Observer("db", "mc")
         observer.refresh(100.0, {"h": 99.0}, "db")
         observer.refresh(
             100.0, [seen("h", 70.0, 70.0, draining=True)], "mc"
         )
-        # That was before it began anew.
+        # The draining is older than its last report.
         self.assertEqual("reported", observer.cause("h"))
         observer.refresh(
             110.0, [seen("h", 109.0, 109.0, draining=True)], "mc"
@@ -134,7 +134,7 @@ class RestartTest(unittest.TestCase):
         ]
         observer.refresh(105.0, left)
         observer.refresh(99.0 + LIMIT + 0.1, left)
-        # The one that died is not held for them.
+        # The dead member is not held because of them.
         self.assertEqual("silent", observer.cause("h0"))
 
 

@@ -53,11 +53,7 @@ class Oracle:
         # learns of begin and end by its next refresh or report only.
         self.unnoticed = 2 * (LONGEST + step)
         # The deaths that the observer has to find and has not found yet.
-        self._unfound = {
-            (number, span)
-            for number, span in script.dead.items()
-            if number != ME
-        }
+        self._unfound = set(script.dead.items())
         self.found = 0
 
     def check(self, world, changes):
@@ -184,7 +180,6 @@ class Oracle:
             for s, cut in self.script.cuts
             if ME in cut or self.report_outages
         ]
-        spans += [s for n, s in self.script.dead.items() if n == ME]
         # The working time, in seconds, after which the death must be known.
         need = LIMIT + self.step
         if any(s.end > begin - LONGEST for s in spans):
