@@ -105,19 +105,11 @@ class Killed:
 class Services(Killed):
     """Tests of one driver in one mode."""
 
-<<<<<<< HEAD
-    #: Seconds for which a service that was stopped may be starting again;
-    #: None: service_down_time, as by default.
-    GRACE = None
-
-    def test_a_clean_stop(self):
-=======
     #: For how many seconds a stopped service may be about to start again;
     #: None: service_down_time, the default.
     GRACE = None
 
     def test_a_service_that_stops_cleanly_is_down_after_the_grace(self):
->>>>>>> h-tests
         cloud = self.cloud
         cloud.compute.stop()
         took = cloud.wait_for_state("nova-compute", "down")

@@ -10,11 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-<<<<<<< HEAD
 """Keys and values of memcached: only what is written can be read."""
-=======
-"""Keys and values of memcached: what is written is read, nothing else is."""
->>>>>>> h-tests
 
 import pickle
 import re
@@ -50,20 +46,12 @@ NAMES = st.text(ANY_CHARACTER, min_size=1, max_size=40) | st.sampled_from(
 KINDS = st.sampled_from(
     [values.UP, values.LEFT, values.CRASHED, values.GONE]
 )
-<<<<<<< HEAD
 # Milliseconds since 1970, as far as the grammar allows.
-=======
-# Milliseconds since 1970, over all that the grammar has room for.
->>>>>>> h-tests
 MOMENTS = st.integers(0, 10**15 - 1)
 SECRETS = st.none() | st.text(
     st.characters(codec="utf-8"), min_size=1, max_size=40
 )
-<<<<<<< HEAD
 # A key that memcached takes.
-=======
-# What memcached takes as a key, and what a line of a list may hold.
->>>>>>> h-tests
 KEY = re.compile(r"\A[!-~]{1,250}\Z")
 
 OPEN = values.Codec(None)
@@ -71,21 +59,13 @@ SEALED = values.Codec("a secret")
 
 
 class KeysTest(unittest.TestCase):
-<<<<<<< HEAD
     def test_the_usual_key_is_the_legacy_drivers(self):
-=======
-    def test_a_usual_members_key_is_the_legacy_drivers(self):
->>>>>>> h-tests
         self.assertEqual(
             "compute:node1", values.member_key("compute", "node1")
         )
 
     @hypothesis.given(NAMES, NAMES)
-<<<<<<< HEAD
     def test_memcached_takes_every_key(self, group, host):
-=======
-    def test_every_key_is_one_that_memcached_takes(self, group, host):
->>>>>>> h-tests
         for key in (
             values.member_key(group, host),
             values.record_key(group, host),
@@ -111,11 +91,7 @@ class KeysTest(unittest.TestCase):
 
     @hypothesis.given(NAMES, NAMES)
     @hypothesis.example("nova_sg", "g")
-<<<<<<< HEAD
     def test_a_member_key_is_never_another_kind_of_key(self, group, host):
-=======
-    def test_no_member_takes_the_key_of_something_else(self, group, host):
->>>>>>> h-tests
         taken = {
             values.GROUPS_KEY,
             values.forced_key(group),
@@ -157,13 +133,8 @@ class ReportTest(unittest.TestCase):
         NAMES,
         st.none() | st.tuples(MOMENTS, MOMENTS),
     )
-<<<<<<< HEAD
     def test_a_written_value_is_read_back(
         self, secret, key, kind, at, binary, outage
-=======
-    def test_what_is_written_is_read(
-        self, secret, key, kind, at, binary, away
->>>>>>> h-tests
     ):
         codec = values.Codec(secret)
         key = values.member_key("compute", key)
@@ -179,13 +150,8 @@ class ReportTest(unittest.TestCase):
         value = OPEN.write_report("compute:node1", report)
         self.assertEqual(b"1 up 1790000000123 nova-compute", value)
 
-<<<<<<< HEAD
     def test_a_report_with_an_outage(self):
         report = values.StoredReport(
-=======
-    def test_a_time_without_reports(self):
-        report = values.Report(
->>>>>>> h-tests
             values.UP, 1790000000.123, "nova-compute", (1789999000.0, 1.5e9)
         )
         value = OPEN.write_report("compute:node1", report)
@@ -196,13 +162,8 @@ class ReportTest(unittest.TestCase):
         )
         self.assertFalse(report.outage_is_possible)
 
-<<<<<<< HEAD
     def test_which_outages_are_possible(self):
         for text, possible in (
-=======
-    def test_which_times_without_reports_are_credible(self):
-        for away, credible in (
->>>>>>> h-tests
             (b"", True),
             (b" away=1789999000000-1789999900000", True),
             (b" away=1789999000000-1790000000123", True),
@@ -227,20 +188,12 @@ class ReportTest(unittest.TestCase):
             with self.subTest(text=text[:40]):
                 value = b"1 up 1790000000123 nova-compute" + text
                 report = OPEN.read_report("compute:node1", value)
-<<<<<<< HEAD
                 # The rest of the report is valid.
-=======
-                # It is a report, whatever it says besides.
->>>>>>> h-tests
                 self.assertEqual(1790000000.123, report.at)
                 self.assertEqual("nova-compute", report.binary)
                 self.assertEqual(possible, report.outage_is_possible)
 
-<<<<<<< HEAD
     def test_values_that_are_no_reports_are_refused(self):
-=======
-    def test_what_is_no_report_is_refused(self):
->>>>>>> h-tests
         for value in (
             b"",
             b" ",
@@ -295,11 +248,7 @@ class ReportTest(unittest.TestCase):
         )
         | st.from_regex(rb"\A1 up [1-9][0-9]{12} a away=[ -~]{,20}\Z")
     )
-<<<<<<< HEAD
     def test_a_value_that_would_not_be_written_is_refused(self, value):
-=======
-    def test_only_what_it_writes_is_read(self, value):
->>>>>>> h-tests
         key = "compute:node1"
         try:
             report = OPEN.read_report(key, value)
@@ -313,11 +262,7 @@ class ReportTest(unittest.TestCase):
 
 class ListTest(unittest.TestCase):
     @hypothesis.given(SECRETS, NAMES, st.sets(NAMES, max_size=5))
-<<<<<<< HEAD
     def test_a_written_value_is_read_back(self, secret, group, names):
-=======
-    def test_what_is_written_is_read(self, secret, group, names):
->>>>>>> h-tests
         codec = values.Codec(secret)
         key = values.forced_key(group)
         written = codec.lines(key, names)
@@ -362,11 +307,7 @@ class ListTest(unittest.TestCase):
                     self.assertEqual(refused, found[1])
 
     @hypothesis.given(st.binary(max_size=200))
-<<<<<<< HEAD
     def test_a_value_that_would_not_be_written_is_refused(self, value):
-=======
-    def test_only_what_it_writes_is_read(self, value):
->>>>>>> h-tests
         names, refused = OPEN.read_lines("nova_sg:g", value)
         lines = set(value.split(b"\n")) - {b""}
         good = {OPEN.line("nova_sg:g", name)[:-1] for name in names}
@@ -375,15 +316,9 @@ class ListTest(unittest.TestCase):
 
 
 class LengthTest(unittest.TestCase):
-<<<<<<< HEAD
     """A name that is too long to be read is not written."""
 
     def test_the_longest_name_is_read_back(self):
-=======
-    """What is too long to be read is not written."""
-
-    def test_the_longest_name(self):
->>>>>>> h-tests
         for name in (
             "x" * values.MAX_NAME_LENGTH,
             "é" * (values.MAX_NAME_LENGTH // len("%C3%A9")),
@@ -395,11 +330,7 @@ class LengthTest(unittest.TestCase):
                 line = codec.line("key", name)
                 self.assertEqual(({name}, 0), codec.read_lines("key", line))
 
-<<<<<<< HEAD
     def test_a_longer_name_is_refused(self):
-=======
-    def test_a_name_that_is_too_long(self):
->>>>>>> h-tests
         for name in (
             "x" * (values.MAX_NAME_LENGTH + 1),
             "é" * values.MAX_NAME_LENGTH,
@@ -429,7 +360,7 @@ class SecretTest(unittest.TestCase):
         with self.assertRaises(ValueError):
             codec.read_report(key, value)
 
-    def test_the_right_one_is_taken(self):
+    def test_the_right_code_is_accepted(self):
         self.assertEqual(
             self.REPORT,
             values.Codec("a secret").read_report(self.KEY, self.value),
@@ -469,19 +400,11 @@ class SecretTest(unittest.TestCase):
     def test_a_value_without_a_code_is_refused(self):
         self.refuse(SEALED, self.KEY, OPEN.write_report(self.KEY, self.REPORT))
 
-<<<<<<< HEAD
     def test_a_value_with_a_code_is_refused_without_a_secret(self):
         self.refuse(OPEN, self.KEY, self.value)
 
     def test_no_secret_and_an_empty_one_are_the_same(self):
         # Any program could make a code with an empty key.
-=======
-    def test_a_value_with_a_code_is_refused_by_who_has_no_secret(self):
-        self.refuse(OPEN, self.KEY, self.value)
-
-    def test_no_secret_and_an_empty_one_are_the_same(self):
-        # Not a code by an empty key, which anybody could make.
->>>>>>> h-tests
         self.assertEqual(
             OPEN.write_report(self.KEY, self.REPORT),
             values.Codec("").write_report(self.KEY, self.REPORT),
@@ -501,11 +424,7 @@ class SecretTest(unittest.TestCase):
     def test_random_bytes_are_refused(self, value):
         self.refuse(SEALED, self.KEY, value)
 
-<<<<<<< HEAD
     def test_a_list_loses_only_lines_that_are_not_authentic(self):
-=======
-    def test_a_list_loses_only_the_lines_of_others(self):
->>>>>>> h-tests
         mine = SEALED.line("nova_sg:g", "mine")
         others = values.Codec("another").line("nova_sg:g", "others")
         unsigned = OPEN.line("nova_sg:g", "unsigned")
@@ -522,11 +441,7 @@ class SecretTest(unittest.TestCase):
         names, _ = SEALED.read_lines("nova_sg:g", value)
         self.assertEqual(set(), names)
 
-<<<<<<< HEAD
     def test_no_value_shows_the_secret(self):
-=======
-    def test_the_secret_is_not_in_what_is_written(self):
->>>>>>> h-tests
         secret = "correct-horse"
         value = values.Codec(secret).write_report(self.KEY, self.REPORT)
         self.assertNotIn(secret.encode(), value)
