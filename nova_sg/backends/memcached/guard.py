@@ -16,7 +16,7 @@ A server's value is replaced by memcached's compare-and-swap, and only where
 it is the one that the process wrote last, or was about to write. Another
 value comes from another process, which is the member now.
 
-What a order holds:
+What an order holds:
 
 =============  ==========================================================
 key            of the member's report
