@@ -34,10 +34,10 @@ _ALL = {
     "report, 1 member: CPU a report",
     "report, 3 members",
     "report, 3 members: CPU a report",
-    "who is up, of 5",
-    "who is up, of 5: CPU",
-    "who is up, of 20",
-    "who is up, of 20: CPU",
+    "refresh, of 5",
+    "refresh, of 5: CPU",
+    "refresh, of 20",
+    "refresh, of 20: CPU",
     "memory a membership, reporter of 3",
 }
 _SERVER = {
@@ -81,9 +81,9 @@ _FOLLOW = {
     for pace in ("", ", 200 a second")
     for figure in ("", ": behind", ": CPU", ": bytes", ": lists seen")
 }
-_STALL = {"session of 1 s after a stall of 2.5 s"}
+_STANDSTILL = {"session of 1 s after a standstill of 2.5 s"}
 _CRASH = {"a crash seen, beside a guard", "a crash seen, by silence"}
-_SHORT_REFRESH = {"a crash seen, beside a guard, looks every 0.2 s"}
+_SHORT_REFRESH = {"a crash seen, beside a guard, refresh every 0.2 s"}
 _OURS = _ALL | _BY_NAME | _OBSERVER | _IN_MEMORY | _CRASH
 
 EXPECTED = {
@@ -102,10 +102,10 @@ EXPECTED = {
     ("tooz", "ZooKeeper"): _ALL | _BY_NAME | _OBSERVER | _SERVER,
     ("nova_sg zookeeper", "ZooKeeper clients"): _REQUESTS | _IN_FLIGHT,
     ("nova_sg evzookeeper", "ZooKeeper clients"): (
-        _REQUESTS | _JOIN | _FOLLOW | _STALL
+        _REQUESTS | _JOIN | _FOLLOW | _STANDSTILL
     ),
     ("kazoo", "ZooKeeper clients"): (
-        _REQUESTS | _IN_FLIGHT | _JOIN | _FOLLOW | _STALL
+        _REQUESTS | _IN_FLIGHT | _JOIN | _FOLLOW | _STANDSTILL
     ),
     ("tooz", "ZooKeeper clients"): _JOIN,
 }

@@ -35,12 +35,12 @@ MariaDB, threads                    unit  nova_sg db      nova db  nova_sg/nova
 report, 1 member                    1/s          797     97.3 [1]          8.19
 report, 1 member: CPU a report      us           176        2,167        0.0812
 service_is_up, by name: CPU         us         0.552        1,092      0.000505
-who is up, of 1,000                 ms          36.5          116         0.315
-who is up, of 10,000                ms           336        4,973        0.0676
+refresh, of 1,000                   ms          36.5          116         0.315
+refresh, of 10,000                  ms           336        4,973        0.0676
 a crash seen, beside a guard        ms       157 [2]            -             -
 a crash seen, by silence            ms     8,912 [2]            -             -
 [1] nova: without the way to nova-conductor by RPC
-[2] the observer looks every 0.2 s
+[2] the observer refreshes every 0.2 s
 
 MariaDB, eventlet               unit  nova_sg db
 ------------------------------  ----  ----------
@@ -48,7 +48,7 @@ report, 1 member: CPU a report  us           333
 
 ZooKeeper, threads            unit  nova_sg zk  tooz  nova_sg/tooz
 ----------------------------  ----  ----------  ----  ------------
-who is up, of 1,000           ms          15.3  1.69    9.04 worse
+refresh, of 1,000             ms          15.3  1.69    9.04 worse
 a crash seen, beside a guard  ms          21.0     -             -
 """
 RIG = """\
@@ -64,7 +64,7 @@ EXPECTED = {
     | {"1,092 µs", "service_is_up, by name: CPU"},
     "report": {"nova_sg db, MariaDB", "176 µs", "nova db, MariaDB"}
     | {"2,167 µs", "report, 1 member: CPU a report"},
-    "who-is-up": {"MariaDB", "36.5 ms", "336 ms nova_sg db", "116 ms"}
+    "refresh": {"MariaDB", "36.5 ms", "336 ms nova_sg db", "116 ms"}
     | {"4,973 ms nova db", "ZooKeeper", "15.3 ms nova_sg zk"}
     | {"1.69 ms tooz", "1,000", "10,000"},
     "crash": {"nova_sg db, MariaDB", "157 ms", "8,912 ms", "21.0 ms"}

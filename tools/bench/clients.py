@@ -125,7 +125,7 @@ class Clients:
         # PyDLL keeps the interpreter lock.
         ctypes.PyDLL(None).usleep(int(stall * 1e6))
         yield self._row(
-            f"session of {session:g} s after a stall of {stall:g} s",
+            f"session of {session:g} s after a standstill of {stall:g} s",
             float(self._client.exists("/held")),
             "kept",
         )

@@ -83,7 +83,7 @@ class Operations:
             self._hosts[group] = self._contender.seed(group, count)
         yield from self.is_up()
         for group in self._hosts:
-            yield from self.who_is_up(group)
+            yield from self.group_answers(group)
         yield from self.memory()
         yield from self.crash()
 
@@ -152,10 +152,10 @@ class Operations:
                 f"{name}: CPU", timing.each(timing.cpu) * 1e6, "us"
             )
 
-    def who_is_up(self, group: str) -> Iterator[rows.Row]:
+    def group_answers(self, group: str) -> Iterator[rows.Row]:
         hosts = self._hosts[group]
         for name, question in (
-            ("who is up", self._contender.ask(group, hosts)),
+            ("refresh", self._contender.ask(group, hosts)),
             ("members(), in memory", self._contender.recall(group)),
         ):
             if question is None:
@@ -198,7 +198,7 @@ class Operations:
         for name, crash in (
             (beside, base.Crash(True, kills, None, base.REFRESH)),
             (
-                f"{beside}, looks every {base.SHORT_REFRESH:g} s",
+                f"{beside}, refresh every {base.SHORT_REFRESH:g} s",
                 base.Crash(True, kills, None, base.SHORT_REFRESH),
             ),
             (

@@ -309,10 +309,10 @@ PLOTS = (
         _bars,
     ),
     Plot(
-        "who-is-up",
-        "Who is up, asked of the server",
-        "One look at a whole group, by its size, on the clock.",
-        r"who is up, of [\d,]+",
+        "refresh",
+        "A refresh: the states of a group, from the server",
+        "The time of one refresh of a whole group, by its size.",
+        r"refresh, of [\d,]+",
         _lines,
     ),
     Plot(

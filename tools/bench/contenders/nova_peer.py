@@ -126,7 +126,7 @@ class Mc(_Nova):
 
     notes = {
         "service_is_up, by name": "nova and tooz ask memcached, each time",
-        "who is up": (
+        "refresh": (
             "nova asks for each member of a list that it has from its "
             "database; the time for that list is not counted"
         ),

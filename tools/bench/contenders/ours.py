@@ -49,7 +49,7 @@ class _NovaSg(base.Contender):
     notes = {
         "service_is_up, by name": (
             "nova_sg answers from its view, which a thread keeps fresh by "
-            "one look every view_refresh_interval"
+            "one refresh every view_refresh_interval"
         ),
     }
 
@@ -116,10 +116,10 @@ class _NovaSg(base.Contender):
         return {}
 
     def crash_note(self, how: base.Crash) -> str:
-        looks = f"the observer looks every {how.look:g} s"
+        refreshes = f"the observer refreshes every {how.look:g} s"
         if how.down_time is None:
-            return looks
-        return f"{looks}; service_down_time is {how.down_time:g} s"
+            return refreshes
+        return f"{refreshes}; service_down_time is {how.down_time:g} s"
 
     def ask(self, group: str, hosts: Sequence[str]) -> Callable[[], int]:
         def ask() -> int:
@@ -178,7 +178,7 @@ class Mc(_NovaSg):
         if how.guard:
             return (
                 "the observer asks every "
-                f"{CONF.memcache.crash_poll_interval:g} s whether to look"
+                f"{CONF.memcache.crash_poll_interval:g} s whether to refresh"
             )
         return super().crash_note(how)
 
@@ -205,7 +205,7 @@ class Zk(_NovaSg):
         "service_is_up, by name": (
             "nova_sg answers from its view, which watches keep"
         ),
-        "who is up": "nova_sg asks for three lists, tooz for one",
+        "refresh": "nova_sg asks for three lists, tooz for one",
     }
 
     def configure(self, where: str) -> None:
