@@ -336,7 +336,7 @@ class ReloadTest(base.TestCase):
 
     def check_refused(self, words):
         """Check that the agent goes on as before, and logs why."""
-        self.hang_up("Going on with the old one")
+        self.hang_up("The old one stays in use")
         self.assertIn(words, self.node.log.split("ERROR")[-1])
         self.check_reports()
 
