@@ -20,6 +20,7 @@ green, as the process is.
 from __future__ import annotations
 
 import contextlib
+import math
 import socket
 import ssl
 import threading
@@ -131,15 +132,38 @@ class _LateHandshake(builtin.BuiltinSSLAdapter):
         ), {}
 
 
+class _Waker:
+    """What a server waits for beside its connections.
+
+    In green threads a server that waits does not notice a connection that is
+    put to the others meanwhile: this has it wait anew. To cheroot it is a
+    connection that never expires.
+    """
+
+    last_used = property(lambda self: math.inf, lambda self, value: None)
+
+    def __init__(self) -> None:
+        self.socket, self._end = socket.socketpair()
+        self._end.setblocking(False)
+        self.rfile = self
+
+    def has_data(self) -> bool:
+        return False
+
+    def wake(self) -> None:
+        with contextlib.suppress(OSError):
+            self._end.send(b".")
+
+    def close(self) -> None:
+        self.socket.close()
+        self._end.close()
+
+
 class _Server(wsgi.Server):
     ConnectionClass = _Connection
     keep_alive_conn_limit = CONNECTIONS
     max_request_header_size = HEADERS
     max_request_body_size = BODY
-    # Seconds. In green threads a request on a connection that was kept open
-    # is noticed only so often.
-    expiration_interval = 0.1
-
     def __init__(
         self,
         listener: socket.socket,
@@ -160,18 +184,31 @@ class _Server(wsgi.Server):
         if context is not None:
             self.ssl_adapter = _LateHandshake(context)
         self.connections: set[_Connection] = set()
+        self._waker = _Waker()
 
     def bind(self, *args: Any) -> None:
         """Use the socket that listens already."""
         self.socket = self.listener
 
+    def serve(self) -> None:
+        super().put_conn(self._waker)
+        super().serve()
+
+    def put_conn(self, conn: _Connection) -> None:
+        """Wait until a connection sends again."""
+        super().put_conn(conn)
+        self._waker.wake()
+
     def process_conn(self, conn: _Connection) -> None:
         """Have a connection served: it is new, or has sent a request."""
-        if len(self.connections) > CONNECTIONS:
+        if conn is self._waker:
+            self._waker.socket.recv(CONNECTIONS)
+            super().put_conn(conn)
+        elif len(self.connections) > CONNECTIONS:
             conn.close()
         elif conn.last_used is None:
             # It gets a thread when it sends.
-            self.put_conn(conn)
+            super().put_conn(conn)
         else:
             if self.requests.idle <= self.requests.qsize:
                 self.requests.grow(THREADS)

@@ -243,6 +243,19 @@ class AskingTest(monitor.SharedTestCase):
         members = json.loads(gzip.decompress(answer.body))["members"]
         self.assertEqual(26, len(members))
 
+    def test_requests_on_one_connection(self):
+        """It is kept open, and each of them is answered at once."""
+        link = self.connect()
+        begun, used = time.monotonic(), set()
+        for _ in range(20):
+            link.request("GET", "/page.css")
+            answer = link.getresponse()
+            self.assertEqual(200, answer.status)
+            answer.read()
+            used.add(link.sock)
+        self.assertEqual(1, len(used))
+        self.assertLess(time.monotonic() - begun, 4)
+
     def test_errors(self):
         for status, path in (
             (404, "/nowhere"),
