@@ -211,7 +211,10 @@ class RefreshStatus:
         self._outage_seconds = metrics.outage_seconds.labels(*labels)
         self._transitions = {
             kind: metrics.transitions.labels(*labels, kind)
-            for kind in ("joined", "up", "down", "left", "held")
+            for kind in (
+                *("joined", "up", "down", "left", "held"),
+                *("draining", "stopped"),
+            )
         }
         self._metrics = metrics
 
