@@ -33,7 +33,7 @@ from cheroot import wsgi
 from cheroot.ssl import builtin
 from oslo_log import log as logging
 
-from nova_sg import exception, threads
+from nova_sg import exception
 from nova_sg.conf import CONF
 
 LOG = logging.getLogger(__name__)
@@ -50,50 +50,10 @@ HEADERS = BODY = 8192
 STOP = 2.0
 
 
-class Server:
-    """Serves a WSGI application at an address, in the background.
-
-    :param port: the port of [monitor] listen
-    :param option: the name of the option that has the port, for errors
-    :raises ConfigError: the port cannot be had, or the certificate is wrong
-    """
-
-    def __init__(self, port: int, option: str, application: Callable) -> None:
-        context = tls_context()
-        self._server = _Server(listen(port, option), application, context)
-        self.url = url(port)
-        self._thread = threading.Thread(
-            target=self._server.start, name="nova-sg-accept", daemon=True
-        )
-
-    def start(self) -> None:
-        """Begin to accept connections."""
-        LOG.info("Listening at %s", self.url)
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Accept no more connections; end those that there are."""
-        if self._thread.is_alive():
-            self._server.end_connections()
-            self._server.stop()
-            threads.join(self._thread, STOP)
-        else:
-            self._server.listener.close()
-
-    def reload(self) -> None:
-        """Read the certificate again, for the connections to come.
-
-        :raises ConfigError: the certificate is wrong; the old one stays
-        """
-        context, adapter = tls_context(), self._server.ssl_adapter
-        if context is not None and adapter is not None:
-            adapter.context = context
-
-
 class _Connection(http_server.HTTPConnection):
     """A connection that is counted, and makes its TLS handshake late."""
 
-    def __init__(self, server: _Server, *args: Any) -> None:
+    def __init__(self, server: Server, *args: Any) -> None:
         super().__init__(server, *args)
         self._shaken = server.ssl_adapter is None
         #: Whether a thread is serving it.
@@ -159,36 +119,78 @@ class _Waker:
         self._end.close()
 
 
-class _Server(wsgi.Server):
+class Server(wsgi.Server):
+    """Serves a WSGI application at an address, in the background.
+
+    :param port: the port of [monitor] listen
+    :param option: the name of the option that has the port, for errors
+    :raises ConfigError: the port cannot be had, or the certificate is wrong
+    """
+
     ConnectionClass = _Connection
     keep_alive_conn_limit = CONNECTIONS
     max_request_header_size = HEADERS
     max_request_body_size = BODY
-    def __init__(
-        self,
-        listener: socket.socket,
-        application: Callable,
-        context: ssl.SSLContext | None,
-    ) -> None:
-        super().__init__(
-            listener.getsockname()[:2],
-            application,
-            numthreads=THREADS,
-            max=CONNECTIONS,
-            server_name="nova-sg",
-            request_queue_size=128,
-            timeout=TIMEOUT,
-            shutdown_timeout=STOP,
-        )
-        self.listener = listener
-        if context is not None:
-            self.ssl_adapter = _LateHandshake(context)
+
+    def __init__(self, port: int, option: str, application: Callable) -> None:
+        self.url = url(port)
         self.connections: set[_Connection] = set()
         self._waker = _Waker()
+        context, host = tls_context(), CONF.monitor.listen
+        with explained(port, option):
+            super().__init__(
+                (host, port),
+                application,
+                numthreads=THREADS,
+                max=CONNECTIONS,
+                server_name="nova-sg",
+                request_queue_size=128,
+                timeout=TIMEOUT,
+                shutdown_timeout=STOP,
+            )
+            ((family, kind, *_), *_) = socket.getaddrinfo(
+                host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            )
+            self._bound = super().bind(family, kind)
+            self._bound.listen()
+        if context is not None:
+            self.ssl_adapter = _LateHandshake(context)
 
     def bind(self, *args: Any) -> None:
         """Use the socket that listens already."""
-        self.socket = self.listener
+        self.socket = self._bound
+
+    def start(self) -> None:
+        """Begin to accept connections."""
+        LOG.info("Listening at %s", self.url)
+        threading.Thread(
+            target=super().start, name="nova-sg-accept", daemon=True
+        ).start()
+
+    def stop(self) -> None:
+        """Accept no more connections; end those that there are.
+
+        Responses that are under way have STOP seconds.
+        """
+        end = time.monotonic() + STOP
+        while time.monotonic() < end and any(
+            one.served for one in list(self.connections)
+        ):
+            time.sleep(0.02)
+        for one in list(self.connections):
+            with contextlib.suppress(OSError):
+                one.socket.shutdown(socket.SHUT_RDWR)
+        super().stop()
+        self._bound.close()
+
+    def reload(self) -> None:
+        """Read the certificate again, for the connections to come.
+
+        :raises ConfigError: the certificate is wrong; the old one stays
+        """
+        context = tls_context()
+        if context is not None and self.ssl_adapter is not None:
+            self.ssl_adapter.context = context
 
     def serve(self) -> None:
         super().put_conn(self._waker)
@@ -214,17 +216,6 @@ class _Server(wsgi.Server):
                 self.requests.grow(THREADS)
             super().process_conn(conn)
 
-    def end_connections(self) -> None:
-        """End all connections; wait for responses, STOP seconds at most."""
-        end = time.monotonic() + STOP
-        while time.monotonic() < end and any(
-            one.served for one in list(self.connections)
-        ):
-            time.sleep(0.02)
-        for one in list(self.connections):
-            with contextlib.suppress(OSError):
-                one.socket.shutdown(socket.SHUT_RDWR)
-
     def error_log(
         self, msg: str = "", level: int = logging.INFO, traceback: bool = False
     ) -> None:
@@ -237,34 +228,12 @@ class _Server(wsgi.Server):
         time.sleep(1.0)
 
 
-def listen(port: int, option: str) -> socket.socket:
-    """Return a socket that listens on a port of [monitor] listen.
-
-    :param option: the name of the option that has the port
-    :raises ConfigError: the port cannot be had
-    """
-    with explained(port, option), contextlib.ExitStack() as undo:
-        family, kind, proto, _, address = socket.getaddrinfo(
-            CONF.monitor.listen,
-            port,
-            type=socket.SOCK_STREAM,
-            flags=socket.AI_PASSIVE,
-        )[0]
-        listener = undo.enter_context(socket.socket(family, kind, proto))
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        listener.bind(address)
-        listener.listen(128)
-        undo.pop_all()
-    return listener
-
-
 @contextlib.contextmanager
 def explained(port: int, option: str) -> Iterator[None]:
     """Raise ConfigError where listening on a port fails."""
     try:
         yield
-    except (OSError, UnicodeError) as error:
+    except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or str(error)
         raise exception.ConfigError(
             f"[monitor] listen, {option}: cannot listen on "
