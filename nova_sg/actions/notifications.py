@@ -20,11 +20,13 @@ another one.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import multiprocessing
 import multiprocessing.connection
+import os
 import queue
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from nova_sg import exception
 from nova_sg.actions import messages, schedule, sender
@@ -107,7 +109,8 @@ class _Sender:
         #: Whether it has ended, or will in a moment.
         self.ended = False
         try:
-            self._process.start()
+            with _safe_path():
+                self._process.start()
         except OSError as error:
             raise Failed(str(error)) from error
         finally:
@@ -162,3 +165,20 @@ class _Sender:
         self._process.join()
         self.ended = True
         atexit.unregister(self._process.kill)
+
+
+@contextlib.contextmanager
+def _safe_path() -> Iterator[None]:
+    """Have a Python that is started import nothing from the working folder.
+
+    multiprocessing starts it with -c and cannot be given -P.
+    """
+    before = os.environ.get("PYTHONSAFEPATH")
+    os.environ["PYTHONSAFEPATH"] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["PYTHONSAFEPATH"]
+        else:
+            os.environ["PYTHONSAFEPATH"] = before

@@ -102,6 +102,14 @@ class WatchNotifiesTest(watching.TestCase):
         )
         return self.watch("--notify")
 
+    def test_modules_in_the_working_folder(self):
+        # Where another user may write, as in /tmp.
+        hostile = f"open({self.path('imported')!r}, 'w')"
+        for name in "multiprocessing", "pickle", "socket":
+            self.write(f"{name}.py", hostile)
+        self.end(self.start_to_notify())
+        self.assertFalse(os.path.exists(self.path("imported")))
+
     def test_killed(self):
         process = self.start_to_notify()
         children = children_of(process.pid)
