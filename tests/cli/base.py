@@ -39,8 +39,8 @@ def green_mode(test):
 class TestCase(base.TestCase):
     """A test that runs the programs' main functions in this process."""
 
-    #: The program that can run in this mode, and what has it look at its
-    #: backend.
+    #: The program that can run in this mode, with arguments by which it asks
+    #: its backend.
     ASKING = {
         "threads": ("nova-sg", "list"),
         # It patches the standard library.

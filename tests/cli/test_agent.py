@@ -11,7 +11,7 @@
 # under the License.
 
 
-"""What nova-sg-agent makes of its options, its files and its arguments."""
+"""How nova-sg-agent reads its options, files and arguments."""
 
 import os
 
@@ -23,7 +23,7 @@ from tests.fixtures import memcached, process
 @base.green_mode
 class ConfigurationTest(base.TestCase):
     def check(self, host, topic, binary, *arguments, **kwargs):
-        """Run an agent until the API in the same process says it is up."""
+        """Run an agent until it is up by the API of the same process."""
 
         def is_missing():
             # The API that is made now has the agent's configuration.

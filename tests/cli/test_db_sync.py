@@ -51,7 +51,7 @@ class DbSyncTest(base.TestCase):
         self.check(re.sub(":[^:@]*@", ":***@", url))
         self.assertEqual([], json.loads(self.do("list", "-f", "json")))
 
-    def test_a_table_of_somebody_else(self):
+    def test_a_table_of_another_program(self):
         server = process.shared(mariadb.MariaDB)
         url = server.create_database()
         name = url.rpartition("/")[2]

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""nova-sg doctor: finds what is wrong, and says what to do about it."""
+"""nova-sg doctor: finds problems, and their remedies."""
 
 import os
 
@@ -22,7 +22,7 @@ from tests.fixtures import mariadb, memcached, process
 @single_mode
 class DoctorTest(base.TestCase):
     def check(self, *findings):
-        """Run it: all is well but for what is told here.
+        """Run it, and check that it finds these problems only.
 
         :param findings: texts of the lines that are not ok, in order: each
             a list of what has to stand in it
@@ -69,7 +69,7 @@ class DoctorTest(base.TestCase):
         self.assertRegex(result.out, r"clock: memcached .* is [+-]\d\.\d s")
         self.assertIn("0 values were evicted", result.out)
 
-    def test_a_backend_that_is_not_in_use_is_looked_at_too(self):
+    def test_a_backend_that_is_not_in_use_is_checked_too(self):
         self.configure("memcached_servers = 127.0.0.1:1")
         result = self.check(["memcached 127.0.0.1:1", "Start the server"])
         self.assertIn("driver mc: configured, not in use", result.out)

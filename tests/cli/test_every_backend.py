@@ -11,7 +11,7 @@
 # under the License.
 
 
-"""What an operator does on a bad day, on each backend."""
+"""The commands of an operator during a failure, on each backend."""
 
 import json
 import os

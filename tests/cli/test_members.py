@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Every format of list and show, and what is-up says."""
+"""Every format of list and show, and the answers of is-up."""
 
 import csv
 import datetime
@@ -139,9 +139,9 @@ class MembersTest(base.TestCase):
 
     def test_groups(self):
         names = ("list", "-f", "value", "-c", "Host")
-        everybody = self.do(*names).split()
-        self.assertIn("boss", everybody)
-        self.assertEqual(everybody, self.do(*names, "--all").split())
+        members = self.do(*names).split()
+        self.assertIn("boss", members)
+        self.assertEqual(members, self.do(*names, "--all").split())
         self.assertEqual(
             ["boss"], self.do(*names, "--group", "conductor").split()
         )
@@ -187,7 +187,7 @@ class MembersTest(base.TestCase):
                 self.assertEqual(expected, shown.strip())
         self.assertRegex(self.do(*chosen), r"\| State +\| up +\|")
 
-    def test_show_nobody(self):
+    def test_show_no_such_member(self):
         result = self.nova_sg("show", "boss")
         self.assertEqual((1, ""), (result.status, result.out))
         self.assertEqual("The group compute has no member boss\n", result.err)
@@ -215,8 +215,8 @@ class MembersTest(base.TestCase):
 
 
 @single_mode
-class CannotTellTest(base.TestCase):
-    """is-up ends with 2, never with 1, which says that a member is down."""
+class UnknownStateTest(base.TestCase):
+    """is-up ends with 2, never with 1, which means that a member is down."""
 
     def check(self, *arguments, words, out="unknown\n", **kwargs):
         result = self.nova_sg("is-up", *arguments, **kwargs)

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""wait: what it says, and with which exit status it ends."""
+"""wait: its output and exit status."""
 
 from tests import single_mode
 from tests.cli import base
@@ -49,7 +49,7 @@ class WaitTest(base.TestCase):
                     rf"^{host} is not {state} after 0.5 s: {words}\n$",
                 )
 
-    def test_a_backend_that_is_away(self):
+    def test_an_unreachable_backend(self):
         self.configure(
             "servicegroup_driver = mc\nmemcached_servers = 127.0.0.1:1"
         )

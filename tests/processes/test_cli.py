@@ -36,7 +36,7 @@ from tests.processes import base
 
 
 class EveryCommandTest(base.TestCase):
-    """Those that end by themselves: watch is below, top in test_top.py."""
+    """Commands that end by themselves. watch is below, top in test_top.py."""
 
     def check(self, *arguments, status=0, out=""):
         """Run nova-sg; what it prints has to contain out."""
@@ -74,7 +74,7 @@ class EveryCommandTest(base.TestCase):
 
 
 class EnvironmentTest(base.TestCase):
-    """What is about the environment that Nova is installed in."""
+    """The commands for the environment that Nova is installed in."""
 
     def test_nova_enable_and_disable(self):
         python, library = self.make_environment()
@@ -82,7 +82,7 @@ class EnvironmentTest(base.TestCase):
         for command, words, expected in (
             ("enable", "written", [written]),
             ("disable", "not there any more", []),
-            # As often as one likes.
+            # A second time, too.
             ("disable", "not there any more", []),
         ):
             result = self.run_in(python, "nova", command)
@@ -149,7 +149,7 @@ class StreamsTest(base.TestCase):
         with open("/dev/full", "w") as full:
             program = self.start("nova-sg", "is-up", "one", stdout=full)
             result = self.finish(program)
-        # 0 would say that it is up, 1 that it is down.
+        # 0 would mean that it is up, 1 that it is down.
         self.assertNotIn(result.status, (0, 1))
         self.assertIn("No space left", result.err)
 
@@ -260,8 +260,8 @@ class WatchTest(base.TestCase):
         self.execute("UPDATE services SET forced_down = 1 - forced_down")
 
 
-class BackendThatIsAwayTest(base.TestCase):
-    """watch and wait are there before their backend is."""
+class UnreachableBackendTest(base.TestCase):
+    """watch and wait start before their backend."""
 
     def test_memcached(self):
         server = memcached.Memcached()
@@ -291,7 +291,7 @@ class BackendThatIsAwayTest(base.TestCase):
         self.enterContext(server)
         result = self.finish(waiting)
         self.assertEqual((0, "", ""), (result.status, result.out, result.err))
-        # It looks again by itself, and sees a member that comes then.
+        # It refreshes by itself, and finds a member that joins then.
         wait_for(
             lambda: reader.wait(5)
             or agents.append(self.agent(f"late{len(agents)}")),
@@ -327,7 +327,7 @@ class WaitTest(base.TestCase):
         for signo, status in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
             with self.subTest(signo):
                 waiting = self.start("nova-sg", "wait", "two", "--for", "up")
-                # It has begun to look when it has the database open.
+                # It has begun to refresh when it has opened the database.
                 wait_for(
                     lambda pid=waiting.pid: "sqlite" in open_files(pid),
                     base.PATIENCE,

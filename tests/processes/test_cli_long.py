@@ -11,7 +11,7 @@
 # under the License.
 
 
-"""All that tests/cli does in the process of the tests, done by processes."""
+"""The tests of tests/cli, with the programs as processes."""
 
 from tests import long_form
 from tests.cli import (
@@ -42,7 +42,7 @@ def by_process(test, name=None, **values):
 
 
 BasicsTest = by_process(test_basics.BasicsTest)
-CannotTellTest = by_process(test_members.CannotTellTest)
+UnknownStateTest = by_process(test_members.UnknownStateTest)
 ChangeTest = by_process(test_changes.ChangeTest)
 DbSyncTest = by_process(test_db_sync.DbSyncTest)
 DoctorTest = by_process(test_doctor.DoctorTest)

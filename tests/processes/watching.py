@@ -32,8 +32,7 @@ class TestCase(base.TestCase):
         """Start to watch; return the process when it does."""
         process = self.start("nova-sg", "watch", *arguments, **kwargs)
         self.lines = base.Lines(process.stdout)
-        # Nothing says that it has looked for the first time, but that it
-        # sees something new.
+        # Its first refresh shows only by the next event that it prints.
         number = 0
 
         def sees():

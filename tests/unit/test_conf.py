@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The options, the sample file, and what is said of a wrong one."""
+"""The options, the sample file, and the errors of wrong files."""
 
 import glob
 import os
@@ -73,7 +73,7 @@ class OptionsTest(unittest.TestCase):
 
 
 class SampleTest(unittest.TestCase):
-    """The sample file says what the code says.
+    """The sample file has the help of the code.
 
     What it says of oslo.log's options depends on the release of oslo.log.
     """
@@ -161,7 +161,7 @@ class FilesTestCase(test_base.TestCase):
         config.parse(["--config-file", self.write(text)], "nova-sg")
 
     def error(self, *arguments):
-        """Return what is said of the configuration that arguments name."""
+        """Return the error of the configuration that arguments name."""
         with self.assertRaises(exception.ConfigError) as caught:
             config.parse(arguments, "nova-sg")
         text = str(caught.exception)
@@ -318,7 +318,7 @@ class ReloadTest(FilesTestCase):
         )
 
     def test_new_values(self):
-        # What Nova's rule makes of the old values goes with them.
+        # The value that Nova's rule derived goes with the old ones.
         CONF.set_override("service_down_time", 33)
         self.write("[DEFAULT]\nreport_interval = 2\nservice_down_time = 30\n")
         config.reload(self.accept)
