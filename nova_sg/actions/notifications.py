@@ -20,13 +20,12 @@ another one.
 from __future__ import annotations
 
 import atexit
-import contextlib
 import multiprocessing
 import multiprocessing.connection
 import os
 import queue
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 from nova_sg import exception
 from nova_sg.actions import messages, schedule, sender
@@ -108,12 +107,17 @@ class _Sender:
         )
         #: Whether it has ended, or will in a moment.
         self.ended = False
+        # It imports nothing from the working folder: multiprocessing starts
+        # it with -c, and cannot be given -P.
+        is_new = "PYTHONSAFEPATH" not in os.environ
+        os.environ.setdefault("PYTHONSAFEPATH", "1")
         try:
-            with _safe_path():
-                self._process.start()
+            self._process.start()
         except OSError as error:
             raise Failed(str(error)) from error
         finally:
+            if is_new:
+                del os.environ["PYTHONSAFEPATH"]
             # So that ours report the end of the process.
             for pipe in theirs:
                 pipe.close()
@@ -165,20 +169,3 @@ class _Sender:
         self._process.join()
         self.ended = True
         atexit.unregister(self._process.kill)
-
-
-@contextlib.contextmanager
-def _safe_path() -> Iterator[None]:
-    """Have a Python that is started import nothing from the working folder.
-
-    multiprocessing starts it with -c and cannot be given -P.
-    """
-    before = os.environ.get("PYTHONSAFEPATH")
-    os.environ["PYTHONSAFEPATH"] = "1"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["PYTHONSAFEPATH"]
-        else:
-            os.environ["PYTHONSAFEPATH"] = before
