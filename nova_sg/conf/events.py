@@ -65,11 +65,14 @@ should not share that queue.
         "only",
         default=["up", "down", "held"],
         item_type=cfg.types.String(
-            choices=["joined", "up", "down", "left", "held"]
+            choices=[
+                *("joined", "up", "down", "left", "held"),
+                *("draining", "stopped"),
+            ]
         ),
         help="""
-The types of events to act upon. The default leaves out members that join or
-leave: that is done on purpose.
+The types of events to act upon. The default leaves out members that join,
+drain, stop or leave: that is done on purpose.
 """,
     ),
     cfg.FloatOpt(

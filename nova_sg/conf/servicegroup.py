@@ -112,6 +112,32 @@ The default is twice service_down_time. Raise it if outages of the network
 last longer; lower it if whole groups do fail and have to be evacuated.
 """,
     ),
+    cfg.FloatOpt(
+        "restart_grace",
+        min=0,
+        help="""
+Seconds for which a member that was stopped on purpose stays up, as it may
+be starting again. No new work is placed there meanwhile. Then it is down.
+
+The default is service_down_time for Nova's services: Nova lets the
+instances of a service that is down be evacuated, and deletes instances
+there without it. For other members the default is 0: they are down at once.
+Raise it if services take longer to restart.
+""",
+    ),
+    cfg.FloatOpt(
+        "crash_grace",
+        min=0,
+        help="""
+Seconds for which a member stays up, without new work, after its crash guard
+has reported that its process ended without leaving. Its host, and the
+instances there, may well be alive. 0: it is down at once, and its instances
+may be evacuated.
+
+The default is that of restart_grace. Raise it if a service takes longer to
+restart after a crash.
+""",
+    ),
     cfg.BoolOpt(
         "coalesce_reports",
         default=False,

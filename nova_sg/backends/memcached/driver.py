@@ -20,12 +20,12 @@ from __future__ import annotations
 import concurrent.futures
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from oslo_log import log as logging
 
-from nova_sg import exception
+from nova_sg import exception, grace
 from nova_sg.backends import base
 from nova_sg.backends.memcached import (
     changes,
@@ -91,7 +91,7 @@ class McDriver(base.Driver):
         expire = math.ceil(CONF.service_down_time) + 1
         self._write(
             membership,
-            values.UP,
+            values.DRAINING if membership.draining else values.UP,
             # memcached counts in whole seconds: one more, so that no value
             # expires before service_down_time.
             lambda server, key, value: server.set(key, value, expire),
@@ -120,11 +120,14 @@ class McDriver(base.Driver):
             server: _report(kind, membership, server) for server in replicas
         }
         written = {s: self._codec.report(key, reports[s]) for s in replicas}
-        if kind == values.UP and self._wills.wanted():
+        if kind != values.LEFT and self._wills.wanted():
             self._entrust(membership, key, reports, written)
         stored = self._replicas.gather(
             {s: store(s, key, written[s]) for s in replicas}
         )
+        if membership.state.get("kind", values.UP) != kind:
+            self._tell(group, stored)
+        membership.state["kind"] = kind
         stale = [
             server
             for server in stored
@@ -132,6 +135,13 @@ class McDriver(base.Driver):
         ]
         if stale:
             self._list(membership, {s: reports[s] for s in stale})
+
+    def _tell(self, group: str, told: Iterable[Server]) -> None:
+        """Have observers that follow a group refresh at once."""
+        key, value = self._changes.new(group)
+        for server in told:
+            # It delays no report: where it is lost they refresh soon.
+            server.set(key, value, self._heard_for())
 
     def _entrust(
         self,
@@ -222,7 +232,7 @@ class McDriver(base.Driver):
                 ),
                 RECORD_LIFE,
             )
-            if self._wills.wanted() and not self._local:
+            if (self._wills.wanted() and not self._local) or grace.restart():
                 changed, value = self._changes.new(group)
                 writes[server, changed] = server.keep(
                     changed, value, self._heard_for()
@@ -366,7 +376,7 @@ def _report(
 ) -> values.Report:
     """Return a report as a server's clock has it."""
     at, away = mc_replicas.now(server), None
-    if kind == values.UP and membership.away is not None:
+    if kind != values.LEFT and membership.away is not None:
         now = time.monotonic()
         since, until = (max(0.0, at - (now - t)) for t in membership.away)
         away = since, until

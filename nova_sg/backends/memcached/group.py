@@ -290,6 +290,7 @@ def _observation(
             binary=report.binary,
             left=report.kind == values.LEFT,
             crashed=report.kind == values.CRASHED,
+            draining=report.kind == values.DRAINING,
             forced_down=forced_down,
             outage=outage,
         ),

@@ -45,6 +45,8 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 UP = "up"
+#: It is up, and about to stop.
+DRAINING = "draining"
 LEFT = "left"
 #: Its process ended without leaving: written by its guard.
 CRASHED = "crashed"
@@ -65,7 +67,8 @@ NAME_LENGTH = 64 * 1024
 _PLAIN_KEY = re.compile(r"[!-~]+")
 _MOMENT = rb"0|[1-9]\d{0,14}"
 _REPORT = re.compile(
-    rb"1 (up|left|crashed|gone) (%b) ([!-~]+)(?: away=([!-~]*))?" % _MOMENT
+    rb"1 (up|draining|left|crashed|gone) (%b) ([!-~]+)"
+    rb"(?: away=([!-~]*))?" % _MOMENT
 )
 _AWAY = re.compile(rb"(%b)-(%b)" % (_MOMENT, _MOMENT))
 # A member that says it could not report for longer is not believed: nothing
@@ -79,7 +82,7 @@ _MAC_LENGTH = 32
 class Report(NamedTuple):
     """A report, or what took its place."""
 
-    #: UP, LEFT, CRASHED or GONE.
+    #: UP, DRAINING, LEFT, CRASHED or GONE.
     kind: str
     #: When, by the server's clock: seconds since 1970.
     at: float
