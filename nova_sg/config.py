@@ -166,19 +166,16 @@ def explained(subject: str = "", files: Iterable[str] = ()) -> Iterator[None]:
 
 
 def _is_no_text(name: str) -> bool:
-    try:
-        with open(name, encoding="utf-8") as file:
+    with contextlib.suppress(OSError), open(name, encoding="utf-8") as file:
+        try:
             file.read()
-    except UnicodeDecodeError:
-        return True
-    except OSError:
-        # A folder, or no name of a file at all.
-        pass
+        except UnicodeDecodeError:
+            return True
     return False
 
 
 def _files(names: Iterable[str]) -> Iterator[str]:
-    """Yield some files, and those of some folders."""
-    for name in names:
-        yield name
-        yield from glob.glob(os.path.join(glob.escape(name), "*.conf"))
+    """Yield those names that are files, and the files of folders."""
+    for name in map(os.path.expanduser, names):
+        found = glob.glob(os.path.join(glob.escape(name), "*.conf"))
+        yield from filter(os.path.isfile, [name, *found])

@@ -22,6 +22,7 @@ from __future__ import annotations
 import atexit
 import multiprocessing
 import multiprocessing.connection
+import os
 import queue
 import threading
 from collections.abc import Callable, Sequence
@@ -106,11 +107,17 @@ class _Sender:
         )
         #: Whether it has ended, or will in a moment.
         self.ended = False
+        # It imports nothing from the working folder: multiprocessing starts
+        # it with -c, and cannot be given -P.
+        is_new = "PYTHONSAFEPATH" not in os.environ
+        os.environ.setdefault("PYTHONSAFEPATH", "1")
         try:
             self._process.start()
         except OSError as error:
             raise Failed(str(error)) from error
         finally:
+            if is_new:
+                del os.environ["PYTHONSAFEPATH"]
             # So that ours report the end of the process.
             for pipe in theirs:
                 pipe.close()

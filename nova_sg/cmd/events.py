@@ -60,21 +60,21 @@ class Watch(command.Command):
         for module in (observer, poller):
             logging.getLogger(module.__name__).setLevel(logging.NOTSET)
         # A signal handler may put() while get() runs.
-        coming: queue.SimpleQueue = queue.SimpleQueue()
+        received: queue.SimpleQueue = queue.SimpleQueue()
         for signo in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(signo, lambda *_: coming.put(None))
+            signal.signal(signo, lambda *_: received.put(None))
         acting = actions.make_engine(parsed_args, self.app.api)
         room = threading.Semaphore(WAITING)
 
-        def come(event: events.Event) -> None:
+        def receive(event: events.Event) -> None:
             # While this waits, the subscription logs that it is slow.
             room.acquire()
-            coming.put(event)
+            received.put(event)
 
-        watch = self.app.api.watch(parsed_args.group or CONF.topic, come)
+        watch = self.app.api.watch(parsed_args.group or CONF.topic, receive)
         write = _json if parsed_args.format == "json" else _text
         try:
-            while (event := coming.get()) is not None:
+            while (event := received.get()) is not None:
                 room.release()
                 if acting is not None:
                     acting.put(event)

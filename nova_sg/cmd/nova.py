@@ -152,7 +152,8 @@ class Disable(command.Command):
 
     def take_action(self, parsed_args: argparse.Namespace) -> None:
         print(
-            f"{switch.disable()}: removed. Nova's services do not use nova_sg "
-            "from their next start on, unless nova.conf switches it on",
+            f"{switch.disable()}: not there any more. Nova's services do not "
+            "use nova_sg from their next start on, unless nova.conf switches "
+            "it on",
             file=self.app.stdout,
         )

@@ -49,7 +49,7 @@ STYLES = {
 ORDER = {kind: place for place, kind in enumerate(STYLES)}
 # Seconds between two pictures.
 INTERVAL = 1.0
-# Columns of a terminal that has room for Group and Binary.
+# The columns that a terminal needs for Group and Binary to be shown, too.
 WIDE = 80
 
 
@@ -172,7 +172,9 @@ class Table:
             os.dup(1), "w", encoding=sys.stdout.encoding, errors="replace"
         )
         with out:
-            screen = console.Console(file=out, force_terminal=True)
+            screen = console.Console(
+                file=out, force_terminal=True, force_interactive=True
+            )
             signal.signal(signal.SIGTSTP, lambda *_: None)
             while self._show(screen, woken):
                 # The terminal is as it was before.
@@ -209,7 +211,7 @@ class Table:
             self._first += typed.count(key) * lines
         if b"[H" in typed or b"[1~" in typed:
             self._first = 0
-        # Nothing comes where the terminal is gone.
+        # Nothing is read once the terminal is closed.
         return b"q" in typed.lower() or not typed
 
     def picture(self, width: int, height: int) -> console.Group:
@@ -231,12 +233,12 @@ class Table:
         )
         table.add_column("", width=1)
         table.add_column("Host", max_width=max(16, width // 3))
-        # Where there is little room, what matters is shown.
         wide = width >= WIDE
         for name in ("Group", "Binary") if wide else ():
             table.add_column(name, max_width=width // 6)
-        table.add_column("State", no_wrap=True)
-        table.add_column("Age", no_wrap=True, justify="right")
+        # As wide as the widest, or the columns move with each picture.
+        table.add_column("State", no_wrap=True, min_width=7)
+        table.add_column("Age", no_wrap=True, min_width=9, justify="right")
         table.add_column("Reason", ratio=1)
         for kind, host, view in rows[self._first : self._first + room]:
             cells = _row(kind, host, view, wide)
@@ -267,6 +269,6 @@ def _row(kind: str, host: str, view: Any, wide: bool) -> tuple[str, ...]:
 
 
 def _text(text: str, style: str = "") -> Text:
-    """Return one line that does nothing to a terminal but to be there."""
+    """Return one line, without characters that control a terminal."""
     plain = "".join(c if c.isprintable() else "?" for c in text)
     return Text(plain, style, no_wrap=True, overflow="ellipsis")

@@ -71,8 +71,8 @@ should not share that queue.
             ]
         ),
         help="""
-The types of events to act upon. The default leaves out members that join or
-leave: that is done on purpose.
+The types of events to act upon. The default leaves out members that join,
+drain, stop or leave: that is done on purpose.
 """,
     ),
     cfg.FloatOpt(

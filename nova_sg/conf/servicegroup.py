@@ -116,21 +116,26 @@ last longer; lower it if whole groups do fail and have to be evacuated.
         "restart_grace",
         min=0,
         help="""
-Seconds for which a member that was stopped on purpose may be starting again.
-Until then it is up, and no new work is placed there; then it is down.
+Seconds for which a member that was stopped on purpose stays up, as it may
+be starting again. No new work is placed there meanwhile. Then it is down.
 
-By default service_down_time where the members are Nova's services, and 0 for
-others. Nova allows to evacuate the instances of a service that is down, and
-deletes instances there without it. 0: it is down at once.
+The default is service_down_time for Nova's services: Nova lets the
+instances of a service that is down be evacuated, and deletes instances
+there without it. For other members the default is 0: they are down at once.
+Raise it if services take longer to restart.
 """,
     ),
     cfg.FloatOpt(
         "crash_grace",
         min=0,
         help="""
-The same for a member whose process ended without leaving, as its crash guard
-saw: its host, and the instances on it, may well be alive. 0: it is down at
-once, and may be evacuated.
+Seconds for which a member stays up, without new work, after its crash guard
+has reported that its process ended without leaving. Its host, and the
+instances there, may well be alive. 0: it is down at once, and its instances
+may be evacuated.
+
+The default is that of restart_grace. Raise it if a service takes longer to
+restart after a crash.
 """,
     ),
     cfg.BoolOpt(

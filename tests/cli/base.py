@@ -39,11 +39,11 @@ def green_mode(test):
 class TestCase(base.TestCase):
     """A test that runs the programs' main functions in this process."""
 
-    #: By mode: the program that can run in it, with arguments that have it
-    #: ask its backend.
+    #: The program that can run in this mode, with arguments by which it asks
+    #: its backend.
     ASKING = {
         "threads": ("nova-sg", "list"),
-        # This program patches the standard library.
+        # It patches the standard library.
         "eventlet": ("nova-sg-agent",),
     }[MODE]
 
@@ -51,7 +51,7 @@ class TestCase(base.TestCase):
         return self.run_here(program, *arguments, **kwargs)
 
     def run_agent_until(self, words, *arguments, host="node"):
-        """Run nova-sg-agent until its log contains words; end it.
+        """Run nova-sg-agent until its log holds words, and end it.
 
         :returns: the log
         """
@@ -73,11 +73,11 @@ class TestCase(base.TestCase):
         return read()
 
     def run_agent_while(self, condition, *arguments, message="", **kwargs):
-        """Run nova-sg-agent while a condition holds; end it by SIGTERM.
+        """Run nova-sg-agent while a condition holds, then end it by SIGTERM.
 
         :param condition: a callable, called on another thread once the agent
             has begun
-        :param message: the event that ends the condition, as in wait_for
+        :param message: what has to come so that it does not, as in wait_for
         """
         ended = threading.Event()
         told = []
@@ -93,7 +93,7 @@ class TestCase(base.TestCase):
                 )
             except BaseException as error:
                 raised.append(error)
-            # If the agent has ended, the signal would end the tests.
+            # Without the agent it would end the tests.
             if not ended.is_set():
                 told.append(signal.SIGTERM)
                 signal.raise_signal(signal.SIGTERM)
@@ -109,12 +109,12 @@ class TestCase(base.TestCase):
             raise error
         self.assertEqual((0, ""), (result.status, result.err), result.out)
         if not told:
-            # Another signal than SIGTERM has ended it: Ctrl-C, for the tests.
+            # Only a signal ends it in order: this one was for the tests.
             raise KeyboardInterrupt
         return result
 
 
 def _is_launched():
-    """Whether oslo.service handles SIGTERM, as it does for a service."""
+    """Whether oslo.service handles SIGTERM: there is a service then."""
     handler = signal.getsignal(signal.SIGTERM)
     return getattr(handler, "__name__", None) == "_handle_signal"

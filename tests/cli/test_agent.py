@@ -11,7 +11,7 @@
 # under the License.
 
 
-"""How nova-sg-agent uses its options, its files and its arguments."""
+"""How nova-sg-agent reads its options, files and arguments."""
 
 import os
 
@@ -23,10 +23,10 @@ from tests.fixtures import memcached, process
 @base.green_mode
 class ConfigurationTest(base.TestCase):
     def check(self, host, topic, binary, *arguments, **kwargs):
-        """Run an agent until the API in the same process says it is up."""
+        """Run an agent until it is up by the API of the same process."""
 
         def is_missing():
-            # An API made while the agent runs has the agent's configuration.
+            # The API that is made now has the agent's configuration.
             return (host, binary, "up") not in [
                 (one.host, one.binary, one.state)
                 for one in servicegroup.API().members(topic)
@@ -42,7 +42,7 @@ class ConfigurationTest(base.TestCase):
             host,
         )
 
-    def test_host_topic_and_binary_can_be_set(self):
+    def test_host_topic_binary(self):
         self.configure("host = filed\ntopic = volume\nbinary = cinder-volume")
         self.check("filed", "volume", "cinder-volume")
         self.check(
@@ -56,13 +56,13 @@ class ConfigurationTest(base.TestCase):
             *("--host", "third", "--topic", "cell"),
         )
 
-    def test_the_default_binary_and_host(self):
+    def test_default_binary_and_host(self):
         self.check(
             *(os.uname().nodename, "scheduler", "nova-scheduler"),
             *("--topic", "scheduler"),
         )
 
-    def test_files_of_a_folder_are_read(self):
+    def test_config_dir(self):
         folder = self.path("conf.d")
         os.mkdir(folder)
         for name, text in (
@@ -78,7 +78,7 @@ class ConfigurationTest(base.TestCase):
         self.report("twenty")
         self.assertEqual("up\n", self.do(*where, "is-up", "twenty"))
 
-    def test_a_file_in_the_usual_place_is_read(self):
+    def test_a_file_where_openstack_looks(self):
         # ~/.nova-sg/nova-sg.conf
         os.mkdir(self.path(".nova-sg"))
         os.rename(self.config, self.path(".nova-sg/nova-sg.conf"))
@@ -93,7 +93,7 @@ class ConfigurationTest(base.TestCase):
         result = self.nova_sg("is-up", "found", config=False)
         self.assertEqual((0, "up\n"), (result.status, result.out))
 
-    def test_the_modern_option_for_memcached_servers_is_read(self):
+    def test_modern_spelling_of_the_memcached_servers(self):
         server = process.shared(memcached.Memcached)
         topic = os.path.basename(self.folder)
         self.configure(
@@ -103,7 +103,7 @@ class ConfigurationTest(base.TestCase):
         )
         self.check("node", topic, f"nova-{topic}", "--host", "node")
 
-    def test_a_report_interval_that_is_too_long_is_warned_of(self):
+    def test_an_interval_that_is_too_long(self):
         self.configure(report_interval=1, service_down_time=1)
         self.run_agent_until(
             "Report interval must be less than service down time. Current "

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""db sync: makes the table in every kind of database."""
+"""db sync: the table on every kind of database."""
 
 import json
 import os
@@ -35,7 +35,7 @@ class DbSyncTest(base.TestCase):
         self.do("db", "sync")
         self.assertEqual("up\n", self.do("is-up", "one"))
 
-    def test_another_sqlite_file(self):
+    def test_sqlite_file_of_ones_own(self):
         path = self.path("own.sqlite")
         self.configure(f"[database]\nconnection = sqlite:///{path}")
         self.check(f"sqlite:///{path}")
@@ -51,7 +51,7 @@ class DbSyncTest(base.TestCase):
         self.check(re.sub(":[^:@]*@", ":***@", url))
         self.assertEqual([], json.loads(self.do("list", "-f", "json")))
 
-    def test_a_table_of_another_program_is_not_changed(self):
+    def test_a_table_of_another_program(self):
         server = process.shared(mariadb.MariaDB)
         url = server.create_database()
         name = url.rpartition("/")[2]

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""nova-sg doctor: finds faults, and names the remedy for each."""
+"""nova-sg doctor: finds problems, and their remedies."""
 
 import os
 
@@ -22,10 +22,10 @@ from tests.fixtures import mariadb, memcached, process
 @single_mode
 class DoctorTest(base.TestCase):
     def check(self, *findings):
-        """Run it; check that it finds these faults and no others.
+        """Run it, and check that it finds these problems only.
 
-        :param findings: the lines that are not ok, in their order: for each a
-            list of texts that it has to contain
+        :param findings: texts of the lines that are not ok, in order: each
+            a list of what has to stand in it
         """
         result = self.nova_sg("doctor")
         self.assertEqual(1 if findings else 0, result.status, result.out)
@@ -69,7 +69,7 @@ class DoctorTest(base.TestCase):
         self.assertRegex(result.out, r"clock: memcached .* is [+-]\d\.\d s")
         self.assertIn("0 values were evicted", result.out)
 
-    def test_a_configured_backend_that_is_not_in_use_is_checked(self):
+    def test_a_backend_that_is_not_in_use_is_checked_too(self):
         self.configure("memcached_servers = 127.0.0.1:1")
         result = self.check(["memcached 127.0.0.1:1", "Start the server"])
         self.assertIn("driver mc: configured, not in use", result.out)
@@ -111,7 +111,7 @@ class DoctorTest(base.TestCase):
         result = self.check()
         self.assertIn("the services table is Nova's", result.out)
 
-    def test_a_service_down_time_that_is_too_short(self):
+    def test_silence_that_is_too_short(self):
         self.configure(report_interval=10, service_down_time=15)
         self.check(
             [

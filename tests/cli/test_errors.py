@@ -10,9 +10,9 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""An error is one line that names its cause, never a traceback.
+"""Errors are one line that names the cause, never a traceback.
 
-On native threads the program is nova-sg, on green threads nova-sg-agent.
+On native threads nova-sg is tested, on green threads nova-sg-agent.
 """
 
 import os
@@ -22,7 +22,7 @@ from tests.fixtures import mariadb, process
 
 
 class ConfigurationTest(base.TestCase):
-    """Neither program starts with a wrong configuration."""
+    """No program starts with a wrong configuration."""
 
     def check(self, *words, arguments=()):
         program, *command = self.ASKING
@@ -31,7 +31,7 @@ class ConfigurationTest(base.TestCase):
         self.assertEqual(1, result.err.count("\n"), result.err)
         for word in words:
             self.assertIn(word, result.err)
-        # The program has done nothing.
+        # The program has begun nothing.
         self.assertFalse(os.path.exists(self.state))
 
     def test_missing_file(self):
@@ -93,7 +93,7 @@ class ConfigurationTest(base.TestCase):
 
 
 class AgentArguments:
-    """For a TestCase: arguments that only nova-sg-agent has."""
+    """For a TestCase: the arguments of nova-sg-agent alone."""
 
     def test_log_that_cannot_be_written(self):
         for path in (self.path("no/such/folder.log"), self.folder):
@@ -117,8 +117,7 @@ class AgentArgumentsTest(AgentArguments, base.TestCase):
 
 
 class BackendTest(base.TestCase):
-    """An unusable backend: nova-sg prints an error and ends, an agent goes on.
-    """
+    """nova-sg reports the error and ends; an agent logs it and goes on."""
 
     def check(self, *words):
         complaint = self.complaint()
@@ -126,7 +125,7 @@ class BackendTest(base.TestCase):
             self.assertIn(word, complaint)
 
     def complaint(self):
-        """Return the error of this mode's program about its backend."""
+        """Return what the program of this mode reports of its backend."""
         program, *command = self.ASKING
         if program == "nova-sg-agent":
             return self.run_agent_until("Cannot report the state of node")

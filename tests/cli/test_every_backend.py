@@ -11,7 +11,7 @@
 # under the License.
 
 
-"""An operator's commands for a member that dies, with each backend."""
+"""The commands of an operator during a failure, on each backend."""
 
 import json
 import os
@@ -38,11 +38,11 @@ class EveryBackendTest(base.TestCase):
         )
 
     def check(self, backend):
-        """Use each command for a member that joins, and that is killed.
+        """Use each command on a member that comes, and that is killed.
 
         :param backend: lines of the configuration
         """
-        # A group of its own, as other tests share the servers.
+        # The servers are shared, the group is not.
         group = os.path.basename(self.folder)
         self.configure(f"topic = {group}\n{backend}", service_down_time=10)
         listed = ("list", "--group", group, "-f", "json")
@@ -67,9 +67,9 @@ class EveryBackendTest(base.TestCase):
             shown = json.loads(self.do("show", "node", "-f", "json"))
             return shown["Age"] > 11.5 and shown
 
-        # memcached's clock has whole seconds. Up to a second after the limit
-        # a new process may still find the member up.
-        shown = wait_for(show, message="its age is above the limit for sure")
+        # memcached's clock has whole seconds: until that long after the limit
+        # each new process may find it up again.
+        shown = wait_for(show, message="its age is past every doubt")
         self.assertEqual("down", shown["State"])
         self.assertIsNotNone(shown["Last Seen"])
         self.do("forget", "node")

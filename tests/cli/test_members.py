@@ -36,7 +36,7 @@ COLUMNS = [
 
 @single_mode
 class MembersTest(base.TestCase):
-    """list and show: one member of each kind, in every format."""
+    """list and show: one of each kind of members, in every format."""
 
     def setUp(self):
         super().setUp()
@@ -54,7 +54,7 @@ class MembersTest(base.TestCase):
         self.assertGreaterEqual(age, at_least)
         self.assertLess(age, at_least + base.PATIENCE)
 
-    def test_the_list_as_json(self):
+    def test_json(self):
         rows = json.loads(self.do("list", "-f", "json"))
         for row in rows:
             self.assertEqual(COLUMNS, list(row))
@@ -96,7 +96,7 @@ class MembersTest(base.TestCase):
             ),
         )
 
-    def test_every_format_has_the_same_values(self):
+    def test_every_format_says_the_same(self):
         expected = [
             [row["Host"], row["State"], row["Last Seen"]]
             for row in json.loads(self.do("list", "-f", "json"))
@@ -121,31 +121,31 @@ class MembersTest(base.TestCase):
             if line.startswith("|")
         ]
         self.assertEqual(["Host", "State", "Last Seen"], header)
-        # Times have seconds, and can be read.
+        # To the second, and readable.
         self.assertEqual(
             [[h, s, f"{t[:10]} {t[11:19]} UTC"] for h, s, t in expected], rows
         )
 
-    def test_the_table_of_all_columns(self):
+    def test_table_of_everything(self):
         lines = self.do("list").splitlines()
         header = [cell.strip() for cell in lines[1].split("|")[1:-1]]
         self.assertEqual(COLUMNS, header)
         text = "\n".join(lines)
         self.assertRegex(text, r"\| up +\| compute +\| nova-compute +\| up ")
-        # Ages have a unit that fits.
+        # Ages are in a unit that fits.
         self.assertRegex(text, r"\| silent .* UTC +\| 2 h ")
         self.assertRegex(text, r"\| up .* UTC +\| \d+\.\d s ")
         self.assertRegex(text, r"\| fenced .* \| True +\| forced down by")
 
     def test_groups(self):
         names = ("list", "-f", "value", "-c", "Host")
-        hosts = self.do(*names).split()
-        self.assertIn("boss", hosts)
-        self.assertEqual(hosts, self.do(*names, "--all").split())
+        members = self.do(*names).split()
+        self.assertIn("boss", members)
+        self.assertEqual(members, self.do(*names, "--all").split())
         self.assertEqual(
             ["boss"], self.do(*names, "--group", "conductor").split()
         )
-        self.assertEqual([], self.do(*names, "--group", "unknown").split())
+        self.assertEqual([], self.do(*names, "--group", "nobody").split())
         refused = self.nova_sg("list", "--all", "--group", "compute")
         self.assertEqual(2, refused.status)
         self.assertIn("not allowed with", refused.err)
@@ -187,7 +187,7 @@ class MembersTest(base.TestCase):
                 self.assertEqual(expected, shown.strip())
         self.assertRegex(self.do(*chosen), r"\| State +\| up +\|")
 
-    def test_show_of_an_unknown_member_is_an_error(self):
+    def test_show_no_such_member(self):
         result = self.nova_sg("show", "boss")
         self.assertEqual((1, ""), (result.status, result.out))
         self.assertEqual("The group compute has no member boss\n", result.err)
@@ -215,9 +215,8 @@ class MembersTest(base.TestCase):
 
 
 @single_mode
-class CannotTellTest(base.TestCase):
-    """is-up ends with 2 if it cannot tell, as 1 means that a member is down.
-    """
+class UnknownStateTest(base.TestCase):
+    """is-up ends with 2, never with 1, which means that a member is down."""
 
     def check(self, *arguments, words, out="unknown\n", **kwargs):
         result = self.nova_sg("is-up", *arguments, **kwargs)
@@ -225,7 +224,7 @@ class CannotTellTest(base.TestCase):
         self.assertIn(words, result.err)
 
     def test_unknown_member(self):
-        self.check("three", words="The group compute has no member three")
+        self.check("nobody", words="The group compute has no member nobody")
 
     def test_unreachable_database(self):
         url = f"mysql+pymysql://nova:{base.PASSWORD}@127.0.0.1:1/nova"

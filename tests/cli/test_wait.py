@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""wait: its output and its exit status."""
+"""wait: its output and exit status."""
 
 from tests import single_mode
 from tests.cli import base
@@ -24,7 +24,7 @@ class WaitTest(base.TestCase):
         self.insert("one", 10)
         self.insert("two", 7200)
 
-    def test_a_state_that_the_member_has_already(self):
+    def test_what_is_so_already(self):
         for host, state in (("one", "up"), ("two", "down")):
             result = self.nova_sg(
                 "wait", host, "--for", state, "--timeout", "0"
@@ -33,7 +33,7 @@ class WaitTest(base.TestCase):
                 (0, "", ""), (result.status, result.out, result.err)
             )
 
-    def test_a_state_that_does_not_come(self):
+    def test_what_does_not_come(self):
         for host, state, words in (
             ("one", "down", r"it is up: last report \d+\.\d s ago"),
             ("two", "up", r"it is down: last report .*, allowed are 3600 s"),
@@ -49,7 +49,7 @@ class WaitTest(base.TestCase):
                     rf"^{host} is not {state} after 0.5 s: {words}\n$",
                 )
 
-    def test_a_backend_that_is_unreachable(self):
+    def test_an_unreachable_backend(self):
         self.configure(
             "servicegroup_driver = mc\nmemcached_servers = 127.0.0.1:1"
         )

@@ -114,7 +114,7 @@ class NotificationsTest(base.TestCase):
             )
 
     def test_a_broker_that_does_not_answer(self):
-        # Nobody listens yet: the broker keeps it.
+        # No consumer runs yet: the broker keeps the messages.
         self.put_some()
         listener = consumer.Consumer(self.folder, self.config)
         self.enterContext(listener)
@@ -134,5 +134,5 @@ class NotificationsTest(base.TestCase):
         )
         self.broker.thaw()
         self.assert_all_arrive(listener)
-        # It is in another process, and so is what it brings along.
+        # It is in another process, and so is all that it imports.
         self.assertNotIn("oslo_messaging", sys.modules)

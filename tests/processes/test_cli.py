@@ -10,9 +10,9 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""nova-sg as a process: each command once, signals, closed streams.
+"""nova-sg as a process: each command once, signals, streams that are gone.
 
-The commands' output and exit status are tested in tests/cli.
+What the commands print, and with which exit status, is in tests/cli.
 """
 
 import datetime
@@ -36,10 +36,10 @@ from tests.processes import base
 
 
 class EveryCommandTest(base.TestCase):
-    """Every command except watch, which is below, and top, in test_top.py."""
+    """Commands that end by themselves. watch is below, top in test_top.py."""
 
     def check(self, *arguments, status=0, out=""):
-        """Run nova-sg; check that its output contains out."""
+        """Run nova-sg; what it prints has to contain out."""
         result = self.nova_sg(*arguments)
         self.assertEqual((status, ""), (result.status, result.err))
         self.assertIn(out, result.out)
@@ -82,7 +82,7 @@ class EnvironmentTest(base.TestCase):
         for command, words, expected in (
             ("enable", "written", [written]),
             ("disable", "not there any more", []),
-            # It may be repeated.
+            # A second time, too.
             ("disable", "not there any more", []),
         ):
             result = self.run_in(python, "nova", command)
@@ -91,7 +91,7 @@ class EnvironmentTest(base.TestCase):
             self.assertEqual(
                 expected, glob.glob(os.path.join(library, "*.pth"))
             )
-        with self.subTest("an environment that cannot be changed"):
+        with self.subTest("an environment that is not ours to change"):
             shutil.rmtree(library)
             result = self.run_in(python, "nova", "enable")
             self.assertEqual((2, ""), (result.status, result.out))
@@ -149,7 +149,7 @@ class StreamsTest(base.TestCase):
         with open("/dev/full", "w") as full:
             program = self.start("nova-sg", "is-up", "one", stdout=full)
             result = self.finish(program)
-        # 0 would mean that it is up, and 1 that it is down.
+        # 0 would mean that it is up, 1 that it is down.
         self.assertNotIn(result.status, (0, 1))
         self.assertIn("No space left", result.err)
 
@@ -163,9 +163,9 @@ class WatchTest(base.TestCase):
         self.do("db", "sync")
 
     def watch(self, *arguments, **kwargs):
-        """Start watching; return once the watch shows events."""
+        """Start watching; return once events are seen."""
         program = self.start("nova-sg", "watch", *arguments, **kwargs)
-        # A member that is toggled until the watch shows it.
+        # A member that comes and goes until the watcher sees it.
         host = "probe"
         reader = base.Lines(program.stdout)
         self.insert(host, 10)
@@ -179,13 +179,13 @@ class WatchTest(base.TestCase):
             )
             return reader.wait(0.5)
 
-        wait_for(seen, base.PATIENCE, "the watch shows events")
+        wait_for(seen, base.PATIENCE, "the watcher sees events")
         self.execute("DELETE FROM services WHERE host = ?", host)
-        # This is the last event of the probe.
+        # Everything about the probe ends with this.
         wait_for(
             lambda: any("removed" in line for line in reader.take()),
             base.PATIENCE,
-            "the watch shows that the probe is gone",
+            "the watcher sees the probe go",
         )
         return program, reader
 
@@ -195,8 +195,8 @@ class WatchTest(base.TestCase):
 
     def test_text(self):
         program, reader = self.watch()
-        # It is down 15 seconds later, so that the watch shows it up before,
-        # also on a busy machine.
+        # It falls silent in so many seconds that the watcher has seen it
+        # before, on a busy machine, too.
         self.insert("one", 3585)
         self.assertRegex(
             self.next_line(reader),
@@ -220,7 +220,7 @@ class WatchTest(base.TestCase):
         )
         self.do("forget", "two")
         self.assertRegex(self.next_line(reader), r"Z left two \(removed\)$")
-        # The lines that were shown live are not lost at the end.
+        # What is seen live, line by line, is not lost at the end.
         result = self.finish(program, signal.SIGTERM)
         self.assertEqual((0, ""), (result.status, result.err))
 
@@ -264,7 +264,7 @@ class WatchTest(base.TestCase):
 
 
 class UnreachableBackendTest(base.TestCase):
-    """watch and wait can start before their backend."""
+    """watch and wait start before their backend."""
 
     def test_memcached(self):
         server = memcached.Memcached()
@@ -286,7 +286,7 @@ class UnreachableBackendTest(base.TestCase):
         wait_for(
             lambda: os.path.getsize(self.path("stderr")),
             base.PATIENCE,
-            "the watch reports that there is no answer",
+            "the watcher says that there is no answer",
         )
         with open(self.path("stderr")) as stderr:
             self.assertIn("Cannot refresh group", stderr.read())
@@ -294,12 +294,12 @@ class UnreachableBackendTest(base.TestCase):
         self.enterContext(server)
         result = self.finish(waiting)
         self.assertEqual((0, "", ""), (result.status, result.out, result.err))
-        # It refreshes again by itself, and shows a member that joins then.
+        # It refreshes by itself, and finds a member that joins then.
         wait_for(
             lambda: reader.wait(5)
             or agents.append(self.agent(f"late{len(agents)}")),
             base.PATIENCE,
-            "the watch shows that a member joins",
+            "the watcher sees a member join",
         )
         self.assertRegex(reader.take_one(), r"Z joined late\d+ ")
         result = self.finish(watching, signal.SIGTERM)
@@ -330,7 +330,7 @@ class WaitTest(base.TestCase):
         for signo, status in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
             with self.subTest(signo):
                 waiting = self.start("nova-sg", "wait", "two", "--for", "up")
-                # It waits for the member once it has the database open.
+                # It has begun to refresh when it has opened the database.
                 wait_for(
                     lambda pid=waiting.pid: "sqlite" in open_files(pid),
                     base.PATIENCE,
@@ -351,7 +351,7 @@ class WaitTest(base.TestCase):
         self.check_signal(signal.SIGINT, 0.1, 0.3, 0.8)
 
     def check_signal(self, signo, *pauses):
-        """Send a signal so many seconds after Python has started nova-sg."""
+        """Send a signal so many seconds after Python has begun with us."""
         for pause in pauses:
             with self.subTest(signo, pause=pause):
                 waiting = self.start("nova-sg", "wait", "two", "--for", "up")
@@ -359,7 +359,7 @@ class WaitTest(base.TestCase):
                     lambda pid=waiting.pid: catches_sigterm(pid),
                     base.PATIENCE,
                 )
-                # The signal has to be handled at any moment of the start.
+                # What happens in between is not known: that is tested.
                 time.sleep(pause)
                 result = self.finish(waiting, signo)
                 self.assertEqual(
@@ -376,7 +376,7 @@ def catches_sigterm(pid):
 
 
 def open_files(pid):
-    """Return the paths of a process's open files, as text."""
+    """Return what a process has open, as text."""
     folder = f"/proc/{pid}/fd"
     names = []
     for entry in os.listdir(folder):

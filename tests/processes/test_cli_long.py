@@ -11,7 +11,7 @@
 # under the License.
 
 
-"""All tests of tests/cli, with programs that run as processes."""
+"""The tests of tests/cli, with the programs as processes."""
 
 from tests import long_form
 from tests.cli import (
@@ -28,11 +28,11 @@ from tests.processes import base
 
 
 def by_process(test, name=None, **values):
-    """Return a class of tests whose programs run as processes.
+    """Return a class of tests whose programs are processes.
 
-    :param test: a class of tests/cli; None: this mode has no such class
-    :param name: the name of the new class; by default that of the test
-    :param values: other attributes of the new class
+    :param test: a class of tests/cli; None where this mode has none
+    :param name: the name of the new class; that of the test if None
+    :param values: what else is different in the new class
     """
     if test is None:
         return None
@@ -42,7 +42,7 @@ def by_process(test, name=None, **values):
 
 
 BasicsTest = by_process(test_basics.BasicsTest)
-CannotTellTest = by_process(test_members.CannotTellTest)
+UnknownStateTest = by_process(test_members.UnknownStateTest)
 ChangeTest = by_process(test_changes.ChangeTest)
 DbSyncTest = by_process(test_db_sync.DbSyncTest)
 DoctorTest = by_process(test_doctor.DoctorTest)
@@ -50,7 +50,7 @@ EveryBackendTest = by_process(test_every_backend.EveryBackendTest)
 MembersTest = by_process(test_members.MembersTest)
 WaitTest = by_process(test_wait.WaitTest)
 
-# For both programs, in either mode.
+# Both programs, whatever the mode.
 BackendTest = by_process(test_errors.BackendTest)
 ConfigurationTest = by_process(test_errors.ConfigurationTest)
 AgentBackendTest = by_process(

@@ -11,7 +11,7 @@
 # under the License.
 
 
-"""What takes long shows what it does on a terminal.
+"""A long task shows its progress on a terminal.
 
 That it does so nowhere else is in test_cli.py, by the same command.
 """
@@ -43,7 +43,7 @@ class DbSyncTest(base.TestCase):
         os.close(its)
         shown = b""
         try:
-            # Until nobody has the terminal any more.
+            # Until no process has the terminal open.
             while piece := os.read(ours, 65536):
                 shown += piece
         except OSError:

@@ -36,7 +36,7 @@ if event["attempt"] < 2:
 
 
 class Hook(http.server.ThreadingHTTPServer):
-    """A webhook that answers what it is told to, then 204."""
+    """A webhook with given answers, and 204 after them."""
 
     def __init__(self, *answers):
         self.answers = list(answers)
@@ -125,7 +125,7 @@ class WatchTest(watching.TestCase):
             )
             self.assertEqual("application/json", headers["Content-Type"])
 
-    def test_only_who_stays_down(self):
+    def test_only_members_that_stay_down(self):
         hook = Hook()
         self.addCleanup(hook.close)
         process = self.watch(

@@ -46,7 +46,7 @@ class WatchNotifiesTest(watching.TestCase):
         self.check_outage(broker.url, broker)
 
     def check_outage(self, url, server):
-        """See to it that nothing is lost while a server is away.
+        """Check that nothing is lost while a server is unreachable.
 
         :param url: of the broker
         :param server: the broker, or the way to it
@@ -80,7 +80,7 @@ class WatchNotifiesTest(watching.TestCase):
             ["service.down two down forced-down"], listener.lines("two")
         )
         children = children_of(process.pid)
-        # What sends, and multiprocessing's own.
+        # The process that sends, and multiprocessing's resource tracker.
         self.assertEqual(2, len(children))
         self.assertIn(
             "the message queue failed for up of one", self.end(process)
@@ -91,7 +91,7 @@ class WatchNotifiesTest(watching.TestCase):
         wait_for(
             lambda: not any(os.path.exists(f"/proc/{p}") for p in processes),
             base.PATIENCE,
-            "what sends ends with it",
+            "its children end with it",
         )
 
     def start_to_notify(self):
@@ -101,6 +101,14 @@ class WatchNotifiesTest(watching.TestCase):
             consumer.options(f"rabbit://u:{base.PASSWORD}@127.0.0.1:{port}/")
         )
         return self.watch("--notify")
+
+    def test_modules_in_the_working_folder(self):
+        # Where another user may write, as in /tmp.
+        hostile = f"open({self.path('imported')!r}, 'w')"
+        for name in "multiprocessing", "pickle", "socket":
+            self.write(f"{name}.py", hostile)
+        self.end(self.start_to_notify())
+        self.assertFalse(os.path.exists(self.path("imported")))
 
     def test_killed(self):
         process = self.start_to_notify()
@@ -140,7 +148,7 @@ class WatchNotifiesTest(watching.TestCase):
         self.assertEqual(2, result.status)
         self.assertIn("[events] notifications: it takes", result.err)
         self.assertIn("pip install 'nova-sg[notifications]'", result.err)
-        # Without the option nobody looks for it.
+        # Without the option it is not imported.
         process = self.watch(env=environment)
         self.assertEqual("", self.end(process))
 
@@ -172,12 +180,12 @@ class WatchNotifiesTest(watching.TestCase):
                 self.assertEqual(2, result.status)
                 self.assertIn("[events] notifications: ", result.err)
                 self.assertIn(words, result.err)
-                # Nor what oslo.config takes for the name of an option.
+                # Nor the part that oslo.config takes for an option's name.
                 self.assertNotIn(base.PASSWORD[:9], result.err)
 
 
 def children_of(pid):
-    """Return the children of a process, by whatever thread of it."""
+    """Return the children of a process, of all its threads."""
     children = []
     for path in glob.glob(f"/proc/{pid}/task/*/children"):
         with open(path) as file:

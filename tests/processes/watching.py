@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Base class for tests that watch members by nova-sg watch."""
+"""Watching members by nova-sg watch, and having them go up and down."""
 
 import signal
 
@@ -19,7 +19,7 @@ from tests.processes import base
 
 
 class TestCase(base.TestCase):
-    """A test with two members, one and two, in the embedded database."""
+    """Has two members, one and two, in the embedded database."""
 
     def setUp(self):
         super().setUp()
@@ -29,10 +29,10 @@ class TestCase(base.TestCase):
             self.insert(host, 0)
 
     def watch(self, *arguments, **kwargs):
-        """Start to watch; return the process once it shows events."""
+        """Start to watch; return the process when it does."""
         process = self.start("nova-sg", "watch", *arguments, **kwargs)
         self.lines = base.Lines(process.stdout)
-        # Only an event shows that its first refresh is over.
+        # Its first refresh shows only by the next event that it prints.
         number = 0
 
         def sees():
@@ -45,7 +45,7 @@ class TestCase(base.TestCase):
         return process
 
     def force(self, host, forced):
-        """Have a member go down, or up; wait until the watch shows it."""
+        """Have a member go down, or up, and the watch see that."""
         self.execute(
             "UPDATE services SET forced_down = ? WHERE host = ?", forced, host
         )

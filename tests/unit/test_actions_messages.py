@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Events in the shape of Nova's versioned notifications."""
+"""Events in the form of Nova's versioned notifications."""
 
 import datetime
 import json

@@ -61,7 +61,7 @@ class ScheduleTest(unittest.TestCase):
         self.assertEqual([], take_all(jobs, 130))
         self.assertEqual([events.DOWN], take_all(jobs, 131))
 
-    def test_who_comes_back_in_time_has_no_event(self):
+    def test_a_member_that_comes_back_in_time_has_no_event(self):
         for back, told in (
             (events.UP, []),
             (events.JOINED, [events.JOINED]),

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The options, the sample file, and the errors about a wrong option."""
+"""The options, the sample file, and the errors of wrong files."""
 
 import glob
 import os
@@ -21,7 +21,7 @@ import unittest
 from oslo_config import cfg, generator
 
 from nova_sg import conf, config, exception
-from nova_sg.backends.memcached import server_options
+from nova_sg.backends.memcached import configured
 from nova_sg.conf import CONF, base
 from tests import base as test_base
 
@@ -44,7 +44,7 @@ class OptionsTest(unittest.TestCase):
             with self.subTest(section, opt=opt.name):
                 self.assertRegex(opt.help or "", r"(?s)\w+ \w+ .*\.")
 
-    def test_options_with_secrets_are_marked(self):
+    def test_what_is_secret_is_marked(self):
         marked = {opt.name for _, opt in options() if opt.secret}
         self.assertLessEqual({"connection", "memcache_secret_key"}, marked)
 
@@ -63,7 +63,7 @@ class OptionsTest(unittest.TestCase):
             with self.subTest(section, opt=opt.name):
                 self.assertRegex(code, rf"CONF\s*\.\s*{group}{opt.dest}\b")
 
-    def test_an_option_that_nova_registered_stays_as_it_is(self):
+    def test_an_option_of_nova_stays_as_nova_has_it(self):
         theirs = cfg.ConfigOpts()
         theirs.register_opt(cfg.IntOpt("report_interval", default=17))
         conf.register_opts(theirs)
@@ -73,10 +73,9 @@ class OptionsTest(unittest.TestCase):
 
 
 class SampleTest(unittest.TestCase):
-    """The sample file is up to date with the code.
+    """The sample file has the help of the code.
 
-    The texts of oslo.log's options are not compared. They depend on the
-    release of oslo.log.
+    What it says of oslo.log's options depends on the release of oslo.log.
     """
 
     def generate(self, *namespaces):
@@ -104,7 +103,7 @@ class SampleTest(unittest.TestCase):
                     blocks[section, match[1]] = block.strip()
         return blocks
 
-    def test_the_sample_is_up_to_date(self):
+    def test_sample_is_in_step(self):
         with open(SAMPLE) as file:
             sample = self.split(file.read())
         ours = self.split(self.generate("nova_sg"))
@@ -123,7 +122,7 @@ class SampleTest(unittest.TestCase):
         self.assertLessEqual(others, theirs, remedy)
         self.assertIn(("DEFAULT", "debug"), others)
 
-    def test_the_sample_is_the_same_on_every_machine(self):
+    def test_sample_is_the_same_on_every_machine(self):
         def differently():
             before = base.HOST.default
             base.HOST.default = "some-other-host"
@@ -137,7 +136,7 @@ class SampleTest(unittest.TestCase):
         )
         self.assertIn("#host = <current_hostname>", differently())
 
-    def test_the_sample_can_be_used_without_changes(self):
+    def test_sample_can_be_used_as_it_is(self):
         config.parse(["--config-file", SAMPLE], "nova-sg")
         self.addCleanup(CONF.reset)
         for section, opt in options():
@@ -146,7 +145,7 @@ class SampleTest(unittest.TestCase):
 
 
 class FilesTestCase(test_base.TestCase):
-    """A folder with configuration files."""
+    """Reading files."""
 
     def setUp(self):
         super().setUp()
@@ -162,7 +161,7 @@ class FilesTestCase(test_base.TestCase):
         config.parse(["--config-file", self.write(text)], "nova-sg")
 
     def error(self, *arguments):
-        """Return the error about the configuration that arguments name."""
+        """Return the error of the configuration that arguments name."""
         with self.assertRaises(exception.ConfigError) as caught:
             config.parse(arguments, "nova-sg")
         text = str(caught.exception)
@@ -173,7 +172,7 @@ class FilesTestCase(test_base.TestCase):
 
 
 class ReadTest(FilesTestCase):
-    def test_the_error_about_a_wrong_value_names_the_option(self):
+    def test_wrong_values(self):
         for text, words in (
             ("report_interval = soon", "[DEFAULT] report_interval: "),
             ("report_interval = -1", "greater than or equal to 0"),
@@ -191,7 +190,7 @@ class ReadTest(FilesTestCase):
                 self.assertIn(words, said)
                 self.assertIn(f" from {path} is not valid: ", said)
 
-    def test_the_error_about_a_missing_value_names_the_default(self):
+    def test_no_value(self):
         for name, default in (
             ("host", "<current_hostname>"),
             ("report_interval", "10"),
@@ -207,7 +206,7 @@ class ReadTest(FilesTestCase):
                     self.error("--config-file", path),
                 )
 
-    def test_the_error_about_a_wrong_value_in_the_environment(self):
+    def test_a_wrong_value_in_the_environment(self):
         name = "OS_DEFAULT__REPORT_INTERVAL"
         self.addCleanup(os.environ.pop, name, None)
         os.environ[name] = "soon"
@@ -216,7 +215,7 @@ class ReadTest(FilesTestCase):
             rf"\[DEFAULT\] report_interval: .* from {name} .*'soon'",
         )
 
-    def test_the_error_about_a_dollar_sign_names_the_remedy(self):
+    def test_dollar_signs(self):
         for option in (
             "host = $my_ip",
             "host = $host",
@@ -233,7 +232,7 @@ class ReadTest(FilesTestCase):
         self.parse("[DEFAULT]\nhost = $topic-$$1\n")
         self.assertEqual("compute-$1", CONF.host)
 
-    def test_the_error_about_a_malformed_file_names_the_line(self):
+    def test_files_that_are_none(self):
         for text, words in (
             (f"connection {SECRET}\n", "line 1: No ':' or '=' found"),
             (f"password = {SECRET}\n", "line 1: Section must be started"),
@@ -249,7 +248,7 @@ class ReadTest(FilesTestCase):
                 self.assertIn(words, said)
                 self.assertNotIn(SECRET, said)
 
-    def test_the_error_about_a_missing_file_or_folder(self):
+    def test_what_is_missing(self):
         nowhere = os.path.join(self.folder, "nowhere")
         file = self.write("")
         for arguments, words in (
@@ -261,7 +260,7 @@ class ReadTest(FilesTestCase):
             with self.subTest(arguments):
                 self.assertIn(words, self.error(*arguments))
 
-    def test_the_error_about_one_wrong_file_of_several_names_it(self):
+    def test_a_wrong_file_among_others(self):
         folder = os.path.join(self.folder, "conf.d")
         os.mkdir(folder)
         self.write("[DEFAULT]\nhost = one\n", "conf.d/10-good.conf")
@@ -276,7 +275,7 @@ class ReadTest(FilesTestCase):
         config.parse(["--config-dir", folder], "nova-sg")
         self.assertEqual("one", CONF.host)
 
-    def test_quoted_values_and_none_are_warned_of(self):
+    def test_quotes_and_none(self):
         self.parse(
             "[DEFAULT]\n"
             'servicegroup_driver="mc"\n'
@@ -288,7 +287,7 @@ class ReadTest(FilesTestCase):
         )
         self.assertEqual(
             ["<None> (inside the process)"],
-            [server.address for server in server_options.make_servers()],
+            [server.address for server in configured.make()],
         )
         self.parse(
             "[DEFAULT]\n"
@@ -296,7 +295,7 @@ class ReadTest(FilesTestCase):
         )
         self.assertEqual(
             ["10.0.0.1:11211", "10.0.0.2:11211"],
-            [server.address for server in server_options.make_servers()],
+            [server.address for server in configured.make()],
         )
 
 
@@ -318,8 +317,8 @@ class ReloadTest(FilesTestCase):
             (1, 20), (CONF.report_interval, CONF.service_down_time)
         )
 
-    def test_a_reload_takes_new_values(self):
-        # An override that Nova's rule made for the old values ends with them.
+    def test_new_values(self):
+        # The value that Nova's rule derived goes with the old ones.
         CONF.set_override("service_down_time", 33)
         self.write("[DEFAULT]\nreport_interval = 2\nservice_down_time = 30\n")
         config.reload(self.accept)
@@ -328,7 +327,7 @@ class ReloadTest(FilesTestCase):
             (2, 30), (CONF.report_interval, CONF.service_down_time)
         )
 
-    def test_the_old_values_stay_if_the_new_ones_are_wrong(self):
+    def test_the_old_values_stay_where_the_new_ones_are_wrong(self):
         for text in (
             "[DEFAULT]\nreport_interval = 2\nservice_down_time = soon\n",
             "[DEFAULT]\nreport_interval = 2\nstate_path = $nowhere\n",
@@ -344,19 +343,19 @@ class ReloadTest(FilesTestCase):
         self.assertEqual([], self.accepted)
         self.assertEqual([], self.logs.matching(SECRET))
 
-    def test_the_old_values_stay_if_the_file_is_gone(self):
+    def test_the_old_values_stay_where_the_file_is_gone(self):
         os.unlink(self.write(""))
         with self.assertRaises(exception.ConfigError):
             config.reload(self.accept)
         self.check_old()
 
-    def test_the_old_values_stay_if_the_new_ones_are_refused(self):
+    def test_the_old_values_stay_where_the_new_ones_are_refused(self):
         self.write("[DEFAULT]\nreport_interval = 2\n")
         with self.assertRaisesRegex(exception.ConfigError, "^no$"):
             config.reload(self.refuse)
         self.assertEqual([(2, 60)], self.accepted)
         self.check_old()
-        # Overrides stay, too.
+        # An override that stands stays, too.
         CONF.set_override("service_down_time", 50)
         with self.assertRaises(exception.ConfigError):
             config.reload(self.refuse)

@@ -11,7 +11,7 @@
 # under the License.
 
 
-"""The line that says how far something is."""
+"""The line that shows how far a long task is."""
 
 import io
 import unittest
@@ -35,7 +35,7 @@ def picture(stream):
 
 
 class LineTest(unittest.TestCase):
-    def test_what_it_says(self):
+    def test_its_text(self):
         for words, step, seconds in (
             ("0:00 one", ("one",), 0.4),
             ("[0/4] 1:05 one", ("one", 0, 4), 65.0),
@@ -90,7 +90,7 @@ class LineTest(unittest.TestCase):
                 progress.Progress(stream) as shown,
             ):
                 shown.step("one", 1, 2)
-                shown.note("nobody asked")
+                shown.note("not shown")
                 self.assertEqual("", stream.getvalue())
-                shown.say("what has to be said")
-            self.assertEqual("what has to be said\n", stream.getvalue())
+                shown.say("always shown")
+            self.assertEqual("always shown\n", stream.getvalue())
