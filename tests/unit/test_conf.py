@@ -21,7 +21,7 @@ import unittest
 from oslo_config import cfg, generator
 
 from nova_sg import conf, config, exception
-from nova_sg.backends.memcached import configured
+from nova_sg.backends.memcached import server_options
 from nova_sg.conf import CONF, base
 from tests import base as test_base
 
@@ -287,7 +287,7 @@ class ReadTest(FilesTestCase):
         )
         self.assertEqual(
             ["<None> (inside the process)"],
-            [server.address for server in configured.make()],
+            [server.address for server in server_options.make_servers()],
         )
         self.parse(
             "[DEFAULT]\n"
@@ -295,7 +295,7 @@ class ReadTest(FilesTestCase):
         )
         self.assertEqual(
             ["10.0.0.1:11211", "10.0.0.2:11211"],
-            [server.address for server in configured.make()],
+            [server.address for server in server_options.make_servers()],
         )
 
 
