@@ -257,7 +257,7 @@ class Migration:
         self.assertEqual(1, result.status, result.out)
         (bad,) = [line for line in result.lines if line.startswith("BAD")]
         self.assertIn("member restarts of compute: up by", bad)
-        self.assertIn("not known to zk. See to it", bad)
+        self.assertIn("not known to zk. It has to report to zk", bad)
 
     def check_commands(self, name):
         result = self.ask(name, "list", "-f", "json")
