@@ -87,8 +87,8 @@ def _fail(server: Any, reason: OSError | str) -> NoReturn:
 class RemoteServer:
     """One memcached server.
 
-    Every operation returns a future, which fails with BackendError. An
-    operation may be executed twice, which changes nothing.
+    Each operation returns a future, which fails with BackendError. An
+    operation may be executed twice; that makes no difference.
 
     :param address: "host:port", "inet6:[address]:port" or "unix:path"
     :param timeout: seconds to wait for a connection and for an answer
