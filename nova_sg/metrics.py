@@ -196,7 +196,10 @@ class Looking:
         self._stall_seconds = metrics.stall_seconds.labels(*labels)
         self._transitions = {
             kind: metrics.transitions.labels(*labels, kind)
-            for kind in ("joined", "up", "down", "left", "held")
+            for kind in (
+                *("joined", "up", "down", "left", "held"),
+                *("draining", "stopped"),
+            )
         }
         self._metrics = metrics
 

@@ -21,13 +21,15 @@ extensions = [
 ]
 root_doc = "index"
 exclude_patterns = []
-pygments_style = "native"
+pygments_style = "sphinx"
 html_theme = "alabaster"
+# For the picture of how it works, and for wide tables.
+html_theme_options = {"body_max_width": "920px", "page_width": "1200px"}
 autodoc_member_order = "bysource"
 
 
 def _without_field_numbers(app, what, name, obj, options, lines):
-    # What Python says of a field of a named tuple that nobody explained.
+    # Python's text for a field of a named tuple that has no explanation.
     if lines and lines[0].startswith("Alias for field number"):
         lines.clear()
 

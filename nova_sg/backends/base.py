@@ -48,6 +48,8 @@ class Membership:
     service: Any
     #: Seconds between two reports.
     interval: float
+    #: Whether it is about to stop: no new work is to be placed there.
+    draining: bool = False
     #: What the driver keeps of this membership between two reports.
     state: dict = dataclasses.field(default_factory=dict)
     #: Monotonic: since and until when its reports did not get through, while

@@ -22,7 +22,10 @@ from nova_sg.actions import engine, notifications, outlets, schedule
 from nova_sg.conf import CONF
 from nova_sg.servicegroup import events, view
 
-TYPES = (events.JOINED, events.UP, events.DOWN, events.LEFT, events.HELD)
+TYPES = (
+    *(events.JOINED, events.UP, events.DOWN, events.LEFT, events.HELD),
+    *(events.DRAINING, events.STOPPED),
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -58,7 +58,10 @@ queue versioned_notifications.info, as Nova's own are.
         "only",
         default=["up", "down", "held"],
         item_type=cfg.types.String(
-            choices=["joined", "up", "down", "left", "held"]
+            choices=[
+                *("joined", "up", "down", "left", "held"),
+                *("draining", "stopped"),
+            ]
         ),
         help="""
 The types of events that are acted upon.

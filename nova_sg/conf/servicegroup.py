@@ -102,6 +102,27 @@ Seconds for which verdicts are held at most. Then the members that are still
 silent are down. By default twice service_down_time.
 """,
     ),
+    cfg.FloatOpt(
+        "restart_grace",
+        min=0,
+        help="""
+Seconds for which a member that was stopped on purpose may be starting again.
+Until then it is up, and no new work is placed there; then it is down.
+
+By default service_down_time where the members are Nova's services, and 0 for
+others. Nova allows to evacuate the instances of a service that is down, and
+deletes instances there without it. 0: it is down at once.
+""",
+    ),
+    cfg.FloatOpt(
+        "crash_grace",
+        min=0,
+        help="""
+The same for a member whose process ended without leaving, as its crash guard
+saw: its host, and the instances on it, may well be alive. 0: it is down at
+once, and may be evacuated.
+""",
+    ),
     cfg.BoolOpt(
         "coalesce_reports",
         default=False,

@@ -25,9 +25,8 @@ from collections.abc import Iterable
 from nova_sg.liveness import mass_silence, rules, seen
 from nova_sg.liveness.group import Basis, Group
 from nova_sg.liveness.model import (
-    CRASHED,
+    GONE,
     HELD,
-    LEFT,
     LOST,
     NEVER,
     REPORTED,
@@ -193,9 +192,10 @@ class _Step:
 
         :returns: whether it was that case
         """
-        host, mark, stamp, last_seen, _, _ = observation
+        host, mark, stamp, last_seen, _, facts = observation
         if (
             mark is None
+            or facts.draining
             or before.mark is None
             or mark < before.mark
             or self.backend.excused
@@ -270,7 +270,7 @@ class _Step:
                 report = now if facts.present else known.report
                 if not facts.gone:
                     there.append(report)
-            if member.life.state == UP:
+            if member.life.state == UP and member.life not in GONE:
                 up.append(report)
         self.backend = self.backend.weigh_troubles(up, now, self.limits).agree(
             there, self.limits.due
@@ -357,7 +357,7 @@ class _Step:
                 host: fall(member)
                 for host, member in {**self.members, **judged}.items()
                 if not member.forced_down
-                and member.life not in (LEFT, CRASHED)
+                and member.life not in GONE
             }
 
         mass, held = mass_silence.hold(

@@ -19,12 +19,15 @@ from nova_sg.liveness.deadline import deadline
 from nova_sg.liveness.group import Group
 from nova_sg.liveness.model import (
     CRASHED,
+    DRAINING,
     FORCED_DOWN,
     HELD,
     LEFT,
     LOST,
     NEVER,
     NOT_A_MEMBER,
+    RESTARTING,
+    STOPPED,
     UNAVAILABLE,
     UNWATCHED,
     UP,
@@ -55,6 +58,8 @@ def explain(
     if verdict in _PLAIN:
         return _PLAIN[verdict]
     member = group.members[host]
+    if verdict in (STOPPED, RESTARTING):
+        return _gone(member, verdict, now)
     if verdict is LOST and not _ended_all(member):
         return (
             f"{_SESSION_ENDED}, and it has not reported to another since, for "
@@ -63,6 +68,8 @@ def explain(
     if verdict is LOST:
         return _SESSION_ENDED
     sentence = _silence(group, member, verdict, now, limits)
+    if verdict is DRAINING:
+        sentence = f"draining; {sentence}"
     if verdict is HELD:
         sentence += _held(group, limits)
     return sentence + _failing(group, member, now, limits)
@@ -80,6 +87,14 @@ def _unavailable(group: Group, host: str, now: float, limits: Limits) -> str:
         f"the backend has not answered for {now - refreshed:.1f} s, longer "
         f"than {limits.service_down_time:g} s"
     )
+
+
+def _gone(member: Member, verdict: Verdict, now: float) -> str:
+    gone = max(seen.gone for seen in member.seen if seen is not None)
+    since = f"{max(0.0, now - gone):.0f} s ago"
+    if verdict is STOPPED:
+        return f"stopped {since}, may be restarting"
+    return f"its process ended {since} without leaving, may be restarting"
 
 
 def _ended_all(member: Member) -> bool:

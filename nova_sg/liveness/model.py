@@ -27,12 +27,23 @@ UNKNOWN = "unknown"
 NEVER = float("-inf")
 
 
+_NOT_ACCEPTING = ("draining", "stopped", "restarting")
+
+
 class Verdict(NamedTuple):
     """A member's state, and the rule that gave it."""
 
     state: str
     #: One word; explain.py has a sentence for each.
     cause: str
+
+    @property
+    def accepting(self) -> bool:
+        """Whether new work may be placed there.
+
+        A member may be alive and accept none.
+        """
+        return self.state == UP and self.cause not in _NOT_ACCEPTING
 
 
 # Every verdict there is. The rules are in rules.py.
@@ -45,6 +56,12 @@ REGISTERED = Verdict(UP, "registered")
 HELD = Verdict(UP, "held")
 #: The backend has lost its last report; its next one is not due yet.
 VANISHED = Verdict(UP, "vanished")
+#: Reports, and is about to stop: it finishes what it has begun.
+DRAINING = Verdict(UP, "draining")
+#: Left the group a moment ago, and may be starting again.
+STOPPED = Verdict(UP, "stopped")
+#: Its process ended without leaving a moment ago, and may be starting again.
+RESTARTING = Verdict(UP, "restarting")
 #: Silent for longer than allowed.
 SILENT = Verdict(DOWN, "silent")
 #: Registered longer ago than allowed, without a report.
@@ -66,9 +83,14 @@ NOT_A_MEMBER = Verdict(UNKNOWN, "not-a-member")
 #: No backend that knows it has answered for service_down_time.
 UNAVAILABLE = Verdict(UNKNOWN, "unavailable")
 
+#: Those of a member that left, or whose process ended, and that has not
+#: reported since.
+GONE = (LEFT, CRASHED, STOPPED, RESTARTING)
+
 #: All that a member may have.
 VERDICTS = (
     *(REPORTED, REGISTERED, HELD, VANISHED),
+    *(DRAINING, STOPPED, RESTARTING),
     *(SILENT, NEVER_REPORTED, FORCED_DOWN, LEFT, LOST, CRASHED),
     *(UNWATCHED, UNAVAILABLE),
 )
@@ -97,6 +119,10 @@ class Limits(NamedTuple):
     #: Seconds between two reports of a member.
     report_interval: float
     mass: MassRule = NO_MASS_RULE
+    #: Seconds in which a member that left may be starting again, and one
+    #: whose process ended without leaving.
+    restart_grace: float = 0.0
+    crash_grace: float = 0.0
 
     @property
     def due(self) -> float:
@@ -118,6 +144,9 @@ class Facts(NamedTuple):
     left: bool = False
     #: Its process ended without leaving, says the guard that saw it end.
     crashed: bool = False
+    #: It is about to stop, says the member itself: no new work is to be
+    #: placed there.
+    draining: bool = False
     #: The backend itself knows that the member is alive: it has a session.
     #: Where this may be out of date, neither this nor `lost` is set.
     present: bool = False

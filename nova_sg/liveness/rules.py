@@ -17,10 +17,12 @@ A verdict is the first of these that fits:
 ==============  ======================================================
 FORCED_DOWN     an operator says so, in any backend
 LEFT, CRASHED   it left, or its guard saw it end, and it has not
-                reported since
+                reported since; STOPPED, RESTARTING at first, for
+                as long as it may take to start again
 NEVER_REPORTED  it is known to have neither reported nor registered
 as before       it was down by silence, and has not reported since
-REPORTED        it has a session, or its deadline has not passed
+REPORTED        it has a session, or its deadline has not passed;
+                DRAINING if it says that it is about to stop
 REGISTERED      the same, by its registration: it has not reported yet
 UNWATCHED       its reports were old at the first refresh, those of all
                 others, too, and this observer has not watched for
@@ -48,6 +50,9 @@ from nova_sg.liveness.deadline import deadline
 from nova_sg.liveness.group import Basis, Group
 from nova_sg.liveness.model import (
     CRASHED,
+    DOWN,
+    DRAINING,
+    GONE,
     HELD,
     LEFT,
     LOST,
@@ -55,7 +60,9 @@ from nova_sg.liveness.model import (
     NEVER_REPORTED,
     REGISTERED,
     REPORTED,
+    RESTARTING,
     SILENT,
+    STOPPED,
     UNWATCHED,
     UP,
     VANISHED,
@@ -77,6 +84,10 @@ class Evidence(NamedTuple):
     #: Since when it counts as left or crashed, or NEVER; and as which.
     gone: float
     cause: Verdict
+    #: Until when it may be starting again.
+    back: float
+    #: Whether it says that it is about to stop.
+    draining: bool
     #: Whether each backend has ended its session, or one has and the others
     #: have had no report since.
     lost: bool
@@ -88,7 +99,8 @@ class Evidence(NamedTuple):
 def gather(member: Member, basis: Basis, limits: Limits) -> Evidence:
     """Return what speaks for a member."""
     limit, long = limits.service_down_time, limits.long
-    report = registered = gone = grace = until = ended = NEVER
+    report = registered = gone = grace = until = ended = back = NEVER
+    drained = NEVER
     forced = vanished = False
     lost, cause = True, LEFT
     # When those that have not ended its session were asked, the first first.
@@ -107,10 +119,15 @@ def gather(member: Member, basis: Basis, limits: Limits) -> Evidence:
         if facts.present:
             last = max(last, refreshed)
         report = max(report, last)
+        if facts.draining:
+            drained = max(drained, last)
         registered = max(registered, known.registered)
         grace = max(grace, known.grace)
         if known.gone > gone:
             gone, cause = known.gone, CRASHED if facts.crashed else LEFT
+            back = gone + (
+                limits.crash_grace if facts.crashed else limits.restart_grace
+            )
         if last > NEVER:
             allowed = 0.0 if facts.lost else limit
             until = max(until, deadline(basis.outages, last, allowed, long))
@@ -125,7 +142,12 @@ def gather(member: Member, basis: Basis, limits: Limits) -> Evidence:
         until = deadline(basis.outages, registered, limit, long)
     if not vanished:
         until = max(until, grace)
-    return Evidence(report, until, gone, cause, lost, grace, forced)
+    # One backend may have no room for it. Once the member has begun anew, the
+    # others have newer reports.
+    draining = drained > NEVER and drained >= report - limits.due
+    return Evidence(
+        *(report, until, gone, cause, back, draining, lost, grace, forced)
+    )
 
 
 def judge(
@@ -146,6 +168,11 @@ def judge(
     fell_at = NEVER
     if evidence.gone > NEVER and evidence.gone >= report:
         life = evidence.cause
+        # One that was down before it left stays down.
+        if now < evidence.back and (
+            before is None or before.life.state != DOWN
+        ):
+            life = STOPPED if life is LEFT else RESTARTING
     elif (
         before is not None
         and before.fell > NEVER
@@ -155,6 +182,8 @@ def judge(
         life, fell_at = before.life, before.fell
     elif now <= evidence.deadline:
         life = REGISTERED if report == NEVER else REPORTED
+        if evidence.draining:
+            life = DRAINING
     elif _is_watched(member, basis, limits):
         life = UNWATCHED
     elif now <= evidence.grace:
@@ -206,7 +235,7 @@ def doubt(
         for member in members
         if member.report > NEVER
         and not member.forced_down
-        and member.life not in (LEFT, CRASHED)
+        and member.life not in GONE
     ]
     if len(reports) < max(2, limits.mass.min_members):
         return []

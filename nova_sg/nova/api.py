@@ -21,13 +21,14 @@ import functools
 import os
 import sys
 import threading
+import types
 from collections.abc import Mapping
 from typing import Any
 
 import nova.conf.servicegroup
 from oslo_log import log as logging
 
-from nova_sg import exception, servicegroup, threads, version
+from nova_sg import exception, grace, servicegroup, threads, version
 from nova_sg.backends import base
 from nova_sg.backends.db import driver as db
 from nova_sg.backends.db import records as db_records
@@ -122,6 +123,13 @@ class NovaGroupDriver(api_module.GroupDriver):
         return _records().read_record(member)
 
 
+class PlacementDriver(NovaGroupDriver):
+    """Asks whether a member accepts new work."""
+
+    def is_up(self, member: Mapping) -> bool:
+        return self.accepts(member)
+
+
 @functools.cache
 def _records() -> NovaDbDriver:
     return NovaDbDriver()
@@ -150,6 +158,21 @@ class API(servicegroup.API):
         super().join(member, group, service)
 
 
+class PlacementAPI(API):
+    """The same for the scheduler's filter: it asks where to place work.
+
+    service_is_up() says whether a member accepts new work.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._driver = PlacementDriver()
+
+
+#: What stands for nova.servicegroup where the filter looks for an API.
+placement = types.SimpleNamespace(API=PlacementAPI)
+
+
 def _leave_at_stop(
     api: API, member: str | Mapping, group: str, service: Any
 ) -> None:
@@ -174,8 +197,18 @@ def _leave_at_stop(
         finally:
             worker.done()
 
+    def drain() -> None:
+        try:
+            # While other workers of it live, the member accepts new work.
+            if worker.is_last():
+                api._driver.drain(member, group)
+        except Exception:
+            LOG.exception("Could not report that %s is draining", member)
+
     @functools.wraps(stop)
     def stop_and_leave(*args: Any, **kwargs: Any) -> Any:
+        # On a thread, like leaving.
+        threading.Thread(target=drain, daemon=True).start()
         try:
             return stop(*args, **kwargs)
         finally:
@@ -285,4 +318,5 @@ def prepare() -> None:
             "servicegroup_driver with choices"
         )
     _hear_of_forks()
+    grace.of_nova = True
     process.use("db", NovaDbDriver)

@@ -25,6 +25,8 @@ import sys
 #: Nova's module, and where it makes its API known a second time.
 API_MODULE = "nova.servicegroup.api"
 PACKAGE = "nova.servicegroup"
+#: Nova's module that asks where new work may be placed.
+FILTER_MODULE = "nova.scheduler.filters.compute_filter"
 #: What every process of Nova's imports.
 CONF_MODULE = "nova.conf"
 
@@ -43,6 +45,8 @@ def install() -> None:
     package = sys.modules.get(PACKAGE)
     if hasattr(package, "API"):
         vars(package)["API"] = module.API
+    if FILTER_MODULE in sys.modules:
+        _replace_in_filter(sys.modules[FILTER_MODULE])
 
 
 def installed() -> bool:
@@ -64,8 +68,19 @@ def _replace(module) -> None:
     module.API = api.API
 
 
+def _replace_in_filter(module) -> None:
+    """Have the scheduler's filter ask whether a member accepts new work."""
+    from nova_sg.nova import names
+
+    names.check_imported(names.PLACING)
+    # It is of the package, so it is there.
+    from nova_sg.nova import api
+
+    module.servicegroup = api.placement
+
+
 class _Finder:
-    """Finds one module, the way it would be found without us."""
+    """Finds our modules, the way they would be found without us."""
 
     @staticmethod
     def find_spec(name, path=None, target=None):
@@ -74,19 +89,24 @@ class _Finder:
             from nova_sg.nova import names
 
             names.check()
-        if name != API_MODULE:
+        replace = _REPLACE.get(name)
+        if replace is None:
             return None
         spec = importlib.machinery.PathFinder.find_spec(name, path, target)
         if spec is not None:
-            spec.loader = _Loader(spec.loader)
+            spec.loader = _Loader(spec.loader, replace)
         return spec
 
 
-class _Loader:
-    """Loads a module as its own loader does, and replaces API in it."""
+_REPLACE = {API_MODULE: _replace, FILTER_MODULE: _replace_in_filter}
 
-    def __init__(self, loader) -> None:
+
+class _Loader:
+    """Loads a module as its own loader does, and replaces names in it."""
+
+    def __init__(self, loader, replace) -> None:
         self._loader = loader
+        self._replace = replace
 
     def __getattr__(self, name):
         return getattr(self._loader, name)
@@ -96,4 +116,4 @@ class _Loader:
 
     def exec_module(self, module) -> None:
         self._loader.exec_module(module)
-        _replace(module)
+        self._replace(module)

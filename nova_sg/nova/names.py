@@ -50,6 +50,10 @@ ALWAYS = (
     Name("nova.servicegroup.api", "API.service_is_up", "nova.api"),
     Name("nova.servicegroup.api", "API.get_updated_time", "nova.api"),
 )
+#: Needed where the scheduler places new work.
+PLACING = (
+    Name("nova.scheduler.filters.compute_filter", "servicegroup", "nova.hook"),
+)
 #: Needed with [servicegroup] coalesce_reports.
 COALESCING = (
     Name("nova.db.main.api", "service_update", "nova.coalesce"),

@@ -85,6 +85,24 @@ class API:
             return False
         return self._driver.is_up(member)
 
+    def accepts(self, member: Mapping) -> bool:
+        """Whether new work may be placed on a member.
+
+        It is up, and neither about to stop nor just stopped.
+
+        :raises ServiceGroupUnavailable: as service_is_up()
+        """
+        if base.field(member, "forced_down"):
+            return False
+        return self._driver.accepts(member)
+
+    def drain(self, member: str | Mapping, group: str) -> None:
+        """Report that a member is about to stop: no new work there.
+
+        Call leave() when it has stopped.
+        """
+        self._driver.drain(member, group)
+
     def get_updated_time(self, member: Mapping) -> Any:
         """Return when a member was last updated, by the latest we know."""
         return self._driver.updated_time(member)
@@ -199,6 +217,19 @@ class GroupDriver:
         self, member: str | Mapping, group: str, last: bool = True
     ) -> None:
         self.shared().leave(_name(member), group, last)
+
+    def drain(self, member: str | Mapping, group: str) -> None:
+        self.shared().drain(_name(member), group)
+
+    def accepts(self, member: Mapping) -> bool:
+        record = None
+        if base.field(member, "last_seen_up") or base.field(
+            member, "created_at"
+        ):
+            record = self._read_record(member)
+        return self.shared().accepts(
+            member["topic"], member["host"], record, self._limits
+        )
 
     def is_up(self, member: Mapping) -> bool:
         shared, limits = self.shared(), self._limits

@@ -31,6 +31,8 @@ UP = "up"
 DOWN = "down"
 LEFT = "left"
 HELD = "held"
+DRAINING = "draining"
+STOPPED = "stopped"
 
 #: The reason and the cause of an event of somebody who is no longer a member.
 REMOVED = "removed", "removed"
@@ -40,8 +42,10 @@ class Event(NamedTuple):
     """Something happened to a member."""
 
     #: joined (a new member), up (back again), down, left (on purpose, or
-    #: removed by an operator), or held (silent with most of the group, and
-    #: still up; what follows is up, down or left).
+    #: removed by an operator), or, of a member that is still up: held (silent
+    #: with most of the group), draining (about to stop) or stopped (it left,
+    #: or its process ended, and may be starting again). What follows on these
+    #: is up, down or left.
     type: str
     group: str
     host: str
@@ -71,13 +75,24 @@ def change(
         return JOINED
     if was is now or now.state == model.UNKNOWN:
         return None
-    if now is model.HELD:
-        return HELD
-    if was.state == now.state and was is not model.HELD:
+    if now in _STILL_UP:
+        return _STILL_UP[now]
+    if was.state == now.state and was not in _STILL_UP:
         return None
     if now.state == model.UP:
         return JOINED if was is model.LEFT else UP
-    return LEFT if now is model.LEFT else DOWN
+    if now is model.LEFT and was is not model.STOPPED:
+        return LEFT
+    return DOWN
+
+
+# Verdicts of members that are up, and are not as they should be.
+_STILL_UP = {
+    model.HELD: HELD,
+    model.DRAINING: DRAINING,
+    model.STOPPED: STOPPED,
+    model.RESTARTING: STOPPED,
+}
 
 
 def iso(moment: datetime.datetime | None) -> str | None:

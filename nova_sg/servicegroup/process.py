@@ -33,7 +33,7 @@ from typing import Any, NamedTuple
 from oslo_log import log as logging
 from stevedore import driver as stevedore_driver
 
-from nova_sg import config, exception, metrics, threads
+from nova_sg import config, exception, grace, metrics, threads
 from nova_sg.backends import base
 from nova_sg.conf import CONF
 from nova_sg.liveness.model import (
@@ -42,10 +42,12 @@ from nova_sg.liveness.model import (
     NEVER,
     NOT_A_MEMBER,
     REPORTED,
+    STOPPED,
     UNAVAILABLE,
     UNWATCHED,
     UP,
     Limits,
+    Verdict,
 )
 from nova_sg.servicegroup import (
     disagreements,
@@ -235,6 +237,14 @@ class Shared:
         with lead.report():
             self.reporter.report_state(service)
 
+    def drain(self, host: str, group: str) -> None:
+        """Report by all drivers that a member is about to stop."""
+        for one in self._reporters.values():
+            # On a thread of each: one that hangs delays no other.
+            threading.Thread(
+                target=one.drain, args=[host, group], daemon=True
+            ).start()
+
     def leave(self, host: str, group: str, last: bool = True) -> None:
         """Leave a group, by all drivers.
 
@@ -258,7 +268,7 @@ class Shared:
         try:
             leave(self.driver)
             if last:
-                self._note(group, host, LEFT)
+                self._note(group, host, STOPPED if grace.restart() else LEFT)
         finally:
             for order in _done(orders):
                 if order.error is not None:
@@ -365,12 +375,40 @@ class Shared:
         """
         if record is None:
             return self.view(group).is_up(host)
+        return self.verdict(group, host, record, limits).state == UP
+
+    def accepts(
+        self,
+        group: str,
+        host: str,
+        record: base.Record | None,
+        limits: Limits,
+    ) -> bool:
+        """Whether new work may be placed on a member.
+
+        The arguments, and what is raised, are those of is_up().
+        """
+        return self.verdict(group, host, record, limits).accepting
+
+    def verdict(
+        self,
+        group: str,
+        host: str,
+        record: base.Record | None,
+        limits: Limits,
+    ) -> Verdict:
+        """Return the verdict over a member.
+
+        The arguments, and what is raised, are those of is_up().
+        """
+        if record is None:
+            return self.view(group).verdict(host)
         others, left, now = None, NEVER, time.monotonic()
         if not self.only_records:
             observer = self.view(group).observer
             verdict = observer.verdict(host)
             if verdict is FORCED_DOWN:
-                return False
+                return verdict
             others, own = observer.group, observer.own.get(host)
             member = others.members.get(host)
             if (
@@ -383,8 +421,8 @@ class Shared:
                 )
             ):
                 # The record can say nothing newer.
-                return True
-            if own is not None and own.verdict is LEFT:
+                return verdict
+            if own is not None and own.verdict in (LEFT, STOPPED):
                 left = own.at
         verdict = self.records.judge(
             (group, host),
@@ -397,7 +435,7 @@ class Shared:
         )
         if verdict in (UNAVAILABLE, UNWATCHED):
             raise self.view(group).not_known(host, verdict)
-        return verdict.state == UP
+        return verdict
 
     def groups(self) -> list[str]:
         """Return the names of the groups that a backend knows, sorted.

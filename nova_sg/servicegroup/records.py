@@ -34,6 +34,7 @@ from nova_sg.liveness.model import (
     NEVER,
     NOT_A_MEMBER,
     REPORTED,
+    STOPPED,
     UP,
     Facts,
     Limits,
@@ -155,7 +156,7 @@ class Records:
                 # One from the future is not believed, nor by Nova.
                 report = NEVER
         if left_at > report:
-            return LEFT
+            return STOPPED if now < left_at + limits.restart_grace else LEFT
         gone = crashed or (left and configured)
         if (
             (age if new else now - report) <= limit

@@ -219,6 +219,20 @@ class Reporter:
         time.sleep(random.uniform(0, JITTER * joined.membership.interval))
         self._report(joined)
 
+    def drain(self, host: str, group: str) -> None:
+        """Report, now and from now on, that a member is about to stop.
+
+        Never raises; trouble is logged as that of any report.
+        """
+        for joined in list(self._by_service.values()):
+            membership = joined.membership
+            if (membership.host, membership.group) == (host, group):
+                membership.draining = True
+                # One that is under way does not say so.
+                with joined.lock:
+                    pass
+                self._report(joined)
+
     def leave(self, host: str, group: str) -> None:
         """Leave a group; who did not join it may leave it, too.
 

@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from nova_sg import exception, metrics
+from nova_sg import exception, grace, metrics
 from nova_sg import observer as observers
 from nova_sg.backends import base
 from nova_sg.conf import CONF
@@ -110,9 +110,21 @@ class GroupView(observers.Listener):
             for service_down_time; or it may be frozen, see model.UNWATCHED
         """
         verdict = self.observer.verdict(host)
-        if verdict in (model.UNAVAILABLE, model.UNWATCHED):
+        if verdict.state == model.UP:
+            return True
+        if verdict is model.UNAVAILABLE or verdict is model.UNWATCHED:
             raise self.not_known(host, verdict)
-        return verdict.state == model.UP
+        return False
+
+    def verdict(self, host: str) -> model.Verdict:
+        """Return the verdict over a member.
+
+        :raises ServiceGroupUnavailable: as is_up()
+        """
+        verdict = self.observer.verdict(host)
+        if verdict is model.UNAVAILABLE or verdict is model.UNWATCHED:
+            raise self.not_known(host, verdict)
+        return verdict
 
     def not_known(
         self, host: str, verdict: model.Verdict
@@ -547,6 +559,8 @@ def limits() -> model.Limits:
             CONF.servicegroup.mass_silence_min_members,
             2 * limit if hold is None else hold,
         ),
+        grace.restart(),
+        grace.crash(),
     )
 
 

@@ -401,9 +401,10 @@ class LibraryTest(TroubleTestCase):
             with contextlib.suppress(pymysql.OperationalError):
                 self.server.execute(f"KILL {connection}")
 
-    def _is_unknown(self, host):
-        # Also those that were made meanwhile.
-        self._drop_connections()
+    def _is_unknown(self, host, drop=True):
+        if drop:
+            # Also those that were made meanwhile.
+            self._drop_connections()
         try:
             self.is_up(host)
         except exception.ServiceGroupUnavailable as error:
@@ -440,7 +441,10 @@ class LibraryTest(TroubleTestCase):
         self.assertFalse(view.lookings()[0].answering)
         self.assertEqual([], events)
         end()
-        wait_for(lambda: not self._is_unknown("dead"), self.PATIENCE)
+        # No connection is dropped from now on: it would be trouble again.
+        wait_for(
+            lambda: not self._is_unknown("dead", drop=False), self.PATIENCE
+        )
         self.assert_recovered(member)
         wait_for(lambda: not self.is_up("dead"))
         self.assert_logged_once(

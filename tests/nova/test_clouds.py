@@ -20,10 +20,18 @@ twice. The long form adds what is missing, and stock Nova.
 """
 
 import tests
-from tests.nova import base, computes, processes, services, several
+from tests.nova import (
+    base,
+    computes,
+    processes,
+    restarts,
+    services,
+    several,
+)
 
 
 class DbTest(
+    restarts.Restarts,
     services.Services,
     services.WaitingHeartbeat,
     computes.Computes,
@@ -39,9 +47,15 @@ class McTest(
     base.CloudTestCase,
 ):
     DRIVER, MODE = "mc", "threads"
+    # Down at once, to tell leaving from silence.
+    GRACE = 0
+    SETTINGS = processes.Processes.SETTINGS | {
+        "options": f"{base.QUIET}[servicegroup]\nrestart_grace = {GRACE}\n"
+    }
 
 
 class ZkTest(
+    restarts.Restarts,
     services.Services,
     services.WithoutControl,
     services.Elsewhere,
@@ -54,7 +68,9 @@ class ZkTest(
     SETTINGS = {"server": "uwsgi"}
 
 
-class SeveralTest(several.Several, base.CloudTestCase):
+class SeveralTest(
+    restarts.Restarts, several.Several, base.CloudTestCase
+):
     DRIVER, MODE = "zk", "threads"
 
 

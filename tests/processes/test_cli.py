@@ -157,6 +157,9 @@ class StreamsTest(base.TestCase):
 class WatchTest(base.TestCase):
     def setUp(self):
         super().setUp()
+        # An answer that took longer than this would be an outage, and give
+        # every member service_down_time from then on.
+        self.configure(report_interval=5)
         self.do("db", "sync")
 
     def watch(self, *arguments, **kwargs):

@@ -23,6 +23,7 @@ from unittest import mock
 
 from nova_sg import conf
 from nova_sg.cmd import shell
+from nova_sg.liveness import model
 
 ROOT = pathlib.Path(__file__).parents[2]
 DOC = ROOT / "doc" / "source"
@@ -125,3 +126,72 @@ class MessagesTest(unittest.TestCase):
         """Return what matches the message's entry: any words for a value."""
         parts = re.split(r"%(?:\(\w+\))?[.\d]*[a-z]", message)
         return re.compile(".+?".join(map(re.escape, parts)))
+
+
+class JudgementTest(unittest.TestCase):
+    def test_every_cause_is_on_the_page_with_its_state(self):
+        page = (DOC / "judgement.rst").read_text()
+        _, _, page = page.partition("\nVerdicts\n========\n")
+        page, _, _ = page.partition("\n========")
+        row = r"^     - ``([a-z-]+)``\n     - (\w+)$"
+        after = r"^``([a-z-]+)``, (\w+)$"
+        named = re.findall(f"{row}|{after}", page, re.MULTILINE)
+        self.assertEqual(
+            {(one.cause, one.state) for one in _verdicts()},
+            {(row[0] or row[2], row[1] or row[3]) for row in named},
+        )
+
+
+def _verdicts():
+    return [
+        value
+        for value in vars(model).values()
+        if isinstance(value, model.Verdict)
+    ]
+
+
+class ModulesTest(unittest.TestCase):
+    def test_the_modules_named_are_those_there_are(self):
+        page = (DOC / "contributor" / "index.rst").read_text()
+        _, _, page = page.partition("\nThe modules\n")
+        page, _, _ = page.partition("\nAnother Debian\n")
+        named, folder = [], None
+        for line in page.splitlines():
+            if found := re.match(r"``(nova_sg/(?:\w+/)*)``: ", line):
+                folder = found[1]
+            elif found := re.match(r"``([\w/]+\.py)`` ", line):
+                named.append(f"{folder}{found[1]}")
+        there = [
+            str(path.relative_to(ROOT))
+            for path in (ROOT / "nova_sg").rglob("*.py")
+            # The steps of a migration are numbered, and named nowhere.
+            if path.name != "__init__.py" and path.parent.name != "versions"
+        ]
+        self.assertEqual(sorted(there), sorted(named))
+
+
+class WordsTest(unittest.TestCase):
+    #: Of a machine: it is a member, an observer, a process. Not in names,
+    #: such as --kill-whom.
+    ODD = re.compile(
+        r"(?<![\w-])(who|whom|whoever|nobody|somebody|anybody|everybody|heed)"
+        r"(?![\w-])",
+        re.IGNORECASE,
+    )
+
+    def test_no_machine_is_called_as_a_person_is(self):
+        pages = [
+            *DOC.rglob("*.rst"),
+            *(ROOT / "devstack").glob("*.rst"),
+            *ROOT.glob("*.rst"),
+        ]
+        self.assertGreater(len(pages), 20)
+        found = [
+            f"{page.relative_to(ROOT)}: {odd[0]}"
+            for page in sorted(pages)
+            # Messages are quoted as they are.
+            for odd in self.ODD.finditer(
+                re.sub(r"``.+?``", "", page.read_text(), flags=re.DOTALL)
+            )
+        ]
+        self.assertEqual([], found)

@@ -28,12 +28,12 @@ def main() -> None:
     api.join("node1", "compute")
     api.join("node2", "compute")
 
-    # Nova passes its own Service objects; a dict will do.
+    # Nova passes its own Service objects; a dict is enough.
     node1 = {"host": "node1", "topic": "compute"}
     print("node1 is up:", api.service_is_up(node1))
     print("all that are up:", api.get_all("compute"))
 
-    # node2 is down from now on; its last report stays known.
+    # node2 is down from now on. Its last report stays known.
     api.leave("node2", "compute")
     for member in api.members("compute"):
         print(member.host, "is", member.state)

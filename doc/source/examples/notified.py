@@ -22,7 +22,7 @@ from oslo_config import cfg
 
 
 class Endpoint:
-    """Takes what comes with the priority INFO: all of ours does."""
+    """Handles notifications of priority INFO: those of nova-sg are."""
 
     filter_rule = oslo_messaging.NotificationFilter(
         publisher_id=r"^nova-sg:", event_type=r"^service\."
@@ -32,7 +32,7 @@ class Endpoint:
         self._done = set()
 
     def info(self, context, publisher_id, event_type, payload, metadata):
-        # At least once: the same may come twice, and the second late.
+        # The same notification may come twice, the second one late.
         if metadata["message_id"] in self._done:
             return oslo_messaging.NotificationResult.HANDLED
         data = payload["nova_object.data"]
@@ -50,7 +50,7 @@ listener = oslo_messaging.get_notification_listener(
     [Endpoint()],
     executor="threading",
 )
-# One at a time, in the order in which they come.
+# Handle one at a time, in the order in which they come.
 conf.set_override("executor_thread_pool_size", 1)
 listener.start()
 listener.wait()

@@ -10,15 +10,15 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""A service of one's own that is a member while it runs.
+"""A service that is a member while it runs.
 
 Usage: service.py --config-file FILE
 """
 
 from oslo_service import backend
 
-# Native threads. For green ones, call nova_sg.monkey_patch.patch() instead.
-# Either way before anything else is imported.
+# Native threads. For green threads call nova_sg.monkey_patch.patch() instead.
+# Do either before anything else is imported.
 backend.init_backend(backend.BackendType.THREADING)
 
 import sys  # noqa: E402
@@ -30,11 +30,11 @@ from nova_sg.conf import CONF  # noqa: E402
 
 
 class Worker(service.Service):
-    """Does its work, and reports that it is there to do it."""
+    """Does its work, and reports that it is alive."""
 
     def __init__(self) -> None:
         super().__init__()
-        # What join() asks a service for, besides self.tg.
+        # The attributes that join() needs, besides self.tg.
         self.host = CONF.host
         self.topic = "worker"
         self.binary = "nova-worker"

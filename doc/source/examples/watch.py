@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Follows a group: what happens to its members, as it happens.
+"""Follows a group and prints what happens to its members.
 
 Usage: watch.py --config-file FILE
 """
@@ -26,7 +26,7 @@ def main() -> None:
     api = servicegroup.API()
     events: queue.Queue = queue.Queue()
 
-    # Who is a member already is no news; changes are, from here on.
+    # Members that exist already make no event. Later changes do.
     watch = api.watch("compute", events.put)
 
     def show_next() -> None:

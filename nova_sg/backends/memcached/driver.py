@@ -20,18 +20,18 @@ from __future__ import annotations
 import concurrent.futures
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from oslo_log import log as logging
 
-from nova_sg import exception
+from nova_sg import exception, grace
 from nova_sg.backends import base
 from nova_sg.backends.memcached import (
-    crash_signals,
     doctor,
     forced_down,
     reader,
+    refresh_signals,
     server_options,
     servers,
     values,
@@ -77,7 +77,7 @@ class McDriver(base.Driver):
         self._replicas = mc_replicas.Replicas(
             self._servers, CONF.memcache.socket_timeout
         )
-        self._signals = crash_signals.CrashSignals(self._codec)
+        self._signals = refresh_signals.RefreshSignals(self._codec)
         self._reader = reader.GroupReader(
             self._replicas, self._codec, self._signals
         )
@@ -92,7 +92,8 @@ class McDriver(base.Driver):
         # memcached counts whole seconds: without the additional one a value
         # could expire before service_down_time.
         expire = math.ceil(CONF.service_down_time) + 1
-        self._write(membership, values.UP, expire)
+        kind = values.DRAINING if membership.draining else values.UP
+        self._write(membership, kind, expire)
 
     def withdraw(self, membership: base.Membership) -> None:
         membership.state.clear()
@@ -114,11 +115,14 @@ class McDriver(base.Driver):
             server: self._codec.write_report(key, report)
             for server, report in reports.items()
         }
-        if kind == values.UP and self._wills.wanted():
+        if kind != values.LEFT and self._wills.wanted():
             self._entrust(membership, key, reports, written)
         stored = self._replicas.gather(
             {s: s.set(key, written[s], expire) for s in replicas}
         )
+        if membership.state.get("kind", values.UP) != kind:
+            self._signal(group, stored)
+        membership.state["kind"] = kind
         stale = [
             server
             for server in stored
@@ -126,6 +130,13 @@ class McDriver(base.Driver):
         ]
         if stale:
             self._register(membership, {s: reports[s] for s in stale})
+
+    def _signal(self, group: str, replicas: Iterable[Server]) -> None:
+        """Have observers that follow a group refresh at once."""
+        key, value = self._signals.new(group)
+        for server in replicas:
+            # A failure only makes observers slower.
+            server.set(key, value, self._signal_lifetime())
 
     def _entrust(
         self,
@@ -149,7 +160,7 @@ class McDriver(base.Driver):
         self._wills.entrust(
             membership,
             apart=self.apart,
-            crash_signal=(signal, self._signal_lifetime(), signal_value),
+            refresh_signal=(signal, self._signal_lifetime(), signal_value),
             key=key,
             servers=[
                 server.socket_address
@@ -163,7 +174,7 @@ class McDriver(base.Driver):
 
     @staticmethod
     def _signal_lifetime() -> int:
-        """Return the seconds for which a crash signal is kept."""
+        """Return the seconds for which a refresh signal is kept."""
         return 2 * math.ceil(CONF.service_down_time)
 
     def _is_stale(self, state: dict, server: Server) -> bool:
@@ -214,7 +225,7 @@ class McDriver(base.Driver):
                 ),
                 RECORD_LIFETIME,
             )
-            if self._wills.wanted() and not self._local:
+            if not self._local and (self._wills.wanted() or grace.restart()):
                 signal, value = self._signals.new(group)
                 writes[server, signal] = server.keep(
                     signal, value, self._signal_lifetime()
@@ -351,7 +362,7 @@ def _make_report(
 ) -> values.StoredReport:
     """Return a report with times by a server's clock."""
     at, outage = mc_replicas.now(server), None
-    if kind == values.UP and membership.away is not None:
+    if kind != values.LEFT and membership.away is not None:
         now = time.monotonic()
         since, until = (max(0.0, at - (now - t)) for t in membership.away)
         outage = since, until

@@ -29,8 +29,8 @@ nova_sg:r:HASH      the record: a copy of the report, written now and then;
 nova_sg:i:HASH:N    a part of the group's index: a line for each member
 nova_sg:f:HASH      members that are forced down: a line for each mark, see
                     forced_down.py
-nova_sg:c:HASH      the crash signal: replaced by a guard after each crash,
-                    see crash_signals.py
+nova_sg:c:HASH      the refresh signal: replaced after a crash that a guard
+                    has seen, for example; see refresh_signals.py
 nova_sg:g           the groups, a line each
 ==================  =====================================================
 """
@@ -46,6 +46,8 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 UP = "up"
+#: The member is up, and about to stop.
+DRAINING = "draining"
 LEFT = "left"
 #: The member's process ended without leaving: written by its crash guard.
 CRASHED = "crashed"
@@ -66,7 +68,8 @@ MAX_NAME_LENGTH = 64 * 1024
 _PLAIN_KEY = re.compile(r"[!-~]+")
 _MOMENT = rb"0|[1-9]\d{0,14}"
 _REPORT = re.compile(
-    rb"1 (up|left|crashed|gone) (%b) ([!-~]+)(?: away=([!-~]*))?" % _MOMENT
+    rb"1 (up|draining|left|crashed|gone) (%b) ([!-~]+)"
+    rb"(?: away=([!-~]*))?" % _MOMENT
 )
 _OUTAGE = re.compile(rb"(%b)-(%b)" % (_MOMENT, _MOMENT))
 # Seconds. A member cannot have been without reports for longer: its record
@@ -80,7 +83,7 @@ _MAC_LENGTH = 32
 class StoredReport(NamedTuple):
     """The value of a member: its last report, or what replaced it."""
 
-    #: UP, LEFT, CRASHED or GONE.
+    #: UP, DRAINING, LEFT, CRASHED or GONE.
     kind: str
     #: When it was written, by the server's clock: seconds since 1970.
     at: float
@@ -132,8 +135,8 @@ def forced_key(group: str) -> str:
     return "nova_sg:f:" + _hash(group)
 
 
-def crash_signal_key(group: str) -> str:
-    """Return the key of a group's crash signal."""
+def refresh_signal_key(group: str) -> str:
+    """Return the key of a group's refresh signal."""
     return "nova_sg:c:" + _hash(group)
 
 

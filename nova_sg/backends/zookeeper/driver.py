@@ -99,7 +99,7 @@ class ZkDriver(base.Driver):
                 if interrupted:
                     followed.interrupt()
                 raise
-        asked, alive, entries = look
+        asked, alive, entries, draining = look
         # After an outage the servers keep the sessions of the dead for as
         # long as those of the living.
         rejoin = 2 * CONF.zookeeper.recv_timeout / 1000
@@ -120,6 +120,7 @@ class ZkDriver(base.Driver):
                 binary=entry.binary if entry else f"nova-{group}",
                 left=mark == znodes.LEFT,
                 crashed=mark == znodes.CRASHED,
+                draining=here and host in draining,
                 present=here and not unsure,
                 lost=not here,
                 forced_down=host in forced,
@@ -127,8 +128,14 @@ class ZkDriver(base.Driver):
             last_seen = followed.last_seen.get(host)
             if here:
                 last_seen = followed.unsure_seen if unsure else None
+            reported = None
+            if facts.gone and last_seen is not None and followed.looked:
+                # When it left: how long ago matters to a new observer.
+                reported = asked - max(
+                    0.0, (followed.looked - last_seen).total_seconds()
+                )
             observations.append(
-                Observation(host, last_seen=last_seen, facts=facts)
+                Observation(host, None, reported, last_seen, facts=facts)
             )
         return Refresh(
             self.name,
@@ -145,14 +152,14 @@ class ZkDriver(base.Driver):
         group: str,
         followed: znode_group.Group,
         names: znode_group.Names,
-    ) -> tuple[float, set[str], dict[str, znodes.Entry]]:
+    ) -> tuple[float, set[str], dict[str, znodes.Entry], set[str]]:
         """Take in the names below the three paths.
 
         :returns: when that was, monotonic, who is alive, and the entries
         """
         asked = time.monotonic()
         now = datetime.datetime.now(datetime.UTC)
-        alive, entries = self._read_group(names)
+        alive, entries, draining = self._read_group(names)
         missing = entries.keys() - followed.known
         if not names.asked:
             missing |= followed.alive
@@ -160,7 +167,7 @@ class ZkDriver(base.Driver):
             # The watches of two paths keep no order between them: has who is
             # gone left a word, and is who is new not alive yet?
             names = followed.ask(names.forced)
-            alive, entries = self._read_group(names)
+            alive, entries, draining = self._read_group(names)
         # Not now: the servers may have been away since the last look.
         gone = followed.alive - alive
         followed.last_seen.update(dict.fromkeys(gone, followed.looked))
@@ -170,7 +177,7 @@ class ZkDriver(base.Driver):
             del followed.last_seen[host]
         self._find_last_seen(session, group, followed, entries)
         followed.looked = now
-        return asked, alive, entries
+        return asked, alive, entries, draining
 
     def _read(self, reader: Callable[[str], T], name: str) -> T | None:
         """Read the name of a znode; None: it is somebody else's."""
@@ -193,21 +200,29 @@ class ZkDriver(base.Driver):
 
     def _read_group(
         self, names: znode_group.Names
-    ) -> tuple[set[str], dict[str, znodes.Entry]]:
-        """Return who is alive, and the entries, by host."""
+    ) -> tuple[set[str], dict[str, znodes.Entry], set[str]]:
+        """Return the hosts that are alive, the entries by host, and the
+        hosts that are draining.
+        """
         alive = set(self._read_all(znodes.read_member, names.members))
-        return alive, self._read_entries(names.entries)
+        return alive, *self._read_entries(names.entries)
 
-    def _read_entries(self, found: set[str]) -> dict[str, znodes.Entry]:
+    def _read_entries(
+        self, found: set[str]
+    ) -> tuple[dict[str, znodes.Entry], set[str]]:
         entries: dict[str, znodes.Entry] = {}
+        draining: set[str] = set()
         for entry in self._read_all(znodes.read_entry, found):
+            if entry.mark == znodes.DRAINING:
+                draining.add(entry.host)
+                continue
             known = entries.get(entry.host)
             # One process may have left before another of that host died.
             if known is None or _MARKS.index(entry.mark) > _MARKS.index(
                 known.mark
             ):
                 entries[entry.host] = entry
-        return entries
+        return entries, draining
 
     def _find_last_seen(
         self,

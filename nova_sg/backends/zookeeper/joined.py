@@ -101,6 +101,8 @@ class Joined:
             # Who has joined waits for nobody: the next report comes soon.
             self._link.require(wait=not joined.joined)
             self._make_sure(session, membership, joined)
+            if membership.draining and not state.get("draining"):
+                self._mark_draining(session, membership)
 
     def _name(self, membership: base.Membership, session_id: int) -> str:
         """Name the znode that a member is about to create."""
@@ -159,6 +161,15 @@ class Joined:
             return True
         return False
 
+    def _mark_draining(
+        self, session: evzookeeper.ZKSession, membership: base.Membership
+    ) -> None:
+        """Report that a member is about to stop, once."""
+        path = _entry_path(membership, names.DRAINING)
+        with contextlib.suppress(zookeeper.NodeExistsException):
+            session.create(path, "", self._link.acl)
+        membership.state["draining"] = True
+
     def _write_entry(
         self, session: evzookeeper.ZKSession, membership: base.Membership
     ) -> None:
@@ -170,7 +181,10 @@ class Joined:
             session.ensure_path(above, self._link.acl)
             with contextlib.suppress(zookeeper.NodeExistsException):
                 session.create(path, "", self._link.acl)
-        for mark in (names.LEFT, names.CRASHED):
+        marks = [names.LEFT, names.CRASHED]
+        if not membership.draining:
+            marks.append(names.DRAINING)
+        for mark in marks:
             self._link.delete(_entry_path(membership, mark))
 
     def withdraw(self, membership: base.Membership) -> None:
@@ -188,6 +202,8 @@ class Joined:
                     self._take_out(membership)
         finally:
             if joined is not None:
+                # It is draining for as long as its znode is there; the next
+                # process of that name does away with the mark.
                 joined.leave(timeout=self._link.timeout if marked else 0)
                 self._groups[membership.group].wrote(
                     names.group_path(membership.group),

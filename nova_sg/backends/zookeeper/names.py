@@ -17,6 +17,7 @@ Below [zookeeper] sg_prefix there are, for each group:
 ===================  ====================================================
 GROUP/HOST@SESSION   a live member; ephemeral, so it goes with its session
 .members/GROUP/      HOST@BINARY: who has joined once;
+                     HOST@BINARY@draining: and is about to stop;
                      HOST@BINARY@left: and has left on purpose since;
                      HOST@BINARY@crashed: its process ended without leaving
 .forced/GROUP/HOST   who is forced down
@@ -36,7 +37,7 @@ from typing import NamedTuple
 
 from nova_sg.conf import CONF
 
-LEFT, CRASHED = "left", "crashed"
+DRAINING, LEFT, CRASHED = "draining", "left", "crashed"
 _MEMBER = re.compile(r"(.+)@[0-9a-f]+")
 
 
@@ -45,7 +46,7 @@ class Entry(NamedTuple):
 
     host: str
     binary: str
-    #: LEFT, CRASHED or, where there is nothing to say, empty.
+    #: DRAINING, LEFT, CRASHED or, where there is nothing to say, empty.
     mark: str
 
 
@@ -124,6 +125,6 @@ def read_entry(name: str) -> Entry:
     :raises ValueError: it is none
     """
     host, binary, *marks = name.split("@")
-    if marks not in ([], [LEFT], [CRASHED]):
+    if marks not in ([], [DRAINING], [LEFT], [CRASHED]):
         raise ValueError("not an entry")
     return Entry(unquote(host), unquote(binary), "".join(marks))
