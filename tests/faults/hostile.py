@@ -129,7 +129,7 @@ def _values(stage, contender):
         keys += [
             values.record_key(group, hosts[3]),
             values.forced_key(group),
-            values.crash_signal_key(group),
+            values.refresh_signal_key(group),
             *values.index_keys(group)[:4],
         ]
     writes = [

@@ -271,7 +271,7 @@ class McTest(_ProcessTests, mc.McTestCase):
         process = self.start("one", "two")
         guard = self.guard_of(process)
         raw = self.raw(self.servers[0])
-        key = mc_values.crash_signal_key("compute")
+        key = mc_values.refresh_signal_key("compute")
         wait_for(lambda: raw.get(key), 60, "there is what tells of it")
         # What keeps it knows of no crash for longer than members care.
         self.assertLessEqual(raw.seconds_left(key), 2 * LONG)

@@ -593,6 +593,13 @@ class InProcessTest(mc.McTestCase):
         self.assertEqual({"one": "down"}, self.states(shared))
         self.assertEqual(["compute"], self.api.groups())
 
+    def test_a_member_with_a_restart_grace(self):
+        self.flags("servicegroup", restart_grace=60.0)
+        one = self.join("one")
+        self.assertFalse(one.model_disconnected)
+        self.api.leave("one", "compute")
+        self.assertEqual("stopped", self.api.member("compute", "one").cause)
+
     def test_another_process_sees_no_member(self):
         self.join("one")
         self.assertEqual(["one"], self.api.get_all("compute"))

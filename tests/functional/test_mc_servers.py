@@ -19,6 +19,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 
 from nova_sg import exception, servicegroup
 from nova_sg.backends.memcached import servers, values
@@ -208,8 +209,8 @@ class ThreeServersTest(mc.McTestCase):
         self.assertLess(time.monotonic() - begun, 2 * timeout)
 
 
-class FailureTest(mc.McTestCase):
-    """What one server answers, or not, and what the error says."""
+class RemoteServerTest(mc.McTestCase):
+    """One server: its answers, and what its errors say."""
 
     TIMEOUT = 1.0
 
@@ -276,6 +277,14 @@ class FailureTest(mc.McTestCase):
         server.restart()
         self.assertEqual({}, remote.get(["key"]).result(base.PATIENCE))
         self.assertEqual(2, remote.generation)
+
+    def test_no_answer_is_kept(self):
+        remote = self.remote(self.start().address)
+        future = remote.get(["key"])
+        future.result(base.PATIENCE)
+        kept = weakref.ref(future)
+        del future
+        base.wait_for(lambda: kept() is None, message="the answer is freed")
 
     def test_answers_that_are_not_memcacheds(self):
         for answer, error in (

@@ -71,7 +71,7 @@ class KeysTest(unittest.TestCase):
             values.record_key(group, host),
             values.index_key(group, host),
             values.forced_key(group),
-            values.crash_signal_key(group),
+            values.refresh_signal_key(group),
             *values.index_keys(group),
             values.GROUPS_KEY,
         ):
@@ -95,7 +95,7 @@ class KeysTest(unittest.TestCase):
         taken = {
             values.GROUPS_KEY,
             values.forced_key(group),
-            values.crash_signal_key(group),
+            values.refresh_signal_key(group),
             values.record_key(group, host),
             *values.index_keys(group),
         }
@@ -117,7 +117,7 @@ class KeysTest(unittest.TestCase):
 
     def test_groups_do_not_share_their_lists(self):
         one, other = "compute", "network"
-        for key in values.forced_key, values.crash_signal_key:
+        for key in values.forced_key, values.refresh_signal_key:
             self.assertNotEqual(key(one), key(other))
         self.assertFalse(
             set(values.index_keys(one)) & set(values.index_keys(other))

@@ -28,10 +28,10 @@ from oslo_log import log as logging
 from nova_sg import exception, grace
 from nova_sg.backends import base
 from nova_sg.backends.memcached import (
-    crash_signals,
     doctor,
     forced_down,
     reader,
+    refresh_signals,
     server_options,
     servers,
     values,
@@ -77,7 +77,7 @@ class McDriver(base.Driver):
         self._replicas = mc_replicas.Replicas(
             self._servers, CONF.memcache.socket_timeout
         )
-        self._signals = crash_signals.CrashSignals(self._codec)
+        self._signals = refresh_signals.RefreshSignals(self._codec)
         self._reader = reader.GroupReader(
             self._replicas, self._codec, self._signals
         )
@@ -131,11 +131,11 @@ class McDriver(base.Driver):
         if stale:
             self._register(membership, {s: reports[s] for s in stale})
 
-    def _signal(self, group: str, told: Iterable[Server]) -> None:
+    def _signal(self, group: str, replicas: Iterable[Server]) -> None:
         """Have observers that follow a group refresh at once."""
         key, value = self._signals.new(group)
-        for server in told:
-            # It delays no report: where it is lost they refresh soon.
+        for server in replicas:
+            # A failure only makes observers slower.
             server.set(key, value, self._signal_lifetime())
 
     def _give_order(
@@ -160,7 +160,7 @@ class McDriver(base.Driver):
         self._orders.give(
             membership,
             apart=self.apart,
-            crash_signal=(signal, self._signal_lifetime(), signal_value),
+            refresh_signal=(signal, self._signal_lifetime(), signal_value),
             key=key,
             servers=[
                 server.socket_address
@@ -174,7 +174,7 @@ class McDriver(base.Driver):
 
     @staticmethod
     def _signal_lifetime() -> int:
-        """Return the seconds for which a crash signal is kept."""
+        """Return the seconds for which a refresh signal is kept."""
         return 2 * math.ceil(CONF.service_down_time)
 
     def _is_stale(self, state: dict, server: Server) -> bool:
@@ -225,7 +225,7 @@ class McDriver(base.Driver):
                 ),
                 RECORD_LIFETIME,
             )
-            if (self._orders.wanted() and not self._local) or grace.restart():
+            if not self._local and (self._orders.wanted() or grace.restart()):
                 signal, value = self._signals.new(group)
                 writes[server, signal] = server.keep(
                     signal, value, self._signal_lifetime()

@@ -18,16 +18,16 @@ value comes from another process, which is the member now.
 
 What an order holds:
 
-=============  ==========================================================
-key            of the member's report
-servers        [(family, address)]
-value          [bytes]: the last report, in the order of the servers
-before         [bytes] or None: the report before that one
-crashed        [bytes]: what replaces them
-life           seconds for which the replacement is kept
-crash_signal   key, seconds and value of the group's crash signal
-patience       seconds for one server to answer
-=============  ==========================================================
+==============  =========================================================
+key             of the member's report
+servers         [(family, address)]
+value           [bytes]: the last report, in the order of the servers
+before          [bytes] or None: the report before that one
+crashed         [bytes]: what replaces them
+life            seconds for which the replacement is kept
+refresh_signal  key, seconds and value of the group's refresh signal
+patience        seconds for one server to answer
+==============  =========================================================
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def _withdraw(order: dict, number: int) -> bool:
         if answer not in (b"STORED", b"EXISTS", b"NOT_FOUND"):
             raise OSError("the value was not stored")
         if answer == b"STORED":
-            _signal(link, lines, *order["crash_signal"])
+            _signal(link, lines, *order["refresh_signal"])
         return answer == b"STORED"
 
 

@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 from oslo_log import log as logging
 
 from nova_sg import once
-from nova_sg.backends.memcached import crash_signals, forced_down, values
+from nova_sg.backends.memcached import forced_down, refresh_signals, values
 from nova_sg.backends.memcached import replicas as mc_replicas
 from nova_sg.backends.memcached.replicas import Server
 from nova_sg.liveness.model import Facts, Observation, Refresh
@@ -99,7 +99,7 @@ class GroupReader:
         self,
         replicas: mc_replicas.Replicas,
         codec: values.Codec,
-        signals: crash_signals.CrashSignals,
+        signals: refresh_signals.RefreshSignals,
     ) -> None:
         self._replicas = replicas
         self._codec = codec
@@ -122,7 +122,7 @@ class GroupReader:
         replicas = self._replicas.of(group)
         self._replicas.read_clocks(replicas)
         forced_key = values.forced_key(group)
-        signal_key = values.crash_signal_key(group)
+        signal_key = values.refresh_signal_key(group)
         shared = [*values.index_keys(group), forced_key, signal_key]
         lists = self._replicas.gather({s: s.get(shared) for s in replicas})
         with self._lock:

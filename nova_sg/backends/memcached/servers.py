@@ -21,12 +21,12 @@ that hangs delays no other server, and a caller by one time-out at most.
 
 from __future__ import annotations
 
-import concurrent.futures
 import functools
 import queue
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future
 from typing import Any, NoReturn
 
 import memcache
@@ -87,8 +87,8 @@ def _fail(server: Any, reason: OSError | str) -> NoReturn:
 class RemoteServer:
     """One memcached server.
 
-    Every operation returns a future, which fails with BackendError. An
-    operation may be executed twice, which changes nothing.
+    Each operation returns a future, which fails with BackendError. An
+    operation may be executed twice; that makes no difference.
 
     :param address: "host:port", "inet6:[address]:port" or "unix:path"
     :param timeout: seconds to wait for a connection and for an answer
@@ -121,7 +121,7 @@ class RemoteServer:
 
     # -- operations
 
-    def get(self, keys: Iterable[str]) -> concurrent.futures.Future:
+    def get(self, keys: Iterable[str]) -> Future:
         """Return the values of those keys that exist: {key: bytes}."""
         keys = list(keys)
 
@@ -133,9 +133,7 @@ class RemoteServer:
 
         return self._submit(get)
 
-    def set(
-        self, key: str, value: bytes, expire: int = 0
-    ) -> concurrent.futures.Future:
+    def set(self, key: str, value: bytes, expire: int = 0) -> Future:
         """Set a value, for expire seconds; 0: for good."""
 
         def set_(client: _Client) -> None:
@@ -144,9 +142,7 @@ class RemoteServer:
 
         return self._submit(set_)
 
-    def keep(
-        self, key: str, value: bytes, expire: int
-    ) -> concurrent.futures.Future:
+    def keep(self, key: str, value: bytes, expire: int) -> Future:
         """Keep a value for expire more seconds; set it if there is none."""
 
         def keep(client: _Client) -> None:
@@ -155,7 +151,7 @@ class RemoteServer:
 
         return self._submit(keep)
 
-    def append(self, key: str, line: bytes) -> concurrent.futures.Future:
+    def append(self, key: str, line: bytes) -> Future:
         """Add a line to a list, or begin the list."""
 
         def append(client: _Client) -> None:
@@ -166,9 +162,7 @@ class RemoteServer:
 
         return self._submit(append)
 
-    def update(
-        self, key: str, change: Callable[[bytes], bytes]
-    ) -> concurrent.futures.Future:
+    def update(self, key: str, change: Callable[[bytes], bytes]) -> Future:
         """Replace a value by change(value); b"" stands for no value.
 
         A change that another process makes in between is not lost. change
@@ -189,7 +183,7 @@ class RemoteServer:
 
         return self._submit(update)
 
-    def stats(self) -> concurrent.futures.Future:
+    def stats(self) -> Future:
         """Return the server's statistics, and set its clock by them."""
 
         def stats(client: _Client) -> dict[str, str]:
@@ -207,10 +201,8 @@ class RemoteServer:
 
     # -- the thread
 
-    def _submit(
-        self, operation: Callable[[_Client], Any]
-    ) -> concurrent.futures.Future:
-        future: concurrent.futures.Future = concurrent.futures.Future()
+    def _submit(self, operation: Callable[[_Client], Any]) -> Future:
+        future: Future = Future()
         with self._lock:
             if self._closed:
                 future.set_exception(self._error("closed by this process"))
@@ -239,7 +231,7 @@ class RemoteServer:
         self,
         client: _Client,
         operation: Callable[[_Client], Any],
-        future: concurrent.futures.Future,
+        future: Future,
     ) -> None:
         if not future.set_running_or_notify_cancel():
             return
@@ -308,35 +300,31 @@ class LocalServer:
         self._values: dict[str, tuple[bytes, float]] = {}
         self._lock = threading.Lock()
 
-    def get(self, keys: Iterable[str]) -> concurrent.futures.Future:
+    def get(self, keys: Iterable[str]) -> Future:
         """As RemoteServer.get."""
         with self._lock:
             values = {key: self._get(key) for key in keys}
         return _done({k: v for k, v in values.items() if v is not None})
 
-    def set(
-        self, key: str, value: bytes, expire: int = 0
-    ) -> concurrent.futures.Future:
+    def set(self, key: str, value: bytes, expire: int = 0) -> Future:
         """As RemoteServer.set."""
         until = time.monotonic() + (expire or float("inf"))
         with self._lock:
             self._values[key] = value, until
         return _done(None)
 
-    def append(self, key: str, line: bytes) -> concurrent.futures.Future:
+    def append(self, key: str, line: bytes) -> Future:
         """As RemoteServer.append."""
         return self.update(key, lambda old: old + line)
 
-    def update(
-        self, key: str, change: Callable[[bytes], bytes]
-    ) -> concurrent.futures.Future:
+    def update(self, key: str, change: Callable[[bytes], bytes]) -> Future:
         """As RemoteServer.update."""
         with self._lock:
             new = change(self._get(key) or b"")
             self._values[key] = new, float("inf")
         return _done(None)
 
-    def stats(self) -> concurrent.futures.Future:
+    def stats(self) -> Future:
         """As RemoteServer.stats."""
         return _done({"version": "none", "time": str(int(time.time()))})
 
@@ -351,7 +339,7 @@ class LocalServer:
         """Nothing to close."""
 
 
-def _done(result: Any) -> concurrent.futures.Future:
-    future: concurrent.futures.Future = concurrent.futures.Future()
+def _done(result: Any) -> Future:
+    future: Future = Future()
     future.set_result(result)
     return future

@@ -29,8 +29,8 @@ nova_sg:r:HASH      the record: a copy of the report, written now and then;
 nova_sg:i:HASH:N    a part of the group's index: a line for each member
 nova_sg:f:HASH      members that are forced down: a line for each mark, see
                     forced_down.py
-nova_sg:c:HASH      the crash signal: replaced by a guard after each crash,
-                    see crash_signals.py
+nova_sg:c:HASH      the refresh signal: replaced after a crash that a guard
+                    has seen, for example; see refresh_signals.py
 nova_sg:g           the groups, a line each
 ==================  =====================================================
 """
@@ -46,7 +46,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 UP = "up"
-#: It is up, and about to stop.
+#: The member is up, and about to stop.
 DRAINING = "draining"
 LEFT = "left"
 #: The member's process ended without leaving: written by its crash guard.
@@ -135,8 +135,8 @@ def forced_key(group: str) -> str:
     return "nova_sg:f:" + _hash(group)
 
 
-def crash_signal_key(group: str) -> str:
-    """Return the key of a group's crash signal."""
+def refresh_signal_key(group: str) -> str:
+    """Return the key of a group's refresh signal."""
     return "nova_sg:c:" + _hash(group)
 
 

@@ -10,16 +10,16 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Observers poll crash signals in memcached, and are not kept busy by them."""
+"""Observers poll refresh signals of memcached; they do not keep them busy."""
 
 import concurrent.futures
 import time
 
-from nova_sg.backends.memcached import crash_signals, values
+from nova_sg.backends.memcached import refresh_signals, values
 from tests.base import wait_for
 from tests.functional import mc
 
-THREAD = "nova-sg-mc-crash-signals"
+THREAD = "nova-sg-mc-refresh-signals"
 
 
 class Server:
@@ -38,13 +38,13 @@ class Server:
         return future
 
 
-class CrashSignalsTest(mc.McTestCase):
+class RefreshSignalsTest(mc.McTestCase):
     """What is polled, and when a refresh is asked for; without servers."""
 
     def setUp(self):
         super().setUp()
         self.flags("memcache", crash_poll_interval=0.01)
-        self.signals = crash_signals.CrashSignals(values.Codec("s3cret"))
+        self.signals = refresh_signals.RefreshSignals(values.Codec("s3cret"))
         self.addCleanup(self.assert_no_thread_named, THREAD)
         self.addCleanup(self.signals.close)
         self.calls = []
@@ -112,7 +112,7 @@ class CrashSignalsTest(mc.McTestCase):
         other = values.Codec("other")
         for value in (
             b"0123456789abcdef\n",
-            other.lines(values.crash_signal_key("compute"), ["a"]),
+            other.lines(values.refresh_signal_key("compute"), ["a"]),
             self.value("conductor"),
             self.value() + self.value(),
             b"x" * 1000,
@@ -126,7 +126,7 @@ class CrashSignalsTest(mc.McTestCase):
                 server.value = self.value()
                 self.refresh(server)
 
-    def test_a_group_without_guards_is_not_polled(self):
+    def test_a_group_without_a_signal_is_not_polled(self):
         server = Server(b"")
         self.signals.refreshed("compute", time.monotonic(), {server: None})
         self.follow(server)
@@ -148,5 +148,5 @@ class MembersWithoutGuardTest(mc.McTestCase):
         raw = self.raw(self.start())
         self.join("one")
         self.wait_for_states({"one": "up"})
-        self.assertIsNone(raw.get(values.crash_signal_key("compute")))
+        self.assertIsNone(raw.get(values.refresh_signal_key("compute")))
         self.assert_no_thread_named(THREAD)

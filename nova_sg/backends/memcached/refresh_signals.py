@@ -10,13 +10,14 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Crash signals: a small value for each group, polled several times a second.
+"""Refresh signals: a small value for each group that observers poll.
 
-A member with a crash guard sees to it that its group has the value. The guard
-replaces it when it has withdrawn the member. An observer that follows the
-group, and found the value in its last refresh, polls it, and refreshes at
-once when the value has changed. The signal decides nothing: where it is lost,
-or written over by another program, the next refresh comes in its time.
+A member with a crash guard, or with a restart_grace, sees to it that its group
+has the value. A guard replaces it when it has withdrawn the member, and a
+member when it begins to drain, or leaves. An observer that follows the group,
+and found the value in its last refresh, polls it several times a second, and
+refreshes at once when it has changed. The signal decides nothing: where it is
+lost, or written over by another program, the next refresh comes in its time.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ class _GroupSignal:
         self.changed = False
 
 
-class CrashSignals:
+class RefreshSignals:
     """Polls the signals of the groups that are followed."""
 
     def __init__(self, codec: values.Codec) -> None:
@@ -71,7 +72,7 @@ class CrashSignals:
 
     def new(self, group: str) -> tuple[str, bytes]:
         """Return the key of a group's signal, and a new value for it."""
-        key = values.crash_signal_key(group)
+        key = values.refresh_signal_key(group)
         return key, self._codec.lines(key, [secrets.token_hex(8)])
 
     def follow(self, group: str, callback: Callable[[], None]) -> None:
@@ -96,7 +97,7 @@ class CrashSignals:
 
         :param began: when the refresh began, monotonic
         """
-        key = values.crash_signal_key(group)
+        key = values.refresh_signal_key(group)
         with self._lock:
             signal = self._group(group)
             signal.last_values = {
@@ -126,7 +127,7 @@ class CrashSignals:
     # -- polling
 
     def _active(self) -> dict[str, _GroupSignal]:
-        """Return the groups that are followed and whose members have guards.
+        """Return the groups that are followed and have a signal.
 
         A group that is no longer refreshed is not polled either.
         """
@@ -147,7 +148,7 @@ class CrashSignals:
             if self._active() and not self._closed.is_set():
                 self._thread = threading.Thread(
                     target=self._run,
-                    name="nova-sg-mc-crash-signals",
+                    name="nova-sg-mc-refresh-signals",
                     daemon=True,
                 )
                 self._thread.start()
@@ -164,7 +165,7 @@ class CrashSignals:
                 self._poll(active)
             except Exception as error:
                 # The next refresh starts another thread.
-                LOG.debug("Cannot poll memcached for crashes: %s", error)
+                LOG.debug("Cannot poll memcached's refresh signals: %s", error)
                 self._thread = None
                 return
             self._closed.wait(interval)
@@ -175,7 +176,7 @@ class CrashSignals:
             self._call_back(signal)
             for server in list(signal.last_values):
                 keys = by_server.setdefault(server, {})
-                keys[values.crash_signal_key(name)] = name
+                keys[values.refresh_signal_key(name)] = name
         for server, keys in by_server.items():
             request = self._requests.get(server)
             # A server that has not answered yet is not asked again.
