@@ -23,7 +23,7 @@ entry.keep_hangup()
 # Before anything else is imported.
 from nova_sg import monkey_patch  # noqa: E402
 
-monkey_patch.patch()
+monkey_patch.choose(sys.argv[1:])
 
 from nova_sg import service  # noqa: E402
 from nova_sg.cmd import daemon  # noqa: E402

@@ -73,7 +73,8 @@ write to it. Change it to keep these files elsewhere.
             ("threading", "Native threads. eventlet is not imported"),
         ],
         help="""
-The threads that nova-sg-monitor runs on. Nova has the same option.
+The threads that nova-sg-agent and nova-sg-monitor run on. Nova has the same
+option.
 
 Native threads need oslo.service with the extra "threading". A change takes
 effect at a restart.

@@ -190,7 +190,7 @@ class StopTest(base.TestCase):
         # Python needs a moment before it runs nova_sg. This module is the
         # first one that it imports then.
         pid = agent.process.pid
-        wait_for(lambda: base.maps(pid, "greenlet"), base.PATIENCE)
+        wait_for(lambda: base.maps(pid, "_json"), base.PATIENCE)
         # The signal has to be handled at any moment of the start.
         time.sleep(pause)
         return agent
@@ -478,3 +478,22 @@ class NovaConfTest(base.TestCase):
         self.assertRegex(text, r" host += compute-11")
         self.assertNotIn(":secret@", text)
         self.assertFalse(os.path.exists(self.state))
+
+
+class OnNativeThreads:
+    """For a test case: the agent runs on native threads."""
+
+    def configure(self, more="", **kwargs):
+        super().configure(f"concurrency_backend = threading\n{more}", **kwargs)
+
+
+class NativeStopTest(OnNativeThreads, StopTest):
+    def test_it_imports_no_eventlet(self):
+        agent = self.agent("node")
+        wait_for(self.is_up, base.PATIENCE)
+        self.assertFalse(base.maps(agent.process.pid, "greenlet"))
+        agent.stop()
+
+
+class NativeReloadTest(OnNativeThreads, ReloadTest):
+    pass

@@ -19,6 +19,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 
 import hypothesis
@@ -644,6 +645,22 @@ class NativeAskingTest(AskingTest):
 
 class NativeAccessTest(AccessTest):
     BACKEND = "threading"
+
+    def test_a_library_that_is_missing(self):
+        self.set_up()
+        program = "import sys; sys.modules['cotyledon'] = None; "
+        result = subprocess.run(
+            [
+                *(sys.executable, "-c"),
+                program + "import nova_sg.cmd.monitor",
+                *("--config-file", self.config),
+            ],
+            capture_output=True,
+            text=True,
+        )
+        self.assertEqual(2, result.returncode)
+        self.assertIn('Install "oslo.service[threading]"', result.stderr)
+        self.check_words(result.stderr)
 
 
 class BackendTest(monitor.TestCase):

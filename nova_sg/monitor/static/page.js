@@ -7,7 +7,9 @@ const KINDS = {
   up: ["Up", ""], down: ["Down", "✕"], forced: ["Forced down", "–"],
   held: ["Held", "="], unknown: ["Unknown", "?"], left: ["Left", "·"],
 };
-const MARKS = { joined: "+", up: "↑", down: "✕", held: "=", left: "·" };
+const MARKS = {
+  joined: "+", up: "↑", down: "✕", held: "=", left: "·", draining: "↓", stopped: "‖",
+};
 const CHIPS = 12, FOUND = 20, TIMELINE = 200, RECENT = 60;
 
 const byId = (id) => document.getElementById(id);
