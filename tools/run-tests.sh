@@ -41,6 +41,8 @@ RUN_DEADLINE=${RUN_DEADLINE:-1200}
 # Test processes side by side. Most of the time each of them waits, for example
 # for a session to end, a member to fall silent or a server to start.
 WORKERS=7
+# And beside these, for the tests on a real Nova and for the faults.
+NOVA_WORKERS=3
 
 passed=0
 failed=0
@@ -82,88 +84,109 @@ check_style() {
     style_check shellcheck shellcheck -x "${scripts[@]}"
 }
 
-# stestr takes the Python of the tests from $PYTHON if that is set.
+# Each run has a repository of its own, so that two can go on side by side.
+# That of the first is stestr's default: "stestr last" shows it.
+repository=.stestr
+
+# stestr uses $PYTHON as the Python of the tests, if it is set.
 stestr() {
-    env -u PYTHON "$ENVIRONMENT/bin/stestr" "$@"
+    env -u PYTHON "$ENVIRONMENT/bin/stestr" --repo-url "$repository" "$@"
 }
 
-# stestr has a process group of its own, so that all of its processes can be
-# ended. A test process that is ended so runs no cleanup: the watchdog in
+# Each run of tests has a process group of its own, so that all of it can be
+# ended. A test process that dies in this way runs no cleanup: the watchdog in
 # tests/fixtures ends its servers.
-tests=
-run_tests() {
-    set -m
-    stestr run "$@" </dev/null &
-    set +m
-    tests=$!
-    local status=0
-    wait "$tests" || status=$?
-    tests=
-    return "$status"
-}
+declare -A running=()
 
 end_tests() {
     trap '' INT TERM
-    if [[ -n $tests ]]; then
-        kill -TERM -- "-$tests" 2>/dev/null || true
-        wait "$tests" || true
-    fi
+    local run
+    for run in "${running[@]}"; do
+        kill -TERM -- "-$run" 2>/dev/null || true
+        wait "$run" || true
+    done
     say 'Interrupted'
     exit "$1"
 }
 trap 'end_tests 130' INT
 trap 'end_tests 143' TERM
 
-# The traces of test processes that crashed or hung.
-NOVA_SG_TEST_TRACES=$(mktemp -d -t nova-sg-traces-XXXXXX)
-export NOVA_SG_TEST_TRACES
-trap 'rm -rf "$NOVA_SG_TEST_TRACES"' EXIT
+# Traces of test processes that crashed or hung, and the output of a run that
+# goes on beside another one.
+scratch=$(mktemp -d -t nova-sg-run-XXXXXX)
+trap 'rm -rf "$scratch"' EXIT
 
-# tell_traces MODE: count each trace of a run as a failure.
+# tell_traces NAME: count each trace of a run as a failure.
 tell_traces() {
     local trace
-    for trace in "$NOVA_SG_TEST_TRACES"/*; do
+    for trace in "$scratch/$1"/*; do
         if [[ -s $trace ]]; then
-            fail "mode $1: a test process crashed or hung:"
+            fail "$1: a test process crashed or hung:"
             failures+=("$(head -n 60 "$trace" | sed 's/^/    /')")
         fi
-        rm -f "$trace"
     done
 }
 
-# run_mode MODE WORKERS STESTR_ARGUMENT...
-run_mode() {
-    local mode=$1 workers=$2 status=0 listed before after said p f s
-    shift 2
-    export NOVA_SG_TEST_MODE=$mode
+# begin_run NAME MODE WORKERS OUTPUT STESTR_ARGUMENT...
+# OUTPUT is a file, or "-": the output of this script.
+begin_run() {
+    local name=$1 mode=$2 workers=$3 output=$4 listed
+    shift 4
+    export NOVA_SG_TEST_MODE=$mode NOVA_SG_TEST_TRACES=$scratch/$name
+    mkdir "$NOVA_SG_TEST_TRACES"
+    # Without a repository stestr can list no tests. The durations let it
+    # share the classes out evenly among the workers.
+    if [[ ! -e $repository/next-stream ]]; then
+        stestr init
+        "$ENVIRONMENT/bin/python" tools/durations.py stream \
+            <tests/durations.txt | stestr load >/dev/null
+    fi
     # If the list cannot be made, the run itself prints why.
     if [[ -n $selection ]] && listed=$(stestr list "$@" 2>/dev/null) &&
         [[ -z $listed ]]; then
-        say "Mode $mode: no test matches"
+        say "Tests, $name: no test matches"
         return
     fi
-    say "Tests, mode $mode"
+    cp "$repository/next-stream" "$scratch/$name.before"
     ran=1
-    before=$(cat .stestr/next-stream 2>/dev/null || true)
-    run_tests --concurrency "$workers" "$@" || status=$?
-    after=$(cat .stestr/next-stream 2>/dev/null || true)
-    if [[ $before == "$after" ]]; then
-        fail "mode $mode: the tests cannot be loaded, see above"
-        tell_traces "$mode"
+    say "Tests, $name"
+    set -m
+    if [[ $output == - ]]; then
+        stestr run --concurrency "$workers" "$@" </dev/null &
+    else
+        stestr run --concurrency "$workers" "$@" </dev/null >"$output" 2>&1 &
+    fi
+    set +m
+    running[$name]=$!
+}
+
+# end_run NAME: wait for the end of a run, and count what it says.
+end_run() {
+    local name=$1 status=0 said p f s
+    [[ -n ${running[$name]:-} ]] || return 0
+    wait "${running[$name]}" || status=$?
+    unset "running[$name]"
+    if [[ -e $scratch/$name.output ]]; then
+        say "Tests, $name, which went on beside these"
+        cat "$scratch/$name.output"
+    fi
+    if cmp -s "$repository/next-stream" "$scratch/$name.before"; then
+        fail "$name: the tests cannot be loaded, see above"
+        tell_traces "$name"
         return
     fi
     said=$(stestr last --subunit |
         "$ENVIRONMENT/bin/python" tools/last_run.py)
     read -r p f s <<<"$said"
     if ((f)); then
-        failures+=("$(tail -n +2 <<<"$said" | sed "s/^FAILED: /&$mode: /")")
+        failures+=("$(tail -n +2 <<<"$said" | sed "s/^FAILED: /&$name: /")")
     elif ((status)); then
-        fail "mode $mode: stestr ended with status $status"
+        fail "$name: stestr ended with status $status"
     fi
     passed=$((passed + p))
     failed=$((failed + f))
     skipped=$((skipped + s))
-    tell_traces "$mode"
+    tell_traces "$name"
 }
 
 finish() {
@@ -211,24 +234,26 @@ if [[ -z $selection ]]; then
     fi
 fi
 
-# Without its repository stestr can list no tests. The durations let it share
-# the classes out evenly among the workers.
-if [[ ! -e .stestr/next-stream ]]; then
-    stestr init
-    "$ENVIRONMENT/bin/python" tools/durations.py stream <tests/durations.txt |
-        stestr load >/dev/null
-fi
 export NOVA_SG_TEST_DEADLINE=$RUN_DEADLINE
 ran=0
-run_mode threads "$WORKERS" --exclude-regex '^tests\.(nova|faults)\.' "$@"
-# Tests of pure logic and of the programs do not depend on the mode, and have
-# run already.
-run_mode eventlet "$WORKERS" \
-    --exclude-regex '^tests\.(nova|faults|unit|processes)\.' "$@"
+begin_run threads threads "$WORKERS" - \
+    --exclude-regex '^tests\.(nova|faults)\.' "$@"
+end_run threads
 # The tests on a real Nova set Nova's mode themselves, and each fault has its
 # mode. One worker plays all faults, side by side. Each of the others has a
-# Nova with a database and a message queue of its own.
-run_mode threads 3 --exclude-regex '^tests\.(?!(faults|nova)\.)' "$@"
+# Nova with a database and a message queue of its own. They wait most of the
+# time, so the next run goes on beside them.
+repository=.stestr/nova
+begin_run nova threads "$NOVA_WORKERS" "$scratch/nova.output" \
+    --exclude-regex '^tests\.(?!(faults|nova)\.)' "$@"
+# Tests of pure logic and of the programs do not depend on the mode, and have
+# run already.
+repository=.stestr
+begin_run eventlet eventlet "$WORKERS" - \
+    --exclude-regex '^tests\.(nova|faults|unit|processes)\.' "$@"
+end_run eventlet
+repository=.stestr/nova
+end_run nova
 if ((!ran)); then
     fail "no test matches: $selection"
 fi
