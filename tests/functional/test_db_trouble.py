@@ -88,8 +88,8 @@ class TroubleTestCase(db.MariaDBTestCase):
 
 class RecordTest(TroubleTestCase):
     GONE = (
-        "The services table has no record of the nova-compute service on "
-        "host one any more"
+        "The services table record for the nova-compute service on host one "
+        "is gone"
     )
 
     def _delete(self, soft):

@@ -255,7 +255,10 @@ class Elsewhere:
 
     def test_members_that_report_elsewhere(self):
         path = self.cloud.configure(
-            "elsewhere", self.DRIVER, "[DEFAULT]\nservice_down_time = 60\n"
+            "elsewhere",
+            self.DRIVER,
+            "[DEFAULT]\nservice_down_time = 60\n"
+            "[servicegroup]\nrestart_grace = 0\n",
         )
         found = base.run_script("elsewhere.py", "--config-file", path)
         self.assertEqual(

@@ -113,8 +113,8 @@ class DbDriver(base.Driver):
         if not CONF.servicegroup.recreate_missing_record:
             raise records.vanished(membership.binary, membership.host)
         LOG.warning(
-            "The services table has no record of the %s service on host %s "
-            "any more. The record is created again",
+            "The services table record for the %s service on host %s is "
+            "gone. The record is created again",
             membership.binary,
             membership.host,
         )

@@ -223,11 +223,12 @@ def save(ref: Any, report_count: int) -> None:
 
 
 def vanished(binary: str, host: str) -> exception.MemberVanished:
+    # The first sentence is Nova's.
     return exception.MemberVanished(
-        f"The services table has no record of the {binary} service on host "
-        f"{host} any more. If the service was deleted on purpose, stop it. "
-        "Otherwise restart it, or set [servicegroup] recreate_missing_record: "
-        "then the record is created again"
+        f"The services table record for the {binary} service on host {host} "
+        "is gone. If the service was deleted on purpose, stop it. Otherwise "
+        "restart it, or set [servicegroup] recreate_missing_record: then the "
+        "record is created again"
     )
 
 
