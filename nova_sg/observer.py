@@ -40,6 +40,7 @@ from nova_sg.liveness.model import (
     NEVER,
     NOT_A_MEMBER,
     REPORTED,
+    STOPPED,
     UNAVAILABLE,
     Change,
     Limits,
@@ -89,8 +90,9 @@ class Listener:
 class OwnAction(NamedTuple):
     """What this process itself did to a member."""
 
-    #: REPORTED: it joined. LEFT: it left. FORCED_DOWN: it was forced down.
-    #: NOT_A_MEMBER: it was removed. None: it is no longer forced down.
+    #: REPORTED: it joined. LEFT, or STOPPED: it left. FORCED_DOWN: it was
+    #: forced down. NOT_A_MEMBER: it was removed. None: it is no longer forced
+    #: down.
     verdict: Verdict | None
     #: When. Refreshes that begin later show it.
     at: float
@@ -103,8 +105,12 @@ class OwnAction(NamedTuple):
         """
         if self.verdict is None:
             return life if verdict is FORCED_DOWN else verdict
-        if verdict is FORCED_DOWN and self.verdict in (REPORTED, LEFT):
-            return verdict
+        if self.verdict in (REPORTED, LEFT, STOPPED):
+            if verdict is FORCED_DOWN:
+                return verdict
+            if self.verdict is STOPPED and life.state == DOWN:
+                # It was down before it left.
+                return LEFT
         return self.verdict
 
 

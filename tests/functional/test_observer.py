@@ -125,6 +125,28 @@ class QuestionTest(TestCase):
         self.assertEqual("reported", observer.verdict("one").cause)
         self.assertEqual("not-a-member", observer.verdict("two").cause)
 
+    def test_members_that_this_process_stopped(self):
+        backend = Backend()
+        backend.marks.update(dict.fromkeys(("one", "forced", "silent"), 1))
+        backend.forced.add("forced")
+        observer = self.observe(backend, limit=0.5)
+        observer.verdict("one")
+        wait_for(
+            lambda: observer.judge("silent").state == model.DOWN,
+            message="it is silent for too long",
+        )
+        backend.marks["one"] = 2
+        wait_for(lambda: observer.judge("one").state == model.UP)
+        backend.running.clear()
+        for host, cause in (
+            ("one", "stopped"),
+            ("forced", "forced-down"),
+            # It was down before.
+            ("silent", "left"),
+        ):
+            observer.note_own_action(host, model.STOPPED)
+            self.assertEqual(cause, observer.judge(host).cause)
+
     def test_a_poller_that_stood_still_refreshes_before_an_answer(self):
         """In uWSGI, for one, no thread runs between two requests."""
         backend = Backend()
