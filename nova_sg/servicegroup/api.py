@@ -26,6 +26,7 @@ from oslo_log import log as logging
 
 from nova_sg.backends import base
 from nova_sg.conf import CONF
+from nova_sg.liveness.model import UP
 from nova_sg.servicegroup import events, process, reporter, view
 
 LOG = logging.getLogger(__name__)
@@ -227,8 +228,10 @@ class GroupDriver:
             member, "created_at"
         ):
             record = self._read_record(member)
-        return self.shared().accepts(
-            member["topic"], member["host"], record, self._limits
+        return (
+            self.shared()
+            .verdict(member["topic"], member["host"], record, self._limits)
+            .accepting
         )
 
     def is_up(self, member: Mapping) -> bool:
@@ -236,7 +239,7 @@ class GroupDriver:
         group, host = member["topic"], member["host"]
         seen = base.field(member, "last_seen_up")
         if not seen and not base.field(member, "created_at"):
-            return shared.is_up(group, host, None, limits)
+            return shared.view(group).is_up(host)
         if shared.only_records and shared.records.is_plainly_up(
             (group, host),
             seen,
@@ -246,7 +249,7 @@ class GroupDriver:
             # The usual case inside Nova.
             return True
         record = self._read_record(member)
-        return shared.is_up(group, host, record, limits)
+        return shared.verdict(group, host, record, limits).state == UP
 
     def _read_record(self, member: Mapping) -> base.Record | None:
         """Return the caller's record; None: it does not count, see Driver."""

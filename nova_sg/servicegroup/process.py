@@ -367,36 +367,6 @@ class Shared:
 
     # -- questions
 
-    def is_up(
-        self,
-        group: str,
-        host: str,
-        record: base.Record | None,
-        limits: Limits,
-    ) -> bool:
-        """Whether a member is up.
-
-        :param record: the caller's record of it; None: there is none
-        :raises ServiceGroupUnavailable: no backend that knows it has answered
-            for service_down_time; or the backend may be frozen
-        """
-        if record is None:
-            return self.view(group).is_up(host)
-        return self.verdict(group, host, record, limits).state == UP
-
-    def accepts(
-        self,
-        group: str,
-        host: str,
-        record: base.Record | None,
-        limits: Limits,
-    ) -> bool:
-        """Whether the scheduler may place new work on a member.
-
-        Arguments and exceptions are those of is_up().
-        """
-        return self.verdict(group, host, record, limits).accepting
-
     def verdict(
         self,
         group: str,
@@ -406,7 +376,9 @@ class Shared:
     ) -> Verdict:
         """Return the verdict on a member.
 
-        Arguments and exceptions are those of is_up().
+        :param record: the caller's record of it; None: there is none
+        :raises ServiceGroupUnavailable: no backend that knows it has answered
+            for service_down_time; or the backend may be frozen
         """
         if record is None:
             return self.view(group).verdict(host)
