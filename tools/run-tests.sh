@@ -84,9 +84,9 @@ check_style() {
     style_check shellcheck shellcheck -x "${scripts[@]}"
 }
 
-# Each run has a repository of its own, so that two can go on side by side.
-# That of the first is stestr's default: "stestr last" shows it.
-repository=.stestr
+# The folder in which stestr has its repository, .stestr. Runs that go on side
+# by side have a repository each.
+repository=.
 
 # stestr uses $PYTHON as the Python of the tests, if it is set.
 stestr() {
@@ -136,7 +136,7 @@ begin_run() {
     mkdir "$NOVA_SG_TEST_TRACES"
     # Without a repository stestr can list no tests. The durations let it
     # share the classes out evenly among the workers.
-    if [[ ! -e $repository/next-stream ]]; then
+    if [[ ! -e $repository/.stestr/next-stream ]]; then
         stestr init
         "$ENVIRONMENT/bin/python" tools/durations.py stream \
             <tests/durations.txt | stestr load >/dev/null
@@ -147,7 +147,7 @@ begin_run() {
         say "Tests, $name: no test matches"
         return
     fi
-    cp "$repository/next-stream" "$scratch/$name.before"
+    cp "$repository/.stestr/next-stream" "$scratch/$name.before"
     ran=1
     say "Tests, $name"
     set -m
@@ -170,7 +170,7 @@ end_run() {
         say "Tests, $name, which went on beside these"
         cat "$scratch/$name.output"
     fi
-    if cmp -s "$repository/next-stream" "$scratch/$name.before"; then
+    if cmp -s "$repository/.stestr/next-stream" "$scratch/$name.before"; then
         fail "$name: the tests cannot be loaded, see above"
         tell_traces "$name"
         return
@@ -244,11 +244,12 @@ end_run threads
 # Nova with a database and a message queue of its own. They wait most of the
 # time, so the next run goes on beside them.
 repository=.stestr/nova
+mkdir -p "$repository"
 begin_run nova threads "$NOVA_WORKERS" "$scratch/nova.output" \
     --exclude-regex '^tests\.(?!(faults|nova)\.)' "$@"
 # Tests of pure logic and of the programs do not depend on the mode, and have
 # run already.
-repository=.stestr
+repository=.
 begin_run eventlet eventlet "$WORKERS" - \
     --exclude-regex '^tests\.(nova|faults|unit|processes)\.' "$@"
 end_run eventlet

@@ -183,11 +183,11 @@ def family(pid):
     to_do = [pid]
     while to_do:
         found.append(to_do.pop())
-        for thread in os.listdir(f"/proc/{found[-1]}/task"):
-            path = f"/proc/{found[-1]}/task/{thread}/children"
-            # A thread may have ended meanwhile. Its children have another
-            # parent then.
-            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        # A process or a thread may have ended meanwhile. Its children have
+        # another parent then.
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            for thread in os.listdir(f"/proc/{found[-1]}/task"):
+                path = f"/proc/{found[-1]}/task/{thread}/children"
                 with open(path) as children:
                     to_do += map(int, children.read().split())
     return found
