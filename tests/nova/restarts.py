@@ -20,6 +20,10 @@ from tests.fixtures.novarig import cloud as novarig
 from tests.nova import base
 
 
+#: A busy machine may take far longer than service_down_time for a restart.
+OPTIONS = "[servicegroup]\nrestart_grace = 120\n"
+
+
 class Restarts:
     @property
     def _avoided_within(self):

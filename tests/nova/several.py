@@ -25,9 +25,8 @@ BINARIES = ("nova-conductor", "nova-scheduler", "nova-compute")
 class Several:
     """Tests of zk with db as a secondary, in one mode."""
 
-    SETTINGS = {
-        "options": base.QUIET + "[servicegroup]\nsecondary_drivers = db\n"
-    }
+    OPTIONS = base.QUIET + "[servicegroup]\nsecondary_drivers = db\n"
+    SETTINGS = {"options": OPTIONS}
 
     def _reports(self, binary):
         """Return the number of a service's reports to the database."""

@@ -31,7 +31,6 @@ from tests.nova import (
 
 
 class DbTest(
-    restarts.Restarts,
     services.Services,
     services.WaitingHeartbeat,
     computes.Computes,
@@ -54,8 +53,18 @@ class McTest(
     }
 
 
+class McRestartTest(restarts.Restarts, base.CloudTestCase):
+    DRIVER, MODE = "mc", "eventlet"
+    SETTINGS = {"options": base.QUIET + restarts.OPTIONS}
+
+
+@tests.long_form
+class DbRestartTest(restarts.Restarts, base.CloudTestCase):
+    DRIVER, MODE = "db", "threads"
+    SETTINGS = {"options": base.QUIET + restarts.OPTIONS}
+
+
 class ZkTest(
-    restarts.Restarts,
     services.Services,
     services.WithoutControl,
     services.Elsewhere,
@@ -72,6 +81,7 @@ class SeveralTest(
     restarts.Restarts, several.Several, base.CloudTestCase
 ):
     DRIVER, MODE = "zk", "threads"
+    SETTINGS = {"options": several.Several.OPTIONS + restarts.OPTIONS}
 
 
 @tests.long_form
