@@ -19,7 +19,6 @@ from tests.fixtures import process
 from tests.fixtures.novarig import cloud as novarig
 from tests.nova import base
 
-
 #: A busy machine may take far longer than service_down_time for a restart.
 OPTIONS = "[servicegroup]\nrestart_grace = 120\n"
 
