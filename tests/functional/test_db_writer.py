@@ -289,7 +289,7 @@ class ManyMembersTest(db.MariaDBTestCase):
         for number, caller in enumerate(callers, 1):
             if number in (3, 4):
                 with self.assertRaisesRegex(
-                    exception.MemberVanished, f"host node-{number} any more"
+                    exception.MemberVanished, f"host node-{number} is gone"
                 ):
                     caller.end()
             else:
