@@ -19,7 +19,7 @@ is imported.
 from __future__ import annotations
 
 import os
-import queue
+import select
 import signal
 import sys
 import threading
@@ -233,24 +233,26 @@ class NativeLauncher(Launcher):
         self, service: service.ServiceBase, workers: int = 1
     ) -> None:
         self.services = types.SimpleNamespace(services=[service])
-        self._signals: queue.SimpleQueue[int] = queue.SimpleQueue()
 
     def wait(self) -> int:
-        # A handler may have interrupted any line of the main thread, so it
-        # does no more than queue the signal.
-        for signo in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(signo, lambda signo, _: self._signals.put(signo))
+        # A signal that arrives just before the main thread sleeps does not
+        # wake it, and its handler waits for that. The C code of Python writes
+        # the number of each signal to a pipe, at once.
+        reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+        handled = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
+        for signo in handled:
+            signal.signal(signo, lambda *_: None)
         (service,) = self.services.services
         service.start()
         if self._hung_up():
             self._reload()
         while not self._stopping:
-            received = {self._signals.get()}
-            while not self._signals.empty():
-                received.add(self._signals.get())
+            select.select([reader], [], [])
+            received = handled.intersection(os.read(reader, 4096))
             if received == {signal.SIGHUP}:
                 self._reload()
-            else:
+            elif received:
                 self._stop()
         service.wait()
         return 0
