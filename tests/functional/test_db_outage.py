@@ -158,8 +158,12 @@ class OutageTest(TestCase):
         with self.read_lock():
             time.sleep(self.DOWN_TIME)
             for view in views:
-                [backend] = view.observer.group.backends
-                self.assertTrue(backend.outages_until(time.monotonic()))
+                wait_for(
+                    lambda v=view: v.observer.group.backends[0].outages_until(
+                        time.monotonic()
+                    ),
+                    message="the outage is known",
+                )
         wait_for(
             lambda: all(not view.is_up("two") for view in views),
             2 * self.DOWN_TIME + self.SLACK,
