@@ -97,18 +97,18 @@ class OwnAction(NamedTuple):
     #: When. Refreshes that begin later show it.
     at: float
 
-    def over(self, verdict: Verdict, life: Verdict) -> Verdict:
+    def over(self, verdict: Verdict, unforced: Verdict) -> Verdict:
         """Return the verdict that takes this action into account.
 
         :param verdict: by what the backends show
-        :param life: the same without an operator's command
+        :param unforced: the same without an operator's command
         """
         if self.verdict is None:
-            return life if verdict is FORCED_DOWN else verdict
+            return unforced if verdict is FORCED_DOWN else verdict
         if self.verdict in (REPORTED, LEFT, STOPPED):
             if verdict is FORCED_DOWN:
                 return verdict
-            if self.verdict is STOPPED and life.state == DOWN:
+            if self.verdict is STOPPED and unforced.state == DOWN:
                 # It was down before it left.
                 return LEFT
         return self.verdict
@@ -185,7 +185,9 @@ class Observer:
         if own is None:
             return verdict
         member = group.members.get(host)
-        return own.over(verdict, verdict if member is None else member.life)
+        return own.over(
+            verdict, verdict if member is None else member.unforced
+        )
 
     def _give_turn(self) -> bool:
         """Wait a moment for refreshes under way.
@@ -275,8 +277,7 @@ class Observer:
         )
 
     def trouble_of(self, backend: str) -> str:
-        """Return the error of a backend's last refresh; empty: there is none.
-        """
+        """Return the error of a backend's last refresh; empty: none."""
         return next(
             one.trouble for one in self._pollers if one.source.name == backend
         )
@@ -351,8 +352,8 @@ class Observer:
             return None
         index, there = group.place(backend), 0
         for member in group.members.values():
-            seen = member.seen[index]
-            if seen is not None and not seen.observation.facts.gone:
+            seen = member.histories[index]
+            if seen is not None and not seen.observation.attributes.gone:
                 there += 1
                 if there == 2:
                     return last

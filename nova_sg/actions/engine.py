@@ -234,14 +234,14 @@ def still_down(api: servicegroup.API, group: str, host: str) -> bool | None:
     api.refresh(group)
     try:
         member = api.member(group, host)
-        opinions = api.backend_states(group, host)
+        states = api.backend_states(group, host)
     except exception.MemberNotFound:
         return False
     except exception.ServiceGroupUnavailable:
         return None
     if member.state == model.UP:
         return False
-    if all(opinion.trouble for opinion in opinions):
+    if all(state.trouble for state in states):
         # The verdict is from before the refresh.
         return None
     return True if member.state == model.DOWN else None

@@ -33,7 +33,12 @@ from collections.abc import Callable, Hashable, Mapping
 from typing import Any, NamedTuple
 
 from nova_sg import exception
-from nova_sg.liveness.model import Facts, Observation, Refresh, ServerOutage
+from nova_sg.liveness.model import (
+    Attributes,
+    Observation,
+    Refresh,
+    ServerOutage,
+)
 
 
 @dataclasses.dataclass(eq=False)
@@ -265,29 +270,33 @@ def check_refresh(answer: Any) -> Refresh:
         answer.observations
     ):
         raise ValueError("a host is observed twice")
-    _check_marks([one.mark for one in answer.observations])
-    # Most observations share one Facts object.
-    distinct = {id(one.facts): one.facts for one in answer.observations}
-    for facts in distinct.values():
-        _check_types("Facts.outage", [facts.outage], (tuple, _MAYBE))
-        if facts.outage is not None:
-            begin, end = facts.outage
-            _check_types("Facts.outage", [begin, end], (float, int))
+    _check_report_numbers([one.report_number for one in answer.observations])
+    # Most observations share one Attributes object.
+    distinct = {
+        id(one.attributes): one.attributes for one in answer.observations
+    }
+    for attributes in distinct.values():
+        _check_types("Attributes.outage", [attributes.outage], (tuple, _MAYBE))
+        if attributes.outage is not None:
+            begin, end = attributes.outage
+            _check_types("Attributes.outage", [begin, end], (float, int))
     return answer
 
 
-def _check_marks(marks: list) -> None:
-    """Check that marks can be compared.
+def _check_report_numbers(numbers: list) -> None:
+    """Check that numbers of reports can be compared.
 
     They are all numbers, or all tuples of whole numbers.
     """
-    _check_types("Observation.mark", marks, (float, int, tuple, _MAYBE))
-    several = [mark for mark in marks if isinstance(mark, tuple)]
+    _check_types(
+        "Observation.report_number", numbers, (float, int, tuple, _MAYBE)
+    )
+    several = [one for one in numbers if isinstance(one, tuple)]
     if several:
-        if any(isinstance(mark, (float, int)) for mark in marks):
-            raise TypeError("Observation.mark: a tuple, and a number")
+        if any(isinstance(one, (float, int)) for one in numbers):
+            raise TypeError("Observation.report_number: a tuple, and a number")
         parts = list(itertools.chain.from_iterable(several))
-        _check_types("a part of Observation.mark", parts, (int,))
+        _check_types("a part of Observation.report_number", parts, (int,))
 
 
 def _check_types(what: str, values: list, types: tuple[type, ...]) -> None:
@@ -329,7 +338,7 @@ _OBSERVATION: dict[str, tuple[type, ...]] = {
     "reported": (float, int, _MAYBE),
     "registered": (float, int, _MAYBE),
     "last_seen": (datetime.datetime, _MAYBE),
-    "facts": (Facts,),
+    "attributes": (Attributes,),
 }
 
 # The methods that call a backend, and the check of their answer; None: there

@@ -141,8 +141,8 @@ class Show(OfMember, show.ShowOne):
         api, host = self.app.api, parsed_args.host
         member = api.member(group, host)
         others = [
-            (f"By {opinion.driver}", _opinion(opinion))
-            for opinion in api.backend_states(group, host)
+            (f"By {state.driver}", _describe_state(state))
+            for state in api.backend_states(group, host)
             if CONF.servicegroup.secondary_drivers
         ]
         return (
@@ -165,11 +165,11 @@ class Show(OfMember, show.ShowOne):
         )
 
 
-def _opinion(opinion: view.BackendState) -> str:
-    if opinion.member is None:
-        return opinion.trouble or "not a member"
-    text = f"{opinion.member.state}: {opinion.member.reason}"
-    return f"{text} ({opinion.trouble})" if opinion.trouble else text
+def _describe_state(state: view.BackendState) -> str:
+    if state.member is None:
+        return state.trouble or "not a member"
+    text = f"{state.member.state}: {state.member.reason}"
+    return f"{text} ({state.trouble})" if state.trouble else text
 
 
 class IsUp(OfMember):

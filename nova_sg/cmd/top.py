@@ -134,15 +134,15 @@ class Table:
                 if kind in kinds
             )
             yield f"{group}: {numbers or 'no members'}"
-            for looking in view.lookings():
-                if looking.answering:
+            for status in view.refresh_statuses():
+                if status.answering:
                     yield (
-                        f"  {looking.driver} answers in "
-                        f"{(looking.seconds or 0) * 1000:.1f} ms"
+                        f"  {status.driver} answers in "
+                        f"{(status.seconds or 0) * 1000:.1f} ms"
                     )
                 else:
-                    why = looking.trouble or "no answer yet"
-                    yield f"  {looking.driver} does not answer: {why}"
+                    why = status.trouble or "no answer yet"
+                    yield f"  {status.driver} does not answer: {why}"
         if self._trouble:
             yield f"The groups cannot be listed: {self._trouble}"
 

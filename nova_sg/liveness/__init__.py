@@ -18,7 +18,7 @@ observer's monotonic clock. Read them in this order:
 
 model
     the values: observation, outage, verdict, member
-seen
+history
     what a backend shows of one member, over all refreshes
 deadline
     when a silence becomes too long

@@ -147,7 +147,7 @@ class Backend(NamedTuple):
         :param before: its last report at the refresh before, or NEVER
         :param due: seconds within which a member that is alive reports
         """
-        host, span = observation.host, observation.facts.outage
+        host, span = observation.host, observation.attributes.outage
         if span is None:
             return self.forget_reported_outage(host)
         known = self.reported_outages.get(host)

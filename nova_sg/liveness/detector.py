@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from nova_sg.liveness import mass_silence, rules, seen
+from nova_sg.liveness import history, mass_silence, rules
 from nova_sg.liveness.group import Basis, Group
 from nova_sg.liveness.model import (
     GONE,
@@ -34,11 +34,11 @@ from nova_sg.liveness.model import (
     UNWATCHED,
     UP,
     Change,
+    History,
     Limits,
     Member,
     Observation,
     Refresh,
-    Seen,
 )
 from nova_sg.liveness.outages import MARGIN
 
@@ -122,11 +122,11 @@ class _Step:
                 # The usual case: nothing is new.
                 continue
             member = members[host]
-            seen_before = member.seen[index]
+            seen_before = member.histories[index]
             if not (
                 same
                 and seen_before is not None
-                and member.life is REPORTED
+                and member.unforced is REPORTED
                 and self._take_report(observation, member, seen_before)
             ):
                 self._take(observation, member)
@@ -143,18 +143,18 @@ class _Step:
         if member is None:
             nowhere = (None,) * len(self.before.backends)
             member = Member(host, nowhere, NEVER, NEVER, REPORTED, False)
-        before = member.seen[self.index]
+        before = member.histories[self.index]
         if before is None:
             report = NEVER
-            known = seen.first(observation, asked, self.limits)
-            if observation.facts.present:
+            known = history.first(observation, asked, self.limits)
+            if observation.attributes.present:
                 self.reported.add(host)
-        elif seen.is_older(observation, before, self.limits):
+        elif history.is_older(observation, before, self.limits):
             return
         else:
             report = before.report
-            up = member.life.state == UP
-            known = seen.again(
+            up = member.unforced.state == UP
+            known = history.again(
                 before,
                 observation,
                 self.since,
@@ -163,28 +163,34 @@ class _Step:
                 up,
                 self.refresh.exact,
             )
-            if self.refresh.exact and not observation.facts.present:
-                if known.report > max(before.report, member.fell - MARGIN):
+            if self.refresh.exact and not observation.attributes.present:
+                if known.report > max(
+                    before.report, member.silent_since - MARGIN
+                ):
                     self.reported.add(host)
-            elif observation.facts.present or self.since >= member.fell:
-                if seen.has_reported(before, observation):
+            elif (
+                observation.attributes.present
+                or self.since >= member.silent_since
+            ):
+                if history.has_reported(before, observation):
                     self.reported.add(host)
-            elif known.report > member.fell:
-                # It may have reported before it fell: only stamps tell that,
-                # and they may be wrong. Its next report is certainly later.
-                known = known._replace(report=member.fell)
+            elif known.report > member.silent_since:
+                # It may have reported before it fell silent: only stamps tell
+                # that, and they may be wrong. Its next report is certainly
+                # later.
+                known = known._replace(report=member.silent_since)
         self.backend = self.backend.take_reported_outage(
             observation, known.report, report, self.limits.due
         )
         self.last_report = max(self.last_report, known.report)
         self.observed[host] = observation
         self.members[host] = member._replace(
-            seen=self._with(member.seen, known)
+            histories=self._with(member.histories, known)
         )
         self.changed.add(host)
 
     def _take_report(
-        self, observation: Observation, member: Member, before: Seen
+        self, observation: Observation, member: Member, before: History
     ) -> bool:
         """Take in a report of a member that is up, and nothing else.
 
@@ -193,12 +199,12 @@ class _Step:
 
         :returns: whether it was that case
         """
-        host, mark, stamp, last_seen, _, facts = observation
+        host, report_number, stamp, last_seen, _, attributes = observation
         if (
-            mark is None
-            or facts.draining
-            or before.mark is None
-            or mark < before.mark
+            report_number is None
+            or attributes.draining
+            or before.report_number is None
+            or report_number < before.report_number
             or self.backend.excused
         ):
             return False
@@ -212,12 +218,20 @@ class _Step:
         make = tuple.__new__
         registered = before.registered
         known = make(
-            Seen,
-            (observation, mark, report, registered, last_seen, NEVER, NEVER),
+            History,
+            (
+                observation,
+                report_number,
+                report,
+                registered,
+                last_seen,
+                NEVER,
+                NEVER,
+            ),
         )
-        everywhere: tuple[Seen | None, ...] = (known,)
-        if len(member.seen) > 1:
-            everywhere = self._with(member.seen, known)
+        everywhere: tuple[History | None, ...] = (known,)
+        if len(member.histories) > 1:
+            everywhere = self._with(member.histories, known)
         until = report + self.limits.service_down_time
         if until < member.deadline:
             report, until = max(report, member.report), member.deadline
@@ -232,8 +246,8 @@ class _Step:
         return True
 
     def _with(
-        self, everywhere: tuple[Seen | None, ...], known: Seen | None
-    ) -> tuple[Seen | None, ...]:
+        self, everywhere: tuple[History | None, ...], known: History | None
+    ) -> tuple[History | None, ...]:
         index = self.index
         return (*everywhere[:index], known, *everywhere[index + 1 :])
 
@@ -244,9 +258,9 @@ class _Step:
             del self.observed[host]
             self.backend = self.backend.forget_reported_outage(host)
             member = self.members[host]
-            elsewhere = self._with(member.seen, None)
+            elsewhere = self._with(member.histories, None)
             if any(elsewhere):
-                self.members[host] = member._replace(seen=elsewhere)
+                self.members[host] = member._replace(histories=elsewhere)
                 self.changed.add(host)
             else:
                 del self.members[host]
@@ -267,14 +281,14 @@ class _Step:
         now = self.refresh.asked
         up, there = [], []
         for member in self.members.values():
-            known = member.seen[self.index]
+            known = member.histories[self.index]
             report = NEVER
             if known is not None:
-                facts = known.observation.facts
-                report = now if facts.present else known.report
-                if not facts.gone:
+                attributes = known.observation.attributes
+                report = now if attributes.present else known.report
+                if not attributes.gone:
                     there.append(report)
-            if member.life.state == UP and member.life not in GONE:
+            if member.unforced.state == UP and member.unforced not in GONE:
                 up.append(report)
         backend = backend.weigh_failing_reports(up, now, self.limits)
         self.backend = backend.agree(there, self.limits.due)
@@ -287,7 +301,9 @@ class _Step:
         bases: dict[tuple[bool, ...], Basis] = {}
         for host in self._to_judge():
             member = self.members[host]
-            counts = group.counts(member.seen, self.limits.service_down_time)
+            counts = group.counts(
+                member.histories, self.limits.service_down_time
+            )
             basis = bases.get(counts)
             if basis is None:
                 basis = bases[counts] = group.basis(counts)
@@ -316,7 +332,9 @@ class _Step:
     def _doubtful(self, judged: dict[str, Member]) -> frozenset[str]:
         hosts = {*self.before.doubtful, *judged} & self.members.keys()
         return frozenset(
-            host for host in hosts if self.members[host].life is not REPORTED
+            host
+            for host in hosts
+            if self.members[host].unforced is not REPORTED
         )
 
     def _next_deadline(self, judged: dict[str, Member]) -> float:
@@ -324,7 +342,7 @@ class _Step:
         if self.refresh.asked > first or len(judged) == len(self.members):
             members, first = self.members.values(), rules.ALWAYS
         for member in members:
-            if member.deadline < first and member.life is REPORTED:
+            if member.deadline < first and member.unforced is REPORTED:
                 first = member.deadline
         return first
 
@@ -334,19 +352,19 @@ class _Step:
         """Hold verdicts of silence that are part of a mass silence."""
         candidates = {}
         for host, member in judged.items():
-            if member.forced_down or member.life not in (SILENT, LOST):
+            if member.forced_down or member.unforced not in (SILENT, LOST):
                 continue
             before = self.before.members.get(host)
             if before is None:
                 if self.first:
                     candidates[host] = False
-            elif before.life.state == UP or before.life is UNWATCHED:
-                candidates[host] = before.life is HELD
+            elif before.unforced.state == UP or before.unforced is UNWATCHED:
+                candidates[host] = before.unforced is HELD
 
         now = self.refresh.asked
 
         def fall(member: Member) -> float:
-            if member.host in candidates and member.life is LOST:
+            if member.host in candidates and member.unforced is LOST:
                 if member.host in self.before.members:
                     # It is not known when its session ended: it is taken to
                     # be now.
@@ -359,8 +377,7 @@ class _Step:
             return {
                 host: fall(member)
                 for host, member in {**self.members, **judged}.items()
-                if not member.forced_down
-                and member.life not in GONE
+                if not member.forced_down and member.unforced not in GONE
             }
 
         mass, held = mass_silence.hold(
@@ -372,7 +389,9 @@ class _Step:
             falls,
         )
         for host in held:
-            judged[host] = judged[host]._replace(life=HELD, fell=NEVER)
+            judged[host] = judged[host]._replace(
+                unforced=HELD, silent_since=NEVER
+            )
         return mass
 
     def _changes(

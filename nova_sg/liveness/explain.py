@@ -79,7 +79,7 @@ def _unavailable(group: Group, host: str, now: float, limits: Limits) -> str:
     refreshed = group.refreshed
     member = group.members.get(host)
     if member is not None:
-        counts = group.counts(member.seen, limits.service_down_time)
+        counts = group.counts(member.histories, limits.service_down_time)
         refreshed = group.refreshed_for(counts)
     if refreshed == NEVER:
         return "the backend has never answered"
@@ -90,7 +90,7 @@ def _unavailable(group: Group, host: str, now: float, limits: Limits) -> str:
 
 
 def _gone(member: Member, verdict: Verdict, now: float) -> str:
-    gone = max(seen.gone for seen in member.seen if seen is not None)
+    gone = max(seen.gone for seen in member.histories if seen is not None)
     since = f"{max(0.0, now - gone):.0f} s ago"
     if verdict is STOPPED:
         return f"stopped {since}, may be restarting"
@@ -100,7 +100,8 @@ def _gone(member: Member, verdict: Verdict, now: float) -> str:
 def _ended_all(member: Member) -> bool:
     """Whether each backend that knows a member has ended its session."""
     return all(
-        seen is None or seen.observation.facts.lost for seen in member.seen
+        seen is None or seen.observation.attributes.lost
+        for seen in member.histories
     )
 
 
@@ -118,13 +119,13 @@ def _silence(
         sentence = f"last report {max(0.0, now - since):.1f} s ago"
     else:
         since = max(
-            seen.registered for seen in member.seen if seen is not None
+            seen.registered for seen in member.histories if seen is not None
         )
         if since == NEVER:
             return "never reported"
         sentence = f"registered {now - since:.1f} s ago, no report yet"
     if verdict is UNWATCHED:
-        counts = group.counts(member.seen, limits.service_down_time)
+        counts = group.counts(member.histories, limits.service_down_time)
         left = deadline(
             group.basis(counts).outages,
             member.watched,
@@ -138,12 +139,16 @@ def _silence(
             f"be behind; known in {max(0.0, left):.1f} s at the latest"
         )
     if verdict is VANISHED:
-        until = max(seen.grace for seen in member.seen if seen is not None)
+        until = max(
+            seen.grace for seen in member.histories if seen is not None
+        )
         return (
             f"{sentence}; the backend has lost its later reports, the next "
             f"one is due in {max(0.0, until - now):.1f} s at the latest"
         )
-    basis = group.basis(group.counts(member.seen, limits.service_down_time))
+    basis = group.basis(
+        group.counts(member.histories, limits.service_down_time)
+    )
     out = 0.0
     if basis.outages:
         passed = basis.now - since
@@ -162,9 +167,7 @@ def _silence(
     elif out > 0:
         sentence += f", and {out:.1f} s without the backend do not count"
     return (
-        sentence
-        + _agreed(group, since)
-        + _reported_outage(group, member, now)
+        sentence + _agreed(group, since) + _reported_outage(group, member, now)
     )
 
 
@@ -205,10 +208,8 @@ def _held(group: Group, limits: Limits) -> str:
     )
 
 
-def _failing(
-    group: Group, member: Member, now: float, limits: Limits
-) -> str:
-    counts = group.counts(member.seen, limits.service_down_time)
+def _failing(group: Group, member: Member, now: float, limits: Limits) -> str:
+    counts = group.counts(member.histories, limits.service_down_time)
     if any(
         counting and backend.failed is None
         for backend, counting in zip(group.backends, counts, strict=True)

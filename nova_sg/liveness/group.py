@@ -25,9 +25,9 @@ from nova_sg.liveness.model import (
     NEVER,
     NOT_A_MEMBER,
     UNAVAILABLE,
+    History,
     Member,
     Outage,
-    Seen,
     Verdict,
 )
 
@@ -54,7 +54,7 @@ class Group(NamedTuple):
     backends: tuple[Backend, ...]
     members: Mapping[str, Member] = {}
     mass: Mass = Mass()
-    #: The members whose `life` is not REPORTED: judged at each step.
+    #: The members whose verdict is not plainly REPORTED: judged at each step.
     doubtful: frozenset[str] = frozenset()
     #: The first deadline of the other members: until then none of them can
     #: fall silent.
@@ -73,10 +73,10 @@ class Group(NamedTuple):
             return NOT_A_MEMBER
         if member.forced_down:
             return FORCED_DOWN
-        counts = self.counts(member.seen, service_down_time)
+        counts = self.counts(member.histories, service_down_time)
         if now - self.refreshed_for(counts) > service_down_time:
             return UNAVAILABLE
-        return member.life
+        return member.unforced
 
     def unavailable(self, now: float, service_down_time: float) -> bool:
         """Whether no backend has answered for service_down_time."""
@@ -95,7 +95,7 @@ class Group(NamedTuple):
     # -- what members are judged by
 
     def counts(
-        self, seen: tuple[Seen | None, ...], service_down_time: float
+        self, seen: tuple[History | None, ...], service_down_time: float
     ) -> tuple[bool, ...]:
         """Return whether each backend counts for a member.
 
@@ -162,7 +162,7 @@ class Group(NamedTuple):
             member.report,
             *[
                 self.report_to(number, known)
-                for number, known in enumerate(member.seen)
+                for number, known in enumerate(member.histories)
             ],
         )
 
@@ -170,12 +170,14 @@ class Group(NamedTuple):
         """Whether a reachable backend shows a session of a member."""
         return any(
             known is not None
-            and known.observation.facts.present
+            and known.observation.attributes.present
             and backend.failed is None
-            for backend, known in zip(self.backends, member.seen, strict=True)
+            for backend, known in zip(
+                self.backends, member.histories, strict=True
+            )
         )
 
-    def report_to(self, number: int, known: Seen | None) -> float:
+    def report_to(self, number: int, known: History | None) -> float:
         """Return a member's last report to a backend; NEVER: none is known.
 
         :param number: the backend's index
@@ -184,7 +186,7 @@ class Group(NamedTuple):
         if known is None:
             return NEVER
         # A member that has a session reports all the time.
-        if known.observation.facts.present:
+        if known.observation.attributes.present:
             return self.backends[number].refreshed
         return known.report
 

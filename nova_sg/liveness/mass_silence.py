@@ -120,7 +120,7 @@ def hold(
         # The hold is over: these members are down, and not held again.
         over = now if mass.hold else held.since + rule.hold
         return Mass(None, over + 1.5 * limit), []
-    # A member that fell before this moment is not part of the mass silence.
+    # A member that fell silent before this moment is not part of it.
     first = held.since - (limit - ahead)
     return mass._replace(hold=held), [
         host

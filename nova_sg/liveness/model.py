@@ -135,7 +135,7 @@ class Limits(NamedTuple):
         return min(self.report_interval, self.service_down_time / 2)
 
 
-class Facts(NamedTuple):
+class Attributes(NamedTuple):
     """What a backend's record of a member says, apart from its reports."""
 
     topic: str | None = None
@@ -174,15 +174,15 @@ class Observation(NamedTuple):
     host: str
     #: Tells reports apart: it grows with each report. A number, or a tuple of
     #: whole numbers. None: the backend knows no report.
-    mark: Any = None
+    report_number: Any = None
     #: When the last report was written, by the backend's stamp; None: the
-    #: backend keeps none. Trusted at the first refresh only, see seen.py.
+    #: backend keeps none. Trusted at the first refresh only, see history.py.
     reported: float | None = None
     #: The last report by the backend's stamp, UTC; only shown to people.
     last_seen: datetime.datetime | None = None
     #: When the member was registered; None: the backend does not say.
     registered: float | None = None
-    facts: Facts = Facts()
+    attributes: Attributes = Attributes()
 
 
 class Refresh(NamedTuple):
@@ -242,13 +242,13 @@ class Change(NamedTuple):
     member: Member
 
 
-class Seen(NamedTuple):
+class History(NamedTuple):
     """What one backend has shown of one member, over all refreshes."""
 
     #: The newest observation.
     observation: Observation
-    #: The mark of the last report; None: no report is known.
-    mark: Any = None
+    #: The number of the last report; None: no report is known.
+    report_number: Any = None
     #: When the last report was written, or the member was last seen to have
     #: a session; NEVER: no report is known.
     report: float = NEVER
@@ -272,17 +272,17 @@ class Member(NamedTuple):
 
     host: str
     #: By backend, in the order of Group.backends; None: not known there.
-    seen: tuple[Seen | None, ...]
+    histories: tuple[History | None, ...]
     #: The newest report in any backend; NEVER: no report is known.
     report: float
     #: The last moment at which its silence is not too long.
     deadline: float
     #: The verdict without an operator's command.
-    life: Verdict
+    unforced: Verdict
     forced_down: bool
     #: When it fell silent, or NEVER: it has not, or has reported since. Only a
     #: report after that makes it up again.
-    fell: float = NEVER
+    silent_since: float = NEVER
     #: If its reports, and those of all other members, were old at the first
     #: refresh: when this observer began to watch it. Otherwise NEVER.
     watched: float = NEVER
@@ -290,4 +290,4 @@ class Member(NamedTuple):
     @property
     def verdict(self) -> Verdict:
         """The verdict: an operator's command overrides all else."""
-        return FORCED_DOWN if self.forced_down else self.life
+        return FORCED_DOWN if self.forced_down else self.unforced

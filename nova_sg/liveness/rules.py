@@ -39,7 +39,7 @@ Two rules are elsewhere. Mass silence (HELD) depends on the whole group: see
 mass_silence.py. UNAVAILABLE depends on the moment of a question: no backend
 that knows the member has answered for service_down_time, see group.py.
 
-What counts as a report is in seen.py; what excuses a silence is in
+What counts as a report is in history.py; what excuses a silence is in
 outages.py.
 """
 
@@ -94,7 +94,7 @@ class Evidence(NamedTuple):
     #: Whether its session ended in each backend, or in one of them while the
     #: others have no later report.
     lost: bool
-    #: See Seen.grace.
+    #: See History.grace.
     grace: float
     forced_down: bool
 
@@ -108,31 +108,35 @@ def gather(member: Member, basis: Basis, limits: Limits) -> Evidence:
     lost, cause = True, LEFT
     # The oldest refresh of the backends in which its session has not ended.
     asked = ALWAYS
-    for known, refreshed in zip(member.seen, basis.refreshed, strict=True):
+    for known, refreshed in zip(
+        member.histories, basis.refreshed, strict=True
+    ):
         if known is None:
             continue
-        facts, last = known.observation.facts, known.report
-        forced = forced or facts.forced_down
-        vanished = vanished or facts.vanished
-        lost = lost and facts.lost
-        if facts.lost:
+        attributes, last = known.observation.attributes, known.report
+        forced = forced or attributes.forced_down
+        vanished = vanished or attributes.vanished
+        lost = lost and attributes.lost
+        if attributes.lost:
             ended = max(ended, known.ended)
         else:
             asked = min(asked, refreshed)
-        if facts.present:
+        if attributes.present:
             last = max(last, refreshed)
         report = max(report, last)
-        if facts.draining:
+        if attributes.draining:
             drained = max(drained, last)
         registered = max(registered, known.registered)
         grace = max(grace, known.grace)
         if known.gone > gone:
-            gone, cause = known.gone, CRASHED if facts.crashed else LEFT
+            gone, cause = known.gone, CRASHED if attributes.crashed else LEFT
             back = gone + (
-                limits.crash_grace if facts.crashed else limits.restart_grace
+                limits.crash_grace
+                if attributes.crashed
+                else limits.restart_grace
             )
         if last > NEVER:
-            allowed = 0.0 if facts.lost else limit
+            allowed = 0.0 if attributes.lost else limit
             until = max(until, deadline(basis.outages, last, allowed, long))
     if not lost and ended > NEVER and report <= ended:
         # Its session ended. If it is alive, its next report to another
@@ -169,47 +173,47 @@ def judge(
     now = basis.now
     evidence = gather(member, basis, limits)
     report = evidence.report
-    fell_at = NEVER
+    silent_since = NEVER
     if evidence.gone > NEVER and evidence.gone >= report:
-        life = evidence.cause
+        unforced = evidence.cause
         # A member that was down before it left stays down.
         if now < evidence.back and (
-            before is None or before.life.state != DOWN
+            before is None or before.unforced.state != DOWN
         ):
-            life = STOPPED if life is LEFT else RESTARTING
+            unforced = STOPPED if unforced is LEFT else RESTARTING
     elif (
         before is not None
-        and before.fell > NEVER
-        and report <= before.fell
+        and before.silent_since > NEVER
+        and report <= before.silent_since
         and not reported
     ):
-        life, fell_at = before.life, before.fell
+        unforced, silent_since = before.unforced, before.silent_since
     elif now <= evidence.deadline:
-        life = REGISTERED if report == NEVER else REPORTED
+        unforced = REGISTERED if report == NEVER else REPORTED
         if evidence.draining:
-            life = DRAINING
+            unforced = DRAINING
     elif _is_watched(member, basis, limits):
-        life = UNWATCHED
+        unforced = UNWATCHED
     elif now <= evidence.grace:
-        life = VANISHED
+        unforced = VANISHED
     else:
-        life, fell_at = SILENT, now
+        unforced, silent_since = SILENT, now
         if before is None and report > NEVER:
             # It may have fallen silent at any time since its last report. A
             # backend that has not been asked yet may know a later report.
-            fell_at = report
+            silent_since = report
         if evidence.lost:
-            life = LOST
+            unforced = LOST
         elif report == NEVER:
-            life = NEVER_REPORTED
+            unforced = NEVER_REPORTED
     return Member(
         member.host,
-        member.seen,
+        member.histories,
         report,
         evidence.deadline,
-        life,
+        unforced,
         evidence.forced_down,
-        fell_at,
+        silent_since,
         member.watched,
     )
 
@@ -240,7 +244,7 @@ def doubt(
         for member in members
         if member.report > NEVER
         and not member.forced_down
-        and member.life not in GONE
+        and member.unforced not in GONE
     ]
     if len(reports) < max(2, limits.mass.min_members):
         return []
@@ -252,11 +256,13 @@ def doubt(
     oldest = newest - limit if newest >= asked - limit else NEVER
     doubted = []
     for member in members:
-        if member.life is SILENT and member.report >= oldest:
+        if member.unforced is SILENT and member.report >= oldest:
             doubted.append(
-                member._replace(life=UNWATCHED, fell=NEVER, watched=asked)
+                member._replace(
+                    unforced=UNWATCHED, silent_since=NEVER, watched=asked
+                )
             )
-        elif member.life is REPORTED:
+        elif member.unforced is REPORTED:
             doubted.append(member._replace(watched=asked))
     return doubted
 
@@ -268,7 +274,7 @@ def alone(group: Group, index: int, limits: Limits) -> Group:
     basis = result.basis((True,))
     members = {}
     for host, member in group.members.items():
-        known = member.seen[index]
+        known = member.histories[index]
         if known is None:
             continue
         one = judge(
@@ -278,10 +284,10 @@ def alone(group: Group, index: int, limits: Limits) -> Group:
             basis,
             limits,
         )
-        if member.life is HELD and one.life in (SILENT, LOST):
-            one = one._replace(life=HELD)
-        elif one.life.state == UP and member.fell >= one.report:
+        if member.unforced is HELD and one.unforced in (SILENT, LOST):
+            one = one._replace(unforced=HELD)
+        elif one.unforced.state == UP and member.silent_since >= one.report:
             # An outage that became known later does not make it up again.
-            one = one._replace(life=member.life)
+            one = one._replace(unforced=member.unforced)
         members[host] = one
     return result._replace(members=members)

@@ -90,7 +90,7 @@ class FollowedGroup:
 
     def backends(self) -> list[dict[str, Any]]:
         """Return how each backend answers about this group."""
-        return [_describe_backend(one) for one in self.view.lookings()]
+        return [_describe_backend(one) for one in self.view.refresh_statuses()]
 
     def disagreements(self) -> list[dict[str, Any]]:
         """Return how drivers disagree, or disagreed, about members."""
@@ -141,7 +141,7 @@ class FollowedGroup:
                     for host, verdict in verdicts.items()
                 }
             )
-        refreshed = [self._is_new(one) for one in self.view.lookings()]
+        refreshed = [self._is_new(one) for one in self.view.refresh_statuses()]
         if any(refreshed):
             self._overview.streams.publish(
                 "backends",
@@ -253,13 +253,13 @@ class Overview:
         if self._trouble is not None:
             yield f"The groups are not known: {self._trouble}"
         for group in self.groups():
-            lookings = group.view.lookings()
-            if not any(one.refreshes for one in lookings):
+            refresh_statuses = group.view.refresh_statuses()
+            if not any(one.refreshes for one in refresh_statuses):
                 yield f"The group {group.name} has not been refreshed yet"
-            elif not any(_is_known(one) for one in lookings):
+            elif not any(_is_known(one) for one in refresh_statuses):
                 yield (
                     f"The state of the group {group.name} is not known: "
-                    f"{lookings[0].trouble}"
+                    f"{refresh_statuses[0].trouble}"
                 )
 
     def happened(self, event: events.Event) -> None:

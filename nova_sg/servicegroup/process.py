@@ -156,7 +156,7 @@ class Shared:
         self.reporter = self._reporters[primary.name]
         #: The members that callers asked about with a record.
         self.records = service_records.ServiceRecords()
-        self._leads: dict[int, secondaries.Lead] = {}
+        self._timers: dict[int, secondaries.ServiceTimer] = {}
         self._views: dict[str, view.GroupView] = {}
         self._lock = threading.Lock()
         # For views that are made later.
@@ -218,12 +218,12 @@ class Shared:
         calls = []
         give_up = time.monotonic() + reporter.JOIN_WAIT
         if self._secondaries:
-            lead = secondaries.Lead(host, group, service)
+            timer = secondaries.ServiceTimer(host, group, service)
             with self._lock:
-                self._leads[id(service)] = lead
+                self._timers[id(service)] = timer
             calls = [
                 _SecondaryCall(
-                    driver, lambda one: lead.follow(self._reporters[one.name])
+                    driver, lambda one: timer.follow(self._reporters[one.name])
                 )
                 for driver in self._secondaries
             ]
@@ -234,11 +234,11 @@ class Shared:
 
     def report_state(self, service: Any) -> None:
         """Report for a service that joined: its timer calls this."""
-        lead = self._leads.get(id(service))
-        if lead is None:
+        timer = self._timers.get(id(service))
+        if timer is None:
             self.reporter.report_state(service)
             return
-        with lead.report():
+        with timer.report():
             self.reporter.report_state(service)
 
     def drain(self, host: str, group: str) -> None:
@@ -259,10 +259,10 @@ class Shared:
         """
         if last:
             with self._lock:
-                for key, lead in list(self._leads.items()):
-                    if (lead.host, lead.group) == (host, group):
-                        lead.left = True
-                        del self._leads[key]
+                for key, timer in list(self._timers.items()):
+                    if (timer.host, timer.group) == (host, group):
+                        timer.left = True
+                        del self._timers[key]
 
         def leave(driver: base.Driver) -> None:
             if last or driver.apart:
@@ -291,8 +291,8 @@ class Shared:
 
     def stop_reports(self) -> None:
         """Stop all timers; no member is withdrawn."""
-        for lead in list(self._leads.values()):
-            lead.left = True
+        for timer in list(self._timers.values()):
+            timer.left = True
         for one in self._reporters.values():
             one.close()
 

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from nova_sg.servicegroup import reporter
 
 
-class Lead:
-    """The timer of one service, which its followers wait for.
+class ServiceTimer:
+    """The timer of one service, which the secondaries wait for.
 
     :param service: the service that joined
     """
@@ -40,7 +40,7 @@ class Lead:
         self.host = host
         self.group = group
         self.service = service
-        self.followers: list[Follower] = []
+        self.secondaries: list[SecondaryService] = []
         # Whether a report to the primary is under way.
         self.reporting = False
         #: Whether the member has left for good.
@@ -48,44 +48,44 @@ class Lead:
 
     def follow(self, to: reporter.Reporter) -> None:
         """Join through a secondary, and report to it from now on."""
-        follower = Follower(self)
-        to.join(self.host, self.group, follower, to.report_state)
+        secondary = SecondaryService(self)
+        to.join(self.host, self.group, secondary, to.report_state)
 
     @contextlib.contextmanager
     def report(self) -> Iterator[None]:
-        """Trigger all followers; a context for the report to the primary."""
+        """Trigger all secondaries; a context for the report to the primary."""
         self.reporting = True
-        for follower in self.followers:
-            follower.wake.set()
+        for secondary in self.secondaries:
+            secondary.wake.set()
         try:
             yield
         finally:
             self.reporting = False
 
 
-class Follower:
+class SecondaryService:
     """Takes the place of the service for the reporter of one secondary.
 
     It has a model_disconnected of its own: trouble with a secondary does not
     change the service's.
     """
 
-    def __init__(self, lead: Lead) -> None:
-        self._lead = lead
-        self.host = lead.host
-        self.binary = getattr(lead.service, "binary", None)
-        self.report_interval = lead.service.report_interval
+    def __init__(self, timer: ServiceTimer) -> None:
+        self._timer = timer
+        self.host = timer.host
+        self.binary = getattr(timer.service, "binary", None)
+        self.report_interval = timer.service.report_interval
         self.model_disconnected = False
         #: Where timers are made.
         self.tg = self
         self.wake = threading.Event()
         self._stopped = False
-        lead.followers.append(self)
+        timer.secondaries.append(self)
 
     @property
     def service_ref(self) -> Any:
         """The record that the service holds, as it is now."""
-        return self._lead.service.service_ref
+        return self._timer.service.service_ref
 
     def add_timer_args(
         self,
@@ -93,12 +93,12 @@ class Follower:
         callback: Callable,
         args: list,
         initial_delay: float = 0,
-    ) -> Follower:
+    ) -> SecondaryService:
         """Call callback, on a thread, each time the service's timer runs.
 
         The delay is not used: the timer has it.
         """
-        if self._lead.left:
+        if self._timer.left:
             # It left while it was joining.
             return self
         threading.Thread(
@@ -111,9 +111,9 @@ class Follower:
 
     def _run(self, interval: float, callback: Callable, args: list) -> None:
         while not self._stopped:
-            led = self.wake.wait(interval)
+            triggered = self.wake.wait(interval)
             self.wake.clear()
-            if not self._stopped and (led or self._lead.reporting):
+            if not self._stopped and (triggered or self._timer.reporting):
                 callback(*args)
 
     def stop(self) -> None:

@@ -36,11 +36,11 @@ from nova_sg.liveness.model import (
     REPORTED,
     STOPPED,
     UP,
-    Facts,
+    Attributes,
+    History,
     Limits,
     Member,
     Observation,
-    Seen,
     Verdict,
 )
 from nova_sg.liveness.outages import MARGIN
@@ -180,17 +180,17 @@ class ServiceRecords:
         if gone:
             since = now
             if known is None:
-                # As in seen.first().
+                # As in history.first().
                 since = min(report + min(MARGIN, limits.due), now)
             elif known.gone > NEVER and not new:
                 since = known.gone
         registered = now - age if stamp is None else NEVER
-        seen = Seen(
+        history = History(
             Observation(
                 key[1],
                 None if report == NEVER else 0,
                 report,
-                facts=Facts(left=left and gone, crashed=crashed),
+                attributes=Attributes(left=left and gone, crashed=crashed),
             ),
             report=report,
             registered=registered,
@@ -199,12 +199,12 @@ class ServiceRecords:
         before = None
         if known is not None:
             before = known.member or Member(
-                key[1], (seen,), known.report, NEVER, REPORTED, False
+                key[1], (history,), known.report, NEVER, REPORTED, False
             )
         member, verdict = self._judge(
-            key[1], seen, before, new, now, limits, others
+            key[1], history, before, new, now, limits, others
         )
-        plain = member.life is REPORTED and not gone and others is None
+        plain = member.unforced is REPORTED and not gone and others is None
         self._remember(
             key,
             _Known(
@@ -222,7 +222,7 @@ class ServiceRecords:
     def _judge(
         self,
         host: str,
-        seen: Seen,
+        history: History,
         before: Member | None,
         reported: bool,
         now: float,
@@ -236,12 +236,12 @@ class ServiceRecords:
         """
         record = self._weigh(now, limits)
         backends: tuple[backend.Backend, ...] = (record,)
-        everywhere: tuple[Seen | None, ...] = (seen,)
+        everywhere: tuple[History | None, ...] = (history,)
         if others is not None and host in others.members:
             theirs = others.members[host]
             backends = (*others.backends, record)
-            everywhere = (*theirs.seen, seen)
-            if before is None or theirs.fell > before.fell:
+            everywhere = (*theirs.histories, history)
+            if before is None or theirs.silent_since > before.silent_since:
                 before = theirs
         group = liveness.Group(backends)
         counts = group.counts(everywhere, limits.service_down_time)
@@ -291,7 +291,7 @@ class ServiceRecords:
             for known in list(self._known.values())
             if known.asked >= begun
             and known.gone == NEVER
-            and (known.member is None or known.member.life.state == UP)
+            and (known.member is None or known.member.unforced.state == UP)
         ]
 
     def _remember(self, key: tuple[str, str], known: _Known) -> None:

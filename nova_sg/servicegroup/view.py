@@ -97,9 +97,9 @@ class GroupView(observers.Listener):
         self._subscriptions = events.Subscriptions(group)
         # The lists in which calls of refresh() collect events.
         self._gathering: list[list[events.Event]] = []
-        for number, looking in enumerate(self._refreshes.values()):
+        for number, status in enumerate(self._refreshes.values()):
             # A member has one verdict, by all backends: it is counted once.
-            looking.show(metrics.no_census if number else self._census)
+            status.show(metrics.no_census if number else self._census)
 
     # -- questions
 
@@ -207,7 +207,7 @@ class GroupView(observers.Listener):
         member = self.observer.group.members.get(host)
         if member is None:
             return self.observer.judge(host).state == model.UP
-        return member.life.state == model.UP
+        return member.unforced.state == model.UP
 
     def last_seen(self, host: str) -> datetime.datetime | None:
         """Return a member's last report, UTC, from memory."""
@@ -218,7 +218,7 @@ class GroupView(observers.Listener):
             return None
         seen = [
             self._last_seen(group, member, number)
-            for number, known in enumerate(member.seen)
+            for number, known in enumerate(member.histories)
             if known is not None
         ]
         return max(filter(None, seen), default=None)
@@ -238,12 +238,12 @@ class GroupView(observers.Listener):
 
         :param number: the backend's index
         """
-        seen = member.seen[number]
+        seen = member.histories[number]
         assert seen is not None
-        if seen.observation.facts.present:
+        if seen.observation.attributes.present:
             # It has a session, which stands for a report at any time.
             return self._answered_at.get(group.backends[number].name)
-        if seen.observation.mark is None:
+        if seen.observation.report_number is None:
             return seen.observation.last_seen
         return seen.last_seen
 
@@ -310,7 +310,7 @@ class GroupView(observers.Listener):
         self._of = None
         return self._verdicts
 
-    def lookings(self) -> list[metrics.RefreshStatus]:
+    def refresh_statuses(self) -> list[metrics.RefreshStatus]:
         """Return how the refreshes of each backend go, the primary's first."""
         return list(self._refreshes.values())
 
@@ -362,9 +362,9 @@ class GroupView(observers.Listener):
             verdict = group.verdict(host, now, limits.service_down_time)
         member = group.members[host]
         number = _shown(group, member, limits)
-        seen = member.seen[number]
+        seen = member.histories[number]
         assert seen is not None
-        facts = seen.observation.facts
+        attributes = seen.observation.attributes
         last_seen = self._last_seen(group, member, number)
         report = group.last_report(member)
         age = None
@@ -378,15 +378,15 @@ class GroupView(observers.Listener):
         return Member(
             group=self.group,
             host=host,
-            topic=facts.topic or self.group,
-            binary=facts.binary,
+            topic=attributes.topic or self.group,
+            binary=attributes.binary,
             state=verdict.state,
             last_seen=last_seen,
             age=age,
             driver=group.backends[number].name,
             forced_down=verdict is model.FORCED_DOWN,
-            disabled=facts.disabled,
-            disabled_reason=facts.disabled_reason,
+            disabled=attributes.disabled,
+            disabled_reason=attributes.disabled_reason,
             reason=self._explain(group, host, verdict, now, number),
             cause=verdict.cause,
         )
@@ -411,7 +411,7 @@ class GroupView(observers.Listener):
         primary, other = group.backends[0].name, group.backends[number].name
         if group.backends[0].failed is not None:
             why = f"{primary} cannot be asked"
-        elif member.seen[0] is None:
+        elif member.histories[0] is None:
             why = f"{primary} does not know it yet"
         else:
             why = f"{primary} has no later report"
@@ -509,15 +509,15 @@ class GroupView(observers.Listener):
             reason = self._explain(
                 group, change.host, change.now, now, number
             )
-        seen = change.member.seen[number]
+        seen = change.member.histories[number]
         assert seen is not None
-        facts = seen.observation.facts
+        attributes = seen.observation.attributes
         return events.Event(
             type=kind,
             group=self.group,
             host=change.host,
-            topic=facts.topic or self.group,
-            binary=facts.binary,
+            topic=attributes.topic or self.group,
+            binary=attributes.binary,
             at=datetime.datetime.now(datetime.UTC),
             last_seen=self._last_seen(group, change.member, number),
             reason=reason,
@@ -581,15 +581,15 @@ def _shown(
     That is the first backend that has the member's newest report. A backend
     that does not answer is used only if no other one knows the member.
     """
-    if len(member.seen) == 1:
+    if len(member.histories) == 1:
         return 0
     if member.forced_down:
-        for number, seen in enumerate(member.seen):
-            if seen is not None and seen.observation.facts.forced_down:
+        for number, seen in enumerate(member.histories):
+            if seen is not None and seen.observation.attributes.forced_down:
                 return number
     known = {
         number: max(seen.gone, group.report_to(number, seen))
-        for number, seen in enumerate(member.seen)
+        for number, seen in enumerate(member.histories)
         if seen is not None
     }
     answering = {

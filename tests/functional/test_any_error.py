@@ -103,12 +103,10 @@ def refresh(**fields):
 GARBAGE = {
     "none": lambda: 0,
     "no list": lambda: refresh()._replace(observations=None),
-    "no observations": lambda: refresh()._replace(
-        observations=[("new", 0.0)]
-    ),
+    "no observations": lambda: refresh()._replace(observations=[("new", 0.0)]),
     "no time of asking": lambda: refresh()._replace(asked=None),
     "no name": lambda: refresh(host=None),
-    "no facts": lambda: refresh(facts=None),
+    "no attributes": lambda: refresh(attributes=None),
     "a report in words": lambda: refresh(reported="yesterday"),
     "a report at no time": lambda: refresh(reported=float("nan")),
     "a date in words": lambda: refresh(last_seen="yesterday"),
@@ -205,9 +203,9 @@ class AnyErrorTest(FakeTestCase):
         traced = [one for one in self.logs.records if one.exc_info]
         # One of a refresh, and one of a report.
         self.assertLessEqual(len(traced), 2)
-        self.assertEqual({"DEBUG"} if traced else set(), {
-            one.levelname for one in traced
-        })
+        self.assertEqual(
+            {"DEBUG"} if traced else set(), {one.levelname for one in traced}
+        )
         self.assertEqual([], self.logs.matching("", 40))
 
     def test_a_wrong_answer_is_a_failed_refresh(self):
@@ -217,8 +215,10 @@ class AnyErrorTest(FakeTestCase):
         for name, answer in GARBAGE.items():
             with self.subTest(name):
                 self.driver.answer = answer
-                failures = view.lookings()[0].failures
-                wait_for(lambda f=failures: view.lookings()[0].failures > f)
+                failures = view.refresh_statuses()[0].failures
+                wait_for(
+                    lambda f=failures: view.refresh_statuses()[0].failures > f
+                )
                 self.assertFalse(view.answering())
                 self.assertTrue(view.trouble)
                 self.assertFalse(view.knows("new"))
@@ -248,9 +248,7 @@ class AnyErrorTest(FakeTestCase):
         self.driver.error = None
         with self.assertRaises(exception.MemberNotFound):
             self.api.force_down("no-such-host", "compute")
-        self.assertEqual(
-            ["well"], [one.text for one in self.driver.check()]
-        )
+        self.assertEqual(["well"], [one.text for one in self.driver.check()])
 
     def test_a_malformed_outage_of_a_server_is_not_used(self):
         for answer in (

@@ -439,7 +439,7 @@ class LibraryTest(TroubleTestCase):
         self.assertIn(words, found.text)
         view = process.shared().view("compute")
         self.assertFalse(view.answering())
-        self.assertFalse(view.lookings()[0].answering)
+        self.assertFalse(view.refresh_statuses()[0].answering)
         self.assertEqual([], events)
         end()
         # No connection is dropped from now on: it would be trouble again.

@@ -24,7 +24,12 @@ from hypothesis import strategies as st
 from nova_sg import observer as observers
 from nova_sg import poller as pollers
 from nova_sg.liveness import model
-from nova_sg.liveness.model import Facts, Observation, Refresh, ServerOutage
+from nova_sg.liveness.model import (
+    Attributes,
+    Observation,
+    Refresh,
+    ServerOutage,
+)
 from tests import base
 from tests.base import wait_for
 
@@ -68,7 +73,7 @@ class Backend:
                     host,
                     mark,
                     begun,
-                    facts=Facts(
+                    attributes=Attributes(
                         forced_down=host in self.forced,
                         left=host in self.left,
                     ),

@@ -159,7 +159,7 @@ class GroupTest(zk.ZkTestCase):
 
         def seen():
             (one,) = driver.observe("compute").observations
-            return one.facts.lost, one.last_seen
+            return one.attributes.lost, one.last_seen
 
         self.assertFalse(seen()[0])
         refreshed = datetime.datetime.now(datetime.UTC)

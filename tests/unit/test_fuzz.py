@@ -212,7 +212,7 @@ def mostly(draw, good, rate=12):
 SECONDS = st.none() | st.floats(-1000, 1000)
 SAID = mostly(
     st.builds(
-        model.Facts,
+        model.Attributes,
         topic=st.just("t"),
         binary=st.just("b"),
         disabled_reason=st.none(),
@@ -224,11 +224,11 @@ OBSERVED = mostly(
     st.builds(
         model.Observation,
         host=mostly(st.sampled_from("abc")),
-        mark=st.none() | st.integers(0, 3),
+        report_number=st.none() | st.integers(0, 3),
         reported=mostly(SECONDS),
         registered=mostly(SECONDS),
         last_seen=mostly(st.none() | st.datetimes()),
-        facts=SAID,
+        attributes=SAID,
     )
 )
 REFRESHES = mostly(
@@ -274,7 +274,7 @@ class RefreshTest(unittest.TestCase):
         self.assertIs(answer, drivers.check_refresh(answer))
         for one in refresh.observations:
             self.assertIsInstance(one.host, str)
-            self.assertIsInstance(one.facts, model.Facts)
+            self.assertIsInstance(one.attributes, model.Attributes)
         known, _ = detectors.step(group.new("fake"), refresh, LIMITS)
         self.assertEqual(
             {one.host for one in refresh.observations}, set(known.members)
@@ -301,9 +301,11 @@ class RefreshTest(unittest.TestCase):
                 "fake", 1.0, [plain._replace(registered=float("nan"))]
             ),
             model.Refresh("fake", 1.0, [plain._replace(last_seen=1.0)]),
-            model.Refresh("fake", 1.0, [plain._replace(facts=None)]),
+            model.Refresh("fake", 1.0, [plain._replace(attributes=None)]),
             model.Refresh(
-                "fake", 1.0, [plain._replace(facts=model.Facts(outage=1.0))]
+                "fake",
+                1.0,
+                [plain._replace(attributes=model.Attributes(outage=1.0))],
             ),
         ):
             with (
@@ -405,9 +407,7 @@ class CommandLineTest(unittest.TestCase):
         }
 
     @given(st.data(), st.lists(WORDS, max_size=6))
-    def test_any_arguments_of_a_command_are_read_or_refused(
-        self, data, words
-    ):
+    def test_any_arguments_of_a_command_are_read_or_refused(self, data, words):
         name = data.draw(st.sampled_from(sorted(self.parsers)))
         parser = self.parsers[name]
         heard = io.StringIO()

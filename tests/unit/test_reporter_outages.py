@@ -262,10 +262,14 @@ class PassingOnTest(base.TestCase):
                 last = [Observation("one", 1, now - 175)]
                 self.driver.refresh = Refresh("fake", now - 120, last)
                 shared.view("a").refresh()
-                self.assertEqual("up", observer.group.members["one"].life[0])
+                self.assertEqual(
+                    "up", observer.group.members["one"].unforced[0]
+                )
                 if told:
                     span = now - 119, now - 20
                     shared._reports_fail(self.driver, "a", "me", *span, True)
                 self.driver.refresh = Refresh("fake", now - 10, last)
                 shared.view("a").refresh()
-                self.assertEqual(state, observer.group.members["one"].life[0])
+                self.assertEqual(
+                    state, observer.group.members["one"].unforced[0]
+                )

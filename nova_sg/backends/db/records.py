@@ -31,12 +31,12 @@ from nova_sg import exception, once
 from nova_sg.backends import base, clock
 from nova_sg.backends.base import Record
 from nova_sg.backends.db.models import CRASHED
-from nova_sg.liveness.model import Facts, Observation
+from nova_sg.liveness.model import Attributes, Observation
 
 LOG = logging.getLogger(__name__)
 
-# How many different Facts are kept.
-MOST_FACTS = 1000
+# How many different attributes are kept.
+MOST_ATTRIBUTES = 1000
 
 EPOCH = datetime.datetime(1970, 1, 1)
 EPOCH_UTC = EPOCH.replace(tzinfo=datetime.UTC)
@@ -58,7 +58,7 @@ class Reader:
         self.wall = clock.WallClock()
         # By the values of a row: equal rows share one object, which is quick
         # to compare.
-        self._facts: dict[tuple, Facts] = {}
+        self._attributes: dict[tuple, Attributes] = {}
         # When the database's clock was last asked as this host's was set.
         self._learnt = float("-inf")
         self._warned = once.Once("services table records")
@@ -102,11 +102,11 @@ class Reader:
             if created is not None:
                 registered = seconds(created) - self.clock.offset
         values = topic, binary, left, crashed, forced_down, disabled, reason
-        facts = self._facts.get(values)
-        if facts is None:
-            if len(self._facts) > MOST_FACTS:
-                self._facts = {}
-            facts = self._facts[values] = Facts(
+        attributes = self._attributes.get(values)
+        if attributes is None:
+            if len(self._attributes) > MOST_ATTRIBUTES:
+                self._attributes = {}
+            attributes = self._attributes[values] = Attributes(
                 topic=topic,
                 binary=binary,
                 left=left,
@@ -116,7 +116,8 @@ class Reader:
                 disabled_reason=reason,
             )
         return tuple.__new__(
-            Observation, (host, mark, reported, last_seen, registered, facts)
+            Observation,
+            (host, mark, reported, last_seen, registered, attributes),
         )
 
     def _moment(self, host: str, value: Any) -> datetime.datetime | None:

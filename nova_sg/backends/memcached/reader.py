@@ -29,7 +29,7 @@ from nova_sg import once
 from nova_sg.backends.memcached import forced_down, refresh_signals, values
 from nova_sg.backends.memcached import replicas as mc_replicas
 from nova_sg.backends.memcached.replicas import Server
-from nova_sg.liveness.model import Facts, Observation, Refresh
+from nova_sg.liveness.model import Attributes, Observation, Refresh
 
 LOG = logging.getLogger(__name__)
 
@@ -268,8 +268,8 @@ def _observation(
     :param last: its last report; None: memcached has none
     """
     if last is None:
-        facts = Facts(forced_down=forced, vanished=vanished)
-        return Observation(host, facts=facts)
+        attributes = Attributes(forced_down=forced, vanished=vanished)
+        return Observation(host, attributes=attributes)
     moment, report = last.moment, last.report
     try:
         last_seen = datetime.datetime.fromtimestamp(report.at, datetime.UTC)
@@ -284,7 +284,7 @@ def _observation(
         numbers.number(host, last),
         moment,
         last_seen,
-        facts=Facts(
+        attributes=Attributes(
             binary=report.binary,
             left=report.kind == values.LEFT,
             crashed=report.kind == values.CRASHED,

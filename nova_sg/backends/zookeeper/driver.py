@@ -33,7 +33,7 @@ from nova_sg.backends import base
 from nova_sg.backends.zookeeper import connection, doctor, own_members, watched
 from nova_sg.backends.zookeeper import names as znodes
 from nova_sg.conf import CONF
-from nova_sg.liveness.model import Facts, Observation, Refresh
+from nova_sg.liveness.model import Attributes, Observation, Refresh
 
 LOG = logging.getLogger(__name__)
 
@@ -116,7 +116,7 @@ class ZkDriver(base.Driver):
             unsure = here and host in followed.unsure
             # The mark of an entry says nothing of a live member.
             mark = None if here or entry is None else entry.mark
-            facts = Facts(
+            attributes = Attributes(
                 binary=entry.binary if entry else f"nova-{group}",
                 left=mark == znodes.LEFT,
                 crashed=mark == znodes.CRASHED,
@@ -129,13 +129,15 @@ class ZkDriver(base.Driver):
             if here:
                 last_seen = followed.unsure_seen if unsure else None
             reported = None
-            if facts.gone and last_seen is not None and followed.polled:
+            if attributes.gone and last_seen is not None and followed.polled:
                 # When it left: a new observer needs to know how long ago.
                 reported = asked - max(
                     0.0, (followed.polled - last_seen).total_seconds()
                 )
             observations.append(
-                Observation(host, None, reported, last_seen, facts=facts)
+                Observation(
+                    host, None, reported, last_seen, attributes=attributes
+                )
             )
         return Refresh(
             self.name,
@@ -206,8 +208,7 @@ class ZkDriver(base.Driver):
     def _read_group(
         self, names: watched.Names
     ) -> tuple[set[str], dict[str, znodes.Entry], set[str]]:
-        """Return the live hosts, the entries by host, and the draining hosts.
-        """
+        """Return the live hosts, entries by host, and draining hosts."""
         alive = set(self._read_all(znodes.read_member, names.members))
         return alive, *self._read_entries(names.entries)
 

@@ -13,7 +13,7 @@
 """An observer for the tests of the rules: it turns refreshes into verdicts."""
 
 from nova_sg.liveness import detector, group, model
-from nova_sg.liveness.model import Facts, Observation
+from nova_sg.liveness.model import Attributes, Observation
 
 #: service_down_time and report_interval, in seconds.
 LIMIT = 60.0
@@ -36,7 +36,7 @@ class Observer:
         """Take in one refresh.
 
         :param observations: Observations; or a dict with the moment of each
-            host's last report, which is its mark, too
+            host's last report, which is its report_number, too
         :returns: the verdicts' causes, by host
         """
         if isinstance(observations, dict):
@@ -84,10 +84,12 @@ class Observer:
         return self.group.verdict(host, now, LIMIT).cause
 
 
-def seen(host, mark, stamp=None, **facts):
+def seen(host, report_number, stamp=None, **attributes):
     """Return an Observation of a member.
 
     :param stamp: the moment that the backend stored with the report
-    :param facts: fields of Facts
+    :param attributes: fields of Attributes
     """
-    return Observation(host, mark, stamp, facts=Facts(**facts))
+    return Observation(
+        host, report_number, stamp, attributes=Attributes(**attributes)
+    )

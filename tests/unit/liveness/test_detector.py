@@ -359,7 +359,7 @@ class DownStaysDownTest(unittest.TestCase):
             if what == "refresh":
                 other = now
                 observer.refresh(now, {"h": 0.0, "other": other})
-                state = observer.group.members["h"].life.state
+                state = observer.group.members["h"].unforced.state
                 self.assertFalse(down and state == "up")
                 down = state == "down"
             elif what == "fail":
@@ -535,7 +535,7 @@ class SessionTest(unittest.TestCase):
                 interrupted=happened == "interrupted",
                 rejoin=rejoin,
             )
-            down = observer.group.members["h"].life.state == "down"
+            down = observer.group.members["h"].unforced.state == "down"
             self.assertFalse(here and down)
             self.assertFalse(was_down and not here and not down)
             was_down = down
@@ -645,7 +645,7 @@ class MovingMemberTest(unittest.TestCase):
 
     def counts(self, observer):
         member = observer.group.members["h"]
-        return observer.group.counts(member.seen, LIMIT)
+        return observer.group.counts(member.histories, LIMIT)
 
     def check_unavailable(self, observer, last, db):
         """Check that the member is not down by db while mc is unreachable.

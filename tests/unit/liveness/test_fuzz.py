@@ -23,7 +23,7 @@ from nova_sg.liveness import detector, explain, group, model
 from nova_sg.liveness.model import (
     FORCED_DOWN,
     NEVER,
-    Facts,
+    Attributes,
     Observation,
     Outage,
     Refresh,
@@ -59,13 +59,13 @@ FACTS = (
             "outage": st.tuples(NUMBERS, NUMBERS),
         },
     )
-    .map(lambda fields: Facts(**fields))
+    .map(lambda fields: Attributes(**fields))
     .filter(
         # No driver reports that a member has a session and has left.
-        lambda facts: not (facts.present and facts.gone)
+        lambda attributes: not (attributes.present and attributes.gone)
     )
 )
-PLAIN = st.just(Facts())
+PLAIN = st.just(Attributes())
 OBSERVATIONS = st.lists(
     st.tuples(
         st.sampled_from(HOSTS),
@@ -105,15 +105,17 @@ def observe(now, observations):
     return [
         Observation(
             host,
-            mark,
+            number,
             None if reported is None else now + reported,
             None,
             None if registered is None else now + registered,
-            facts
-            if facts.outage is None
-            else facts._replace(outage=tuple(now + s for s in facts.outage)),
+            attributes
+            if attributes.outage is None
+            else attributes._replace(
+                outage=tuple(now + s for s in attributes.outage)
+            ),
         )
-        for host, mark, reported, registered, facts in observations
+        for host, number, reported, registered, attributes in observations
     ]
 
 
@@ -176,29 +178,37 @@ class AnyEventsTest(unittest.TestCase):
         index = after.place(refresh.backend)
         named = {one.host: one for one in refresh.observations}
         for host, member in after.members.items():
-            self.assertTrue(any(member.seen))
+            self.assertTrue(any(member.histories))
             if refresh.complete:
-                self.assertEqual(host in named, member.seen[index] is not None)
+                self.assertEqual(
+                    host in named, member.histories[index] is not None
+                )
             forced = any(
-                seen is not None and seen.observation.facts.forced_down
-                for seen in member.seen
+                seen is not None and seen.observation.attributes.forced_down
+                for seen in member.histories
             )
             self.assertEqual(forced, member.verdict is FORCED_DOWN)
-            if member.fell > NEVER:
-                self.assertEqual("down", member.life.state)
+            if member.silent_since > NEVER:
+                self.assertEqual("down", member.unforced.state)
             was = before.members.get(host)
             if was is None:
                 continue
-            if was.fell > NEVER and member.life.state == "up":
+            if was.silent_since > NEVER and member.unforced.state == "up":
                 # It has a report that is newer than the verdict.
                 one = named.get(host)
                 new = one is not None and (
-                    one.facts.present
-                    or was.seen[index] is None
-                    or one.mark not in (None, was.seen[index].mark)
+                    one.attributes.present
+                    or was.histories[index] is None
+                    or one.report_number
+                    not in (None, was.histories[index].report_number)
                 )
-                self.assertTrue(new or member.report > was.fell, member)
-            if was.seen[index] is None or member.seen[index] is not None:
+                self.assertTrue(
+                    new or member.report > was.silent_since, member
+                )
+            if (
+                was.histories[index] is None
+                or member.histories[index] is not None
+            ):
                 self.assertGreaterEqual(
                     after.last_report(member), before.last_report(was)
                 )

@@ -41,27 +41,30 @@ class Group:
         for host in hosts:
             self.silent_from[host] = self.now if at is None else at
 
-    def refresh(self, **facts):
+    def refresh(self, **attributes):
         observations = []
         for host, last in self.last.items():
             until = min(self.now, self.silent_from.get(host, self.now))
             while last + INTERVAL * 1.1 <= until:
                 last += self.rng.uniform(0.9, 1.1) * INTERVAL
             self.last[host] = last
-            observations.append(seen(host, last, last, **facts.get(host, {})))
+            observations.append(
+                seen(host, last, last, **attributes.get(host, {}))
+            )
         self.observer.refresh(self.now, observations)
         return self.observer.changes
 
-    def run(self, until, step=2.0, **facts):
+    def run(self, until, step=2.0, **attributes):
         """Refresh until a moment; return (moment, host, verdict) of changes.
 
-        :param facts: by host: fields of Facts
+        :param attributes: by host: fields of Attributes
         """
         changed = []
         while self.now + step <= until:
             self.now += step
             changed += [
-                (self.now, one.host, one.now) for one in self.refresh(**facts)
+                (self.now, one.host, one.now)
+                for one in self.refresh(**attributes)
             ]
         return changed
 

@@ -22,7 +22,7 @@ refreshes and its own reports went. Nothing here knows the detector's rules.
 import random
 from typing import NamedTuple
 
-from nova_sg.liveness.model import Facts, MassRule, Observation, Refresh
+from nova_sg.liveness.model import Attributes, MassRule, Observation, Refresh
 from tests.unit.simulation import judges
 
 LIMIT = 60.0
@@ -262,7 +262,7 @@ class World:
         if self.report_outages:
             found = [
                 one._replace(
-                    facts=Facts(outage=self._reported_outage(number))
+                    attributes=Attributes(outage=self._reported_outage(number))
                 )
                 for number, one in enumerate(found)
             ]

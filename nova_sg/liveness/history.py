@@ -12,66 +12,66 @@
 
 """What a backend has shown of one member, added up over all refreshes.
 
-This observer knows of a new report because the member's mark has changed
-since the refresh before. The age of the report is measured on this observer's
-own clock. The backend's stamp is used at the first refresh, where there is
-nothing else. Later it only tells when the report was written between the two
-refreshes.
+This observer knows of a new report because the number of the last report has
+changed since the refresh before. The age of the report is measured on this
+observer's own clock. The backend's stamp is used at the first refresh, where
+there is nothing else. Later it only tells when the report was written between
+the two refreshes.
 """
 
 from __future__ import annotations
 
-from nova_sg.liveness.model import NEVER, Limits, Observation, Seen
+from nova_sg.liveness.model import NEVER, History, Limits, Observation
 from nova_sg.liveness.outages import MARGIN
 
 
-def first(observation: Observation, asked: float, limits: Limits) -> Seen:
+def first(observation: Observation, asked: float, limits: Limits) -> History:
     """Return what is known of a member after its first observation.
 
     :param asked: when the backend was asked
     """
     limit = limits.service_down_time
-    mark, stamp = observation.mark, observation.reported
+    report_number, stamp = observation.report_number, observation.reported
     report = grace = NEVER
     # A stamp from the future is not believed: such a member is down, as in
     # Nova.
-    if mark is not None and (stamp is None or stamp <= asked + limit):
+    if report_number is not None and (stamp is None or stamp <= asked + limit):
         report = asked if stamp is None else min(stamp, asked)
-    if observation.facts.present:
+    if observation.attributes.present:
         report = asked
     if asked <= report + limit:
         # The stamp may come from a clock that is behind: the member has time
         # until its next report is due.
         grace = asked + limits.due
     gone = NEVER
-    if observation.facts.gone:
+    if observation.attributes.gone:
         # It may have left long ago, and have reported to another backend
         # since. So the moment is right after its last report here.
         last = report if stamp is None else max(report, stamp)
         gone = min(last + min(MARGIN, limits.due), asked)
         if last == NEVER:
             gone = asked
-    return Seen(
+    return History(
         observation,
-        mark,
+        report_number,
         report,
         _registered(observation, asked, limit),
         observation.last_seen,
         gone,
         grace,
-        asked if observation.facts.lost else NEVER,
+        asked if observation.attributes.lost else NEVER,
     )
 
 
 def again(
-    before: Seen,
+    before: History,
     observation: Observation,
     since: float,
     asked: float,
     limits: Limits,
     up: bool,
     exact: bool = False,
-) -> Seen:
+) -> History:
     """Return what is known of a member after another observation.
 
     :param since: when the backend was asked before
@@ -79,35 +79,38 @@ def again(
     :param up: whether the member was up
     :param exact: whether stamps are exact, see Refresh
     """
-    report, mark = before.report, before.mark
+    report, report_number = before.report, before.report_number
     last_seen = before.last_seen
-    if before.observation.facts.present:
+    if before.observation.attributes.present:
         report = max(report, since)
-    if observation.mark not in (None, mark):
+    if observation.report_number not in (None, report_number):
         earliest = report if exact else since
         report = _between(observation.reported, earliest, asked)
-        mark, last_seen = observation.mark, observation.last_seen
-    if observation.facts.present:
+        report_number, last_seen = (
+            observation.report_number,
+            observation.last_seen,
+        )
+    if observation.attributes.present:
         report = asked
     gone = grace = NEVER
-    if observation.facts.gone:
+    if observation.attributes.gone:
         # The earliest possible moment: a report to another backend may be
         # later.
         gone = max(since, report)
-        if before.gone > NEVER and before.mark == mark:
+        if before.gone > NEVER and before.report_number == report_number:
             gone = before.gone
-    if observation.facts.vanished:
-        if before.observation.facts.vanished:
+    if observation.attributes.vanished:
+        if before.observation.attributes.vanished:
             grace = before.grace
         elif up:
             grace = asked + limits.due
     ended = NEVER
-    if observation.facts.lost:
-        ended = before.ended if before.observation.facts.lost else asked
+    if observation.attributes.lost:
+        ended = before.ended if before.observation.attributes.lost else asked
     registered = _registered(observation, asked, limits.service_down_time)
-    return Seen(
+    return History(
         observation,
-        mark,
+        report_number,
         report,
         max(registered, before.registered),
         last_seen,
@@ -118,34 +121,35 @@ def again(
 
 
 def is_older(
-    observation: Observation, before: Seen, limits: Limits
+    observation: Observation, before: History, limits: Limits
 ) -> bool:
     """Whether an observation comes from a server that is behind.
 
-    Such an observation has a smaller mark. But if its stamp is far newer, the
-    numbers have started again, as after a backup was restored. Far, as the
+    Such an observation has a smaller number. But if its stamp is far newer,
+    the numbers have started again, as after a backup was restored. Far, as the
     clocks of two servers may differ.
     """
-    mark, than = observation.mark, before.mark
+    report_number, than = observation.report_number, before.report_number
     last, known = observation.last_seen, before.last_seen
-    if mark is None and observation.facts.gone:
-        # A member that leaves keeps the time of its last report, but no mark.
+    if report_number is None and observation.attributes.gone:
+        # A member that leaves keeps the time of its last report, but not
+        # its number.
         return last is not None and known is not None and last < known
-    if than is None or mark is None or mark >= than:
+    if than is None or report_number is None or report_number >= than:
         return False
     if before.gone > NEVER and last is not None and known is not None:
-        # The marks of a member that joins again may start again.
+        # The numbers of a member that joins again may start again.
         return last <= known
     reported = observation.reported
     far = max(MARGIN, limits.service_down_time - limits.due)
     return reported is None or reported <= before.report + far
 
 
-def has_reported(before: Seen, observation: Observation) -> bool:
+def has_reported(before: History, observation: Observation) -> bool:
     """Whether an observation shows that the member has reported since."""
-    return observation.facts.present or observation.mark not in (
+    return observation.attributes.present or observation.report_number not in (
         None,
-        before.mark,
+        before.report_number,
     )
 
 
