@@ -213,7 +213,7 @@ class RefreshStatus:
             kind: metrics.transitions.labels(*labels, kind)
             for kind in (
                 *("joined", "up", "down", "left", "held"),
-                *("draining", "stopped"),
+                *("draining", "unwell", "stopped"),
             )
         }
         self._metrics = metrics

@@ -35,7 +35,10 @@ JOBS = 20_000
 # Seconds after the first failed attempt, and after any, at most.
 PAUSE, LONGEST_PAUSE = 1.0, 60.0
 # The events by which a member is not down, or no longer.
-_BACK = (events.UP, events.JOINED, events.LEFT, events.DRAINING)
+_BACK = (
+    *(events.UP, events.JOINED, events.LEFT),
+    *(events.DRAINING, events.UNWELL),
+)
 
 
 @dataclasses.dataclass(eq=False)

@@ -54,6 +54,10 @@ class Membership:
     interval: float
     #: Whether it is about to stop, so that it accepts no new work.
     draining: bool = False
+    #: Why it cannot do its work, as a clause; empty: it can.
+    unwell: str = ""
+    #: Its failure domain, such as its rack; None: not known.
+    domain: str | None = None
     #: What the driver keeps of this membership between two reports.
     state: dict = dataclasses.field(default_factory=dict)
     #: The last outage in which its reports failed, from when to when

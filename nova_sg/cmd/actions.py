@@ -24,7 +24,7 @@ from nova_sg.servicegroup import events, view
 
 TYPES = (
     *(events.JOINED, events.UP, events.DOWN, events.LEFT, events.HELD),
-    *(events.DRAINING, events.STOPPED),
+    *(events.DRAINING, events.UNWELL, events.STOPPED),
 )
 
 

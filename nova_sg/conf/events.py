@@ -67,12 +67,13 @@ should not share that queue.
         item_type=cfg.types.String(
             choices=[
                 *("joined", "up", "down", "left", "held"),
-                *("draining", "stopped"),
+                *("draining", "unwell", "stopped"),
             ]
         ),
         help="""
 The types of events to act upon. The default leaves out members that join,
-drain, stop or leave: that is done on purpose.
+drain, stop or leave, which is done on purpose, and those that are unwell,
+which are alive.
 """,
     ),
     cfg.FloatOpt(

@@ -138,6 +138,18 @@ The default is that of restart_grace. Raise it if a service takes longer to
 restart after a crash.
 """,
     ),
+    cfg.StrOpt(
+        "failure_domain",
+        regex=r"^[!-~][ -~]{0,63}$",
+        help="""
+The failure domain of this host, such as its rack or its zone: what fails
+together. Members report it with mc and zk; the services table has no room
+for it. Mass silence is judged for each domain as well as for the group, and
+the limits of [events] may count by domain.
+
+By default none is reported.
+""",
+    ),
     cfg.BoolOpt(
         "coalesce_reports",
         default=False,

@@ -203,6 +203,7 @@ class _Step:
         if (
             report_number is None
             or attributes.draining
+            or attributes.unwell
             or before.report_number is None
             or report_number < before.report_number
             or self.backend.excused

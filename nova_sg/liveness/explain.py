@@ -30,6 +30,7 @@ from nova_sg.liveness.model import (
     STOPPED,
     UNAVAILABLE,
     UNWATCHED,
+    UNWELL,
     UP,
     VANISHED,
     Limits,
@@ -70,6 +71,8 @@ def explain(
     sentence = _silence(group, member, verdict, now, limits)
     if verdict is DRAINING:
         sentence = f"draining; {sentence}"
+    if verdict is UNWELL:
+        sentence = f"unwell: {unwell(member)}; {sentence}"
     if verdict is HELD:
         sentence += _held(group, limits)
     return sentence + _failing(group, member, now, limits)
@@ -95,6 +98,17 @@ def _gone(member: Member, verdict: Verdict, now: float) -> str:
     if verdict is STOPPED:
         return f"stopped {since}, may be restarting"
     return f"its process ended {since} without leaving, may be restarting"
+
+
+def unwell(member: Member) -> str:
+    """Return why a member cannot do its work, as it reports; empty: it can."""
+    known = [one for one in member.histories if one is not None]
+    newest = max(
+        (one for one in known if one.observation.attributes.unwell),
+        key=lambda one: one.report,
+        default=None,
+    )
+    return newest.observation.attributes.unwell if newest else ""
 
 
 def _ended_all(member: Member) -> bool:

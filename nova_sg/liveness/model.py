@@ -27,7 +27,7 @@ UNKNOWN = "unknown"
 NEVER = float("-inf")
 
 
-_NOT_ACCEPTING = ("draining", "stopped", "restarting")
+_NOT_ACCEPTING = ("draining", "unwell", "stopped", "restarting")
 
 
 class Verdict(NamedTuple):
@@ -58,6 +58,8 @@ HELD = Verdict(UP, "held")
 VANISHED = Verdict(UP, "vanished")
 #: It reports, and is about to stop: it finishes the work that it has begun.
 DRAINING = Verdict(UP, "draining")
+#: It reports, and that it cannot do its work: see Attributes.unwell.
+UNWELL = Verdict(UP, "unwell")
 #: It left the group a moment ago, and may be starting again.
 STOPPED = Verdict(UP, "stopped")
 #: Its process ended without leaving a moment ago, and may be starting again.
@@ -90,7 +92,7 @@ GONE = (LEFT, CRASHED, STOPPED, RESTARTING)
 #: The verdicts that a member of a group may have.
 VERDICTS = (
     *(REPORTED, REGISTERED, HELD, VANISHED),
-    *(DRAINING, STOPPED, RESTARTING),
+    *(DRAINING, UNWELL, STOPPED, RESTARTING),
     *(SILENT, NEVER_REPORTED, FORCED_DOWN, LEFT, LOST, CRASHED),
     *(UNWATCHED, UNAVAILABLE),
 )
@@ -147,6 +149,12 @@ class Attributes(NamedTuple):
     #: The member reports that it is about to stop: the scheduler places no new
     #: work there.
     draining: bool = False
+    #: Why the member cannot do its work, as it reports itself, as a clause;
+    #: empty: it can. The scheduler places no new work there.
+    unwell: str = ""
+    #: The failure domain that the member reports, such as its rack; None: it
+    #: reports none.
+    domain: str | None = None
     #: The member has a session with the backend, so it is alive. If this may
     #: be out of date, neither this nor `lost` is set.
     present: bool = False

@@ -22,7 +22,8 @@ LEFT, CRASHED   it left, or its guard saw its process end, and it has
 NEVER_REPORTED  it is known to have neither reported nor registered
 as before       it was down by silence, and has not reported since
 REPORTED        it has a session, or its deadline has not passed;
-                DRAINING if it reports that it is about to stop
+                DRAINING if it reports that it is about to stop, UNWELL
+                if it reports that it cannot do its work
 REGISTERED      it has not reported yet, and the deadline since its
                 registration has not passed
 UNWATCHED       its reports were old at the first refresh, and so were
@@ -66,6 +67,7 @@ from nova_sg.liveness.model import (
     SILENT,
     STOPPED,
     UNWATCHED,
+    UNWELL,
     UP,
     VANISHED,
     Limits,
@@ -91,6 +93,8 @@ class Evidence(NamedTuple):
     back: float
     #: Whether it reports that it is about to stop.
     draining: bool
+    #: Why it cannot do its work, as it reports; empty: it can.
+    unwell: str
     #: Whether its session ended in each backend, or in one of them while the
     #: others have no later report.
     lost: bool
@@ -103,7 +107,8 @@ def gather(member: Member, basis: Basis, limits: Limits) -> Evidence:
     """Return the evidence about a member."""
     limit, long = limits.service_down_time, limits.long
     report = registered = gone = grace = until = ended = back = NEVER
-    drained = NEVER
+    drained = ill = NEVER
+    unwell = ""
     forced = vanished = False
     lost, cause = True, LEFT
     # The oldest refresh of the backends in which its session has not ended.
@@ -126,6 +131,8 @@ def gather(member: Member, basis: Basis, limits: Limits) -> Evidence:
         report = max(report, last)
         if attributes.draining:
             drained = max(drained, last)
+        if attributes.unwell and last > ill:
+            ill, unwell = last, attributes.unwell
         registered = max(registered, known.registered)
         grace = max(grace, known.grace)
         if known.gone > gone:
@@ -150,11 +157,14 @@ def gather(member: Member, basis: Basis, limits: Limits) -> Evidence:
         until = deadline(basis.outages, registered, limit, long)
     if not vanished:
         until = max(until, grace)
-    # A backend may not be able to store that a member drains. But if another
-    # backend has newer reports, the member has started again since.
+    # A backend may not be able to store that a member drains, or is unwell.
+    # But if another backend has newer reports, that is over.
     draining = drained > NEVER and drained >= report - limits.due
+    if ill < report - limits.due:
+        unwell = ""
     return Evidence(
-        *(report, until, gone, cause, back, draining, lost, grace, forced)
+        *(report, until, gone, cause, back, draining, unwell),
+        *(lost, grace, forced),
     )
 
 
@@ -192,6 +202,8 @@ def judge(
         unforced = REGISTERED if report == NEVER else REPORTED
         if evidence.draining:
             unforced = DRAINING
+        elif evidence.unwell:
+            unforced = UNWELL
     elif _is_watched(member, basis, limits):
         unforced = UNWATCHED
     elif now <= evidence.grace:

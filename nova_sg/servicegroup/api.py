@@ -104,6 +104,18 @@ class API:
         """
         self._driver.drain(member, group)
 
+    def unwell(
+        self, member: str | Mapping, group: str, reason: str
+    ) -> None:
+        """Report that a member is alive and cannot do its work.
+
+        It accepts no new work until this is called with an empty reason. The
+        services table has no room for it: with db it is not reported.
+
+        :param reason: why, as a clause: "RabbitMQ cannot be reached"
+        """
+        self._driver.unwell(member, group, reason)
+
     def get_updated_time(self, member: Mapping) -> Any:
         """Return when a member was last updated or last reported."""
         return self._driver.updated_time(member)
@@ -221,6 +233,11 @@ class GroupDriver:
 
     def drain(self, member: str | Mapping, group: str) -> None:
         self.shared().drain(_name(member), group)
+
+    def unwell(
+        self, member: str | Mapping, group: str, reason: str
+    ) -> None:
+        self.shared().unwell(_name(member), group, reason)
 
     def accepts(self, member: Mapping) -> bool:
         record = None

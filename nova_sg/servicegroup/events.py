@@ -32,6 +32,7 @@ DOWN = "down"
 LEFT = "left"
 HELD = "held"
 DRAINING = "draining"
+UNWELL = "unwell"
 STOPPED = "stopped"
 
 #: The reason and the cause of the event that a member was removed.
@@ -43,9 +44,9 @@ class Event(NamedTuple):
 
     #: joined (a new member), up (up again), down, left (on purpose, or
     #: removed by an operator). Of a member that is still up: held (silent with
-    #: most of the group), draining (about to stop) or stopped (it left, or its
-    #: process ended, and it may be starting again). The next event after
-    #: these is up, down or left.
+    #: most of the group), draining (about to stop), unwell (it cannot do its
+    #: work) or stopped (it left, or its process ended, and it may be starting
+    #: again). The next event after these is up, down or left.
     type: str
     group: str
     host: str
@@ -90,6 +91,7 @@ def change(
 _STILL_UP = {
     model.HELD: HELD,
     model.DRAINING: DRAINING,
+    model.UNWELL: UNWELL,
     model.STOPPED: STOPPED,
     model.RESTARTING: STOPPED,
 }

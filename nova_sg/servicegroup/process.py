@@ -249,6 +249,16 @@ class Shared:
                 target=one.drain, args=[host, group], daemon=True
             ).start()
 
+    def unwell(self, host: str, group: str, reason: str) -> None:
+        """Report through all drivers that a member cannot do its work.
+
+        :param reason: why, as a clause; empty: it can again
+        """
+        for one in self._reporters.values():
+            threading.Thread(
+                target=one.unwell, args=[host, group, reason], daemon=True
+            ).start()
+
     def leave(self, host: str, group: str, last: bool = True) -> None:
         """Leave a group through all drivers.
 

@@ -40,6 +40,8 @@ INITIAL_REPORTING_DELAY = 5
 # Each report waits for a random part of the interval, up to this fraction, so
 # that nodes that were started in the same moment do not report in step.
 JITTER = 0.1
+# Characters of the reason why a member is unwell.
+MAX_REASON = 200
 # join() waits this long for the first report to get through.
 JOIN_WAIT = 1.0
 
@@ -226,10 +228,23 @@ class Reporter:
 
         Never raises; trouble is logged as for any report.
         """
+        self._report_change(host, group, draining=True)
+
+    def unwell(self, host: str, group: str, reason: str) -> None:
+        """Report, now and from now on, that a member cannot do its work.
+
+        Never raises; trouble is logged as for any report.
+
+        :param reason: why, as a clause; empty: it can again
+        """
+        self._report_change(host, group, unwell=_printable(reason))
+
+    def _report_change(self, host: str, group: str, **fields: Any) -> None:
         for member in list(self._by_service.values()):
             membership = member.membership
             if (membership.host, membership.group) == (host, group):
-                membership.draining = True
+                for name, value in fields.items():
+                    setattr(membership, name, value)
                 # Wait for a report under way, which does not contain this.
                 with member.lock:
                     pass
@@ -394,6 +409,12 @@ class Reporter:
             self._outage_ends(one)
 
 
+def _printable(reason: str) -> str:
+    """Return a reason as one line that every backend can store."""
+    line = " ".join(reason.split())[:MAX_REASON]
+    return "".join(one if one.isprintable() else "?" for one in line)
+
+
 def _membership(host: str, group: str, service: Any) -> base.Membership:
     return base.Membership(
         host=host,
@@ -401,6 +422,7 @@ def _membership(host: str, group: str, service: Any) -> base.Membership:
         binary=getattr(service, "binary", None) or f"nova-{group}",
         service=service,
         interval=service.report_interval,
+        domain=CONF.servicegroup.failure_domain,
     )
 
 

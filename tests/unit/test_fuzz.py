@@ -65,6 +65,9 @@ class ZnodesTest(unittest.TestCase):
     @example("@")
     @example("%@0")
     @example("a@b@left")
+    @example("a@b@unwell")
+    @example("a@b@domain@c")
+    @example("a@b@domain@c/d")
     def test_any_name_of_a_znode_is_read_or_refused(self, name):
         host = read(znodes.read_member, name)
         if host is not None:
@@ -83,21 +86,31 @@ class ZnodesTest(unittest.TestCase):
     @given(
         HOSTS,
         HOSTS,
+        HOSTS,
         st.sampled_from(["", znodes.LEFT, znodes.CRASHED]),
         st.integers(0, 2**64 - 1),
     )
     def test_names_are_read_as_they_were_written(
-        self, host, binary, mark, session
+        self, host, binary, text, kind, session
     ):
         name = znodes.member_name(host, session)
         self.assertNotIn("/", name)
         self.assertFalse(name.startswith("."))
         self.assertEqual(host, znodes.read_member(name))
-        path = znodes.entry_path("group", host, binary, mark)
+        path = znodes.entry_path("group", host, binary, kind)
         self.assertEqual(
-            (host, binary, mark),
+            (host, binary, kind, ""),
             znodes.read_entry(path.rpartition("/")[2]),
         )
+        # What a member says of itself: any text, and found again.
+        for said in (znodes.UNWELL, znodes.DOMAIN):
+            end = znodes.said(said, text)
+            path = znodes.entry_path("group", host, binary)
+            self.assertEqual(
+                (host, binary, said, text),
+                znodes.read_entry(f"{path}@{end}".rpartition("/")[2]),
+            )
+            self.assertEqual([end, end], znodes.read_said(f"{end} x {end}"))
 
 
 MOMENTS = st.one_of(

@@ -120,9 +120,10 @@ class McDriver(base.Driver):
         stored = self._replicas.gather(
             {s: s.set(key, written[s], expire) for s in replicas}
         )
-        if membership.state.get("kind", values.UP) != kind:
+        shown = kind, bool(membership.unwell)
+        if membership.state.get("shown", (values.UP, False)) != shown:
             self._signal(group, stored)
-        membership.state["kind"] = kind
+        membership.state["shown"] = shown
         stale = [
             server
             for server in stored
@@ -152,7 +153,10 @@ class McDriver(base.Driver):
         # Later than these reports, and earlier than any next one.
         crashed = [
             report._replace(
-                kind=values.CRASHED, at=report.at + 0.001, outage=None
+                kind=values.CRASHED,
+                at=report.at + 0.001,
+                outage=None,
+                unwell="",
             )
             for report in reports.values()
         ]
@@ -219,9 +223,9 @@ class McDriver(base.Driver):
                     )
             writes[server, record] = server.set(
                 record,
-                # An older observer, which does not know outages, reads it.
+                # Without what is true for a while only.
                 self._codec.write_report(
-                    record, reports[server]._replace(outage=None)
+                    record, reports[server]._replace(outage=None, unwell="")
                 ),
                 RECORD_LIFETIME,
             )
@@ -368,4 +372,11 @@ def _make_report(
             max(0.0, at - (now - t)) for t in membership.reported_outage
         )
         outage = begin, end
-    return values.StoredReport(kind, at, membership.binary, outage)
+    return values.StoredReport(
+        kind,
+        at,
+        membership.binary,
+        outage,
+        "" if kind == values.LEFT else membership.unwell,
+        membership.domain,
+    )

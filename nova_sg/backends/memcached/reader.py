@@ -289,6 +289,8 @@ def _observation(
             left=report.kind == values.LEFT,
             crashed=report.kind == values.CRASHED,
             draining=report.kind == values.DRAINING,
+            unwell=report.unwell,
+            domain=report.domain,
             forced_down=forced,
             outage=outage,
         ),

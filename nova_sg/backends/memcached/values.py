@@ -20,9 +20,9 @@ code over its key and its text.
 ==================  =====================================================
 key                 value
 ==================  =====================================================
-TOPIC:HOST          the last report; expires. The legacy driver's key. After
-                    an outage it says since and until when the member could
-                    not report
+TOPIC:HOST          the last report; expires. The legacy driver's key. Fields
+                    at its end: since and until when the member could not
+                    report, why it is unwell, its failure domain
 nova_sg:m:HASH      the same, for a name that memcached refuses in a key
 nova_sg:r:HASH      the record: a copy of the report, written now and then;
                     stays when the member falls silent
@@ -69,7 +69,7 @@ _PLAIN_KEY = re.compile(r"[!-~]+")
 _MOMENT = rb"0|[1-9]\d{0,14}"
 _REPORT = re.compile(
     rb"1 (up|draining|left|crashed|gone) (%b) ([!-~]+)"
-    rb"(?: away=([!-~]*))?" % _MOMENT
+    rb"((?: [a-z]+=[!-~]*)*)" % _MOMENT
 )
 _OUTAGE = re.compile(rb"(%b)-(%b)" % (_MOMENT, _MOMENT))
 # Seconds. A member cannot have been without reports for longer: its record
@@ -90,6 +90,10 @@ class StoredReport(NamedTuple):
     binary: str
     #: Since and until when the member could not report, by the same clock.
     outage: tuple[float, float] | None = None
+    #: Why the member cannot do its work; empty: it can.
+    unwell: str = ""
+    #: The member's failure domain; None: it reports none.
+    domain: str | None = None
 
     @property
     def outage_is_possible(self) -> bool:
@@ -160,7 +164,7 @@ class Codec:
     def write_report(self, key: str, report: StoredReport) -> bytes:
         """Write a report.
 
-        :raises ValueError: the binary's name is too long
+        :raises ValueError: a name in it is too long
         """
         text = f"1 {report.kind} {report.at * 1000:.0f} ".encode("ascii")
         text += _write_name(report.binary)
@@ -168,25 +172,38 @@ class Codec:
             since, until = report.outage
             span = f" away={since * 1000:.0f}-{until * 1000:.0f}"
             text += span.encode("ascii")
+        if report.unwell:
+            text += b" unwell=" + _write_name(report.unwell)
+        if report.domain:
+            text += b" domain=" + _write_name(report.domain)
         return self._seal(key, text)
 
     def read_report(self, key: str, value: bytes) -> StoredReport:
         """Read a report.
 
         An impossible outage does not make the report invalid: see
-        outage_is_possible.
+        outage_is_possible. Fields of later versions are ignored.
 
         :raises ValueError: it is no report, or not authentic
         """
         match = _REPORT.fullmatch(self._open(key, value))
         if match is None:
             raise ValueError("not a report")
-        kind, at, binary, outage = match.groups()
-        return StoredReport(
-            kind.decode(),
-            int(at) / 1000,
-            _read_name(binary),
-            _read_outage(outage),
+        kind, at, binary, more = match.groups()
+        report = StoredReport(
+            kind.decode(), int(at) / 1000, _read_name(binary)
+        )
+        if not more:
+            # The usual case, and an observer reads thousands.
+            return report
+        parts = [one.split(b"=", 1) for one in more.split()]
+        fields = dict(parts)
+        if len(fields) < len(parts):
+            raise ValueError("a field is there twice")
+        return report._replace(
+            outage=_read_outage(fields.get(b"away")),
+            unwell=_read_optional(fields.get(b"unwell")) or "",
+            domain=_read_optional(fields.get(b"domain")),
         )
 
     def line(self, key: str, name: str) -> bytes:
@@ -240,6 +257,14 @@ def _read_outage(text: bytes | None) -> tuple[float, float] | None:
         # Not possible, either.
         return 0.0, 0.0
     return int(match[1]) / 1000, int(match[2]) / 1000
+
+
+def _read_optional(text: bytes | None) -> str | None:
+    """Read a quoted name that a report may lack.
+
+    :raises ValueError: as _read_name()
+    """
+    return None if text is None else _read_name(text)
 
 
 def _quote(name: str) -> str:

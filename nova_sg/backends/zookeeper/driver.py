@@ -39,8 +39,11 @@ LOG = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-# The marks that an entry may have; a later one overrides an earlier one.
-_MARKS = ("", znodes.LEFT, znodes.CRASHED)
+# Kinds of entries of which a host has one; a later one overrides an earlier
+# one.
+_KINDS = ("", znodes.LEFT, znodes.CRASHED)
+# What members say of themselves: a text by host and kind of entry.
+_Said = dict[tuple[str, str], str]
 
 
 class ZkDriver(base.Driver):
@@ -99,7 +102,7 @@ class ZkDriver(base.Driver):
                 if interrupted:
                     followed.interrupt()
                 raise
-        asked, alive, entries, draining = poll
+        asked, alive, entries, said = poll
         # After an outage the servers keep the sessions of dead members for a
         # session timeout, too: a session is no proof of life until then.
         rejoin = 2 * CONF.zookeeper.recv_timeout / 1000
@@ -114,13 +117,15 @@ class ZkDriver(base.Driver):
             entry = entries.get(host)
             here = host in alive
             unsure = here and host in followed.unsure
-            # The mark of an entry says nothing of a live member.
-            mark = None if here or entry is None else entry.mark
+            # That it left once says nothing of a live member.
+            kind = None if here or entry is None else entry.kind
             attributes = Attributes(
                 binary=entry.binary if entry else f"nova-{group}",
-                left=mark == znodes.LEFT,
-                crashed=mark == znodes.CRASHED,
-                draining=here and host in draining,
+                left=kind == znodes.LEFT,
+                crashed=kind == znodes.CRASHED,
+                draining=here and (host, znodes.DRAINING) in said,
+                unwell=said.get((host, znodes.UNWELL), "") if here else "",
+                domain=said.get((host, znodes.DOMAIN)),
                 present=here and not unsure,
                 lost=not here,
                 forced_down=host in forced,
@@ -154,15 +159,15 @@ class ZkDriver(base.Driver):
         group: str,
         followed: watched.WatchedGroup,
         names: watched.Names,
-    ) -> tuple[float, set[str], dict[str, znodes.Entry], set[str]]:
+    ) -> tuple[float, set[str], dict[str, znodes.Entry], _Said]:
         """Take in the names below the three paths.
 
-        :returns: when that was (monotonic), the live hosts, and the entries
-            by host
+        :returns: when that was (monotonic), the live hosts, the entries by
+            host, and what members say of themselves
         """
         asked = time.monotonic()
         now = datetime.datetime.now(datetime.UTC)
-        alive, entries, draining = self._read_group(names)
+        alive, entries, said = self._read_group(names)
         missing = entries.keys() - followed.known
         if not names.asked:
             missing |= followed.alive
@@ -171,7 +176,7 @@ class ZkDriver(base.Driver):
             # watches of two paths may be out of step: one more poll tells
             # whether the host left a mark, or has just joined.
             names = followed.ask(names.forced)
-            alive, entries, draining = self._read_group(names)
+            alive, entries, said = self._read_group(names)
         # Last seen at the poll before, not now: the servers may have been
         # unreachable since then.
         gone = followed.alive - alive
@@ -182,7 +187,7 @@ class ZkDriver(base.Driver):
             del followed.last_seen[host]
         self._find_last_seen(session, group, followed, entries)
         followed.polled = now
-        return asked, alive, entries, draining
+        return asked, alive, entries, said
 
     def _read(self, reader: Callable[[str], T], name: str) -> T | None:
         """Read the name of a znode; None: nova_sg did not write it."""
@@ -207,28 +212,28 @@ class ZkDriver(base.Driver):
 
     def _read_group(
         self, names: watched.Names
-    ) -> tuple[set[str], dict[str, znodes.Entry], set[str]]:
-        """Return the live hosts, entries by host, and draining hosts."""
+    ) -> tuple[set[str], dict[str, znodes.Entry], _Said]:
+        """Return the live hosts, their entries, and what they say."""
         alive = set(self._read_all(znodes.read_member, names.members))
         return alive, *self._read_entries(names.entries)
 
     def _read_entries(
         self, found: set[str]
-    ) -> tuple[dict[str, znodes.Entry], set[str]]:
+    ) -> tuple[dict[str, znodes.Entry], _Said]:
         entries: dict[str, znodes.Entry] = {}
-        draining: set[str] = set()
+        said: _Said = {}
         for entry in self._read_all(znodes.read_entry, found):
-            if entry.mark == znodes.DRAINING:
-                draining.add(entry.host)
+            if entry.kind not in _KINDS:
+                said[entry.host, entry.kind] = entry.text
                 continue
             known = entries.get(entry.host)
             # A host may have several: one of its processes left, and another
             # died later.
-            if known is None or _MARKS.index(entry.mark) > _MARKS.index(
-                known.mark
+            if known is None or _KINDS.index(entry.kind) > _KINDS.index(
+                known.kind
             ):
                 entries[entry.host] = entry
-        return entries, draining
+        return entries, said
 
     def _find_last_seen(
         self,
@@ -241,7 +246,7 @@ class ZkDriver(base.Driver):
         for host, entry in entries.items():
             if host in followed.alive or host in followed.last_seen:
                 continue
-            path = znodes.entry_path(group, host, entry.binary, entry.mark)
+            path = znodes.entry_path(group, host, entry.binary, entry.kind)
             with contextlib.suppress(zookeeper.NoNodeException):
                 stat = session.exists(path)
                 followed.last_seen[host] = datetime.datetime.fromtimestamp(

@@ -20,6 +20,8 @@ GROUP/HOST@SESSION   a live member; ephemeral, so it goes with its session
                      HOST@BINARY@draining: it is about to stop;
                      HOST@BINARY@left: it has left on purpose since;
                      HOST@BINARY@crashed: its process ended without leaving
+                     HOST@BINARY@unwell@TEXT: it cannot do its work, and why
+                     HOST@BINARY@domain@TEXT: its failure domain
 .forced/GROUP/HOST   a member that is forced down
 ===================  ====================================================
 
@@ -39,6 +41,9 @@ from typing import NamedTuple
 from nova_sg.conf import CONF
 
 DRAINING, LEFT, CRASHED = "draining", "left", "crashed"
+UNWELL, DOMAIN = "unwell", "domain"
+_WITHOUT_TEXT = (DRAINING, LEFT, CRASHED)
+_WITH_TEXT = (UNWELL, DOMAIN)
 _MEMBER = re.compile(r"(.+)@[0-9a-f]+")
 
 
@@ -47,8 +52,10 @@ class Entry(NamedTuple):
 
     host: str
     binary: str
-    #: DRAINING, LEFT, CRASHED or empty.
-    mark: str
+    #: One of the words above; empty: it joined.
+    kind: str
+    #: What UNWELL and DOMAIN say.
+    text: str = ""
 
 
 def quote(name: str) -> str:
@@ -114,10 +121,24 @@ def is_of(name: str, host: str) -> bool:
     return name.partition("@")[0] == quote(host)
 
 
-def entry_path(group: str, host: str, binary: str, mark: str = "") -> str:
+def entry_path(group: str, host: str, binary: str, kind: str = "") -> str:
     """Return the path of a member's entry."""
     path = f"{entries_path(group)}/{quote(host)}@{quote(binary)}"
-    return f"{path}@{mark}" if mark else path
+    return f"{path}@{kind}" if kind else path
+
+
+def said(kind: str, text: str) -> str:
+    """Return the end of the name of an entry of a kind with a text."""
+    return f"{kind}@{quote(text)}"
+
+
+def read_said(data: str) -> list[str]:
+    """Read the data of a member's entry: what said() returned, by blanks."""
+    return [
+        one
+        for one in data.split()
+        if one.partition("@")[0] in _WITH_TEXT and "/" not in one
+    ]
 
 
 def read_entry(name: str) -> Entry:
@@ -125,7 +146,12 @@ def read_entry(name: str) -> Entry:
 
     :raises ValueError: it is not the name of an entry
     """
-    host, binary, *marks = name.split("@")
-    if marks not in ([], [DRAINING], [LEFT], [CRASHED]):
+    host, binary, *more = name.split("@")
+    kind, text = "", ""
+    if len(more) == 1 and more[0] in _WITHOUT_TEXT:
+        kind = more[0]
+    elif len(more) == 2 and more[0] in _WITH_TEXT:
+        kind, text = more[0], unquote(more[1])
+    elif more:
         raise ValueError("not an entry")
-    return Entry(unquote(host), unquote(binary), "".join(marks))
+    return Entry(unquote(host), unquote(binary), kind, text)

@@ -110,6 +110,8 @@ class OwnMembers:
             self._make_sure(session, membership, znode)
             if membership.draining and not state.get("draining"):
                 self._mark_draining(session, membership)
+            if state.get("said") != _said(membership):
+                self._write_entry(session, membership)
 
     def _name(self, membership: base.Membership, session_id: int) -> str:
         """Name the znode that a member is about to create."""
@@ -184,19 +186,39 @@ class OwnMembers:
     def _write_entry(
         self, session: evzookeeper.ZKSession, membership: base.Membership
     ) -> None:
+        """Write the member's entry, and what it says of itself.
+
+        The entry's data names what it says, so that the next process of that
+        name can delete it.
+        """
+        above = names.entries_path(membership.group)
         path = _entry_path(membership)
+        said, before = _said(membership), membership.state.get("said")
+        known = before
+        if known is None:
+            known = []
+            with contextlib.suppress(zookeeper.NoNodeException):
+                known = names.read_said(session.get(path)[0])
+        data = " ".join(said)
         try:
-            session.set(path, "")
+            session.set(path, data)
         except zookeeper.NoNodeException:
-            above = names.entries_path(membership.group)
             session.ensure_path(above, self._link.acl)
             with contextlib.suppress(zookeeper.NodeExistsException):
-                session.create(path, "", self._link.acl)
-        marks = [names.LEFT, names.CRASHED]
+                session.create(path, data, self._link.acl)
+        kinds = [names.LEFT, names.CRASHED]
         if not membership.draining:
-            marks.append(names.DRAINING)
-        for mark in marks:
-            self._link.delete(_entry_path(membership, mark))
+            kinds.append(names.DRAINING)
+        for kind in kinds:
+            self._link.delete(_entry_path(membership, kind))
+        for name in known:
+            if name not in said:
+                self._link.delete(f"{path}@{name}")
+        for name in said:
+            if before is None or name not in before:
+                with contextlib.suppress(zookeeper.NodeExistsException):
+                    session.create(f"{path}@{name}", "", self._link.acl)
+        membership.state["said"] = said
 
     def withdraw(self, membership: base.Membership) -> None:
         znode = membership.state.pop("znode", None)
@@ -263,7 +285,16 @@ class OwnMembers:
             self._watchdog_made.close()
 
 
-def _entry_path(membership: base.Membership, mark: str = "") -> str:
+def _entry_path(membership: base.Membership, kind: str = "") -> str:
     return names.entry_path(
-        membership.group, membership.host, membership.binary, mark
+        membership.group, membership.host, membership.binary, kind
     )
+
+
+def _said(membership: base.Membership) -> list[str]:
+    """Return what a member says of itself, as ends of entries' names."""
+    texts = (
+        (names.UNWELL, membership.unwell),
+        (names.DOMAIN, membership.domain),
+    )
+    return [names.said(kind, text) for kind, text in texts if text]

@@ -8,7 +8,7 @@ const KINDS = {
   held: ["Held", "="], unknown: ["Unknown", "?"], left: ["Left", "·"],
 };
 const MARKS = {
-  joined: "+", up: "↑", down: "✕", held: "=", left: "·", draining: "↓", stopped: "‖",
+  joined: "+", up: "↑", down: "✕", held: "=", left: "·", draining: "↓", unwell: "~", stopped: "‖",
 };
 const CHIPS = 12, FOUND = 20, TIMELINE = 200, RECENT = 60;
 
