@@ -228,6 +228,8 @@ class _Step:
                 last_seen,
                 NEVER,
                 NEVER,
+                NEVER,
+                before.domain,
             ),
         )
         everywhere: tuple[History | None, ...] = (known,)

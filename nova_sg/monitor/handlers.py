@@ -191,6 +191,7 @@ def _describe(member: view.Member) -> dict[str, Any]:
     fields = member._asdict()
     fields["kind"] = overview.kind(member.state, member.cause)
     fields["last_seen"] = events.iso(member.last_seen)
+    fields["failure_domain"] = fields.pop("domain")
     if member.age is not None:
         fields["age"] = round(member.age, 3)
     return fields

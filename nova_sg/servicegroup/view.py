@@ -58,6 +58,8 @@ class Member(NamedTuple):
     reason: str
     #: The rule that gave it, in one word: see nova_sg.liveness.model.
     cause: str = ""
+    #: Its failure domain, such as its rack; None: it is not known.
+    domain: str | None = None
 
 
 class BackendState(NamedTuple):
@@ -389,6 +391,7 @@ class GroupView(observers.Listener):
             disabled_reason=attributes.disabled_reason,
             reason=self._explain(group, host, verdict, now, number),
             cause=verdict.cause,
+            domain=limits.domains.of(member),
         )
 
     def _explain(
@@ -498,7 +501,8 @@ class GroupView(observers.Listener):
     def _event(
         self, group: liveness.Group, change: model.Change, now: float
     ) -> events.Event | None:
-        number = _shown(group, change.member, self.observer.settings.limits)
+        limits = self.observer.settings.limits
+        number = _shown(group, change.member, limits)
         if change.now is None:
             kind, (reason, cause) = events.LEFT, events.REMOVED
         else:
@@ -522,6 +526,8 @@ class GroupView(observers.Listener):
             last_seen=self._last_seen(group, change.member, number),
             reason=reason,
             cause=cause,
+            domain=limits.domains.of(change.member),
+            disabled=attributes.disabled,
         )
 
     def _compare(self) -> None:
