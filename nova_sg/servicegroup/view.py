@@ -28,7 +28,7 @@ from nova_sg.backends import base
 from nova_sg.conf import CONF
 from nova_sg.liveness import explain, model, rules
 from nova_sg.liveness import group as liveness
-from nova_sg.servicegroup import disagreements, events
+from nova_sg.servicegroup import disagreements, domain_map, events
 
 # Seconds that refresh() waits at most.
 REFRESH_WAIT = 30.0
@@ -557,7 +557,10 @@ class GroupView(observers.Listener):
 
 
 def limits() -> model.Limits:
-    """Return the limits by which groups are judged: the current options."""
+    """Return the limits by which groups are judged: the current options.
+
+    They have no failure domains: only an observer needs these.
+    """
     limit = CONF.service_down_time
     hold = CONF.servicegroup.mass_silence_hold
     return model.Limits(
@@ -575,7 +578,8 @@ def limits() -> model.Limits:
 
 def _settings() -> observers.Settings:
     return observers.Settings(
-        limits(), CONF.servicegroup.view_refresh_interval
+        limits()._replace(domains=domain_map.current()),
+        CONF.servicegroup.view_refresh_interval,
     )
 
 
