@@ -17,6 +17,7 @@ All answers come from what the observer has in memory.
 
 from __future__ import annotations
 
+import collections
 import datetime
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -312,6 +313,16 @@ class GroupView(observers.Listener):
         self._of = None
         return self._verdicts
 
+    def domains(self) -> dict[str, str]:
+        """Return the failure domains of the members that have one, by host."""
+        domains = self.observer.settings.limits.domains
+        found = {}
+        for host, member in self.observer.group.members.items():
+            domain = domains.of(member)
+            if domain is not None:
+                found[host] = domain
+        return found
+
     def refresh_statuses(self) -> list[metrics.RefreshStatus]:
         """Return how the refreshes of each backend go, the primary's first."""
         return list(self._refreshes.values())
@@ -421,20 +432,32 @@ class GroupView(observers.Listener):
         return f"{reason}; by {other}, as {why}"
 
     def _census(self) -> metrics.Census:
-        """Count the members by verdict."""
+        """Count the members by verdict, and by failure domain."""
         numbers: dict[tuple[str, str], int]
         numbers = dict.fromkeys(model.VERDICTS, 0)
         oldest, group = model.NEVER, self.observer.group
-        for host, verdict in self.verdicts().items():
+        domains: collections.Counter[tuple[str, str]] = collections.Counter()
+        of = self.domains()
+        verdicts = self.verdicts()
+        for domain in set(of.values()):
+            for state in (model.UP, model.DOWN, model.UNKNOWN):
+                domains[domain, state] = 0
+        for host, verdict in verdicts.items():
             numbers[verdict] += 1
+            if host in of:
+                domains[of[host], verdict.state] += 1
             if verdict.state != model.UP or host not in group.members:
                 continue
             report = group.last_report(group.members[host])
             if report > model.NEVER and not model.NEVER < oldest <= report:
                 oldest = report
-        if oldest == model.NEVER:
-            return metrics.Census(numbers, None)
-        return metrics.Census(numbers, max(0.0, time.monotonic() - oldest))
+        age = None
+        if oldest > model.NEVER:
+            age = max(0.0, time.monotonic() - oldest)
+        held = collections.Counter(
+            domain or "" for domain in group.mass.held.values()
+        )
+        return metrics.Census(numbers, age, domains, held)
 
     # -- events
 
