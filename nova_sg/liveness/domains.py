@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from nova_sg.liveness.model import Member
 
 
+# How many answers are remembered; with more, all are forgotten.
+MOST = 100_000
+
+
 class Domains:
     """The failure domains of hosts, as an operator's map names them.
 
@@ -56,9 +60,12 @@ class Domains:
         if not self._patterns:
             found = self._hosts.get(host)
             return None if found is None else found[1]
-        if host not in self._answers:
-            self._answers[host] = self._match(host)
-        return self._answers[host]
+        answers = self._answers
+        if host not in answers:
+            if len(answers) >= MOST:
+                answers = self._answers = {}
+            answers[host] = self._match(host)
+        return answers[host]
 
     def _match(self, host: str) -> str | None:
         number, domain = self._hosts.get(host, (None, None))

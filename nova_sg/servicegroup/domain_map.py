@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
@@ -104,6 +105,11 @@ class DomainMap:
 
 def _version(name: str) -> tuple[int, ...]:
     found = os.stat(name)
+    if not stat.S_ISREG(found.st_mode):
+        # To read a pipe would never end.
+        raise exception.ConfigError(
+            f"{OPTION}: {name}: this is not a regular file"
+        )
     return found.st_mtime_ns, found.st_size, found.st_ino
 
 

@@ -79,6 +79,13 @@ class DomainMapTest(base.TestCase):
             str(caught.exception),
         )
 
+    def test_a_pipe_is_not_waited_for(self):
+        os.mkfifo(self.path)
+        with self.assertRaisesRegex(
+            exception.ConfigError, "this is not a regular file"
+        ):
+            self.map.check()
+
     def test_a_wrong_line_at_the_start(self):
         for line, why in (
             ("compute1", "there is no domain after the host"),

@@ -348,6 +348,18 @@ class DomainTest(unittest.TestCase):
         self.assertLessEqual({f"h{n}" for n in range(10, 20)}, held)
         self.assertLessEqual(set(group.hosts(10)), group.down())
 
+    def test_the_domains_rest_after_a_hold_of_the_group(self):
+        group = Group(100, RULE._replace(hold=12.0), domain=rack)
+        group.silence(group.hosts(59))
+        group.silence(["h59"], at=25.0)
+        # A rack that had no part in it does not rest.
+        group.silence([f"h{n}" for n in range(90, 100)], at=25.0)
+        changed = group.run(LIMIT + 33.0)
+        held = {host for _, host, verdict in changed if verdict is HELD}
+        self.assertNotIn("h59", held)
+        self.assertLessEqual({f"h{n}" for n in range(90, 100)}, held)
+        self.assertIn("h59", group.down())
+
     def test_most_of_the_group_is_one_hold(self):
         group = Group(100, domain=rack)
         group.silence(group.hosts(60))
