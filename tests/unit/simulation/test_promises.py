@@ -327,8 +327,9 @@ class PromisesTest(unittest.TestCase):
         held = span.begin + LIMIT + HOLD - LONGEST - step
         for number, at in fell.items():
             if number in cut:
-                self.assertGreater(span.end, held)
-                self.assertGreaterEqual(at, held)
+                # After the cut it is by itself: it may need an interval to
+                # report again, which may be too late.
+                self.assertGreaterEqual(at, min(span.end, held))
                 self.assertLessEqual(
                     at, span.begin + LIMIT + HOLD + LONGEST + step
                 )
