@@ -161,9 +161,11 @@ Each line has a host and its domain: "compute17 rack 4". The host may be a
 shell pattern: "r4-* rack 4". The first line that matches counts. A line that
 begins with # is a comment.
 
-Each process that observes a group reads it, and reads it again when it has
-changed. If it is wrong then, the last map stays in use, and an error is
-logged. By default there is none.
+A process reads it when it starts, and does not start if it is missing or
+wrong. It reads it again when it has changed. If it is wrong then, the last map
+stays in use, and an error is logged.
+
+By default there is none. Set it on the observers, such as nova-sg-monitor.
 """,
     ),
     cfg.BoolOpt(
