@@ -37,6 +37,11 @@ BUCKETS = (
     *(1.0, 2.5, 5.0, 10.0, 30.0, 60.0),
 )
 
+#: Failure domains that have a series of their own, in each group. The others
+#: are counted together, as OTHER_DOMAINS.
+MOST_DOMAINS = 200
+OTHER_DOMAINS = "(other)"
+
 #: Old names of metrics by new ones: shown beside them for one release.
 OLD_NAMES = {
     "nova_sg_refreshes": "nova_sg_looks",
@@ -95,7 +100,7 @@ class Metrics:
         )
         self.transitions = prometheus_client.Counter(
             "nova_sg_transitions",
-            "What happened to members, by type: joined, up, down, left, held",
+            "What happened to members, by type, such as up, down, held",
             [*by_group, "type"],
             registry=self.registry,
         )
@@ -168,12 +173,20 @@ class Census:
         self,
         numbers: Mapping[tuple[str, str], int],
         oldest: float | None = None,
+        domains: Mapping[tuple[str, str], int] | None = None,
+        held: Mapping[str, int] | None = None,
     ) -> None:
         #: The number of members by state and cause.
         self.numbers = numbers
         #: Seconds since the oldest last report of the members that are up;
         #: None: there is none.
         self.oldest = oldest
+        #: The number of members by failure domain and state, of those that
+        #: have a domain.
+        self.domains = domains or {}
+        #: The number of members that are held, by the failure domain that
+        #: fell silent; empty: the whole group did.
+        self.held = held or {}
 
 
 def no_census() -> Census:
@@ -312,8 +325,12 @@ class _Members(registry.Collector):
         return [*self._families(), *self._disagreeing()]
 
     def collect(self) -> Iterator[core.Metric]:
-        members, oldest, answering, age = families = self._families()
+        families = self._families()
+        members, oldest, answering, age, domains, held = families
         now = time.monotonic()
+        # By labels: a reload may follow a group by two drivers.
+        by_domain: dict[tuple[str, str, str], int] = {}
+        held_by: dict[tuple[str, str], int] = {}
         for one in list(self._followed.values()):
             census = one.census()
             labels = [one.driver, one.group]
@@ -324,6 +341,14 @@ class _Members(registry.Collector):
             answering.add_metric(labels, one.answering)
             if one.answered_at is not None:
                 age.add_metric(labels, now - one.answered_at)
+            for (domain, state), number in _bounded(census.domains).items():
+                by_domain[one.group, domain, state] = number
+            for domain, number in census.held.items():
+                held_by[one.group, domain] = number
+        for of_domain, number in by_domain.items():
+            domains.add_metric(of_domain, number)
+        for of_hold, number in held_by.items():
+            held.add_metric(of_hold, number)
         yield from families
         yield from self._disagreeing()
 
@@ -374,7 +399,36 @@ class _Members(registry.Collector):
                 "Seconds since a refresh of a group was answered",
                 labels=labels,
             ),
+            core.GaugeMetricFamily(
+                "nova_sg_domain_members",
+                "Members of each failure domain, by state",
+                labels=["group", "domain", "state"],
+            ),
+            core.GaugeMetricFamily(
+                "nova_sg_held_members",
+                "Members that are held as up, by the failure domain that fell "
+                "silent; empty: the whole group did",
+                labels=["group", "domain"],
+            ),
         )
+
+
+def _bounded(
+    domains: Mapping[tuple[str, str], int],
+) -> Mapping[tuple[str, str], int]:
+    """Return the numbers of MOST_DOMAINS domains, and those of the others.
+
+    Which domains these are depends on their names alone, so that no series
+    comes and goes.
+    """
+    names = sorted({domain for domain, _ in domains})
+    if len(names) <= MOST_DOMAINS:
+        return domains
+    shown = set(names[:MOST_DOMAINS])
+    numbers: collections.Counter[tuple[str, str]] = collections.Counter()
+    for (domain, state), number in domains.items():
+        numbers[domain if domain in shown else OTHER_DOMAINS, state] += number
+    return numbers
 
 
 _disagreements: Callable[[], Iterable[Any]] = tuple

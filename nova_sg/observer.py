@@ -33,6 +33,7 @@ from oslo_log import log as logging
 
 from nova_sg.liveness import detector
 from nova_sg.liveness import group as liveness
+from nova_sg.liveness.mass_silence import GROUP
 from nova_sg.liveness.model import (
     DOWN,
     FORCED_DOWN,
@@ -446,31 +447,41 @@ class Observer:
     def _log_hold(
         self, before: liveness.Group, after: liveness.Group, limits: Limits
     ) -> None:
-        was, now = before.mass.hold, after.mass.hold
-        if was is None and now is not None:
+        was, now = before.mass.holds, after.mass.holds
+        if was is now:
+            return
+        for domain in now.keys() - was.keys():
+            hold = now[domain]
             LOG.warning(
-                "%(silent)d of %(members)d members of the group %(group)s "
-                "fell silent within %(limit)g s and are held as up for "
+                "%(silent)d of %(members)d members of the %(where)s fell "
+                "silent within %(limit)g s and are held as up for "
                 "%(hold)g s at most. Check the network between these members "
                 "and the backend",
                 {
-                    "silent": now.silent,
-                    "members": now.members,
-                    "group": self.name,
+                    "silent": hold.silent,
+                    "members": hold.members,
+                    "where": self._describe(domain, "of the group"),
                     "limit": limits.service_down_time,
                     "hold": limits.mass.hold,
                 },
             )
-        elif was is not None and now is None:
+        for domain in was.keys() - now.keys():
             down = sum(
                 member.verdict.state == DOWN
+                and domain in (GROUP, limits.domains.of(member))
                 for member in after.members.values()
             )
             LOG.warning(
-                "Mass-silence hold ended for group %(group)s: %(down)d "
-                "members are now down",
-                {"group": self.name, "down": down},
+                "Mass-silence hold ended for %(where)s: %(down)d members are "
+                "now down",
+                {"where": self._describe(domain, "of group"), "down": down},
             )
+
+    def _describe(self, domain: str | None, of: str) -> str:
+        """Return the name of the group, or of one of its failure domains."""
+        if domain is GROUP:
+            return f"group {self.name}"
+        return f"failure domain {domain} {of} {self.name}"
 
     def close(self) -> None:
         """Stop polling."""

@@ -111,19 +111,31 @@ class List(lister.Lister):
         which.add_argument(
             "--all", action="store_true", help="List all groups (the default)."
         )
+        parser.add_argument(
+            "--long",
+            action="store_true",
+            help="Show the failure domain of each member, too.",
+        )
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple:
         api = self.app.api
         groups = [parsed_args.group] if parsed_args.group else api.groups()
         members = [one for group in groups for one in api.members(group)]
-        rows = map(self._row, members)
-        if not CONF.servicegroup.secondary_drivers:
-            return self.COLUMNS, list(rows)
-        return (*self.COLUMNS, "Driver"), [
-            (*row, member.driver)
-            for row, member in zip(rows, members, strict=True)
-        ]
+        columns: tuple[str, ...] = self.COLUMNS
+        rows = list(map(self._row, members))
+        more: list[tuple[str, list[str]]] = []
+        if parsed_args.long:
+            domains = [member.domain or "" for member in members]
+            more.append(("Failure Domain", domains))
+        if CONF.servicegroup.secondary_drivers:
+            more.append(("Driver", [member.driver for member in members]))
+        for name, cells in more:
+            columns = (*columns, name)
+            rows = [
+                (*row, cell) for row, cell in zip(rows, cells, strict=True)
+            ]
+        return columns, rows
 
     def _row(self, member: view.Member) -> tuple:
         reasons = [] if member.cause in PLAIN else [member.reason]
@@ -150,6 +162,7 @@ class Show(OfMember, show.ShowOne):
                 *COLUMNS,
                 "Disabled",
                 "Disabled Reason",
+                "Failure Domain",
                 "Driver",
                 "Reason",
                 *(name for name, _ in others),
@@ -158,6 +171,7 @@ class Show(OfMember, show.ShowOne):
                 *_cells(member),
                 member.disabled,
                 member.disabled_reason or "",
+                member.domain or "",
                 member.driver,
                 member.reason,
                 *(text for _, text in others),

@@ -42,10 +42,15 @@ STYLES = {
     "down": "bold red",
     "forced": "bold red",
     "held": "yellow",
+    "unwell": "yellow",
     "unknown": "yellow",
+    "draining": "cyan",
+    "stopped": "cyan",
     "left": "dim",
     "up": "",
 }
+# What is before the name of a member that is not in trouble; "!" if it is.
+MARKS = {"up": "", "left": ".", "draining": "-", "stopped": "-"}
 ORDER = {kind: place for place, kind in enumerate(STYLES)}
 # Seconds between two pictures.
 INTERVAL = 1.0
@@ -237,7 +242,7 @@ class Table:
         for name in ("Group", "Binary") if wide else ():
             table.add_column(name, max_width=width // 6)
         # As wide as the widest, or the columns move with each picture.
-        table.add_column("State", no_wrap=True, min_width=7)
+        table.add_column("State", no_wrap=True, min_width=8)
         table.add_column("Age", no_wrap=True, min_width=9, justify="right")
         table.add_column("Reason", ratio=1)
         for kind, host, view in rows[self._first : self._first + room]:
@@ -261,7 +266,7 @@ def _row(kind: str, host: str, view: Any, wide: bool) -> tuple[str, ...]:
     member = view.recall(host)
     if member is None:
         return "", host
-    mark = {"up": "", "left": "."}.get(kind, "!")
+    mark = MARKS.get(kind, "!")
     age = "-" if member.age is None else f"{member.age:.1f} s"
     more = (view.group, member.binary or "-") if wide else ()
     reason = member.reason if kind != "up" else ""

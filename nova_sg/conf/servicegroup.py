@@ -85,10 +85,11 @@ are a load for the backend.
 The part of a group, from 0 to 1, whose silence is taken for a fault of the
 network or of the backend. If so many members fall silent within one
 service_down_time, they stay up for at most mass_silence_hold seconds more.
+The same is applied to each failure domain: see failure_domain.
 
 The default is the threshold of Kubernetes for an unhealthy zone: so many
-hosts hardly die at once. Lower it if a smaller part shares a switch; 0
-switches the hold off.
+hosts hardly die at once. If a smaller part shares a switch, make that a
+failure domain; 0 switches all holds off.
 """,
     ),
     cfg.IntOpt(
@@ -97,8 +98,9 @@ switches the hold off.
         min=1,
         help="""
 The number of members that must have been up for mass_silence_fraction to be
-applied. In a smaller group it is not: there, all members may well die at
-once. Raise it if groups of this size do fail as a whole.
+applied, in the group or in the failure domain. In a smaller one it is not:
+there, all members may well die at once. Raise it if groups or domains of this
+size do fail as a whole.
 """,
     ),
     cfg.FloatOpt(
@@ -147,7 +149,23 @@ together. Members report it with mc and zk; the services table has no room
 for it. Mass silence is judged for each domain as well as for the group, and
 the limits of [events] may count by domain.
 
-By default none is reported.
+By default none is reported. Set it on each host, or set failure_domain_map on
+the observers.
+""",
+    ),
+    cfg.StrOpt(
+        "failure_domain_map",
+        help="""
+The file with the failure domains of members that report none, as with db.
+Each line has a host and its domain: "compute17 rack 4". The host may be a
+shell pattern: "r4-* rack 4". The first line that matches counts. A line that
+begins with # is a comment.
+
+A process reads it when it starts, and does not start if it is missing or
+wrong. It reads it again when it has changed. If it is wrong then, the last map
+stays in use, and an error is logged.
+
+By default there is none. Set it on the observers, such as nova-sg-monitor.
 """,
     ),
     cfg.BoolOpt(

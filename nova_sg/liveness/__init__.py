@@ -28,8 +28,10 @@ reported_outages
     outages that members report
 backend
     what is known of one backend
+domains
+    which members fail together
 mass_silence
-    most of a group falls silent at the same time
+    most of a group, or of a domain, falls silent at the same time
 group
     what is known of a group, and the verdicts of its members
 rules

@@ -228,6 +228,8 @@ class _Step:
                 last_seen,
                 NEVER,
                 NEVER,
+                NEVER,
+                before.domain,
             ),
         )
         everywhere: tuple[History | None, ...] = (known,)
@@ -351,22 +353,24 @@ class _Step:
         self, group: Group, judged: dict[str, Member]
     ) -> mass_silence.Mass:
         """Hold verdicts of silence that are part of a mass silence."""
-        candidates = {}
+        candidates = set()
         for host, member in judged.items():
             if member.forced_down or member.unforced not in (SILENT, LOST):
                 continue
             before = self.before.members.get(host)
             if before is None:
                 if self.first:
-                    candidates[host] = False
+                    candidates.add(host)
             elif before.unforced.state == UP or before.unforced is UNWATCHED:
-                candidates[host] = before.unforced is HELD
+                candidates.add(host)
 
-        now = self.refresh.asked
+        now, held = self.refresh.asked, group.mass.held
 
         def fall(member: Member) -> float:
             if member.host in candidates and member.unforced is LOST:
-                if member.host in self.before.members:
+                if member.host in self.before.members and (
+                    member.host not in held
+                ):
                     # It is not known when its session ended: it is taken to
                     # be now.
                     return now
@@ -381,15 +385,17 @@ class _Step:
                 if not member.forced_down and member.unforced not in GONE
             }
 
-        mass, held = mass_silence.hold(
+        domains = self.limits.domains
+        mass = mass_silence.hold(
             group.mass,
             self.limits,
             self.backend.outages_until(now),
             now,
             candidates,
             falls,
+            lambda host: domains.of(self.members[host]),
         )
-        for host in held:
+        for host in mass.held:
             judged[host] = judged[host]._replace(
                 unforced=HELD, silent_since=NEVER
             )

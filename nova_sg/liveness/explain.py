@@ -74,7 +74,7 @@ def explain(
     if verdict is UNWELL:
         sentence = f"unwell: {unwell(member)}; {sentence}"
     if verdict is HELD:
-        sentence += _held(group, limits)
+        sentence += _held(group, host, limits)
     return sentence + _failing(group, member, now, limits)
 
 
@@ -209,15 +209,18 @@ def _reported_outage(group: Group, member: Member, now: float) -> str:
     return ""
 
 
-def _held(group: Group, limits: Limits) -> str:
-    hold = group.mass.hold
+def _held(group: Group, host: str, limits: Limits) -> str:
+    hold = group.mass.hold_of(host)
     if hold is None:
         return ""
+    domain, of = group.mass.held[host], ""
+    if domain is not None:
+        of = f" of the failure domain {domain}"
     held = max(0.0, group.refreshed - hold.since)
     return (
         f"; held as up for {held:.1f} s so far, and for "
         f"{max(0.0, limits.mass.hold - held):.1f} s more at most: "
-        f"{hold.silent} of {hold.members} members fell silent within "
+        f"{hold.silent} of {hold.members} members{of} fell silent within "
         f"{limits.service_down_time:g} s"
     )
 

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from nova_sg.liveness import outages
 from nova_sg.liveness.backend import Backend
-from nova_sg.liveness.mass_silence import Mass
+from nova_sg.liveness.mass_silence import NO_MASS, Mass
 from nova_sg.liveness.model import (
     FORCED_DOWN,
     NEVER,
@@ -53,7 +53,7 @@ class Group(NamedTuple):
     #: The primary first.
     backends: tuple[Backend, ...]
     members: Mapping[str, Member] = {}
-    mass: Mass = Mass()
+    mass: Mass = NO_MASS
     #: The members whose verdict is not plainly REPORTED: judged at each step.
     doubtful: frozenset[str] = frozenset()
     #: The first deadline of the other members: until then none of them can

@@ -60,6 +60,7 @@ def first(observation: Observation, asked: float, limits: Limits) -> History:
         gone,
         grace,
         asked if observation.attributes.lost else NEVER,
+        observation.attributes.domain,
     )
 
 
@@ -107,6 +108,10 @@ def again(
     ended = NEVER
     if observation.attributes.lost:
         ended = before.ended if before.observation.attributes.lost else asked
+    domain = observation.attributes.domain
+    if domain is None and observation.attributes.vanished:
+        # The backend has lost what the member reported.
+        domain = before.domain
     registered = _registered(observation, asked, limits.service_down_time)
     return History(
         observation,
@@ -117,6 +122,7 @@ def again(
         gone,
         grace,
         ended,
+        domain,
     )
 
 

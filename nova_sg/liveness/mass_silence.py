@@ -10,22 +10,29 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Mass silence: most of a group falls silent at the same time.
+"""Mass silence: most of a group, or of a failure domain, falls silent at once.
 
 It is unlikely that so many members die within one service_down_time. More
 likely something that they share has failed: a switch, a firewall, or a part
 of the backend. If they were all called down, they would all be evacuated. So
 they are held as up for a while.
+
+A group and each of its failure domains are judged by the same rule, each by
+itself. A switch that cuts off one rack of ten is noticed by its domain.
 """
 
 from __future__ import annotations
 
 import bisect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from nova_sg.liveness.model import NEVER, Limits, MassRule
 from nova_sg.liveness.outages import Outages, without
+
+#: What a hold is for, if not for a failure domain: the whole group.
+GROUP = None
 
 
 class Hold(NamedTuple):
@@ -40,12 +47,22 @@ class Hold(NamedTuple):
 
 
 class Mass(NamedTuple):
-    """The mass silence of a group."""
+    """The mass silences of a group."""
 
-    #: None: no member is held.
-    hold: Hold | None = None
-    #: No new hold begins before this moment, as the last one has just ended.
-    resting: float = NEVER
+    #: The holds by failure domain, and by GROUP.
+    holds: Mapping[str | None, Hold] = {}
+    #: By host: the hold, of `holds`, by which the member is held.
+    held: Mapping[str, str | None] = {}
+    #: By failure domain, and by GROUP: until when no new hold begins, as the
+    #: last one has just ended.
+    resting: Mapping[str | None, float] = {}
+
+    def hold_of(self, host: str) -> Hold | None:
+        """Return the hold of a member; None: it is not held."""
+        return self.holds.get(self.held[host]) if host in self.held else None
+
+
+NO_MASS = Mass()
 
 
 def find(
@@ -87,43 +104,165 @@ def hold(
     limits: Limits,
     outages: Outages,
     now: float,
-    candidates: Mapping[str, bool],
+    candidates: Collection[str],
     falls: Callable[[], Mapping[str, float]],
-) -> tuple[Mass, list[str]]:
-    """Return the mass silence, and the names of the candidates that are held.
+    domain: Callable[[str], str | None],
+) -> Mass:
+    """Return the mass silences; its `held` names the members that are held.
 
-    :param outages: their time does not count as time of the hold
-    :param candidates: by name, the members that were up and would be down
-        now, and whether each was held before
+    A member is held once: by one hold, until that ends.
+
+    :param outages: their time does not count as time of a hold
+    :param candidates: the names of the members that were up and would be down
+        now
     :param falls: returns the deadline of each member, by name
+    :param domain: returns the failure domain of a member; None: not known
     """
     if not candidates:
-        return mass._replace(hold=None), []
-    rule, limit = limits.mass, limits.service_down_time
-    # A member that has missed only one or two reports is not silent yet.
-    silent_for = min(limit, max(limit / 2, 1.5 * limits.report_interval))
-    ahead = limit - silent_for
-    held = mass.hold
-    moments: Mapping[str, float] = {}
-    if held is None and rule.fraction and now >= mass.resting:
-        moments = falls()
-        held = find(
-            rule,
-            sorted(moments.values()),
-            [moments[host] for host in candidates],
-            limit,
-            ahead,
+        return mass._replace(holds={}, held={}) if mass.holds else mass
+    return _Holds(mass, limits, outages, now, domain).take(candidates, falls)
+
+
+class _Holds:
+    """The mass silences of a group, while one refresh is taken in."""
+
+    def __init__(
+        self,
+        mass: Mass,
+        limits: Limits,
+        outages: Outages,
+        now: float,
+        domain: Callable[[str], str | None],
+    ) -> None:
+        self.rule, self.limit = limits.mass, limits.service_down_time
+        # A member that has missed only one or two reports is not silent yet.
+        silent_for = min(
+            self.limit, max(self.limit / 2, 1.5 * limits.report_interval)
         )
-    if held is None:
-        return mass, []
-    if without(outages, held.since, now) > rule.hold:
-        # The hold is over: these members are down, and not held again.
-        over = now if mass.hold else held.since + rule.hold
-        return Mass(None, over + 1.5 * limit), []
-    # A member that fell silent before this moment is not part of it.
-    first = held.since - (limit - ahead)
-    return mass._replace(hold=held), [
-        host
-        for host, before in candidates.items()
-        if before or moments.get(host, now) >= first
-    ]
+        self.ahead = self.limit - silent_for
+        self.outages = outages
+        self.now = now
+        self.domain = domain
+        self.before = mass
+        self.resting = {
+            scope: until
+            for scope, until in mass.resting.items()
+            if until > now
+        }
+        self.holds: dict[str | None, Hold] = {}
+        self.held: dict[str, str | None] = {}
+
+    def take(
+        self,
+        candidates: Collection[str],
+        falls: Callable[[], Mapping[str, float]],
+    ) -> Mass:
+        """Return the mass silences with these candidates."""
+        self._keep(candidates)
+        # Those whose hold has just ended are down.
+        before = self.before.held
+        new = self._join([one for one in candidates if one not in before])
+        if new and self.rule.fraction:
+            moments = falls()
+            new = self._find(GROUP, new, moments, list(moments.values()))
+            self._find_by_domain(new, moments)
+        return Mass(self.holds, self.held, self.resting)
+
+    def _keep(self, candidates: Collection[str]) -> None:
+        """Keep those holds that have members, and are not over."""
+        before = self.before
+        members: dict[str | None, list[str]] = defaultdict(list)
+        for host in candidates:
+            if host in before.held:
+                members[before.held[host]].append(host)
+        for scope, hosts in members.items():
+            held = before.holds[scope]
+            if not self._is_over(held):
+                self.holds[scope] = held
+                self.held.update(dict.fromkeys(hosts, scope))
+                continue
+            # These members are down, and not held again.
+            scopes = {scope}
+            if scope is GROUP:
+                scopes |= {self.domain(host) for host in hosts}
+            until = self.now + 1.5 * self.limit
+            self.resting.update(dict.fromkeys(scopes, until))
+
+    def _join(self, candidates: list[str]) -> list[str]:
+        """Add candidates to the holds of their domains, or of the group.
+
+        :returns: the candidates that are in no hold
+        """
+        if not self.holds:
+            return candidates
+        rest = []
+        for host in candidates:
+            scopes = {GROUP, self.domain(host)} & self.holds.keys()
+            if scopes:
+                # The one that ends last.
+                self.held[host] = max(
+                    scopes, key=lambda scope: self.holds[scope].since
+                )
+            else:
+                rest.append(host)
+        return rest
+
+    def _find(
+        self,
+        scope: str | None,
+        candidates: list[str],
+        moments: Mapping[str, float],
+        falls: list[float],
+    ) -> list[str]:
+        """Begin a hold, if these candidates are part of a mass silence.
+
+        :param falls: when each member of the group or of the domain falls
+        :returns: the candidates that are not part of it
+        """
+        if scope in self.resting:
+            return candidates
+        found = find(
+            self.rule,
+            sorted(falls),
+            [moments[host] for host in candidates],
+            self.limit,
+            self.ahead,
+        )
+        if found is None:
+            return candidates
+        # A member that fell silent before this moment is not part of it.
+        first, last = found.since - (self.limit - self.ahead), float("inf")
+        if self._is_over(found):
+            # Nor is one that fell silent after its end.
+            last = found.since + self.rule.hold
+            self.resting[scope] = last + 1.5 * self.limit
+        else:
+            self.holds[scope] = found
+        rest = []
+        for host in candidates:
+            if not first <= moments[host] <= last:
+                rest.append(host)
+            elif scope in self.holds:
+                self.held[host] = scope
+        return rest
+
+    def _find_by_domain(
+        self, candidates: list[str], moments: Mapping[str, float]
+    ) -> None:
+        domains: dict[str, list[str]] = defaultdict(list)
+        for host in candidates:
+            domain = self.domain(host)
+            if domain is not None:
+                domains[domain].append(host)
+        if not domains:
+            return
+        falls: dict[str, list[float]] = {domain: [] for domain in domains}
+        for host, moment in moments.items():
+            domain = self.domain(host)
+            if domain in falls:
+                falls[domain].append(moment)
+        for domain, hosts in domains.items():
+            self._find(domain, hosts, moments, falls[domain])
+
+    def _is_over(self, held: Hold) -> bool:
+        return without(self.outages, held.since, self.now) > self.rule.hold

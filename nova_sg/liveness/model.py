@@ -20,6 +20,8 @@ from __future__ import annotations
 import datetime
 from typing import Any, NamedTuple
 
+from nova_sg.liveness.domains import NO_DOMAINS, Domains
+
 UP = "up"
 DOWN = "down"
 UNKNOWN = "unknown"
@@ -125,6 +127,8 @@ class Limits(NamedTuple):
     restart_grace: float = 0.0
     #: The same for a member whose process ended without leaving.
     crash_grace: float = 0.0
+    #: The failure domains of members that report none.
+    domains: Domains = NO_DOMAINS
 
     @property
     def due(self) -> float:
@@ -273,6 +277,8 @@ class History(NamedTuple):
     #: When its session was first seen to have ended; NEVER: it has not ended,
     #: or the member has another.
     ended: float = NEVER
+    #: The failure domain that the member reports; None: it reports none.
+    domain: str | None = None
 
 
 class Member(NamedTuple):

@@ -104,11 +104,14 @@ class Handlers:
             raise exceptions.BadRequest(
                 f"kind has to be one of {', '.join(overview.KINDS)}"
             )
+        domain = query.get("failure_domain")
         marker = query.get("marker", "")
         hosts = sorted(
             host
             for host, one in found.kinds.items()
-            if host > marker and kind in (None, one)
+            if host > marker
+            and kind in (None, one)
+            and domain in (None, found.domains.get(host))
         )
         known = [found.view.recall(host) for host in hosts[:limit]]
         following = None
@@ -191,6 +194,7 @@ def _describe(member: view.Member) -> dict[str, Any]:
     fields = member._asdict()
     fields["kind"] = overview.kind(member.state, member.cause)
     fields["last_seen"] = events.iso(member.last_seen)
+    fields["failure_domain"] = fields.pop("domain")
     if member.age is not None:
         fields["age"] = round(member.age, 3)
     return fields

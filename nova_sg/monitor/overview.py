@@ -46,9 +46,20 @@ RECENT = 60
 
 #: What a reader is shown of a verdict: its state, or its cause where that
 #: says more.
-KINDS = ("up", "held", "down", "forced", "left", "unknown")
+KINDS = (
+    *("up", "draining", "unwell", "stopped", "held"),
+    *("down", "forced", "left", "unknown"),
+)
 NOT_YET = "no backend has answered yet"
-_BY_CAUSE = {"forced-down": "forced", "left": "left", "held": "held"}
+_BY_CAUSE = {
+    "forced-down": "forced",
+    "left": "left",
+    "held": "held",
+    "draining": "draining",
+    "unwell": "unwell",
+    "stopped": "stopped",
+    "restarting": "stopped",
+}
 
 
 def kind(state: str, cause: str) -> str:
@@ -66,6 +77,8 @@ class FollowedGroup:
         self.view = shared.view(name)
         #: Which of KINDS each member is, by its name.
         self.kinds: dict[str, str] = {}
+        #: The failure domains of the members that have one, by their names.
+        self.domains: dict[str, str] = {}
         # By driver: seconds that the last refreshes took, None for one that
         # failed; and how many refreshes there were.
         self._recent: dict[str, collections.deque] = {}
@@ -139,7 +152,8 @@ class FollowedGroup:
                 {
                     host: kind(verdict.state, verdict.cause)
                     for host, verdict in verdicts.items()
-                }
+                },
+                self.view.domains(),
             )
         refreshed = [self._is_new(one) for one in self.view.refresh_statuses()]
         if any(refreshed):
@@ -168,16 +182,31 @@ class FollowedGroup:
         recent.append(_rounded(status.seconds) if status.answering else None)
         return True
 
-    def _publish_members(self, kinds: dict[str, str]) -> None:
+    def _publish_members(
+        self, kinds: dict[str, str], domains: dict[str, str]
+    ) -> None:
         old, self.kinds = self.kinds, kinds
+        before, self.domains = self.domains, domains
         changed = {
             host: one for host, one in kinds.items() if old.get(host) != one
         }
         gone = [host for host in old if host not in kinds]
-        if changed or gone:
+        moved: dict[str, str | None] = {}
+        if domains != before:
+            moved = {
+                host: domains.get(host)
+                for host in kinds
+                if domains.get(host) != before.get(host)
+            }
+        if changed or gone or moved:
             self._overview.streams.publish(
                 "members",
-                {"group": self.name, "changed": changed, "gone": gone},
+                {
+                    "group": self.name,
+                    "changed": changed,
+                    "gone": gone,
+                    "domains": moved,
+                },
             )
 
 
@@ -239,6 +268,7 @@ class Overview:
                     {
                         "group": group.name,
                         "members": _by_kind(group.kinds),
+                        "domains": group.domains,
                         "backends": group.backends(),
                         "recent": group.recent(),
                         "disagreements": group.disagreements(),

@@ -60,6 +60,10 @@ class Event(NamedTuple):
     reason: str
     #: Why, in one word: the verdict's cause, or "removed".
     cause: str = ""
+    #: The member's failure domain, such as its rack; None: it is not known.
+    domain: str | None = None
+    #: Whether an operator disabled it: no new work is placed there.
+    disabled: bool = False
 
 
 def change(
@@ -109,6 +113,7 @@ def as_dict(event: Event) -> dict[str, Any]:
     fields = event._asdict()
     for name in ("at", "last_seen"):
         fields[name] = iso(fields[name])
+    fields["failure_domain"] = fields.pop("domain")
     return fields
 
 

@@ -51,6 +51,7 @@ from nova_sg.liveness.model import (
 )
 from nova_sg.servicegroup import (
     disagreements,
+    domain_map,
     reporter,
     secondaries,
     service_records,
@@ -571,8 +572,10 @@ def use(name: str, make: Callable[[], base.Driver]) -> None:
 def load(name: str) -> base.Driver:
     """Make a driver by its name.
 
-    :raises ConfigError: there is no such driver, or its options are wrong
+    :raises ConfigError: there is no such driver, or its options, or those of
+        observers, are wrong
     """
+    domain_map.check()
     if name in _makers:
         return _makers[name]()
     try:

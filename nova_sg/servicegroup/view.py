@@ -17,6 +17,7 @@ All answers come from what the observer has in memory.
 
 from __future__ import annotations
 
+import collections
 import datetime
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -28,7 +29,7 @@ from nova_sg.backends import base
 from nova_sg.conf import CONF
 from nova_sg.liveness import explain, model, rules
 from nova_sg.liveness import group as liveness
-from nova_sg.servicegroup import disagreements, events
+from nova_sg.servicegroup import disagreements, domain_map, events
 
 # Seconds that refresh() waits at most.
 REFRESH_WAIT = 30.0
@@ -58,6 +59,8 @@ class Member(NamedTuple):
     reason: str
     #: The rule that gave it, in one word: see nova_sg.liveness.model.
     cause: str = ""
+    #: Its failure domain, such as its rack; None: it is not known.
+    domain: str | None = None
 
 
 class BackendState(NamedTuple):
@@ -310,6 +313,16 @@ class GroupView(observers.Listener):
         self._of = None
         return self._verdicts
 
+    def domains(self) -> dict[str, str]:
+        """Return the failure domains of the members that have one, by host."""
+        domains = self.observer.settings.limits.domains
+        found = {}
+        for host, member in self.observer.group.members.items():
+            domain = domains.of(member)
+            if domain is not None:
+                found[host] = domain
+        return found
+
     def refresh_statuses(self) -> list[metrics.RefreshStatus]:
         """Return how the refreshes of each backend go, the primary's first."""
         return list(self._refreshes.values())
@@ -389,6 +402,7 @@ class GroupView(observers.Listener):
             disabled_reason=attributes.disabled_reason,
             reason=self._explain(group, host, verdict, now, number),
             cause=verdict.cause,
+            domain=limits.domains.of(member),
         )
 
     def _explain(
@@ -418,20 +432,32 @@ class GroupView(observers.Listener):
         return f"{reason}; by {other}, as {why}"
 
     def _census(self) -> metrics.Census:
-        """Count the members by verdict."""
+        """Count the members by verdict, and by failure domain."""
         numbers: dict[tuple[str, str], int]
         numbers = dict.fromkeys(model.VERDICTS, 0)
         oldest, group = model.NEVER, self.observer.group
-        for host, verdict in self.verdicts().items():
+        domains: collections.Counter[tuple[str, str]] = collections.Counter()
+        of = self.domains()
+        verdicts = self.verdicts()
+        for domain in set(of.values()):
+            for state in (model.UP, model.DOWN, model.UNKNOWN):
+                domains[domain, state] = 0
+        for host, verdict in verdicts.items():
             numbers[verdict] += 1
+            if host in of:
+                domains[of[host], verdict.state] += 1
             if verdict.state != model.UP or host not in group.members:
                 continue
             report = group.last_report(group.members[host])
             if report > model.NEVER and not model.NEVER < oldest <= report:
                 oldest = report
-        if oldest == model.NEVER:
-            return metrics.Census(numbers, None)
-        return metrics.Census(numbers, max(0.0, time.monotonic() - oldest))
+        age = None
+        if oldest > model.NEVER:
+            age = max(0.0, time.monotonic() - oldest)
+        held = collections.Counter(
+            domain or "" for domain in group.mass.held.values()
+        )
+        return metrics.Census(numbers, age, domains, held)
 
     # -- events
 
@@ -498,7 +524,8 @@ class GroupView(observers.Listener):
     def _event(
         self, group: liveness.Group, change: model.Change, now: float
     ) -> events.Event | None:
-        number = _shown(group, change.member, self.observer.settings.limits)
+        limits = self.observer.settings.limits
+        number = _shown(group, change.member, limits)
         if change.now is None:
             kind, (reason, cause) = events.LEFT, events.REMOVED
         else:
@@ -522,6 +549,8 @@ class GroupView(observers.Listener):
             last_seen=self._last_seen(group, change.member, number),
             reason=reason,
             cause=cause,
+            domain=limits.domains.of(change.member),
+            disabled=attributes.disabled,
         )
 
     def _compare(self) -> None:
@@ -551,7 +580,10 @@ class GroupView(observers.Listener):
 
 
 def limits() -> model.Limits:
-    """Return the limits by which groups are judged: the current options."""
+    """Return the limits by which groups are judged: the current options.
+
+    They have no failure domains: only an observer needs these.
+    """
     limit = CONF.service_down_time
     hold = CONF.servicegroup.mass_silence_hold
     return model.Limits(
@@ -569,7 +601,8 @@ def limits() -> model.Limits:
 
 def _settings() -> observers.Settings:
     return observers.Settings(
-        limits(), CONF.servicegroup.view_refresh_interval
+        limits()._replace(domains=domain_map.current()),
+        CONF.servicegroup.view_refresh_interval,
     )
 
 

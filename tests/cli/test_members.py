@@ -150,6 +150,41 @@ class MembersTest(base.TestCase):
         self.assertEqual(2, refused.status)
         self.assertIn("not allowed with", refused.err)
 
+    def test_failure_domains(self):
+        racks = self.write("racks", "[ud]* rack 1\nsilent rack 2\n")
+        self.configure(f"[servicegroup]\nfailure_domain_map = {racks}")
+        rows = json.loads(self.do("list", "--long", "-f", "json"))
+        self.assertEqual([*COLUMNS, "Failure Domain"], list(rows[0]))
+        self.assertEqual(
+            {
+                "drained": "rack 1",
+                "fenced": "",
+                "gone": "",
+                "silent": "rack 2",
+                "up": "rack 1",
+                "boss": "",
+            },
+            {row["Host"]: row["Failure Domain"] for row in rows},
+        )
+        shown = ("show", "silent", "-f", "value", "-c", "Failure Domain")
+        self.assertEqual("rack 2\n", self.do(*shown))
+
+    def test_a_wrong_map_of_failure_domains(self):
+        for text, words in (
+            (None, "No such file or directory. Correct its name"),
+            ("up\n", "line 1: there is no domain after the host. Write"),
+        ):
+            path = self.path("racks")
+            if text is not None:
+                self.write("racks", text)
+            self.configure(f"[servicegroup]\nfailure_domain_map = {path}")
+            result = self.nova_sg("list")
+            self.assertEqual((2, ""), (result.status, result.out))
+            self.assertIn(
+                f"[servicegroup] failure_domain_map: {path}", result.err
+            )
+            self.assertIn(words, result.err)
+
     def test_unknown_column(self):
         result = self.nova_sg("list", "-c", "Hots")
         self.assertEqual((2, ""), (result.status, result.out))
@@ -169,6 +204,7 @@ class MembersTest(base.TestCase):
                 "Forced Down": False,
                 "Disabled": True,
                 "Disabled Reason": "new disk, thursday",
+                "Failure Domain": "",
                 "Driver": "db",
             },
             shown,

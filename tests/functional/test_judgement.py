@@ -13,12 +13,14 @@
 
 """Evidence of outages leads to verdicts, on real servers."""
 
+import os
 import time
 from unittest import mock
 
+from nova_sg import servicegroup
 from nova_sg.backends import clock
 from nova_sg.backends.memcached import values
-from nova_sg.servicegroup import events
+from nova_sg.servicegroup import events, process
 from tests import base
 from tests.functional import db, mc
 
@@ -122,6 +124,97 @@ class MassSilenceTest(db.MariaDBTestCase):
         for name in self.names:
             self.api.leave(name, "compute")
         self.wait_for_kinds(events.LEFT)
+
+
+class DomainHolds:
+    """A failure domain that is cut off, for each driver."""
+
+    DOWN_TIME = 6.0
+
+    def setUp(self):
+        super().setUp()
+        self.flags("servicegroup", mass_silence_hold=600.0)
+        self.flags(service_down_time=self.DOWN_TIME)
+        self.start_backend()
+        self.services = {}
+        self.api = servicegroup.API()
+        for number in range(15):
+            name, rack = f"node{number}", f"rack {number // 5}"
+            self.tell(rack)
+            self.services[name] = self.join(name, interval=0.1)
+        self.seen = self.collect(self.api)
+        self.addCleanup(self.cut, set())
+
+    def start_backend(self):
+        pass
+
+    def cut(self, hosts):
+        """Have these members fall silent, and no other."""
+        for host, service in self.services.items():
+            if host in hosts:
+                service.tg.moving.clear()
+            else:
+                service.tg.moving.set()
+
+    def told(self):
+        return {(event.host, event.type) for event in self.seen}
+
+    def test_a_rack_is_held_and_a_dead_host_elsewhere_is_down(self):
+        rack = {f"node{number}" for number in range(5)}
+        self.cut({*rack, "node9"})
+        expected = {(host, "held") for host in rack} | {("node9", "down")}
+        self.assert_becomes(expected, self.told)
+        held = self.api.member("compute", "node0")
+        self.assertEqual(
+            ("up", "held", "rack 0"), (held.state, held.cause, held.domain)
+        )
+        self.assertRegex(
+            held.reason,
+            r"more at most: \d of 5 members of the failure domain rack 0 fell "
+            r"silent within 6 s$",
+        )
+        dead = self.api.member("compute", "node9")
+        self.assertEqual(("down", "rack 1"), (dead.state, dead.domain))
+        self.assertEqual(
+            {"rack 0", "rack 1"}, {event.domain for event in self.seen}
+        )
+        begins = self.logs.matching(
+            "of 5 members of the failure domain rack 0 of the group compute "
+            "fell silent within 6 s and are held as up for 600 s at most"
+        )
+        self.assertEqual(1, len(begins))
+        self.flags("servicegroup", mass_silence_hold=0.5)
+        expected |= {(host, "down") for host in rack}
+        self.assert_becomes(expected, self.told)
+        ends = self.logs.matching(
+            "Mass-silence hold ended for failure domain rack 0 of group "
+            "compute: 5 members are now down"
+        )
+        self.assertEqual(1, len(ends))
+
+
+class DbDomainTest(DomainHolds, db.MariaDBTestCase):
+    """The observer's map names the domains."""
+
+    def start_backend(self):
+        path = os.path.join(self.folder, "domains")
+        with open(path, "w", encoding="utf-8") as file:
+            file.write("node[0-4] rack 0\nnode[5-9] rack 1\nnode* rack 2\n")
+        self.flags("servicegroup", failure_domain_map=path)
+        process.reset()
+
+    def tell(self, rack):
+        pass
+
+
+class McDomainTest(DomainHolds, mc.McTestCase):
+    """Each member reports its domain."""
+
+    def start_backend(self):
+        self.start()
+
+    def tell(self, rack):
+        self.flags("servicegroup", failure_domain=rack)
 
 
 class ForgetfulMemcachedTest(mc.McTestCase):

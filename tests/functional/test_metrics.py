@@ -21,7 +21,7 @@ from prometheus_client import parser
 from nova_sg import metrics, servicegroup
 from nova_sg.servicegroup import process
 from tests import single_mode
-from tests.base import TestCase, wait_for
+from tests.base import Member, TestCase, wait_for
 from tests.evzookeeper.base import expire
 from tests.fixtures import memcached
 from tests.functional import mc, zk
@@ -119,6 +119,64 @@ class MetricsTest(TestCase):
         self.assertGreater(
             self.counted("nova_sg_refreshes_total", outcome="answered"),
             answered,
+        )
+
+    def test_members_by_failure_domain(self):
+        self.assertIsNone(value("nova_sg_domain_members"))
+        path = os.path.join(self.folder, "racks")
+        with open(path, "w") as file:
+            file.write("one rack 1\ntwo rack 1\nsix rack 2\n")
+        self.flags("servicegroup", failure_domain_map=path)
+        for host in ("one", "two", "six", "ten"):
+            self.api.join(host, "compute", Member(host))
+        wait_for(lambda: len(self.api.get_all("compute")) == 4, PATIENCE)
+        self.api.force_down("two", "compute")
+        self.api.refresh("compute")
+        for domain, state, number in (
+            ("rack 1", "up", 1),
+            ("rack 1", "down", 1),
+            ("rack 1", "unknown", 0),
+            ("rack 2", "up", 1),
+            ("rack 2", "down", 0),
+        ):
+            self.assertEqual(
+                number,
+                value(
+                    "nova_sg_domain_members",
+                    group="compute",
+                    domain=domain,
+                    state=state,
+                ),
+            )
+        self.assertIsNone(value("nova_sg_held_members"))
+        self.assertEqual({}, repeated())
+
+    def test_the_failure_domains_shown_are_bounded(self):
+        numbers = {
+            (f"rack {n:03}", state): 1
+            for n in range(300)
+            for state in ("up", "down")
+        }
+        census = metrics.Census({}, domains=numbers, held={"rack 7": 3})
+        status = metrics.RefreshStatus("many", "db")
+        status.show(lambda: census)
+        self.addCleanup(status.hide)
+        text, _ = metrics.render()
+        found = {
+            tuple(sample.labels[k] for k in ("domain", "state")): sample.value
+            for family in parser.text_string_to_metric_families(text.decode())
+            for sample in family.samples
+            if sample.name == "nova_sg_domain_members"
+        }
+        self.assertEqual(2 * (metrics.MOST_DOMAINS + 1), len(found))
+        self.assertEqual(100, found["(other)", "down"])
+        self.assertEqual(1, found["rack 199", "up"])
+        self.assertEqual(
+            600, sum(found.values()), "no member is left out or counted twice"
+        )
+        self.assertIn(
+            'nova_sg_held_members{domain="rack 7",group="many"} 3.0',
+            text.decode(),
         )
 
     def test_old_names(self):

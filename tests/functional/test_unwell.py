@@ -13,6 +13,7 @@
 """What members say of themselves: that they are unwell, their domain."""
 
 from nova_sg import servicegroup
+from nova_sg.servicegroup import events
 from tests.base import wait_for
 from tests.functional import db, mc, zk
 
@@ -59,7 +60,7 @@ class Says:
     def test_an_unwell_member_is_up_and_accepts_no_work(self):
         self.join("one")
         self.wait_for_verdict("reported", True, True)
-        events = self.collect(self.api)
+        happened = self.collect(self.api)
         self.api.unwell("one", "compute", "its queue @ is /not\n answered")
         self.wait_for_verdict("unwell", True, False)
         self.assertRegex(
@@ -75,9 +76,9 @@ class Says:
         self.assertEqual(("its disk is full", None), self.attributes())
         self.api.unwell("one", "compute", "")
         self.wait_for_verdict("reported", True, True)
-        wait_for(lambda: events and events[-1].type == "up")
-        self.assertEqual(["unwell", "up"], [one.type for one in events])
-        self.assertIn("its queue", events[0].reason)
+        wait_for(lambda: happened and happened[-1].type == "up")
+        self.assertEqual(["unwell", "up"], [one.type for one in happened])
+        self.assertIn("its queue", happened[0].reason)
 
     def test_a_process_that_starts_again_is_well(self):
         self.join("one")
@@ -103,6 +104,22 @@ class Says:
         self.join("one")
         self.wait_for_verdict("reported", True, True)
         self.assertEqual(("", "rack 8"), self.attributes())
+
+    def test_a_member_and_its_events_have_its_domain(self):
+        self.flags("servicegroup", failure_domain="rack 7")
+        self.join("one")
+        self.wait_for_verdict("reported", True, True)
+        self.assertEqual("rack 7", self.api.member("compute", "one").domain)
+        happened = self.collect(self.api)
+        self.api.leave("one", "compute")
+        wait_for(lambda: happened)
+        self.assertEqual(
+            ("left", "rack 7", False),
+            (happened[0].type, happened[0].domain, happened[0].disabled),
+        )
+        as_json = events.as_dict(happened[0])
+        self.assertEqual("rack 7", as_json["failure_domain"])
+        self.assertNotIn("domain", as_json)
 
 
 class McTest(Says, mc.McTestCase):

@@ -16,7 +16,8 @@ import os
 import signal
 
 import tests
-from tests.fixtures import browser
+from tests.base import Member
+from tests.fixtures import browser, memcached
 from tests.fixtures import process as servers
 from tests.fixtures.process import wait_for
 from tests.processes import base, monitor
@@ -38,6 +39,9 @@ class PageTest(monitor.TestCase):
 
     def open(self, **kwargs):
         self.monitor(**kwargs)
+        self.show()
+
+    def show(self):
         self.wait_until_ready()
         self.browser.open(f"http://127.0.0.1:{self.port}/")
 
@@ -172,6 +176,71 @@ class PageTest(monitor.TestCase):
         self.browser.run("sessionStorage.clear()")
         for line in self.browser.complaints():
             self.assertIn("401", line)
+
+    def test_racks_and_members_that_are_up_but_not_plainly(self):
+        self.SERVICE_DOWN_TIME = 6
+        store = self.enterContext(memcached.Memcached())
+        racks = self.write("racks", "a* rack 1\nb* rack 2\n")
+        self.monitor(
+            more=f"servicegroup_driver = mc\n"
+            f"memcached_servers = {store.address}",
+            options="[servicegroup]\nmass_silence_hold = 3600\n"
+            f"restart_grace = 3600\nfailure_domain_map = {racks}",
+        )
+        api, services = self.observe(), {}
+        self.addCleanup(lambda: [s.tg.moving.set() for s in services.values()])
+        for host in ("a1", "a2", "a3", "a4", "b1", "b2", "b3", "b4", "c1"):
+            services[host] = Member(host, interval=0.5)
+            api.join(host, "compute", services[host])
+        self.show()
+        self.wait_for_text("#headline", "All 9 are up")
+        self.assertEqual("", self.text(".racks"))
+        api.drain("a1", "compute")
+        api.leave("a2", "compute")
+        self.wait_for_text("#groups", "7 up, 1 draining, 1 stopped")
+        # Neither is trouble.
+        self.wait_for_text("#headline", "No member is down")
+        self.wait_for_text("#subline", "1 about to stop")
+        self.wait_for_text("#subline", "1 stopped a moment ago")
+        self.assertEqual("", self.text("#trouble"))
+        api.unwell("a3", "compute", "its disk is full")
+        self.wait_for_text("#headline", "1 of 9 unwell")
+        self.wait_for_text(".racks", "rack 1: 1 unwell of 4")
+        self.click("#trouble button")
+        self.wait_for_text("#detail", "unwell: its disk is full; last report")
+        self.wait_for_text("#detail", "rack 1")
+        # A rack is cut off.
+        for host in ("b1", "b2", "b3", "b4"):
+            services[host].tg.moving.clear()
+        self.wait_for_text("#headline", "4 of 9 held")
+        self.wait_for_text(".racks", "rack 2: 4 held of 4")
+        self.picture("racks")
+        # The worst rack is the first; a click shows its members.
+        self.click(".racks button")
+        self.wait_for_text("#found", "b4")
+        self.assertNotIn("a1", self.text("#found"))
+        # Each kind can be told without its colour.
+        for kind, sign in (
+            ("draining", "↓"),
+            ("stopped", "‖"),
+            ("unwell", "~"),
+            ("held", "="),
+        ):
+            self.assertIn(sign, self.text(f"#counts [data-kind={kind}]"))
+            self.click(f"#counts button[data-kind={kind}]")
+            self.click(f"#counts button[data-kind={kind}]")
+        members = self.get(
+            "/v1/groups/compute/members?kind=held&failure_domain=rack%202"
+        )["members"]
+        self.assertEqual(
+            ["b1", "b2", "b3", "b4"], [one["host"] for one in members]
+        )
+        # The members move to another rack.
+        self.write("racks", "a* rack 1\nb* rack 3\n")
+        self.wait_for_text(".racks", "rack 3: 4 held of 4")
+        self.browser.look(390, 844)
+        self.assert_nothing_sticks_out()
+        self.assertEqual([], self.browser.complaints())
 
     @tests.long_form
     def test_ten_thousand(self):

@@ -95,6 +95,19 @@ class TopTest(base.TestCase):
                 os.write(descriptor, key)
                 self.assertEqual(0, self.wait_for_end(process, descriptor))
 
+    def test_a_member_that_may_be_restarting(self):
+        self.configure("[servicegroup]\nrestart_grace = 3600")
+        self.insert("stopping", ago=5, report_count=0)
+        process, descriptor = self.top()
+        text = self.read_until(descriptor, "alive")
+        self.assertIn("compute: 2 down, 1 stopped, 1 up", text)
+        # It is no trouble, and its reason is shown.
+        self.assertRegex(
+            text, r"(?m)^- stopping .* stopped .* stopped \d+ s ago, may be"
+        )
+        self.assertLess(text.index("dead"), text.index("stopping"))
+        self.assertLess(text.index("stopping"), text.index("alive"))
+
     def test_keys_scroll(self):
         for number in range(40):
             self.insert(f"host{number:02}", ago=1)

@@ -146,7 +146,9 @@ function resolve(canvas, style, name) {
 }
 
 // up: a small quiet square; down: the cell is filled and crossed out; forced
-// down: barred; held: a frame with a bar; left: a dot; unknown: a frame.
+// down: barred; held: a frame with a bar; unwell: a frame with a slash;
+// draining: a frame, half full; stopped: two bars; left: a dot; unknown: a
+// frame.
 function cell(pen, kind, x, y, pitch, colours) {
   const gap = pitch > 8 ? 1.5 : 0.5, size = pitch - 2 * gap, line = Math.max(1, pitch / 9);
   const middle = y + pitch / 2, inner = gap + size * 0.24;
@@ -174,13 +176,21 @@ function cell(pen, kind, x, y, pitch, colours) {
     pen.beginPath();
     pen.arc(x + pitch / 2, middle, Math.max(1, pitch / 6), 0, 7);
     pen.fill();
+  } else if (kind === "stopped") {
+    pen.fillStyle = colours.up;
+    pen.fillRect(x + gap, y + gap, size * 0.36, size);
+    pen.fillRect(x + gap + size * 0.64, y + gap, size * 0.36, size);
   } else {
-    pen.strokeStyle = colours[kind] || colours.unknown;
+    pen.strokeStyle = { draining: colours.up, unwell: colours.held }[kind] || colours[kind] || colours.unknown;
     pen.strokeRect(x + gap + line / 2, y + gap + line / 2, size - line, size - line);
-    if (kind === "held") {
+    if (kind === "draining") {
+      pen.fillStyle = colours.up;
+      pen.fillRect(x + gap, middle, size, size / 2);
+    } else if (kind === "held" || kind === "unwell") {
+      const slope = kind === "held" ? 0 : size / 2;
       pen.beginPath();
-      pen.moveTo(x + gap, middle);
-      pen.lineTo(x + pitch - gap, middle);
+      pen.moveTo(x + gap, middle + slope);
+      pen.lineTo(x + pitch - gap, middle - slope);
       pen.stroke();
     }
   }

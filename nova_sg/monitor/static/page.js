@@ -5,8 +5,11 @@ import { HeatMap } from "./map.js";
 
 const KINDS = {
   up: ["Up", ""], down: ["Down", "✕"], forced: ["Forced down", "–"],
-  held: ["Held", "="], unknown: ["Unknown", "?"], left: ["Left", "·"],
+  held: ["Held", "="], unwell: ["Unwell", "~"], unknown: ["Unknown", "?"],
+  draining: ["Draining", "↓"], stopped: ["Stopped", "‖"], left: ["Left", "·"],
 };
+// Kinds that are no trouble.
+const QUIET = new Set(["up", "draining", "stopped", "left"]);
 const MARKS = {
   joined: "+", up: "↑", down: "✕", held: "=", left: "·", draining: "↓", unwell: "~", stopped: "‖",
 };
@@ -40,13 +43,16 @@ class Group {
     this.health = make("div", { className: "backends" });
     this.canvas = make("canvas", { tabIndex: 0, "aria-roledescription": "map of members" });
     this.canvas.setAttribute("role", "application");
+    this.racks = make("ul", { className: "chips racks", "aria-label": `Failure domains of ${name} in trouble` });
     this.card = make("section", { className: "card", "aria-label": `Group ${name}` },
       make("div", { className: "title" }, make("h2", { text: name }), this.sum),
-      this.health, this.canvas);
+      this.health, this.racks, this.canvas);
+    // By host.
+    this.domains = new Map();
     this.map = new HeatMap(this.canvas, {
-      shown,
+      shown: (host, kind) => shown(host, kind, this.domains.get(host)),
       pick: (host) => show(name, host),
-      hover: (host, event) => tip(host, host && this.map.kinds.get(host), event),
+      hover: (host, event) => tip(host, host && this.map.kinds.get(host), event, this.domains.get(host)),
       label: (text) => { byId("say").textContent = text; },
     });
     this.backends = [];
@@ -66,6 +72,39 @@ class Group {
       .map((kind) => `${number(counts[kind])} ${KINDS[kind][0].toLowerCase()}`);
     this.sum.textContent = words.join(", ") || "no members";
     this.canvas.setAttribute("aria-label", `${this.name}: ${number(total)} members, ${words.join(", ")}. Arrow keys move, Enter shows.`);
+    this.tellRacks();
+  }
+
+  move(domains) {
+    for (const [host, domain] of Object.entries(domains)) {
+      if (domain === null) this.domains.delete(host);
+      else this.domains.set(host, domain);
+    }
+    if (filter.text) this.map.draw();
+  }
+
+  // A chip for each failure domain with members in trouble, the most first.
+  tellRacks() {
+    const racks = new Map();
+    for (const [host, domain] of this.domains) {
+      const kind = this.map.kinds.get(host);
+      if (kind === undefined) continue;
+      if (!racks.has(domain)) racks.set(domain, { domain, total: 0, trouble: 0, counts: {} });
+      const rack = racks.get(domain);
+      rack.total += 1;
+      if (QUIET.has(kind)) continue;
+      rack.trouble += 1;
+      rack.counts[kind] = (rack.counts[kind] || 0) + 1;
+    }
+    const found = [...racks.values()].filter(({ trouble }) => trouble).sort((one, other) => other.trouble - one.trouble);
+    const items = found.slice(0, CHIPS).map(({ domain, total, counts }) => {
+      const kinds = Object.keys(KINDS).filter((kind) => counts[kind]);
+      const words = kinds.map((kind) => `${number(counts[kind])} ${KINDS[kind][0].toLowerCase()}`).join(", ");
+      return make("li", {}, make("button", { type: "button", title: `Show the members of ${domain}`, click: () => search(domain) },
+        mark(kinds[0], KINDS[kinds[0]][1]), make("span", { text: `${domain}: ${words} of ${number(total)}` })));
+    });
+    if (found.length > CHIPS) items.push(make("li", { className: "empty", text: `and ${number(found.length - CHIPS)} more` }));
+    replace(this.racks, items, JSON.stringify(found));
   }
 
   takeHealth({ backends, recent, disagreements }) {
@@ -119,8 +158,9 @@ function spark(recent) {
 
 // -- the whole
 
-function shown(host, kind) {
-  return (!filter.kind || kind === filter.kind) && (!filter.text || host.toLowerCase().includes(filter.text));
+function shown(host, kind, domain = "") {
+  return (!filter.kind || kind === filter.kind) && (!filter.text || host.toLowerCase().includes(filter.text)
+    || domain.toLowerCase().includes(filter.text));
 }
 
 let telling = false;
@@ -142,29 +182,33 @@ function tellAll() {
     for (const [kind, count] of Object.entries(group.counts())) counts[kind] = (counts[kind] || 0) + count;
     for (const host of group.map.hosts) {
       const kind = group.map.kinds.get(host);
-      if (kind !== "up" && kind !== "left" && kind !== "unknown") trouble.push([group, host, kind]);
+      if (!QUIET.has(kind) && kind !== "unknown") trouble.push([group, host, kind]);
     }
   }
-  const down = (counts.down || 0) + (counts.forced || 0), { unknown = 0, held = 0, left = 0 } = counts;
+  const down = (counts.down || 0) + (counts.forced || 0), { unknown = 0, held = 0, left = 0, unwell = 0, draining = 0, stopped = 0 } = counts;
   const silent = [...groups.values()].filter(({ backends }) => backends.length && backends[0].refreshes && !backends[0].answering);
   let level = "up", words, title;
   if (down) [level, words, title] = ["down", `${number(down)} of ${number(total)} down`, `${down} down`];
   else if (unknown) [level, words, title] = ["unknown", `${number(unknown)} of ${number(total)} unknown`, `${unknown} unknown`];
   else if (held) [level, words, title] = ["held", `${number(held)} of ${number(total)} held`, `${held} held`];
-  else if (total) [words, title] = [left ? "No member is down" : `All ${number(total)} are up`, "all up"];
+  else if (unwell) [level, words, title] = ["held", `${number(unwell)} of ${number(total)} unwell`, `${unwell} unwell`];
+  else if (total) [words, title] = [left || draining || stopped ? "No member is down" : `All ${number(total)} are up`, "all up"];
   else [level, words, title] = ["waiting", "No members", "no members"];
   if (!lastMessage) [level, words, title] = ["waiting", "Connecting", "connecting"];
   byId("verdict").dataset.level = level;
   setText("headline", words);
   const more = [];
   if (down && unknown) more.push(`${number(unknown)} unknown`);
-  if (held) more.push(`${number(held)} held as up: a large part of a group fell silent at once`);
+  if (held) more.push(`${number(held)} held as up: a large part of a group, or of a failure domain, fell silent at once`);
+  if (unwell) more.push(`${number(unwell)} unwell: up, but not able to work`);
+  if (draining) more.push(`${number(draining)} about to stop`);
+  if (stopped) more.push(`${number(stopped)} stopped a moment ago, may be restarting`);
   if (left) more.push(`${number(left)} left on purpose`);
   if (silent.length) more.push(`no answer about ${silent.map((group) => group.name).join(", ")}: the last states are shown`);
   if (total) more.push(`${number(counts.up || 0)} up in ${groups.size === 1 ? "one group" : `${groups.size} groups`}`);
   setText("subline", more.join(" · "));
   document.title = `${title} · nova_sg`;
-  const order = { down: 0, forced: 1, held: 2 };
+  const order = { down: 0, forced: 1, held: 2, unwell: 3 };
   trouble.sort((one, other) => order[one[2]] - order[other[2]]);
   chips("trouble", trouble, CHIPS);
   tellCounts(counts);
@@ -211,7 +255,7 @@ function tellFound() {
     for (const group of groups.values()) {
       for (const host of group.map.hosts) {
         const kind = group.map.kinds.get(host);
-        if (!shown(host, kind)) continue;
+        if (!shown(host, kind, group.domains.get(host))) continue;
         count += 1;
         if (found.length < FOUND) found.push([group, host, kind]);
       }
@@ -251,7 +295,7 @@ async function refresh() {
     fields = [["State", KINDS[member.kind][0].toLowerCase(), member.kind], ["Reason", member.reason], ["Group", member.group],
       ["Binary", member.binary || "–"], ["Last seen", member.last_seen ? clock(member.last_seen, true) : "–"], ["Age", age],
       ["Forced down", member.forced_down ? "yes" : "no"],
-      ["Disabled", member.disabled ? `yes: ${member.disabled_reason || "no reason is given"}` : "no"], ["Driver", member.driver]];
+      ["Disabled", member.disabled ? `yes: ${member.disabled_reason || "no reason is given"}` : "no"], ["Failure domain", member.failure_domain || "–"], ["Driver", member.driver]];
   } catch (error) {
     if (error instanceof Unauthorized) return login();
     fields = [["", error.message]];
@@ -271,11 +315,11 @@ function close() {
   opener?.focus?.({ preventScroll: true });
 }
 
-function tip(host, kind, event) {
+function tip(host, kind, event, domain) {
   const element = byId("tip");
   element.hidden = host === null || event.pointerType === "touch";
   if (element.hidden) return;
-  element.textContent = `${host}: ${KINDS[kind]?.[0].toLowerCase()}`;
+  element.textContent = `${host}: ${KINDS[kind]?.[0].toLowerCase()}${domain ? `, ${domain}` : ""}`;
   const left = Math.min(event.clientX + 14, innerWidth - element.offsetWidth - 8);
   element.style.transform = `translate(${left}px, ${Math.min(event.clientY + 16, innerHeight - 40)}px)`;
 }
@@ -320,13 +364,16 @@ const handlers = {
       const kinds = new Map();
       for (const [kind, hosts] of Object.entries(one.members)) for (const host of hosts) kinds.set(host, kind);
       group.takeHealth(one);
+      group.domains = new Map(Object.entries(one.domains));
       group.map.replace(kinds);
     }
     byId("timeline").replaceChildren();
     byId("quiet").hidden = false;
     for (const event of data.transitions) happened(event);
   },
-  members({ group, changed, gone }) {
+  members({ group, changed, gone, domains }) {
+    for (const host of gone) groups.get(group)?.domains.delete(host);
+    groups.get(group)?.move(domains);
     groups.get(group)?.map.change(changed, gone);
     if (picked?.group === group && (picked.host in changed || gone.includes(picked.host))) refresh();
   },
@@ -387,10 +434,13 @@ async function follow() {
 
 // -- keys and buttons
 
-byId("search").addEventListener("input", (event) => {
-  filter.text = event.target.value.trim().toLowerCase();
+function search(text) {
+  byId("search").value = text;
+  filter.text = text.trim().toLowerCase();
   refilter();
-});
+}
+
+byId("search").addEventListener("input", (event) => search(event.target.value));
 byId("search").addEventListener("keydown", (event) => {
   if (event.key !== "Enter") return;
   const [first] = tellFound();

@@ -151,6 +151,20 @@ class SentenceTest(unittest.TestCase):
             sentence(observer, "h0"),
         )
         observer = Observer(mass=mass)
+        reports = [
+            seen(f"h{n}", n, 95.0 + n, domain="rack 7" if n < 4 else None)
+            for n in range(9)
+        ]
+        observer.refresh(105.0, reports)
+        alive = [seen(f"h{n}", 157 + n, 157.0) for n in range(4, 9)]
+        observer.refresh(158.0, [*reports[:4], *alive])
+        self.assertEqual(
+            "last report 63.0 s ago; held as up for 3.0 s so far, and for "
+            "117.0 s more at most: 4 of 4 members of the failure domain "
+            "rack 7 fell silent within 60 s",
+            sentence(observer, "h0"),
+        )
+        observer = Observer(mass=mass)
         observer.refresh(200.0, {f"h{n}": 95.0 + n for n in range(5)})
         self.assertEqual(
             "last report 115.0 s ago, and no other member reported later "

@@ -19,9 +19,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nova_sg.backends import base
-from nova_sg.liveness import detector, explain, group, model
+from nova_sg.liveness import detector, domains, explain, group, model
 from nova_sg.liveness.model import (
     FORCED_DOWN,
+    HELD,
     NEVER,
     Attributes,
     Observation,
@@ -37,6 +38,10 @@ LIMITS = st.sampled_from(
         model.Limits(60.0, 10.0),
         model.Limits(60.0, 10.0, model.MassRule(0.55, 3, 120.0)),
         model.Limits(10.0, 30.0, model.MassRule(1.0, 2, 0.0)),
+        model.Limits(
+            *(60.0, 10.0, model.MassRule(0.55, 2, 120.0)),
+            domains=domains.Domains([("[ab]", "rack 1"), ("c", "rack 2")]),
+        ),
     ]
 )
 # Seconds before or after the present, and values that are no moment.
@@ -57,6 +62,9 @@ FACTS = (
             "vanished": st.just(True),
             "forced_down": st.just(True),
             "outage": st.tuples(NUMBERS, NUMBERS),
+            "draining": st.just(True),
+            "unwell": st.just("its disk is full"),
+            "domain": st.sampled_from(["rack 1", "rack 2"]),
         },
     )
     .map(lambda fields: Attributes(**fields))
@@ -146,6 +154,7 @@ class AnyEventsTest(unittest.TestCase):
             known, changes = detector.step(before, refresh, limits)
             self.check_changes(before, known, changes)
             self.check_members(before, known, refresh)
+            self.check_holds(known)
             self.check_questions(known, now, limits)
             self.check_order(before, known, refresh, limits)
             again, changes = detector.step(known, refresh, limits)
@@ -212,6 +221,18 @@ class AnyEventsTest(unittest.TestCase):
                 self.assertGreaterEqual(
                     after.last_report(member), before.last_report(was)
                 )
+
+    def check_holds(self, known):
+        """Each held member is in one hold, and each hold has a member."""
+        held = {
+            host
+            for host, member in known.members.items()
+            if member.unforced is HELD
+        }
+        self.assertEqual(held, known.mass.held.keys())
+        self.assertEqual(
+            known.mass.holds.keys(), set(known.mass.held.values())
+        )
 
     def check_questions(self, known, now, limits):
         """Every verdict has a sentence, and ends with age."""

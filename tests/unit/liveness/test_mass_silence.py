@@ -16,7 +16,7 @@
 import random
 import unittest
 
-from nova_sg.liveness import model
+from nova_sg.liveness import domains, mass_silence, model
 from nova_sg.liveness.model import HELD, LOST, REPORTED, SILENT
 from tests.unit.liveness.observing import INTERVAL, LIMIT, Observer, seen
 
@@ -27,9 +27,10 @@ RULE = model.MassRule(0.55, 4, HOLD)
 class Group:
     """Members that report in time until they fall silent."""
 
-    def __init__(self, members, rule=RULE):
+    def __init__(self, members, rule=RULE, domain=lambda number: None):
         self.rng = random.Random(members)
         self.observer = Observer(mass=rule)
+        self.domains = {f"h{n}": domain(n) for n in range(members)}
         self.now = 0.0
         self.last = {}
         self.silent_from = {}
@@ -48,9 +49,8 @@ class Group:
             while last + INTERVAL * 1.1 <= until:
                 last += self.rng.uniform(0.9, 1.1) * INTERVAL
             self.last[host] = last
-            observations.append(
-                seen(host, last, last, **attributes.get(host, {}))
-            )
+            said = {"domain": self.domains[host], **attributes.get(host, {})}
+            observations.append(seen(host, last, last, **said))
         self.observer.refresh(self.now, observations)
         return self.observer.changes
 
@@ -70,7 +70,7 @@ class Group:
 
     @property
     def hold(self):
-        return self.observer.group.mass.hold
+        return self.observer.group.mass.holds.get(mass_silence.GROUP)
 
     def states(self):
         return {
@@ -188,7 +188,9 @@ class MassSilenceTest(unittest.TestCase):
         self.assertEqual("held", newcomer.cause("h0"))
         # Both observers find the same begin, and so the same end.
         self.assertAlmostEqual(
-            group.hold.since, newcomer.group.mass.hold.since, delta=2.0
+            group.hold.since,
+            newcomer.group.mass.holds[mass_silence.GROUP].since,
+            delta=2.0,
         )
         newcomer.refresh(100.0 + LIMIT + HOLD + 2, [], complete=False)
         self.assertEqual("silent", newcomer.cause("h0"))
@@ -247,3 +249,297 @@ class MassSilenceTest(unittest.TestCase):
         self.assertEqual(set(), group.down())
         group.run(group.now + HOLD)
         self.assertEqual(set(group.hosts(10)), group.down())
+
+
+def rack(number):
+    """Return the domain of a member: ten in each rack."""
+    return f"rack{number // 10}"
+
+
+class DomainTest(unittest.TestCase):
+    """Each failure domain is judged by itself, as well as the group."""
+
+    def holds(self, group):
+        return set(group.observer.group.mass.holds)
+
+    def test_a_rack_that_is_cut_off_is_held_and_then_down(self):
+        for silent in (6, 10):
+            with self.subTest(silent=silent):
+                group = Group(100, domain=rack)
+                group.run(100.0)
+                group.silence(group.hosts(silent))
+                changed = group.run(100.0 + LIMIT + HOLD - 12)
+                self.assertEqual([HELD] * silent, [c[2] for c in changed])
+                self.assertEqual({"rack0"}, self.holds(group))
+                [held] = group.observer.group.mass.holds.values()
+                self.assertEqual((silent, 10), (held.silent, held.members))
+                group.run(100.0 + LIMIT + HOLD + 12)
+                self.assertEqual(set(group.hosts(silent)), group.down())
+                self.assertEqual(set(), self.holds(group))
+                self.assertEqual([], group.run(5000.0))
+
+    def test_a_dead_host_elsewhere_is_down_at_once(self):
+        group = Group(100, domain=rack)
+        group.silence(group.hosts(10))
+        group.silence(["h42"])
+        group.run(LIMIT + 2.0)
+        self.assertEqual({"h42"}, group.down())
+        # So is one that dies while the rack is held.
+        group.silence(["h77"])
+        group.run(2 * LIMIT + 4.0)
+        self.assertEqual({"h42", "h77"}, group.down())
+        self.assertEqual({"rack0"}, self.holds(group))
+
+    def test_a_minority_of_a_rack_is_not_held(self):
+        group = Group(100, domain=rack)
+        group.silence(group.hosts(5))
+        group.run(LIMIT + 6.0)
+        self.assertEqual(set(group.hosts(5)), group.down())
+
+    def test_a_small_domain_is_not_held(self):
+        group = Group(30, domain=lambda n: "pair" if n < 3 else None)
+        group.silence(group.hosts(3))
+        group.run(LIMIT + 6.0)
+        self.assertEqual(set(group.hosts(3)), group.down())
+
+    def test_members_without_a_domain_are_none(self):
+        # Half of the group have no domain, and fall silent together.
+        group = Group(40, domain=lambda n: None if n < 20 else rack(n))
+        group.silence(group.hosts(20))
+        group.run(LIMIT + 6.0)
+        self.assertEqual(set(group.hosts(20)), group.down())
+
+    def test_the_holds_of_several_domains_are_independent(self):
+        group = Group(100, domain=rack)
+        group.silence(group.hosts(10))
+        group.silence([f"h{n}" for n in range(10, 20)], at=LIMIT + 30.0)
+        group.run(2 * LIMIT + 40.0)
+        self.assertEqual({"rack0", "rack1"}, self.holds(group))
+        self.assertEqual(set(), group.down())
+        # The first rack is back, the second one stays silent.
+        group.silent_from = {
+            host: at for host, at in group.silent_from.items() if at
+        }
+        group.run(2 * LIMIT + 60.0)
+        self.assertEqual({"rack1"}, self.holds(group))
+        group.run(2 * LIMIT + 30.0 + HOLD + 12.0)
+        self.assertEqual({f"h{n}" for n in range(10, 20)}, group.down())
+
+    def test_each_hold_ends_by_itself(self):
+        group = Group(100, domain=rack)
+        group.silence(group.hosts(10))
+        group.silence([f"h{n}" for n in range(10, 20)], at=LIMIT + 30.0)
+        group.run(LIMIT + HOLD + 12.0)
+        self.assertEqual(set(group.hosts(10)), group.down())
+        self.assertEqual({"rack1"}, self.holds(group))
+
+    def test_a_domain_rests_after_its_hold(self):
+        # Without a rest the last member would be held: it fell silent with
+        # the others.
+        rule = RULE._replace(hold=12.0)
+        group = Group(100, rule, domain=rack)
+        group.silence(group.hosts(9))
+        group.silence(["h9"], at=20.0)
+        # Another rack does not rest.
+        group.silence([f"h{n}" for n in range(10, 20)], at=20.0)
+        changed = group.run(LIMIT + 26.0)
+        held = {host for _, host, verdict in changed if verdict is HELD}
+        self.assertNotIn("h9", held)
+        self.assertLessEqual({f"h{n}" for n in range(10, 20)}, held)
+        self.assertLessEqual(set(group.hosts(10)), group.down())
+
+    def test_the_domains_rest_after_a_hold_of_the_group(self):
+        group = Group(100, RULE._replace(hold=12.0), domain=rack)
+        group.silence(group.hosts(59))
+        group.silence(["h59"], at=25.0)
+        # A rack that had no part in it does not rest.
+        group.silence([f"h{n}" for n in range(90, 100)], at=25.0)
+        changed = group.run(LIMIT + 33.0)
+        held = {host for _, host, verdict in changed if verdict is HELD}
+        self.assertNotIn("h59", held)
+        self.assertLessEqual({f"h{n}" for n in range(90, 100)}, held)
+        self.assertIn("h59", group.down())
+
+    def test_most_of_the_group_is_one_hold(self):
+        group = Group(100, domain=rack)
+        group.silence(group.hosts(60))
+        group.run(LIMIT + 20.0)
+        self.assertEqual({mass_silence.GROUP}, self.holds(group))
+        # A member of another rack that falls meanwhile is part of it.
+        group.silence(["h99"], at=10.0)
+        group.run(LIMIT + 30.0)
+        self.assertEqual(set(), group.down())
+        group.run(LIMIT + HOLD + 12.0)
+        self.assertEqual({*group.hosts(60), "h99"}, group.down())
+        self.assertEqual(set(), self.holds(group))
+
+    def test_the_hold_of_a_rack_stays_its_own_in_one_of_the_group(self):
+        group = Group(100, domain=rack)
+        group.silence(group.hosts(10))
+        group.silence([f"h{n}" for n in range(10, 80)], at=LIMIT + 30.0)
+        group.run(2 * LIMIT + 40.0)
+        self.assertEqual({mass_silence.GROUP, "rack0"}, self.holds(group))
+        group.run(LIMIT + HOLD + 12.0)
+        # It is not held again by the other.
+        self.assertEqual(set(group.hosts(10)), group.down())
+        self.assertEqual({mass_silence.GROUP}, self.holds(group))
+
+    def test_the_domain_that_a_held_member_reports_may_change(self):
+        group = Group(100, domain=rack)
+        group.silence(group.hosts(10))
+        group.run(LIMIT + 6.0)
+        self.assertEqual({"rack0"}, self.holds(group))
+        group.domains["h3"] = "rack5"
+        group.run(LIMIT + HOLD - 12.0)
+        self.assertEqual(set(), group.down())
+        group.run(LIMIT + HOLD + 12.0)
+        self.assertEqual(set(group.hosts(10)), group.down())
+
+    def test_the_first_refresh_holds_a_rack(self):
+        group = Group(100, domain=rack)
+        group.run(100.0)
+        group.silence(group.hosts(10))
+        group.run(100.0 + LIMIT + 60.0)
+        newcomer = Observer(mass=RULE)
+        newcomer.refresh(
+            group.now,
+            [
+                seen(host, last, last, domain=group.domains[host])
+                for host, last in group.last.items()
+            ],
+        )
+        self.assertEqual("held", newcomer.cause("h0"))
+        self.assertAlmostEqual(
+            group.observer.group.mass.holds["rack0"].since,
+            newcomer.group.mass.holds["rack0"].since,
+            delta=2.0,
+        )
+        newcomer.refresh(100.0 + LIMIT + HOLD + 2, [], complete=False)
+        self.assertEqual("silent", newcomer.cause("h0"))
+
+    def test_a_dead_group_of_long_ago_does_not_hide_a_rack(self):
+        # Most members died long ago; one rack fell silent a moment ago.
+        old = 1000.0 - LIMIT - HOLD - 60.0
+        reports = {f"h{n}": old for n in range(70)}
+        reports |= {f"h{n}": 1000.0 - LIMIT - 5.0 for n in range(70, 80)}
+        reports |= {f"h{n}": 995.0 for n in range(80, 100)}
+        observer = Observer(mass=RULE)
+        causes = observer.refresh(
+            1000.0,
+            [
+                seen(host, at, at, domain=rack(int(host[1:])))
+                for host, at in reports.items()
+            ],
+        )
+        held = {host for host, cause in causes.items() if cause == "held"}
+        self.assertEqual({f"h{n}" for n in range(70, 80)}, held)
+
+    def test_sessions_of_a_rack_that_end_at_once_are_held(self):
+        observer = Observer("zk", mass=RULE)
+
+        def refresh(at, lost):
+            causes = observer.refresh(
+                at,
+                [
+                    seen(
+                        f"h{n}",
+                        None,
+                        present=n not in lost,
+                        lost=n in lost,
+                        domain=rack(n),
+                    )
+                    for n in range(40)
+                ],
+            )
+            return {
+                int(host[1:]): cause
+                for host, cause in causes.items()
+                if cause != "reported"
+            }
+
+        refresh(100.0, set())
+        cut = set(range(10))
+        self.assertEqual(dict.fromkeys(cut, "held"), refresh(102.0, cut))
+        # A rack that was held before does not count as one that falls now:
+        # 16 of 40 fall here, and 6 of a rack.
+        now = refresh(150.0, cut | {*range(10, 16), *range(20, 24)})
+        lost = {n for n, cause in now.items() if cause == "lost"}
+        self.assertEqual(set(range(20, 24)), lost)
+        self.assertEqual({"rack0", "rack1"}, set(observer.group.mass.holds))
+        now = refresh(102.1 + HOLD, cut)
+        self.assertEqual(dict.fromkeys(cut, "lost"), now)
+
+    def test_the_map_names_the_domains_of_members_that_report_none(self):
+        group = Group(100)
+        group.observer.limits = group.observer.limits._replace(
+            domains=domains.Domains([("h?", "rack0")])
+        )
+        group.silence(group.hosts(10))
+        group.silence(["h42"])
+        group.run(LIMIT + 6.0)
+        self.assertEqual({"h42"}, group.down())
+        self.assertEqual({"rack0"}, self.holds(group))
+
+    def test_a_memcached_that_forgot_still_knows_the_domain(self):
+        observer = Observer("mc", mass=RULE)
+        hosts = [f"h{n}" for n in range(20)]
+        observer.refresh(
+            100.0, [seen(h, 1, 99.0, domain="rack0") for h in hosts[:5]]
+            + [seen(h, 1, 99.0) for h in hosts[5:]],
+        )
+        forgot = [seen(h, None, vanished=True) for h in hosts[:5]]
+        for at in (155.0, 175.0):
+            observer.refresh(
+                at, [*forgot, *(seen(h, at, at) for h in hosts[5:])]
+            )
+        self.assertEqual({"rack0"}, set(observer.group.mass.holds))
+        self.assertEqual("held", observer.cause("h0"))
+
+
+class DomainsTest(unittest.TestCase):
+    """The map of failure domains."""
+
+    def test_the_first_line_that_matches_counts(self):
+        found = domains.Domains(
+            [
+                ("r1-7", "special"),
+                ("r1-*", "rack 1"),
+                ("r1-8", "never"),
+                ("r2-1", "exact"),
+                ("r2-1", "twice"),
+                ("R[34]-?", "rack 3 or 4"),
+            ]
+        )
+        for host, domain in (
+            ("r1-7", "special"),
+            ("r1-8", "rack 1"),
+            ("r1-", "rack 1"),
+            ("r2-1", "exact"),
+            ("R4-x", "rack 3 or 4"),
+            ("r4-x", None),
+            ("other", None),
+        ):
+            for _ in range(2):
+                self.assertEqual(domain, found.of_host(host), host)
+        self.assertIsNone(domains.NO_DOMAINS.of_host("r1-7"))
+
+    def test_what_a_member_reports_counts_first(self):
+        observer = Observer()
+        observer.refresh(
+            1.0, [seen("a", 1, 1.0, domain="own"), seen("b", 1, 1.0)]
+        )
+        found = domains.Domains([("*", "map")])
+        members = observer.group.members
+        self.assertEqual("own", found.of(members["a"]))
+        self.assertEqual("map", found.of(members["b"]))
+
+    def test_of_several_backends_the_newest_report_counts(self):
+        observer = Observer("mc", "zk")
+        observer.refresh(10.0, [seen("a", 1, 9.0, domain="old")], "mc")
+        observer.refresh(20.0, [seen("a", 1, 19.0, domain="new")], "zk")
+        member = observer.group.members["a"]
+        self.assertEqual("new", domains.NO_DOMAINS.of(member))
+        # A backend that has no room for it says nothing.
+        observer.refresh(30.0, [seen("a", 2, 29.0)], "mc")
+        member = observer.group.members["a"]
+        self.assertEqual("new", domains.NO_DOMAINS.of(member))

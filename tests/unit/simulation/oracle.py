@@ -17,8 +17,10 @@ The oracle knows which members are dead, cut off or well, and when the backend
 works. From that alone, without the detector's rules, it derives which
 verdicts would be wrong:
 
-- *down* of a member that could not report only because of the backend, and
-- *up* of a member that has been dead for longer than the bound.
+- *down* of a member that could not report only because of the backend, or
+  together with most of its group or failure domain,
+- *up* of a member that has been dead for longer than the bound, and
+- another cause than the one that the last report of a member asks for.
 """
 
 from tests.unit.simulation import world as worlds
@@ -68,6 +70,9 @@ class Oracle:
                     self._check_down(world, number)
         for death in list(self._unfound):
             self._check_found(world, *death)
+        if not world.judge.failing:
+            for number in {*self.script.draining, *self.script.unwell}:
+                self._check_cause(world, number)
 
     # -- No living member is called down.
 
@@ -110,7 +115,7 @@ class Oracle:
             held = span.begin - LONGEST + LIMIT + HOLD - self.step
             if (
                 number in cut
-                and self._is_mass(cut)
+                and (self._is_mass(cut) or self._is_mass_of(number, cut))
                 and now < min(span.end, held)
             ):
                 raise Wrong(f"{number} down at {now}, not held")
@@ -143,6 +148,44 @@ class Oracle:
             and len(cut) >= 0.55 * self.members
         )
 
+    def _is_mass_of(self, number, cut):
+        """Whether a cut has to be held in a member's failure domain.
+
+        That is so whatever happens to single members of other domains, as
+        long as they do not become most of the group.
+        """
+        domain = self._domain_of(number)
+        others = {*self.script.dead}
+        for _, other in self.script.cuts:
+            if other is not cut:
+                others |= other
+        return (
+            not self.script.outages
+            and len(domain) >= RULE.min_members
+            and len(cut & domain) >= RULE.fraction * len(domain)
+            and not others & domain
+            and len(others | cut) < 0.3 * self.members
+        )
+
+    def _domain_of(self, number):
+        """Return the members of a member's failure domain."""
+        domains = self.script.domains
+        if number not in domains:
+            return set()
+        return {n for n, one in domains.items() if one == domains[number]}
+
+    # -- A member that drains, or is unwell, is up, and says so.
+
+    def _check_cause(self, world, number):
+        """Check that a member is as its last report says, if it is up.
+
+        :raises Wrong: it is not
+        """
+        verdict = world.judge.group.members[world.names[number]].verdict
+        expected = world.reports(number)
+        if verdict.state == "up" and verdict.cause not in ("held", expected):
+            raise Wrong(f"{number} is {verdict} at {world.now}: {expected}")
+
     # -- The dead are found.
 
     def _check_found(self, world, number, span):
@@ -161,11 +204,11 @@ class Oracle:
             self.found += 1
             self._unfound.discard((number, span))
             return
-        if not world.judge.failing and now > self._bound(span.begin):
+        if not world.judge.failing and now > self._bound(number, span.begin):
             raise Wrong(f"{number}, dead since {span}, is up at {now}")
 
-    def _bound(self, begin):
-        """Return when a death at a moment has to be known at the latest.
+    def _bound(self, number, begin):
+        """Return when a member's death has to be known at the latest.
 
         The observer needs a certain time in which the backend works for it.
         This adds up such time, from the death on, until it is enough.
@@ -185,7 +228,7 @@ class Oracle:
         if any(s.end > begin - LONGEST for s in spans):
             # It may have died before it could report after an outage.
             need = 2 * LIMIT + self.step
-        if self._may_be_held(begin):
+        if self._may_be_held(number, begin):
             need += HOLD + LIMIT
         at = begin
         for s in sorted(spans):
@@ -206,8 +249,11 @@ class Oracle:
         # It may assume that an outage goes on up to its own next report.
         return max(at + need, at + LONGEST)
 
-    def _may_be_held(self, begin):
-        """Whether a mass silence may delay the verdict on a death."""
+    def _may_be_held(self, number, begin):
+        """Whether a mass silence may delay the verdict on a death.
+
+        One of the group, or one of the member's failure domain.
+        """
         near = LIMIT + HOLD + LIMIT
         fallen = {
             number
@@ -222,7 +268,12 @@ class Oracle:
         }
         # The rule does not count members that were down before. So 30 % of
         # all members may be most of those that it counts.
-        return len(fallen) >= 0.3 * self.members or self.members < 8
+        if len(fallen) >= 0.3 * self.members or self.members < 8:
+            return True
+        domain = self._domain_of(number)
+        return len(domain) >= RULE.min_members and (
+            len(fallen & domain) >= 0.3 * len(domain) or len(domain) < 8
+        )
 
 
 def run(

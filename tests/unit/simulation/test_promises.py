@@ -14,6 +14,7 @@
 """The rules' promises hold in simulated worlds of one backend."""
 
 import unittest
+from typing import NamedTuple
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -27,6 +28,7 @@ from tests.unit.simulation.world import (
     LIMIT,
     LONGEST,
     ME,
+    RULE,
     Cut,
     Outage,
     Script,
@@ -85,7 +87,66 @@ def scripts(draw, members, pause=60, own=True):
         for number in draw(st.frozensets(numbers, max_size=4))
         if number != ME
     }
-    return Script(draw(outages(pause)), tuple(cuts), dead)
+    marked = st.dictionaries(numbers, spans(300), max_size=2)
+    return Script(
+        draw(outages(pause)),
+        tuple(cuts),
+        dead,
+        draw(domains(members)),
+        draw(marked),
+        draw(marked),
+    )
+
+
+@st.composite
+def domains(draw, members):
+    """Make failure domains of some of the members, or of none."""
+    racks = draw(st.integers(0, 4))
+    if not racks:
+        return {}
+    return {
+        number: f"rack{number % racks}"
+        for number in range(draw(st.integers(0, members)))
+    }
+
+
+class Racks(NamedTuple):
+    """A group of racks, one of which is cut off."""
+
+    script: Script
+    members: int
+    cut: Cut
+    #: When some members of other racks die.
+    dead: dict[int, Span]
+
+
+@st.composite
+def racks(draw):
+    """Make a group of racks. Each has at most one member that dies."""
+    size, count = draw(st.integers(4, 12)), draw(st.integers(5, 8))
+    members = size * count
+    silent = draw(st.integers(-int(-RULE.fraction * size // 1), size))
+    begin = draw(st.integers(100, 400))
+    cut = Cut(
+        Span(begin, begin + draw(st.integers(1, 400))),
+        frozenset(range(members - silent, members)),
+    )
+    dead = {
+        rack * size + draw(st.integers(1 - min(rack, 1), size - 1)): Span(
+            draw(st.integers(100, 500)), 10_000.0
+        )
+        for rack in draw(st.frozensets(st.integers(0, count - 2), max_size=2))
+    }
+    others = st.integers(1, members - 1)
+    marked = st.dictionaries(others, spans(300), max_size=3)
+    script = Script(
+        cuts=(cut,),
+        dead=dead,
+        domains={n: f"rack{n // size}" for n in range(members)},
+        draining=draw(marked),
+        unwell=draw(marked),
+    )
+    return Racks(script, members, cut, dead)
 
 
 class PromisesTest(unittest.TestCase):
@@ -245,6 +306,39 @@ class PromisesTest(unittest.TestCase):
                 max(at for at, _ in seen), 200 + LIMIT + HOLD + LONGEST + step
             )
 
+    @settings(deadline=None, max_examples=40 * TIMES)
+    @given(racks(), steps, st.integers(0, 10**6))
+    def test_a_rack_that_is_cut_off_is_held_and_the_dead_elsewhere_are_down(
+        self, group, step, seed
+    ):
+        """One switch fails, single members die elsewhere, some drain."""
+        span, cut = group.cut
+        fell = {}
+
+        def check(world, changes):
+            judged.check(world, changes)
+            for change in changes:
+                if change.now.state == "down":
+                    fell[world.number[change.host]] = world.now
+
+        world = World(group.members, group.script, step, seed)
+        judged = oracle.Oracle(group.script, group.members, step)
+        world.run(1000.0, check)
+        held = span.begin + LIMIT + HOLD - LONGEST - step
+        for number, at in fell.items():
+            if number in cut:
+                # After the cut it is by itself: it may need an interval to
+                # report again, which may be too late.
+                self.assertGreaterEqual(at, min(span.end, held))
+                self.assertLessEqual(
+                    at, span.begin + LIMIT + HOLD + LONGEST + step
+                )
+        if span.end > span.begin + LIMIT + HOLD + LONGEST + step:
+            self.assertLessEqual(cut, fell.keys())
+        for number, dead in group.dead.items():
+            self.assertLessEqual(fell[number], dead.begin + LIMIT + step)
+        self.assertEqual(set(fell) - cut, set(group.dead))
+
     @settings(deadline=None, max_examples=15 * TIMES)
     @given(
         st.integers(4, 40),
@@ -325,3 +419,41 @@ class OracleTest(unittest.TestCase):
         script = Script(cuts=(cut,))
         with self.assertRaisesRegex(oracle.Wrong, "not held"):
             oracle.run(script, 10, 600.0, 2.0, rule=model.NO_MASS_RULE)
+
+    def test_it_finds_a_rack_that_was_not_held(self):
+        cut = Cut(Span(300.0, 9000.0), frozenset(range(1, 5)))
+        script = Script(
+            cuts=(cut,),
+            dead={30: Span(310.0, 9000.0)},
+            domains={number: f"rack{number // 5}" for number in range(40)},
+        )
+        oracle.run(script, 40, 600.0, 2.0)
+        with self.assertRaisesRegex(oracle.Wrong, "not held"):
+            oracle.run(script, 40, 600.0, 2.0, rule=model.NO_MASS_RULE)
+
+    def test_it_finds_a_dead_member_that_is_held_by_another_domain(self):
+        cut = Cut(Span(300.0, 9000.0), frozenset(range(1, 10)))
+        script = Script(
+            cuts=(cut,),
+            dead={30: Span(310.0, 9000.0)},
+            domains={number: f"rack{number // 10}" for number in range(40)},
+        )
+        oracle.run(script, 40, 600.0, 2.0)
+        world = World(40, script, 2.0)
+        judged = oracle.Oracle(script, 40, 2.0)
+        # The observer takes the dead member to be of the rack.
+        world.script = script._replace(
+            domains={**script.domains, 30: "rack0"}
+        )
+        with self.assertRaisesRegex(oracle.Wrong, "30, dead since .* is up"):
+            world.run(600.0, judged.check)
+
+    def test_it_finds_a_draining_member_that_simply_reports(self):
+        for name in ("draining", "unwell"):
+            script = Script(**{name: {3: Span(200.0, 400.0)}})
+            oracle.run(script, 10, 600.0, 2.0)
+            world = World(10, script, 2.0)
+            judged = oracle.Oracle(script, 10, 2.0)
+            world._attributes = lambda number: model.Attributes()
+            with self.assertRaisesRegex(oracle.Wrong, f"3 is .*: {name}"):
+                world.run(600.0, judged.check)

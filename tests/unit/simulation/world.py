@@ -70,6 +70,12 @@ class Script(NamedTuple):
     cuts: tuple[Cut, ...] = ()
     #: By member: when it is dead; not the observer.
     dead: dict[int, Span] = {}
+    #: By member: its failure domain; the others have none.
+    domains: dict[int, str] = {}
+    #: By member: when it reports that it is about to stop.
+    draining: dict[int, Span] = {}
+    #: By member: when it reports that it cannot do its work.
+    unwell: dict[int, Span] = {}
 
 
 class World:
@@ -160,6 +166,30 @@ class World:
                 return at, until
             at -= period
         return None
+
+    def reports(self, number):
+        """Return which verdict a member's last report asks for."""
+        last = self.last_report[number]
+        for cause, spans in (
+            ("draining", self.script.draining),
+            ("unwell", self.script.unwell),
+        ):
+            span = spans.get(number)
+            if span is not None and span.begin <= last < span.end:
+                return cause
+        return "reported"
+
+    def _attributes(self, number):
+        """Return what a member's last report says besides its time."""
+        cause, outage = self.reports(number), None
+        if self.report_outages:
+            outage = self._reported_outage(number)
+        return Attributes(
+            draining=cause == "draining",
+            unwell="its disk is full" if cause == "unwell" else "",
+            domain=self.script.domains.get(number),
+            outage=outage,
+        )
 
     def _is_dead(self, number, at):
         span = self.script.dead.get(number)
@@ -259,11 +289,15 @@ class World:
             new(Observation, (name, last, last, *rest))
             for name, last in zip(self.names, self.last_report, strict=True)
         ]
-        if self.report_outages:
+        script = self.script
+        if (
+            self.report_outages
+            or script.domains
+            or script.draining
+            or script.unwell
+        ):
             found = [
-                one._replace(
-                    attributes=Attributes(outage=self._reported_outage(number))
-                )
+                one._replace(attributes=self._attributes(number))
                 for number, one in enumerate(found)
             ]
         return found
