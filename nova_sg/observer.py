@@ -438,7 +438,14 @@ class Observer:
             return interval
         # Also for a large group or a slow backend: four refreshes at least
         # in service_down_time.
-        return max(interval, min(took * (1 - DUTY) / DUTY, limit / 4))
+        pause = max(interval, min(took * (1 - DUTY) / DUTY, limit / 4))
+        group = self._group
+        if any(backend.spread for backend in group.backends):
+            # A member whose session ended is judged at its deadline.
+            left = group.next_deadline - time.monotonic()
+            if 0 < left < pause:
+                pause = left + 0.001
+        return pause
 
     def request_check(self) -> None:
         """Make the next question check the pollers."""

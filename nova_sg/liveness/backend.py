@@ -31,6 +31,8 @@ class Backend(NamedTuple):
     #: When the first refresh that failed since then began; None: the last one
     #: succeeded.
     failed: float | None = None
+    #: See Refresh.spread.
+    spread: float = 0.0
     #: The newest report of any member; NEVER: there was none.
     last_report: float = NEVER
     #: The newest observation of each member.
@@ -71,7 +73,9 @@ class Backend(NamedTuple):
         """Note that a refresh succeeded; this ends an outage, if any."""
         before = self.refreshed
         if before == NEVER:
-            return self._replace(refreshed=refresh.asked, failed=None)
+            return self._replace(
+                refreshed=refresh.asked, failed=None, spread=refresh.spread
+            )
         outage = None
         if self.failed is not None or refresh.interrupted:
             failed = before if self.failed is None else self.failed

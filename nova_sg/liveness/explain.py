@@ -126,8 +126,13 @@ def _silence(
     now: float,
     limits: Limits,
 ) -> str:
-    if verdict is HELD and _ended_all(member):
-        return _SESSION_ENDED
+    if verdict.state == UP and _ended_all(member):
+        if verdict is HELD:
+            return _SESSION_ENDED
+        return (
+            f"{_SESSION_ENDED}; down in {max(0.0, member.deadline - now):.1f} "
+            "s, unless the sessions of most others end with it"
+        )
     since = group.last_report(member)
     if since > NEVER:
         sentence = f"last report {max(0.0, now - since):.1f} s ago"

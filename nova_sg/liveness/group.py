@@ -45,6 +45,10 @@ class Basis(NamedTuple):
     outages: outages.Outages
     #: When the last refresh of each backend of the group began.
     refreshed: tuple[float, ...]
+    #: See Refresh.spread, for each backend of the group.
+    spreads: tuple[float, ...]
+    #: How many members the group has.
+    size: int
 
 
 class Group(NamedTuple):
@@ -154,6 +158,8 @@ class Group(NamedTuple):
                 ]
             ),
             tuple([backend.refreshed for backend in self.backends]),
+            tuple([backend.spread for backend in self.backends]),
+            len(self.members),
         )
 
     def last_report(self, member: Member) -> float:

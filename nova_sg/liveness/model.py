@@ -110,6 +110,10 @@ class MassRule(NamedTuple):
     #: Seconds for which members are held as up at most.
     hold: float
 
+    def may_hold(self, members: int) -> bool:
+        """Whether there is mass silence in a group of so many members."""
+        return self.fraction > 0 and members >= self.min_members
+
 
 #: No member is held.
 NO_MASS_RULE = MassRule(0.0, 0, 0.0)
@@ -216,6 +220,8 @@ class Refresh(NamedTuple):
     #: Seconds within which members whose session ended during an outage
     #: join again.
     rejoin: float = 0.0
+    #: Seconds within which sessions end that were cut off in one moment.
+    spread: float = 0.0
     #: Whether the backend keeps the time of each report.
     stamped: bool = True
     #: Whether these times are right to within a few seconds, as the driver

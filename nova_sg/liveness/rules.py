@@ -103,8 +103,13 @@ class Evidence(NamedTuple):
     forced_down: bool
 
 
-def gather(member: Member, basis: Basis, limits: Limits) -> Evidence:
-    """Return the evidence about a member."""
+def gather(
+    member: Member, basis: Basis, limits: Limits, up: bool = False
+) -> Evidence:
+    """Return the evidence about a member.
+
+    :param up: whether it was up
+    """
     limit, long = limits.service_down_time, limits.long
     report = registered = gone = grace = until = ended = back = NEVER
     drained = ill = NEVER
@@ -113,8 +118,11 @@ def gather(member: Member, basis: Basis, limits: Limits) -> Evidence:
     lost, cause = True, LEFT
     # The oldest refresh of the backends in which its session has not ended.
     asked = ALWAYS
-    for known, refreshed in zip(
-        member.histories, basis.refreshed, strict=True
+    # The sessions of a rack that is cut off end one after the other. Until it
+    # is known whether this is a mass silence, the first of them are not down.
+    waits = up and limits.mass.may_hold(basis.size)
+    for known, refreshed, spread in zip(
+        member.histories, basis.refreshed, basis.spreads, strict=True
     ):
         if known is None:
             continue
@@ -124,6 +132,8 @@ def gather(member: Member, basis: Basis, limits: Limits) -> Evidence:
         lost = lost and attributes.lost
         if attributes.lost:
             ended = max(ended, known.ended)
+            if waits and spread:
+                until = max(until, known.ended + spread)
         else:
             asked = min(asked, refreshed)
         if attributes.present:
@@ -181,7 +191,8 @@ def judge(
     :param reported: whether it has reported since then
     """
     now = basis.now
-    evidence = gather(member, basis, limits)
+    was_up = before is not None and before.unforced.state == UP
+    evidence = gather(member, basis, limits, was_up)
     report = evidence.report
     silent_since = NEVER
     if evidence.gone > NEVER and evidence.gone >= report:

@@ -57,7 +57,10 @@ class ZkDriver(base.Driver):
             "ends; a service whose timer has not run for "
             "service_down_time: its watchdog withdraws it"
         ),
-        bound="recv_timeout, and 0.1 s to tell observers",
+        bound=(
+            "recv_timeout, and 0.1 s to tell observers; two thirds of "
+            "recv_timeout more where mass silence is possible"
+        ),
         blind=(
             "a service whose timer runs while its work is stuck; a process "
             "that holds Python's interpreter lock for good"
@@ -150,6 +153,10 @@ class ZkDriver(base.Driver):
             observations,
             interrupted=interrupted,
             rejoin=rejoin,
+            # Their last pings lie within a third of the timeout, and servers
+            # end sessions at multiples of a tick, which is half the timeout
+            # at most: together two thirds.
+            spread=CONF.zookeeper.recv_timeout / 1500,
             stamped=False,
         )
 
