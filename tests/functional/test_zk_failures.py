@@ -16,8 +16,9 @@ import os
 import statistics
 import time
 
-from nova_sg import exception, zookeeper
+from nova_sg import evzookeeper, exception, zookeeper
 from nova_sg.backends.zookeeper import driver as zk_driver
+from nova_sg.backends.zookeeper import names as znodes
 from nova_sg.servicegroup import process
 from tests import LONG, base
 from tests.base import wait_for
@@ -113,6 +114,55 @@ class MemberFailureTest(FailureTestCase):
         self.assertGreater(statistics.median(lives), timeout * 2 / 3)
         # The quickest: a busy machine delays some, waiting delays all.
         self.assertLess(min(delays), 0.1)
+
+    def test_a_rack_that_is_cut_off_is_held(self):
+        """Its sessions do not end at the same moment."""
+        way = self.enterContext(
+            proxy.TcpProxy(self.ensemble.servers[0].port)
+        )
+        group = znodes.group_path("compute")
+        for path in group, znodes.entries_path("compute"):
+            self.zk.ensure_path(path)
+
+        def join(session, host, domain):
+            said = znodes.said(znodes.DOMAIN, domain)
+            entry = znodes.entry_path("compute", host, "nova-compute")
+            for path in entry, f"{entry}@{said}":
+                self.zk.create(path, "")
+            _, ident = session.connected_handle(base.PATIENCE)
+            name = znodes.member_name(host, ident)
+            session.create(f"{group}/{name}", "", flags=zookeeper.EPHEMERAL)
+
+        for number in range(9):
+            join(self.zk, f"other{number}", f"rack{number % 2}")
+        rack = [f"cut{number}" for number in range(6)]
+        for host in rack:
+            session = evzookeeper.ZKSession(
+                f"127.0.0.1:{way.port}",
+                base.PATIENCE,
+                recv_timeout=self.RECV_TIMEOUT,
+            )
+            self.addCleanup(session.close)
+            join(session, host, "cut")
+            # So that their pings are not sent in step.
+            time.sleep(0.25)
+        self.wait_until_up(rack[-1])
+        events = self.collect(self.api)
+        way.cut()
+        wait_for(
+            lambda: len([one for one in events if one.type == "held"]) == 6,
+            message=lambda: events,
+        )
+        self.assertEqual({"held"}, {one.type for one in events}, events)
+        self.assertEqual(set(rack), {one.host for one in events})
+        self.assertIn("of the failure domain cut", events[-1].reason)
+        # A member that dies elsewhere is not held.
+        self.zk.delete(
+            f"{group}/"
+            + next(one for one in self.znodes() if one.startswith("other8"))
+        )
+        wait_for(lambda: events[-1].type == "down", message=lambda: events)
+        self.assertEqual("other8", events[-1].host)
 
     def test_a_member_restarted_at_once_is_never_down(self):
         first = self.start_member("one")
