@@ -83,14 +83,17 @@ class Ping(health.Check):
             # An answer, though no good one.
             return ""
         except oslo_messaging.MessagingTimeout:
-            return (
-                f"{self.subject} did not answer a ping through the message "
-                f"queue within {self.limit:g} s"
-            )
+            return self.no_answer()
         except oslo_messaging.MessageDeliveryFailure:
             # The error has the address of the broker, and may have more.
-            return "it cannot send messages: the message queue is unreachable"
+            return "it cannot send messages: RabbitMQ is unreachable"
         return ""
+
+    def no_answer(self) -> str:
+        return (
+            f"{self.subject} did not answer a ping by RabbitMQ within "
+            f"{self.limit:g} s"
+        )
 
 
 class Workers(health.Workers):

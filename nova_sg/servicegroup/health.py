@@ -76,6 +76,10 @@ class Check(abc.ABC):
     def run(self) -> str:
         """Return why the member cannot work, as a clause; empty: it can."""
 
+    def no_answer(self) -> str:
+        """Return the reason where no result has come within the limit."""
+        return f"{self.subject} did not answer within {self.limit:g} s"
+
     def stop(self) -> None:  # noqa: B027
         """End a run, if there is one; there will be no other."""
 
@@ -384,7 +388,7 @@ class _Repeated(threading.Thread):
         run = _Run(check)
         threads.join(run, check.limit + SLACK)
         if run.is_alive():
-            self._note(f"{check.subject} has hung for {check.limit:g} s")
+            self._note(check.no_answer())
             # Never two at a time. What it finds in the end is too old.
             while run.is_alive():
                 if self._stopped.wait(RETRY / 5):

@@ -243,7 +243,7 @@ class MembersTest(base.TestCase):
         self.begin(late)
         wait_for(lambda: self.told)
         self.assertEqual(
-            [("one", "compute", "late has hung for 0.1 s")], self.told
+            [("one", "compute", "late did not answer within 0.1 s")], self.told
         )
         [result] = self.members.results()
         self.assertTrue(result.reason)
