@@ -24,6 +24,7 @@ import time
 from unittest import mock
 
 from nova_sg import metrics, servicegroup
+from nova_sg.nova import rpc_health
 from nova_sg.servicegroup import health, health_server, process
 from tests import base
 from tests.base import wait_for
@@ -294,6 +295,34 @@ class MembersTest(base.TestCase):
         others.are_well = True
         wait_for(lambda: len(self.told) == 2)
         self.assertEqual(("one", "compute", ""), self.told[1])
+
+
+class LockTest(base.TestCase):
+    """Workers of one member, by a lock on a file."""
+
+    def setUp(self):
+        super().setUp()
+        self.flags(state_path=self.folder)
+
+    def worker(self):
+        made = rpc_health.Workers("one", "conductor", "nova-conductor")
+        self.addCleanup(made.done)
+        return made
+
+    def test_alone_is_the_worker_without_a_well_one_beside_it(self):
+        one, other = self.worker(), self.worker()
+        self.assertFalse(one.is_alone())
+        # Both are unwell now.
+        self.assertTrue(other.is_alone())
+        self.assertTrue(one.is_alone())
+        other.is_well()
+        self.assertFalse(one.is_alone())
+        other.done()
+        self.assertTrue(one.is_alone())
+
+    def test_alone_where_no_file_can_be_made(self):
+        self.flags(state_path="/dev/null/nowhere")
+        self.assertTrue(self.worker().is_alone())
 
 
 class Asking:
