@@ -26,6 +26,8 @@ Nova's RPC only when a check is made.
 
 from __future__ import annotations
 
+import logging
+import threading
 import uuid
 from typing import Any
 
@@ -38,6 +40,33 @@ _VERSION = "1.0"
 # Seconds within which the first ping is sent, at a random moment: many
 # computes may start at once.
 _DELAY = 10.0
+
+
+class _Quiet(logging.Filter):
+    """Drops what the RabbitMQ driver logs about pings.
+
+    While RabbitMQ is out it would be some lines at each ping, beside those of
+    the service's own connections. The check logs the trouble once.
+    """
+
+    LOGGER = "oslo.messaging._drivers.impl_rabbit"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._threads: set[int] = set()
+        logging.getLogger(self.LOGGER).addFilter(self)
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return record.thread not in self._threads
+
+    def __enter__(self) -> None:
+        self._threads.add(threading.get_ident())
+
+    def __exit__(self, *error: object) -> None:
+        self._threads.discard(threading.get_ident())
+
+
+_quiet = _Quiet()
 
 
 class Ping(health.Check):
@@ -76,9 +105,11 @@ class Ping(health.Check):
             # out by its next use.
             retry=1,
         )
-        given = uuid.uuid4().hex
         try:
-            client.call(context.get_admin_context(), "ping", arg=given)
+            with _quiet:
+                client.call(
+                    context.get_admin_context(), "ping", arg=uuid.uuid4().hex
+                )
         except oslo_messaging.RemoteError:
             # An answer, though no good one.
             return ""

@@ -126,6 +126,9 @@ class Health:
         self.assertLess(taken, 30)
         self._wait_for_health(200, True)
         self.assertEqual(1, len(self._lines(WELL)))
+        # A service that stops closes its RPC server, and is not unwell.
+        self.cloud.compute.stop()
+        self.assertEqual(1, len(self._lines(UNWELL)))
         print(
             f"{self.DRIVER} {self.MODE}: cut off from RabbitMQ, avoided after "
             f"{avoided:.1f} s; healed, taken after {taken:.1f} s"
@@ -142,6 +145,14 @@ class Health:
         )
         self.assertEqual(1, len(self._lines(UNWELL)))
         self.assertEqual(503, self._health()[0])
+        # The pings themselves log nothing.
+        driver = "oslo.messaging._drivers.impl_rabbit"
+        failed = [
+            line
+            for line in base.log_lines(self.cloud.compute, "Failed to publish")
+            if driver in line
+        ]
+        self.assertEqual([], failed)
         rabbitmq.start()
         begun = time.monotonic()
         self._wait_for_health(200, True)
