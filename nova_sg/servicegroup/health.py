@@ -38,9 +38,9 @@ from nova_sg.conf import CONF
 
 LOG = logging.getLogger(__name__)
 
-# A check is repeated after a random time around its interval, by this
-# fraction, so that the checks of many hosts are not made in step.
-JITTER = 0.1
+# A check is repeated up to this fraction of its interval earlier, at random,
+# so that the checks of many hosts are not made in step.
+JITTER = 0.2
 # Seconds from a check that failed to the next one: the end of the trouble is
 # to be noticed soon.
 RETRY = 5.0
@@ -396,7 +396,7 @@ class _Repeated(threading.Thread):
             return 0.0
         self._note(run.reason)
         pause = min(RETRY, check.interval) if run.reason else check.interval
-        return pause * random.uniform(1 - JITTER, 1 + JITTER)
+        return pause * random.uniform(1 - JITTER, 1)
 
     def _note(self, reason: str) -> None:
         if not self._stopped.is_set():
