@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import ipaddress
 import json
 import os
 import re
@@ -66,12 +67,16 @@ def parse(text: str) -> Address:
     kind, _, path = text.partition(":")
     if kind == "unix" and path.startswith("/"):
         return path
-    found = re.fullmatch(r"(?:\[([0-9A-Fa-f:.%\w]+)\]|([^:\s]+)):(\d+)", text)
+    # No name: to resolve it might take long.
+    found = re.fullmatch(r"(?:\[(.+:.+)\]|([^:]+)):([0-9]{1,5})", text)
     if found and 0 < int(found[3]) < 65536:
-        return found[1] or found[2], int(found[3])
+        with contextlib.suppress(ValueError):
+            host = found[1] or found[2]
+            ipaddress.ip_address(host)
+            return host, int(found[3])
     raise exception.ConfigError(
         f"{_OPTION}: {text!r} is no address. Write ADDRESS:PORT, "
-        "[ADDRESS]:PORT for IPv6, or unix:/PATH"
+        "[ADDRESS]:PORT for IPv6, or unix:/PATH; an address, not a name"
     )
 
 
@@ -235,7 +240,7 @@ def _listen(address: Address) -> socket.socket:
         return _listen_at_path(address)
     host, port = address
     ((family, kind, *_, place), *_) = socket.getaddrinfo(
-        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST
     )
     listener = socket.socket(family, kind)
     try:
