@@ -214,6 +214,21 @@ def add(make: Maker, make_workers: Callable[[str, str, Any], Workers]) -> None:
     _workers = make_workers
 
 
+# Why members of this process are unwell, by member and group. A reload of the
+# configuration has them join again, still unwell.
+_reasons: dict[tuple[str, str], str] = {}
+
+
+def last_reason(host: str, group: str) -> str:
+    """Return why a member was unwell before a reload; empty: it was not."""
+    return _reasons.get((host, group), "")
+
+
+def forget_reasons() -> None:
+    """Begin with members that are well."""
+    _reasons.clear()
+
+
 class Members:
     """The members of this process that are checked.
 
@@ -236,6 +251,9 @@ class Members:
             ]
             checks = [check for check in made if check is not None]
             if not checks:
+                if _reasons.pop((host, group), ""):
+                    # A reload has removed the check that failed.
+                    self._tell(host, group, "")
                 return
             workers = _workers(host, group, service)
             member = _Member(host, group, checks, workers, self._tell)
@@ -254,15 +272,19 @@ class Members:
 
     def end(self, host: str, group: str) -> None:
         """Check a member no longer: it is about to stop, or has left."""
+        self._end(host, group)
+        _reasons.pop((host, group), None)
+
+    def close(self) -> None:
+        """Check no member any longer; one that is unwell stays so."""
+        for host, group in list(self._members):
+            self._end(host, group)
+
+    def _end(self, host: str, group: str) -> None:
         with self._lock:
             member = self._members.pop((host, group), None)
         if member is not None:
             member.end()
-
-    def close(self) -> None:
-        """Check no member any longer."""
-        for host, group in list(self._members):
-            self.end(host, group)
 
     def results(self) -> Iterable[Result]:
         """Return what the checks have found last."""
@@ -292,10 +314,13 @@ class _Member:
         self._since = 0.0
         self._log = trouble.TroubleLog()
         # What was told last.
-        self._told = ""
+        self._told = last_reason(host, group)
         self._checks = [_Repeated(check, self._found) for check in checks]
 
     def begin(self) -> None:
+        if self._told:
+            # Secondary drivers do not know it yet.
+            self._tell(self._host, self._group, self._told)
         for check in self._checks:
             check.start()
 
@@ -323,6 +348,9 @@ class _Member:
             found = [one.found[0] for one in self._checks]
             reason = "; ".join(filter(None, found))
             self._note(reason)
+            if not reason and self._told and None in found:
+                # What made it unwell is not checked yet, after a reload.
+                return
             if reason and not self._workers.is_alone():
                 # Another process does the member's work.
                 reason = ""
@@ -330,6 +358,7 @@ class _Member:
                 self._workers.is_well()
             if reason != self._told:
                 self._told = reason
+                _reasons[self._host, self._group] = reason
                 self._tell(self._host, self._group, reason)
 
     def _note(self, reason: str) -> None:

@@ -231,7 +231,8 @@ class Shared:
                 )
                 for driver in self._secondaries
             ]
-        if self.reporter.join(host, group, service, report):
+        unwell = health.last_reason(host, group)
+        if self.reporter.join(host, group, service, report, unwell):
             self._note(group, host, REPORTED)
         if service.report_interval:
             self.health.begin(host, group, service, self.only_records)
@@ -698,6 +699,7 @@ def reset() -> None:
         served.close()
     for one in detach():
         one.close()
+    health.forget_reasons()
 
 
 def detach() -> list[Shared]:
@@ -727,6 +729,7 @@ def after_fork_in_child() -> None:
     _shared = {}
     _lock = threading.Lock()
     metrics.start_afresh()
+    health.forget_reasons()
 
 
 _parents: list[dict[str, Shared]] = []

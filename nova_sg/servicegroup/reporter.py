@@ -180,18 +180,21 @@ class Reporter:
         group: str,
         service: Any,
         report: Callable[[Any], None],
+        unwell: str = "",
     ) -> bool:
         """Join a group: report now, and then on the service's timer.
 
         A service whose report_interval is 0 does not report.
 
         :param report: what the timer calls, with the service
+        :param unwell: why the member cannot do its work; empty: it can
         :returns: whether the first report is known to have succeeded
         """
         interval = service.report_interval
         if not interval:
             return False
         member = _ReportedMember(_membership(host, group, service))
+        member.membership.unwell = _printable(unwell)
         with self._lock:
             self._by_service[id(service)] = member
         # On a thread: a backend that hangs must not keep the service from

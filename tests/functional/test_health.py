@@ -149,6 +149,36 @@ class Checked:
         )
         wait_for(lambda: "unwell: end;" in self.reason())
 
+    def reload(self):
+        """Have the member join again, as the agent does at SIGHUP."""
+        for old in process.detach():
+            old.stop_reports()
+            self.addCleanup(old.close)
+        self.api = servicegroup.API()
+        self.join("one")
+
+    def test_a_reload_while_unwell(self):
+        self.be("1 its disk is full")
+        self.enter(self.check)
+        self.wait_for_verdict("unwell", False)
+        # Only what was known before can make it unwell now.
+        self.flags("servicegroup", health_check=self.program("sleep 1000"))
+        self.reload()
+        self.wait_for_verdict("unwell", False)
+        self.assertIn("its disk is full", self.reason())
+        self.flags("servicegroup", health_check=self.check)
+        self.be("0")
+        self.reload()
+        self.wait_for_verdict("reported", True)
+
+    def test_a_reload_that_removes_the_check(self):
+        self.be("1 its disk is full")
+        self.enter(self.check)
+        self.wait_for_verdict("unwell", False)
+        self.flags("servicegroup", health_check=None)
+        self.reload()
+        self.wait_for_verdict("reported", True)
+
     def test_reports_go_on_and_checks_end(self):
         self.flags("servicegroup", health_check_time_limit=3600)
         self.enter(self.program("sleep 1000"))
