@@ -41,6 +41,9 @@ BUCKETS = (
 #: are counted together, as OTHER_DOMAINS.
 MOST_DOMAINS = 200
 OTHER_DOMAINS = "(other)"
+#: How many members of a group that are not plainly up have their names among
+#: the metrics.
+NAMED = 100
 
 #: Old names of metrics by new ones: shown beside them for one release.
 OLD_NAMES = {
@@ -54,7 +57,9 @@ OLD_NAMES = {
 class Metrics:
     """Every metric of one process.
 
-    The driver and the group are labels throughout; members never are.
+    The driver and the group are labels throughout. Members are labels only
+    of what is about members of this process, or of members that are not
+    plainly up, and of those only where name_members() was called.
     """
 
     def __init__(self) -> None:
@@ -217,6 +222,9 @@ class RefreshStatus:
         #: How many refreshes there were, how many of them failed, and how
         #: often the backend stopped answering.
         self.refreshes = self.failures = self.outages = 0
+        # See show().
+        self.unusual: Callable[[], Iterable[tuple[str, str, str]]] | None
+        self.unusual = None
         self._answered = metrics.refreshes.labels(*labels, "answered")
         self._failed = metrics.refreshes.labels(*labels, "failed")
         self._seconds = metrics.refresh_seconds.labels(*labels)
@@ -231,12 +239,19 @@ class RefreshStatus:
         }
         self._metrics = metrics
 
-    def show(self, census: Callable[[], Census]) -> None:
+    def show(
+        self,
+        census: Callable[[], Census],
+        unusual: Callable[[], Iterable[tuple[str, str, str]]] | None = None,
+    ) -> None:
         """Have the members of the group among the metrics.
 
         :param census: called for every scrape; it must not wait
+        :param unusual: the same; returns the host, the state and the cause of
+            the members that are not plainly up, the most important first
         """
         self.census = census
+        self.unusual = unusual
         self._metrics.follow(self)
 
     def hide(self) -> None:
@@ -322,7 +337,12 @@ class _Members(registry.Collector):
         self._followed = followed
 
     def describe(self) -> list[core.Metric]:
-        return [*self._families(), *self._disagreeing()]
+        return [
+            *self._families(),
+            *self._named(),
+            *self._disagreeing(),
+            self._healthy(),
+        ]
 
     def collect(self) -> Iterator[core.Metric]:
         families = self._families()
@@ -350,7 +370,51 @@ class _Members(registry.Collector):
         for of_hold, number in held_by.items():
             held.add_metric(of_hold, number)
         yield from families
+        yield from self._named()
         yield from self._disagreeing()
+        yield self._healthy()
+
+    @staticmethod
+    def _healthy() -> core.Metric:
+        healthy = core.GaugeMetricFamily(
+            "nova_sg_health",
+            "Whether a member of this process is well, by check: 1, 0",
+            labels=["group", "host", "check"],
+        )
+        # By labels: a reload may have both the old and the new.
+        found = {
+            (one.group, one.host, one.check): not one.reason
+            for one in _health()
+        }
+        for labels, well in found.items():
+            healthy.add_metric(labels, well)
+        return healthy
+
+    def _named(self) -> tuple[core.Metric, ...]:
+        """Return the members that are not plainly up, by name."""
+        labels = ["driver", "group"]
+        states = core.GaugeMetricFamily(
+            "nova_sg_member_state",
+            "A member that is not plainly up: 1",
+            labels=[*labels, "host", "state", "cause"],
+        )
+        left_out = core.GaugeMetricFamily(
+            "nova_sg_member_states_left_out",
+            f"Such members beyond the first {NAMED}, which have no name here",
+            labels=labels,
+        )
+        for one in list(self._followed.values()) if _naming else ():
+            if one.unusual is None:
+                continue
+            found = list(one.unusual())
+            for host, state, cause in found[:NAMED]:
+                states.add_metric(
+                    [one.driver, one.group, host, state, cause], 1
+                )
+            left_out.add_metric(
+                [one.driver, one.group], max(0, len(found) - NAMED)
+            )
+        return states, left_out
 
     @staticmethod
     def _disagreeing() -> tuple[core.Metric, ...]:
@@ -432,6 +496,8 @@ def _bounded(
 
 
 _disagreements: Callable[[], Iterable[Any]] = tuple
+_health: Callable[[], Iterable[Any]] = tuple
+_naming = False
 _current: Metrics | None = None
 _lock = threading.Lock()
 
@@ -453,6 +519,24 @@ def count_disagreements(found: Callable[[], Iterable[Any]]) -> None:
     """
     global _disagreements
     _disagreements = found
+
+
+def show_health(found: Callable[[], Iterable[Any]]) -> None:
+    """Have what the checks of members found among the metrics.
+
+    :param found: returns it as nova_sg.servicegroup.process has it
+    """
+    global _health
+    _health = found
+
+
+def name_members() -> None:
+    """Have the members that are not plainly up among the metrics, by name.
+
+    Not for a process of which there are many: each would show all of them.
+    """
+    global _naming
+    _naming = True
 
 
 def render(accept: str = "") -> tuple[bytes, str]:

@@ -16,15 +16,12 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
-import signal
-import subprocess
 import urllib.error
 import urllib.parse
 import urllib.request
 from typing import Any
 
-from nova_sg import exception, version
+from nova_sg import command, exception, version
 from nova_sg.actions import schedule
 from nova_sg.actions.engine import Failed, Handler
 from nova_sg.servicegroup import events
@@ -49,14 +46,7 @@ class Command(Handler):
     """
 
     def __init__(self, line: str, limit: float) -> None:
-        try:
-            self._words = shlex.split(line)
-        except ValueError as error:
-            raise exception.ConfigError(
-                f"[events] exec: {error} in {line!r}"
-            ) from None
-        if not self._words:
-            raise exception.ConfigError("[events] exec: there is no program")
+        self._words = command.split(line, "[events] exec")
         self._limit = limit
         self.name = f"the command {os.path.basename(self._words[0])}"
 
@@ -70,32 +60,18 @@ class Command(Handler):
             "REASON": event.reason,
             "ID": job.id,
         }
-        environment = {
-            f"NOVA_SG_{name}": value for name, value in variables.items()
-        }
         try:
-            process = subprocess.Popen(
-                self._words,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                env={**os.environ, **environment},
-                # Its own processes are killed with it.
-                start_new_session=True,
+            # Several may run at a time.
+            ended = command.Command(self._words).run(
+                self._limit,
+                body(job),
+                {f"NOVA_SG_{name}": text for name, text in variables.items()},
             )
-        except (OSError, ValueError) as error:
-            raise Failed(str(error)) from error
-        with process:
-            try:
-                output, _ = process.communicate(body(job), timeout=self._limit)
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
-                raise Failed(
-                    f"not done after {self._limit:g} s, killed"
-                ) from None
-        if process.returncode:
-            text = output.decode(errors="replace").strip()[-_OUTPUT:]
-            raise Failed(f"status {process.returncode}: {text}")
+        except (command.CannotRun, command.TimeIsOver) as error:
+            raise Failed(str(error)) from None
+        if ended.status:
+            text = ended.output[-_OUTPUT:]
+            raise Failed(f"status {ended.status}: {text}")
 
 
 class Webhook(Handler):

@@ -168,6 +168,79 @@ stays in use, and an error is logged.
 By default there is none. Set it on the observers, such as nova-sg-monitor.
 """,
     ),
+    cfg.FloatOpt(
+        "rpc_check_interval",
+        default=60,
+        min=0,
+        help="""
+Seconds from one check of a Nova service's RPC server to the next. The
+service sends a ping to itself through the message queue. If no answer
+comes, it is unwell: up, and without new work. 0 switches the check off.
+
+It is made with mc and zk; with db alone each report goes through the queue
+and proves the same. The default costs two small messages a minute and
+member, and finds trouble about as fast as a member that falls silent. Lower
+it if the scheduler is to avoid such a host sooner. While a check fails, it
+is repeated every five seconds.
+
+Related options:
+
+* rpc_check_time_limit: seconds to wait for the answer.
+""",
+    ),
+    cfg.FloatOpt(
+        "rpc_check_time_limit",
+        default=10,
+        min=0.1,
+        help="""
+Seconds within which the RPC server of a Nova service has to answer a ping.
+The default allows for a busy broker. Raise it if services are reported as
+unwell while they work.
+""",
+    ),
+    cfg.StrOpt(
+        "health_check",
+        help="""
+A command that checks whether this host can do its work: a program and its
+arguments, without a shell. With exit status 0 the member is well. Otherwise
+it is unwell, up and without new work, and the last line that the command
+prints is the reason. The command gets NOVA_SG_HOST and NOVA_SG_GROUP.
+
+By default no command is run. The services table has no room for the result:
+with db alone it is logged, and shown by metrics and by /health.
+""",
+    ),
+    cfg.FloatOpt(
+        "health_check_interval",
+        default=30,
+        min=0.1,
+        help="""
+Seconds from one run of health_check to the next. After a failure it is run
+again after five seconds, or after the interval if that is shorter. Raise it
+for a command that is a load for the host.
+""",
+    ),
+    cfg.FloatOpt(
+        "health_check_time_limit",
+        default=10,
+        min=0.1,
+        help="""
+Seconds after which health_check is killed, with all processes of its group,
+and the member is unwell. Raise it for a command that takes longer.
+""",
+    ),
+    cfg.StrOpt(
+        "health_listen",
+        help="""
+Where a process with members tells probes of containers how they are, in
+JSON, at the path /health: ADDRESS:PORT or unix:PATH. The HTTP status is 200
+if each member of the process reports and is well, otherwise 503.
+
+By default a process listens nowhere. Of several workers on a host one has
+the port; when it ends another takes it. Every client that can connect can
+read it: choose 127.0.0.1, or a socket in a folder that others cannot enter.
+""",
+    ),
     cfg.BoolOpt(
         "coalesce_reports",
         default=False,

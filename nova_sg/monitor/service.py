@@ -19,7 +19,7 @@ import ipaddress
 from oslo_log import log as logging
 from oslo_service import service
 
-from nova_sg import exception, servicegroup
+from nova_sg import exception, metrics, servicegroup
 from nova_sg.conf import CONF
 from nova_sg.monitor import application, handlers, overview, server
 from nova_sg.servicegroup import process
@@ -37,6 +37,7 @@ class Monitor(service.Service):
         super().__init__()
         # This checks the times.
         servicegroup.API()
+        metrics.name_members()
         self._overview = overview.Overview()
         self._server = open_server(
             CONF.monitor.port,

@@ -36,7 +36,7 @@ from nova_sg.conf import CONF
 from nova_sg.conf import servicegroup as options
 from nova_sg.guard import orders
 from nova_sg.liveness.model import Refresh
-from nova_sg.nova import names, workers
+from nova_sg.nova import names, rpc_health, workers
 from nova_sg.servicegroup import api as api_module
 from nova_sg.servicegroup import process
 
@@ -204,6 +204,8 @@ def _leave_at_stop(
 
     def drain() -> None:
         try:
+            # Its RPC server is about to be closed.
+            api._driver.end_checks(member, group)
             # While other workers live, the member accepts new work.
             if worker.is_last():
                 api._driver.drain(member, group)
@@ -330,3 +332,4 @@ def prepare() -> None:
     _follow_forks()
     grace.of_nova = True
     process.use("db", NovaDbDriver)
+    rpc_health.install()

@@ -33,10 +33,12 @@ from nova_sg.conf import CONF
 LOG = logging.getLogger(__name__)
 
 
-class Worker:
-    """One of the processes of this host that report for the same member.
+class SharedLock:
+    """A lock on a file that workers of one member share, or one has alone.
 
-    :param names: the names that identify the member
+    It never waits. If the file cannot be used, nothing is known of others.
+
+    :param names: the names that identify the lock
     """
 
     def __init__(self, *names: str) -> None:
@@ -51,13 +53,57 @@ class Worker:
                 os.O_RDWR | os.O_CREAT | os.O_CLOEXEC,
                 0o660,
             )
-            # If a worker that is leaving holds the exclusive lock, this fails:
-            # then this worker does not count.
-            fcntl.flock(self._descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except OSError as error:
             LOG.debug(
                 "Cannot find out about other workers of %s: %s", names, error
             )
+
+    @property
+    def is_known(self) -> bool:
+        """Whether the file can be used."""
+        return self._descriptor is not None
+
+    def share(self) -> bool:
+        """Have the lock together with others; return whether it is so."""
+        return self._lock(fcntl.LOCK_SH)
+
+    def exclude(self) -> bool:
+        """Have the lock alone; if that fails, this worker has it no more."""
+        # Unlock first: two workers that try at the same time must not take
+        # each other for one that stays.
+        return self._lock(fcntl.LOCK_UN) and self._lock(fcntl.LOCK_EX)
+
+    def release(self) -> None:
+        """Have the lock no longer."""
+        self._lock(fcntl.LOCK_UN)
+
+    def close(self) -> None:
+        """Close the file, which unlocks it."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def _lock(self, how: int) -> bool:
+        if self._descriptor is None:
+            return False
+        try:
+            fcntl.flock(self._descriptor, how | fcntl.LOCK_NB)
+        except OSError:
+            return False
+        return True
+
+
+class Worker:
+    """One of the processes of this host that report for the same member.
+
+    :param names: the names that identify the member
+    """
+
+    def __init__(self, *names: str) -> None:
+        self._lock = SharedLock(*names)
+        # If a worker that is leaving has it alone, this fails: then this
+        # worker does not count.
+        self._lock.share()
 
     def is_last(self) -> bool:
         """Whether no other worker is left; False if that is not known.
@@ -65,19 +111,8 @@ class Worker:
         From now on this process does not count. If it is the last one, it
         holds the exclusive lock until done().
         """
-        if self._descriptor is None:
-            return False
-        try:
-            # Unlock first: two workers that leave at the same time must not
-            # take each other for one that stays.
-            fcntl.flock(self._descriptor, fcntl.LOCK_UN)
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            return False
-        return True
+        return self._lock.exclude()
 
     def done(self) -> None:
         """Unlock the file."""
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
+        self._lock.close()

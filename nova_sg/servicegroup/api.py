@@ -234,6 +234,10 @@ class GroupDriver:
     def drain(self, member: str | Mapping, group: str) -> None:
         self.shared().drain(_name(member), group)
 
+    def end_checks(self, member: str | Mapping, group: str) -> None:
+        """Check no longer whether a member can do its work."""
+        self.shared().health.end(_name(member), group)
+
     def unwell(
         self, member: str | Mapping, group: str, reason: str
     ) -> None:

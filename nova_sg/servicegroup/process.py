@@ -52,6 +52,8 @@ from nova_sg.liveness.model import (
 from nova_sg.servicegroup import (
     disagreements,
     domain_map,
+    health,
+    health_server,
     reporter,
     secondaries,
     service_records,
@@ -155,6 +157,8 @@ class Shared:
         }
         #: The primary's reporter.
         self.reporter = self._reporters[primary.name]
+        #: The members of this process that are checked.
+        self.health = health.Members(self.unwell)
         #: The members that callers asked about with a record.
         self.records = service_records.ServiceRecords()
         self._timers: dict[int, secondaries.ServiceTimer] = {}
@@ -228,8 +232,12 @@ class Shared:
                 )
                 for driver in self._secondaries
             ]
-        if self.reporter.join(host, group, service, report):
+        unwell = health.last_reason(host, group)
+        if self.reporter.join(host, group, service, report, unwell):
             self._note(group, host, REPORTED)
+        if service.report_interval:
+            self.health.begin(host, group, service, self.only_records)
+            _show_health()
         for call in calls:
             threads.join(call, max(0.0, give_up - time.monotonic()))
 
@@ -244,6 +252,7 @@ class Shared:
 
     def drain(self, host: str, group: str) -> None:
         """Report through all drivers that a member is about to stop."""
+        self.health.end(host, group)
         for one in self._reporters.values():
             # On a thread each: a backend that hangs delays no other.
             threading.Thread(
@@ -268,6 +277,7 @@ class Shared:
             process is a member of its own, see Driver.apart
         :raises BackendError: the primary's backend was not told
         """
+        self.health.end(host, group)
         if last:
             with self._lock:
                 for key, timer in list(self._timers.items()):
@@ -301,11 +311,24 @@ class Shared:
                     )
 
     def stop_reports(self) -> None:
-        """Stop all timers; no member is withdrawn."""
+        """Stop all timers and checks; no member is withdrawn."""
+        self.health.close()
         for timer in list(self._timers.values()):
             timer.left = True
         for one in self._reporters.values():
             one.close()
+
+    def reported(self) -> dict[tuple[str, str], dict[str, reporter.Reported]]:
+        """Return how the reports of each member go: by group and host, by
+        the driver's name.
+        """
+        found: dict[tuple[str, str], dict[str, reporter.Reported]] = {}
+        for name, one in self._reporters.items():
+            for member in one.members():
+                found.setdefault((member.group, member.host), {})[name] = (
+                    member
+                )
+        return found
 
     # -- commands of operators
 
@@ -487,6 +510,7 @@ def _close(driver: base.Driver) -> None:
 
 _shared: dict[str, Shared] = {}
 _lock = threading.Lock()
+_health_server: health_server.Server | None = None
 _on_first_use: Callable[[], None] | None = None
 _makers: dict[str, Callable[[], base.Driver]] = {}
 
@@ -555,6 +579,86 @@ def all_disagreements() -> list[disagreements.Disagreement]:
 metrics.count_disagreements(all_disagreements)
 
 
+def health_results() -> list[health.Result]:
+    """Return what the checks of this process's members have found last."""
+    return [
+        result
+        for one in list(_shared.values())
+        for result in one.health.results()
+    ]
+
+
+metrics.show_health(health_results)
+
+
+def health_state() -> dict[str, Any]:
+    """Return the state of this process's members, as /health shows it.
+
+    "healthy" is whether there are members, and each of them is well and has
+    reported to a backend within service_down_time.
+    """
+    members = []
+    for one in list(_shared.values()):
+        checks = list(one.health.results())
+        for (group, host), reports in one.reported().items():
+            found = [
+                check
+                for check in checks
+                if (check.group, check.host) == (group, host)
+            ]
+            ages = [
+                report.age
+                for report in reports.values()
+                if report.age is not None
+            ]
+            reporting = bool(ages) and min(ages) <= CONF.service_down_time
+            members.append(
+                {
+                    "group": group,
+                    "host": host,
+                    "healthy": reporting
+                    and not any(check.reason for check in found),
+                    "draining": any(
+                        report.draining for report in reports.values()
+                    ),
+                    "reports": {
+                        name: {
+                            "last_success_seconds": _rounded(report.age),
+                            "trouble": report.trouble,
+                        }
+                        for name, report in reports.items()
+                    },
+                    "checks": {
+                        check.check: {
+                            "healthy": not check.reason,
+                            "reason": check.reason,
+                            "seconds_ago": _rounded(check.age),
+                        }
+                        for check in found
+                    },
+                }
+            )
+    return {
+        "healthy": bool(members) and all(one["healthy"] for one in members),
+        "pid": os.getpid(),
+        "members": members,
+    }
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 1)
+
+
+def _show_health() -> None:
+    """Serve /health, once in a process, where that is configured."""
+    global _health_server
+    address = CONF.servicegroup.health_listen
+    if address:
+        with _lock:
+            if _health_server is None:
+                _health_server = health_server.Server(address, health_state)
+
+
 def on_first_use(call: Callable[[], None]) -> None:
     """Call a function before a driver is made; again after each fork.
 
@@ -591,8 +695,14 @@ def load(name: str) -> base.Driver:
 
 def reset() -> None:
     """Close what this process shares; the next use makes it again."""
+    global _health_server
+    with _lock:
+        served, _health_server = _health_server, None
+    if served is not None:
+        served.close()
     for one in detach():
         one.close()
+    health.forget_reasons()
 
 
 def detach() -> list[Shared]:
@@ -614,11 +724,15 @@ def after_fork_in_child() -> None:
     # The parent's threads do not exist here, and its connections belong to
     # the parent. They are kept, as the garbage collector would close them
     # over the parent's sockets.
-    global _shared, _lock
+    global _shared, _lock, _health_server
     _parents.append(_shared)
+    if _health_server is not None:
+        _health_server.close_in_child()
+        _health_server = None
     _shared = {}
     _lock = threading.Lock()
     metrics.start_afresh()
+    health.forget_reasons()
 
 
 _parents: list[dict[str, Shared]] = []

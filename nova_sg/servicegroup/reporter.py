@@ -23,7 +23,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Hashable
-from typing import Any
+from typing import Any, NamedTuple
 
 from oslo_log import log as logging
 
@@ -111,6 +111,10 @@ class _ReportedMember:
         self.left = False
         # Whether the last report failed.
         self.trouble = False
+        # The error of the last report; empty: it succeeded.
+        self.error = ""
+        # When a report succeeded last, monotonic; None: none did.
+        self.succeeded_at: float | None = None
         # Decides when failed reports are logged.
         self.log = trouble_log.TroubleLog()
         # The same for errors outside the driver.
@@ -135,6 +139,18 @@ class _ReportedMember:
         done = getattr(self.membership.service.tg, "timer_done", None)
         if done is not None:
             done(self.timer)
+
+
+class Reported(NamedTuple):
+    """How the reports of a member of this process go, by one driver."""
+
+    host: str
+    group: str
+    #: Seconds since a report succeeded; None: none did.
+    age: float | None
+    #: The error of the last report; empty: it succeeded.
+    trouble: str
+    draining: bool
 
 
 class Reporter:
@@ -164,18 +180,21 @@ class Reporter:
         group: str,
         service: Any,
         report: Callable[[Any], None],
+        unwell: str = "",
     ) -> bool:
         """Join a group: report now, and then on the service's timer.
 
         A service whose report_interval is 0 does not report.
 
         :param report: what the timer calls, with the service
+        :param unwell: why the member cannot do its work; empty: it can
         :returns: whether the first report is known to have succeeded
         """
         interval = service.report_interval
         if not interval:
             return False
         member = _ReportedMember(_membership(host, group, service))
+        member.membership.unwell = _printable(unwell)
         with self._lock:
             self._by_service[id(service)] = member
         # On a thread: a backend that hangs must not keep the service from
@@ -194,6 +213,20 @@ class Reporter:
                     interval, report, args=[service], initial_delay=delay
                 )
         return not (first.is_alive() or member.trouble or member.left)
+
+    def members(self) -> list[Reported]:
+        """Return how the reports of each member go."""
+        now = time.monotonic()
+        return [
+            Reported(
+                one.membership.host,
+                one.membership.group,
+                None if one.succeeded_at is None else now - one.succeeded_at,
+                one.error,
+                one.membership.draining,
+            )
+            for one in list(self._by_service.values())
+        ]
 
     def report_state(self, service: Any) -> None:
         """Report for a service that joined: its timer calls this.
@@ -337,6 +370,9 @@ class Reporter:
             if trouble is None and slow:
                 self._outage_goes_on(member, begun)
             self._outage_ends(member)
+        member.error = "" if trouble is None else str(trouble)
+        if trouble is None:
+            member.succeeded_at = time.monotonic()
         if trouble is not None:
             # Nova's own code, and its operators, read this attribute.
             member.trouble = service.model_disconnected = True

@@ -102,7 +102,10 @@ class GroupView(observers.Listener):
         self._gathering: list[list[events.Event]] = []
         for number, status in enumerate(self._refreshes.values()):
             # A member has one verdict, by all backends: it is counted once.
-            status.show(metrics.no_census if number else self._census)
+            if number:
+                status.show(metrics.no_census)
+            else:
+                status.show(self._census, self._unusual)
 
     # -- questions
 
@@ -458,6 +461,25 @@ class GroupView(observers.Listener):
             domain or "" for domain in group.mass.held.values()
         )
         return metrics.Census(numbers, age, domains, held)
+
+    def _unusual(self) -> list[tuple[str, str, str]]:
+        """Return the members that are not plainly up, the worst first.
+
+        Those that left are last: they are down on purpose.
+        """
+        found = [
+            (host, verdict.state, verdict.cause)
+            for host, verdict in self.verdicts().items()
+            if verdict not in (model.REPORTED, model.REGISTERED)
+        ]
+        order = {model.DOWN: 0, model.UNKNOWN: 1, model.UP: 2}
+
+        def importance(member: tuple[str, str, str]) -> tuple[int, str]:
+            host, state, cause = member
+            left = cause == model.LEFT.cause
+            return 3 if left else order.get(state, 0), host
+
+        return sorted(found, key=importance)
 
     # -- events
 

@@ -15,6 +15,7 @@
 import collections
 import gc
 import os
+from unittest import mock
 
 from prometheus_client import parser
 
@@ -218,6 +219,41 @@ class MetricsTest(TestCase):
         )
         self.assertEqual(1, self.counted("nova_sg_members", state="down"))
         self.assertIsNone(self.counted("nova_sg_oldest_report_seconds"))
+
+    def test_members_that_are_not_plainly_up_are_named(self):
+        hosts = [f"host{number}" for number in range(4)]
+        for host in hosts:
+            self.api.join(host, "compute", mc.Ticking(host))
+        wait_for(lambda: self.api.get_all("compute") == hosts, PATIENCE)
+        self.api.unwell("host0", "compute", "its disk is full")
+        self.api.leave("host1", "compute")
+        self.api.force_down("host2", "compute")
+
+        def named():
+            text, _ = metrics.render()
+            return [
+                (sample.labels["host"], sample.labels["cause"])
+                for family in parser.text_string_to_metric_families(
+                    text.decode()
+                )
+                for sample in family.samples
+                if sample.name == "nova_sg_member_state"
+            ]
+
+        self.assertEqual([], named())
+        self.enterContext(mock.patch.object(metrics, "_naming", False))
+        metrics.name_members()
+        # The worst first: those that left are down on purpose.
+        expected = [
+            ("host2", "forced-down"),
+            ("host0", "unwell"),
+            ("host1", "left"),
+        ]
+        wait_for(lambda: named() == expected, PATIENCE, named)
+        self.assertEqual(0, self.counted("nova_sg_member_states_left_out"))
+        with mock.patch.object(metrics, "NAMED", 1):
+            self.assertEqual(expected[:1], named())
+            self.assertEqual(2, self.counted("nova_sg_member_states_left_out"))
 
     def test_a_question_from_memory_is_not_counted(self):
         self.flags("servicegroup", view_refresh_interval=3600)

@@ -23,6 +23,7 @@ import tests
 from tests.nova import (
     base,
     computes,
+    health,
     processes,
     restarts,
     services,
@@ -53,7 +54,7 @@ class McTest(
     }
 
 
-class McRestartTest(restarts.Restarts, base.CloudTestCase):
+class McRestartTest(health.Health, restarts.Restarts, base.CloudTestCase):
     DRIVER, MODE = "mc", "eventlet"
     SETTINGS = {"options": base.QUIET + restarts.OPTIONS}
 
@@ -78,7 +79,7 @@ class ZkTest(
 
 
 class SeveralTest(
-    restarts.Restarts, several.Several, base.CloudTestCase
+    health.Health, restarts.Restarts, several.Several, base.CloudTestCase
 ):
     DRIVER, MODE = "zk", "threads"
     SETTINGS = {"options": several.Several.OPTIONS + restarts.OPTIONS}

@@ -121,6 +121,12 @@ class ApiTest(monitor.TestCase):
         self.assertIn("allowed are 6 s", event["reason"])
         stream.wait("members", lambda data: data["changed"] == {"one": "down"})
         self.assertEqual({"one": "down"}, self.kinds())
+        self.assertEqual(
+            1,
+            self.metric(
+                f'nova_sg_member_state{{cause="{event["cause"]}",driver="'
+            ),
+        )
 
     def assert_shows_itself(self, port):
         """An agent shows its own metrics, and no groups."""
