@@ -58,6 +58,7 @@ class Command(Handler):
         if not self._words:
             raise exception.ConfigError("[events] exec: there is no program")
         self._limit = limit
+        self.longest = limit
         self.name = f"the command {os.path.basename(self._words[0])}"
 
     def act(self, job: schedule.Job) -> None:
@@ -115,6 +116,8 @@ class Webhook(Handler):
             )
         self._url = url
         self._limit = limit
+        # The connection, the request and the answer.
+        self.longest = 3 * limit
         self._token = token
         # The rest of the URL may hold secrets.
         self.name = f"the webhook at {parts.hostname}"

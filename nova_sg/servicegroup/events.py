@@ -34,6 +34,8 @@ HELD = "held"
 DRAINING = "draining"
 UNWELL = "unwell"
 STOPPED = "stopped"
+#: Not of a member: nova-sg watch does nothing upon down events for now.
+SUSPENDED = "suspended"
 
 #: The reason and the cause of the event that a member was removed.
 REMOVED = "removed", "removed"
@@ -60,6 +62,10 @@ class Event(NamedTuple):
     reason: str
     #: Why, in one word: the verdict's cause, or "removed".
     cause: str = ""
+    #: The member's failure domain, such as its rack; None: it is not known.
+    domain: str | None = None
+    #: Whether an operator disabled it: the scheduler places no work there.
+    disabled: bool = False
 
 
 def change(
@@ -109,6 +115,7 @@ def as_dict(event: Event) -> dict[str, Any]:
     fields = event._asdict()
     for name in ("at", "last_seen"):
         fields[name] = iso(fields[name])
+    fields["failure_domain"] = fields.pop("domain")
     return fields
 
 

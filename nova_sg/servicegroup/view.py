@@ -58,6 +58,8 @@ class Member(NamedTuple):
     reason: str
     #: The rule that gave it, in one word: see nova_sg.liveness.model.
     cause: str = ""
+    #: Its failure domain, such as its rack; None: it is not known.
+    domain: str | None = None
 
 
 class BackendState(NamedTuple):
@@ -389,6 +391,7 @@ class GroupView(observers.Listener):
             disabled_reason=attributes.disabled_reason,
             reason=self._explain(group, host, verdict, now, number),
             cause=verdict.cause,
+            domain=attributes.domain,
         )
 
     def _explain(
@@ -522,6 +525,8 @@ class GroupView(observers.Listener):
             last_seen=self._last_seen(group, change.member, number),
             reason=reason,
             cause=cause,
+            domain=attributes.domain,
+            disabled=attributes.disabled,
         )
 
     def _compare(self) -> None:
