@@ -35,8 +35,8 @@ LOG = logging.getLogger(__name__)
 INTERVAL = 2.0
 # Seconds for which the last answer about the pause counts.
 TRUSTED = 30.0
-# Seconds that a lock is held for beyond the longest action: renewals may fail
-# or hang for as long.
+# Seconds that a lock is held for beyond the longest action, at most: renewals
+# may fail or hang for as long.
 MARGIN = 25.0
 
 #: Answers: act; wait, as that may change; another process acts.
@@ -50,6 +50,7 @@ class Permission:
     :param holder: what the lock shows if this process holds it; None: it
         acts whatever other processes do
     :param longest: seconds that one action takes at most
+    :param margin: seconds that renewals may fail or hang without effect
     :param each: called after each refresh
     """
 
@@ -59,13 +60,14 @@ class Permission:
         group: str,
         holder: str | None,
         longest: float,
+        margin: float = MARGIN,
         each: Callable[[], None] = lambda: None,
     ) -> None:
         self._driver = driver
         self._group = group
         self._lease = None
         if holder is not None:
-            self._lease = lease.Lease(holder, longest + MARGIN)
+            self._lease = lease.Lease(holder, longest + margin)
         self._each = each
         self._longest = longest
         self._lock = threading.Lock()

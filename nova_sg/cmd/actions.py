@@ -121,6 +121,11 @@ def make_engine(
         group,
         _holder() if CONF.events.lock else None,
         max(handler.longest for handler in found),
+        # No call of a driver takes longer than half of service_down_time.
+        min(
+            permission.MARGIN,
+            2 * permission.INTERVAL + CONF.service_down_time / 2,
+        ),
         guard.review,
     )
     down_for = parsed_args.down_for
