@@ -150,7 +150,8 @@ class _Lane:
         for thread in self._threads:
             threads.join(thread, max(0.0, give_up - time.monotonic()))
         self._handler.close()
-        if len(self._jobs):
+        others_act = self._gate is not None and self._gate.others_act
+        if len(self._jobs) and not others_act:
             LOG.warning(
                 "Ending with %(count)d events that %(name)s has not acted "
                 "upon",
@@ -223,7 +224,7 @@ class _Lane:
         """Whether an action may begin, by what is known in this moment."""
         if self._gate is None:
             return True
-        return self._obeys(job, self._gate.ask(job.event))
+        return self._obeys(job, self._gate.ask(job.event, job.attempts > 0))
 
     def _obeys(self, job: schedule.Job, answer: str) -> bool:
         """Put a job off, or drop it, unless the answer is to act."""
@@ -249,7 +250,7 @@ class _Lane:
                     "name": self._handler.name,
                     "type": job.event.type,
                     "host": job.event.host,
-                    "reason": self._gate.reason(job.event)
+                    "reason": self._gate.reason(job.event, job.attempts > 0)
                     or "paused, or without the lock",
                 },
             )

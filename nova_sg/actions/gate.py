@@ -62,20 +62,33 @@ class Gate:
         """Whether a refresh has to confirm each down event."""
         return self._limits.rules != limits.Rules()
 
-    def ask(self, event: events.Event) -> str:
-        """Return ACT, WAIT or LEAVE by what is known in this moment."""
+    @property
+    def others_act(self) -> bool:
+        """Whether another process has the lock."""
+        return (
+            self.permission is not None and self.permission.ask() == LEAVE
+        )
+
+    def ask(self, event: events.Event, again: bool) -> str:
+        """Return ACT, WAIT or LEAVE by what is known in this moment.
+
+        :param again: whether there was an attempt
+        """
         if self.permission is not None:
             answer = self.permission.ask()
             if answer != ACT:
                 return answer
-        if event.type == events.DOWN and self.reason(event):
+        if event.type == events.DOWN and self.reason(event, again):
             return WAIT
         return ACT
 
-    def reason(self, event: events.Event) -> str:
-        """Return why nothing is done upon an event; empty: another reason."""
+    def reason(self, event: events.Event, again: bool) -> str:
+        """Return which limit forbids to act upon an event; empty: none."""
         with self._lock:
             for one in self._suspended.values():
+                if again and one.cause == limits.MAX_PER_HOUR:
+                    # It is counted already.
+                    continue
                 if one.domain in (None, event.domain):
                     return one.reason
         return ""

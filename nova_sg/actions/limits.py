@@ -18,7 +18,9 @@ clock. Times are seconds of any monotonic clock.
 A rack that loses its power, or a network that breaks, looks like many hosts
 that die. To evacuate all of them makes it worse. So above a limit nothing is
 done upon any of them, also not upon the first ones: a down event is judged
-only after the time in which the others have to become known.
+only after the time in which the others have to become known. Nor upon the last
+ones, when the others come back one after the other: a limit has to be kept for
+a while before anything is done again.
 """
 
 from __future__ import annotations
@@ -110,10 +112,15 @@ class Limits:
     """Judges down events, and counts what was done upon them.
 
     :param rules: the options
+    :param settle: seconds for which a limit on members that are down has to
+        be kept after it was exceeded
     """
 
-    def __init__(self, rules: Rules) -> None:
+    def __init__(self, rules: Rules, settle: float = 0.0) -> None:
         self.rules = rules
+        self._settle = settle
+        # By Exceeded.what: when a limit was found exceeded last, and how.
+        self._last: dict[tuple, tuple[float, Exceeded]] = {}
         # By event: when it was first acted upon. In order of time.
         self._acted: dict[tuple, float] = {}
 
@@ -129,7 +136,7 @@ class Limits:
         :param domains: the failure domains to judge; None is none
         """
         found = [
-            *self._too_many(members, self.rules.max_down, MAX_DOWN, None),
+            *self._too_many(members, self.rules.max_down, MAX_DOWN, None, now),
             *(
                 one
                 for domain in dict.fromkeys(domains)
@@ -139,6 +146,7 @@ class Limits:
                     self.rules.max_down_per_domain,
                     MAX_DOWN_PER_DOMAIN,
                     domain,
+                    now,
                 )
             ),
         ]
@@ -190,23 +198,27 @@ class Limits:
         limit: Limit | None,
         cause: str,
         domain: str | None,
+        now: float,
     ) -> list[Exceeded]:
         if limit is None:
             return []
         counted = [one for one in members if self._counts(one)]
         down = sum(one.state == model.DOWN for one in counted)
         if down <= limit.of(len(counted)):
+            at, before = self._last.get((cause, domain), (-math.inf, None))
+            if before is not None and now < at + self._settle:
+                return [before]
             return []
         where = f" of the failure domain {domain}" if domain else ""
         option = cause.replace("-", "_")
-        return [
-            Exceeded(
-                cause,
-                domain,
-                f"{down} of {len(counted)} members{where} are down; [events] "
-                f"{option} is {limit.text}",
-            )
-        ]
+        found = Exceeded(
+            cause,
+            domain,
+            f"{down} of {len(counted)} members{where} are down; [events] "
+            f"{option} is {limit.text}",
+        )
+        self._last[found.what] = now, found
+        return [found]
 
     def _counts(self, member: view.Member) -> bool:
         """Whether a member should be alive."""

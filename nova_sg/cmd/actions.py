@@ -113,8 +113,14 @@ def make_engine(
     if not found:
         return None
     rules = _rules()
+    down_for = parsed_args.down_for
+    if down_for is None:
+        down_for = CONF.events.down_for
+    gather_for = _gather_for() if rules.counts else 0.0
     guard = gate.Gate(
-        limits.Limits(rules), functools.partial(engine.known, api, group), tell
+        limits.Limits(rules, settle=max(down_for, gather_for)),
+        functools.partial(engine.known, api, group),
+        tell,
     )
     guard.permission = permission.Permission(
         process.shared().driver,
@@ -128,11 +134,7 @@ def make_engine(
         ),
         guard.review,
     )
-    down_for = parsed_args.down_for
-    if down_for is None:
-        down_for = CONF.events.down_for
     only = parsed_args.only or CONF.events.only
-    gather_for = _gather_for() if rules.counts else 0.0
     made = engine.Engine(
         found,
         lambda: schedule.Schedule(
@@ -176,10 +178,11 @@ def _gather_for() -> float:
     """Return how long it takes until all that died at once are known."""
     if CONF.events.gather_for is not None:
         return CONF.events.gather_for
-    # Their last reports were sent within an interval, and are judged at the
-    # refresh after their limit.
+    # Their last reports were sent within an interval, which varies by a
+    # tenth, and are judged at the refresh after their limit.
     return (
-        CONF.report_interval + 2 * CONF.servicegroup.view_refresh_interval
+        1.25 * CONF.report_interval
+        + 2 * CONF.servicegroup.view_refresh_interval
     )
 
 

@@ -121,10 +121,10 @@ Seconds for which a down event waits for those of other members, before the
 members that are down are counted. It applies if max_down or
 max_down_per_domain is set, and runs at the same time as down_for.
 
-The default is report_interval and twice [servicegroup] view_refresh_interval:
-members that die in the same moment are found within that time, as their last
-reports were sent at different times. Lower it only with zk, and not below the
-session timeout.
+The default is 1.25 times report_interval and twice [servicegroup]
+view_refresh_interval: 16.5 seconds. Members that die in the same moment are
+found within that time, as their last reports were sent at different times.
+Raise it if hosts die one after the other, as by heat.
 """,
     ),
     cfg.IntOpt(
