@@ -70,6 +70,7 @@ class Command(Handler):
             "CAUSE": event.cause,
             "REASON": event.reason,
             "ID": job.id,
+            "FAILURE_DOMAIN": event.domain or "",
         }
         environment = {
             f"NOVA_SG_{name}": value for name, value in variables.items()

@@ -157,21 +157,21 @@ def _rules() -> limits.Rules:
 
     :raises ConfigError: an option is wrong
     """
-    found: dict[str, limits.Limit | None] = {}
-    for name in ("max_down", "max_down_per_domain"):
-        text, found[name] = getattr(CONF.events, name), None
-        if text:
-            try:
-                found[name] = limits.read_limit(text)
-            except ValueError as error:
-                raise exception.ConfigError(
-                    f"[events] {name}: {error}"
-                ) from None
     return limits.Rules(
-        **found,
-        max_per_hour=CONF.events.max_per_hour,
-        skip_disabled=CONF.events.skip_disabled,
+        _limit("max_down", CONF.events.max_down),
+        _limit("max_down_per_domain", CONF.events.max_down_per_domain),
+        CONF.events.max_per_hour,
+        CONF.events.skip_disabled,
     )
+
+
+def _limit(name: str, text: str | None) -> limits.Limit | None:
+    if not text:
+        return None
+    try:
+        return limits.read_limit(text)
+    except ValueError as error:
+        raise exception.ConfigError(f"[events] {name}: {error}") from None
 
 
 def _gather_for() -> float:
