@@ -51,8 +51,8 @@ class Job:
     id: str
     #: The time of the next attempt.
     ready: float
-    #: The time after which it is not waited for the permission to act.
-    expires: float
+    #: The time until which it waits for the permission to act.
+    expires: float = float("inf")
     #: The time after which no attempt begins; None: there was no attempt.
     give_up: float | None = None
     #: Attempts that have begun.

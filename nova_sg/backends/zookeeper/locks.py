@@ -20,7 +20,6 @@ above keeps whether the last holder released the lock.
 from __future__ import annotations
 
 import contextlib
-import threading
 
 from nova_sg import evzookeeper, zookeeper
 from nova_sg.backends.base import Lock
@@ -34,13 +33,12 @@ class Locks:
 
     def __init__(self, link: connection.Connection) -> None:
         self._link = link
-        self._lock = threading.Lock()
         # The groups whose lock is known to show that it is not free.
         self._taken: set[str] = set()
 
     def acquire(self, group: str, holder: str) -> Lock:
         """As Driver.acquire()."""
-        with self._lock, self._link.asking() as session:
+        with self._link.asking() as session:
             found = self._holder(session, group, holder)
             if found not in ("", holder):
                 self._taken.discard(group)
@@ -97,7 +95,7 @@ class Locks:
     def release(self, group: str, holder: str) -> None:
         """As Driver.release()."""
         path = names.lock_path(group)
-        with self._lock, self._link.asking() as session:
+        with self._link.asking() as session:
             if self._holder(session, group, holder) == holder:
                 self._taken.discard(group)
                 session.set(path, _FREE)
