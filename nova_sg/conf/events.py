@@ -109,8 +109,8 @@ evacuating them all makes it worse.
 The same for the members of one failure domain: nothing is done upon its
 members if more of them are down.
 
-By default there is no limit. Set it to less than the smallest domain has, or
-to 2, so that nothing is done when a whole rack is gone.
+By default there is no limit. Set it to less than the smallest domain has, such
+as 2, so that nothing is done when a whole rack is gone.
 """,
     ),
     cfg.FloatOpt(

@@ -64,7 +64,7 @@ class Event(NamedTuple):
     cause: str = ""
     #: The member's failure domain, such as its rack; None: it is not known.
     domain: str | None = None
-    #: Whether an operator disabled it: the scheduler places no work there.
+    #: Whether an operator disabled it: no new work is placed there.
     disabled: bool = False
 
 
