@@ -241,6 +241,8 @@ class WatchTest(base.TestCase):
                 "topic": "compute",
                 "binary": "nova-compute",
                 "last_seen": "2026-01-02T03:04:05.678Z",
+                "disabled": False,
+                "failure_domain": None,
             },
             event,
         )
