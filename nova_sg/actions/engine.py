@@ -166,7 +166,11 @@ class _Lane:
             except Exception:
                 LOG.exception("Unexpected error while acting upon an event")
                 with self._changed:
-                    self._jobs.failed(job, time.monotonic())
+                    now = time.monotonic()
+                    if job.attempts:
+                        self._jobs.failed(job, now)
+                    else:
+                        self._jobs.wait(job, now, schedule.LONGEST_PAUSE)
                     self._changed.notify_all()
 
     def _next(self) -> schedule.Job | None:

@@ -108,7 +108,7 @@ class Permission:
                 {
                     "group": self._group,
                     "error": error,
-                    "seconds": 2 * self._lease.seconds + INTERVAL,
+                    "seconds": 2 * (self._lease.seconds + INTERVAL),
                 },
             )
 

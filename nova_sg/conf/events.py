@@ -197,6 +197,9 @@ Seconds for which an action that failed is tried again: first after a
 second, then after longer pauses of up to a minute. Later events of the same
 member wait meanwhile; those of other members do not.
 
+It is also the time for which an event waits while actions are suspended by
+max_down and the like, paused by nova-sg pause, or left to another process.
+
 The default, an hour, is enough for the restart of a webhook or a broker.
 Raise it for longer outages; lower it where old events are worthless.
 """,

@@ -12,6 +12,7 @@
 
 """The lock and the note of a group, with each driver on real servers."""
 
+import time
 from unittest import mock
 
 from nova_sg import exception
@@ -264,6 +265,24 @@ class ZkTest(Promises, zk.ZkTestCase):
             one._link.session.session_id,
             self.zk.exists(path)["ephemeralOwner"],
         )
+
+    def test_a_process_that_hangs_and_keeps_its_session(self):
+        one, other = self.driver(), self.driver()
+        one.acquire(GROUP, "one", 1)
+        found = []
+
+        def taken():
+            found.append(other.acquire(GROUP, "other", 1))
+            return found[-1].holder == "other"
+
+        wait_for(taken)
+        self.assertFalse(found[-1].clean)
+        # As long as one renews it, the other does not get it.
+        for _ in range(20):
+            other.acquire(GROUP, "other", 1)
+            self.assertEqual("other", one.acquire(GROUP, "one", 1).holder)
+            time.sleep(0.1)
+        self.assertTrue(one._link.session.is_connected())
 
     def test_a_process_that_died_before_it_relied_on_the_lock(self):
         """What it would have shown as taken, it had not relied on."""

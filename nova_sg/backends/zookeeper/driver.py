@@ -313,7 +313,7 @@ class ZkDriver(base.Driver):
     # -- what the actors upon events share
 
     def acquire(self, group: str, holder: str, seconds: float) -> base.Lock:
-        return self._locks.acquire(group, holder)
+        return self._locks.acquire(group, holder, seconds)
 
     def release(self, group: str, holder: str) -> None:
         self._locks.release(group, holder)

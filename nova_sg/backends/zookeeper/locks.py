@@ -13,13 +13,17 @@
 """The locks and notes of groups, as znodes.
 
 The holder of a lock has an ephemeral znode. Each renewal is a write, which the
-ensemble orders: it fails once the znode has gone with the session. The znode
+ensemble orders: it fails once the znode has gone with the session. The session
+of a process that hangs may live on, as the C client keeps it. So another
+process deletes a znode that it has not seen renewed for long enough. The znode
 above keeps whether the last holder released the lock.
 """
 
 from __future__ import annotations
 
 import contextlib
+import math
+import time
 
 from nova_sg import evzookeeper, zookeeper
 from nova_sg.backends.base import Lock
@@ -35,11 +39,14 @@ class Locks:
         self._link = link
         # The groups whose lock is known to show that it is not free.
         self._taken: set[str] = set()
+        # By group: the znode of another holder, by its creation and version,
+        # and since when it is unchanged (monotonic).
+        self._seen: dict[str, tuple[tuple[int, int], float]] = {}
 
-    def acquire(self, group: str, holder: str) -> Lock:
+    def acquire(self, group: str, holder: str, seconds: float) -> Lock:
         """As Driver.acquire()."""
         with self._link.asking() as session:
-            found = self._holder(session, group, holder)
+            found = self._holder(session, group, holder, seconds)
             if found not in ("", holder):
                 self._taken.discard(group)
                 return Lock(found)
@@ -50,7 +57,7 @@ class Locks:
                     self._create(session, path, holder)
                 except zookeeper.NodeExistsException:
                     # Another process was faster.
-                    return Lock(self._holder(session, group, holder))
+                    return Lock(self._holder(session, group, holder, seconds))
             if group not in self._taken:
                 shown = session.get(path)[0]
                 clean = not found and shown != _TAKEN
@@ -77,14 +84,27 @@ class Locks:
         )
 
     def _holder(
-        self, session: evzookeeper.ZKSession, group: str, holder: str
+        self,
+        session: evzookeeper.ZKSession,
+        group: str,
+        holder: str,
+        seconds: float,
     ) -> str:
-        """Return the holder of a lock; if it is this process, renew it."""
+        """Return the holder of a lock; if it is this process, renew it.
+
+        :param seconds: after which another holder that does not renew it
+            loses it
+        """
         path = f"{names.lock_path(group)}/holder"
-        with contextlib.suppress(zookeeper.NoNodeException):
+        with contextlib.suppress(
+            zookeeper.NoNodeException, zookeeper.BadVersionException
+        ):
             found, stat = session.get(path)
             if found != holder:
-                return found
+                if not self._is_stale(group, stat, seconds):
+                    return found
+                session.delete(path, stat["version"])
+                return ""
             if stat["ephemeralOwner"] == session.session_id:
                 session.set(path, holder)
                 return holder
@@ -92,11 +112,22 @@ class Locks:
             session.delete(path)
         return ""
 
+    def _is_stale(
+        self, group: str, stat: dict[str, int], seconds: float
+    ) -> bool:
+        """Whether another holder has not renewed its znode for long."""
+        now, znode = time.monotonic(), (stat["czxid"], stat["version"])
+        seen = self._seen.get(group)
+        if seen is None or seen[0] != znode:
+            self._seen[group] = znode, now
+            return False
+        return now > seen[1] + seconds
+
     def release(self, group: str, holder: str) -> None:
         """As Driver.release()."""
         path = names.lock_path(group)
         with self._link.asking() as session:
-            if self._holder(session, group, holder) == holder:
+            if self._holder(session, group, holder, math.inf) == holder:
                 self._taken.discard(group)
                 session.set(path, _FREE)
                 session.delete(f"{path}/holder")
