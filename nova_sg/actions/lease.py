@@ -48,7 +48,7 @@ class Lease:
             self._since, self._until = float("inf"), float("-inf")
             return
         self.other = ""
-        if sent > self._until:
+        if not lock.renewed or sent > self._until:
             # The holder before may rely on it for as long.
             self._since = now if lock.clean else now + self.seconds
         self._until = sent + self.seconds

@@ -99,6 +99,9 @@ class Permission:
         threads.join(self._thread, MARGIN)
         if self._thread.is_alive():
             return
+        if not self._lease.covers(time.monotonic(), 0.0):
+            # The next holder has to wait for the one before this process.
+            return
         try:
             self._driver.release(self._group, self._lease.holder)
         except exception.BackendError as error:

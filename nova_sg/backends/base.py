@@ -96,6 +96,9 @@ class Lock(NamedTuple):
     #: Whether this call took the lock, and no process held it before or the
     #: one before has released it. If not, the one before may still rely on it.
     clean: bool = False
+    #: Whether the holder had the lock already, and the backend has not lost
+    #: it meanwhile.
+    renewed: bool = False
 
 
 class Record(NamedTuple):
@@ -226,8 +229,8 @@ class Driver(abc.ABC):
 
         * a holder relies on it for `seconds`, counted on its own monotonic
           clock from before this call, and
-        * a new holder relies on it only `seconds` after this call returned,
-          unless the lock is `clean`.
+        * a holder that has not just `renewed` it relies on it only `seconds`
+          after this call returned, unless the lock is `clean`.
 
         Then two processes never rely on it at once, whatever the clocks show,
         if all use the same `seconds`.
@@ -241,6 +244,9 @@ class Driver(abc.ABC):
 
     def release(self, group: str, holder: str) -> None:
         """Give the lock of a group back, if this process holds it.
+
+        Only for a holder that relies on it: the next one is told that it is
+        clean.
 
         :raises BackendError: the backend was not told; it becomes free as if
             this process had died

@@ -37,7 +37,7 @@ class Promises:
         for _ in range(2):
             self.assertEqual("one", other.acquire(GROUP, "other", 60).holder)
             renewed = one.acquire(GROUP, "one", 60)
-            self.assertEqual(driver_base.Lock("one", False), renewed)
+            self.assertEqual(driver_base.Lock("one", renewed=True), renewed)
         # Not that of another group.
         self.assertEqual("other", other.acquire("other", "other", 60).holder)
 
@@ -295,7 +295,8 @@ class ZkTest(Promises, zk.ZkTestCase):
             one.acquire(GROUP, "one", 60)
         # Its next call holds it, but not as a new one: it waits.
         self.assertEqual(
-            driver_base.Lock("one", False), one.acquire(GROUP, "one", 60)
+            driver_base.Lock("one", renewed=True),
+            one.acquire(GROUP, "one", 60),
         )
         one.close()
         other = self.driver()

@@ -80,9 +80,12 @@ class Locks(Driver):
     name = "test"
     holder = "me"
     note = ""
+    clean = True
+    before = ""
 
     def acquire(self, group, holder, seconds):
-        return Lock(self.holder, clean=True)
+        renewed, self.before = self.before == self.holder, self.holder
+        return Lock(self.holder, self.clean and not renewed, renewed)
 
     def read_note(self, group):
         return self.note
@@ -260,6 +263,23 @@ class EngineTest(base.TestCase):
         self.wait_for_acts(
             handler, (events.DOWN, "a"), (events.UP, "d")
         )
+
+    def test_a_lock_that_is_not_relied_upon_yet_is_not_released(self):
+        """The process that died before may still rely on it."""
+        for clean, number in ((False, 0), (True, 1)):
+            with self.subTest(clean):
+                driver, released = Locks(), []
+                driver.clean = clean
+                driver.release = lambda *args, to=released: to.append(args)
+                one = permission.Permission(driver, "compute", "me", 1.0)
+                one.start()
+                wait_for(
+                    lambda n=number: len(
+                        self.logs.matching("This process acts")
+                    ) + len(self.logs.matching("takes over")) > n
+                )
+                one.close(release=True)
+                self.assertEqual(number, len(released))
 
     def test_a_backend_that_fails(self):
         handler, driver = Handler(), Locks()

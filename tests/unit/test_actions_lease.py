@@ -39,7 +39,7 @@ class LeaseTest(unittest.TestCase):
         self.assertEqual(50, one.waits(113))
         self.assertFalse(one.covers(113, 0))
         for moment in (120, 140, 160):
-            one.answered(Lock("one"), moment, moment)
+            one.answered(Lock("one", renewed=True), moment, moment)
         self.assertFalse(one.covers(162.9, 0))
         self.assertTrue(one.covers(163, 30))
         self.assertEqual(0, one.waits(163))
@@ -58,15 +58,23 @@ class LeaseTest(unittest.TestCase):
         one = lease.Lease("one", SECONDS)
         one.answered(Lock("one", True), 100, 100)
         # Another process may have had it meanwhile.
-        one.answered(Lock("one"), 161, 161)
+        one.answered(Lock("one", renewed=True), 161, 161)
         self.assertFalse(one.covers(161, 0))
         self.assertEqual(60, one.waits(161))
+
+    def test_a_lock_that_the_backend_lost(self):
+        one = lease.Lease("one", SECONDS)
+        one.answered(Lock("one", True), 100, 100)
+        # Taken anew: another process may have had it meanwhile.
+        one.answered(Lock("one"), 110, 110)
+        self.assertFalse(one.covers(110, 0))
+        self.assertEqual(60, one.waits(110))
 
     def test_an_answer_that_comes_late(self):
         one = lease.Lease("one", SECONDS)
         one.answered(Lock("one", True), 100, 100)
         # Executed at some time in between: it did not lapse.
-        one.answered(Lock("one"), 159, 200)
+        one.answered(Lock("one", renewed=True), 159, 200)
         self.assertTrue(one.covers(200, 19))
         self.assertFalse(one.covers(200, 20))
 
@@ -112,7 +120,7 @@ class LeaseTest(unittest.TestCase):
                 holder = name
             if holder == name:
                 until = now + SECONDS
-            answer = Lock(holder, clean=taken and clean)
+            answer = Lock(holder, taken and clean, not taken)
             now += back
             check()
             leases[name].answered(answer, sent, now)

@@ -154,7 +154,7 @@ def _acquire(
     )
     renewed = connection.execute(change.where(locks.c.holder == holder))
     if renewed.rowcount:
-        return Lock(holder)
+        return Lock(holder, renewed=True)
     over = locks.c.expires <= utcnow()
     query = sa.select(locks.c.holder, over.label("over")).where(*this)
     found = connection.execute(query).first()

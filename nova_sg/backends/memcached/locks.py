@@ -14,10 +14,12 @@
 
 A process has a lock if most servers of the group show it as the holder. So a
 lock takes two of three servers, both of two, or the only one. A server that is
-restarted loses a lock, and takes the next holder. The rules of
-Driver.acquire() allow for one that does: any two majorities have a server in
-common, on which the holder before cannot renew the lock. Where several servers
-are restarted within a few seconds the same is true.
+restarted loses a lock, and takes the next holder. If most servers lost it, its
+holder has not renewed it, but taken it anew, and waits as any new holder does:
+another process may have had it meanwhile. Any two majorities have a server in
+common. So, whichever servers are restarted, of two processes that had a
+majority one after the other the later one waits until the earlier one no
+longer relies on the lock.
 
 A note has the time at which it was written, by the clock of the process that
 wrote it, and the newest counts. All servers restarted at once lose it.
@@ -71,9 +73,13 @@ class Locks:
         }
         ours = _HELD + holder
         most = len(replicas) // 2 + 1
-        if [new for _, new in found.values()].count(ours) >= most:
-            released = [old for old, _ in found.values()].count(_FREE)
-            return Lock(holder, clean=released >= most)
+        if [now for _, now in found.values()].count(ours) >= most:
+            before = [old for old, _ in found.values()]
+            return Lock(
+                holder,
+                clean=before.count(_FREE) >= most,
+                renewed=before.count(ours) >= most,
+            )
         new = {
             server: server.exchange(key, give_back, 1)
             for server, (old, now) in found.items()

@@ -65,7 +65,7 @@ class Locks:
                 # to see it if this one dies.
                 session.set(path, _TAKEN)
                 self._taken.add(group)
-            return Lock(holder, clean)
+            return Lock(holder, clean, renewed=bool(found))
 
     def _create(
         self, session: evzookeeper.ZKSession, path: str, holder: str
