@@ -93,8 +93,8 @@ class Lock(NamedTuple):
 
     #: The process that holds it; empty: no process does.
     holder: str
-    #: Whether this call took the lock, and no process held it before or the
-    #: one before has released it. If not, the one before may still rely on it.
+    #: Whether this call took the lock, and the holder before has released it.
+    #: If not, a holder before may still rely on it.
     clean: bool = False
     #: Whether the holder had the lock already, and the backend has not lost
     #: it meanwhile.

@@ -99,7 +99,7 @@ class Promises:
         overlaps = Overlaps(first, second)
         self.wait_until(second, permission.LEAVE)
         # It ends in order: the other one acts at once. The very first one has
-        # to wait with mc, which cannot tell that it is the first.
+        # to wait, as a backend cannot tell that it is the first.
         waited = len(self.logs.matching("takes over the actions", 30))
         first.close(release=True)
         self.wait_until(second, permission.ACT)

@@ -171,7 +171,8 @@ def _acquire(
         except db_exception.DBDuplicateEntry:
             # Another process was faster.
             return Lock(connection.execute(query).first().holder)
-        return Lock(holder, clean=True)
+        # The first one ever, or the row was lost.
+        return Lock(holder)
     if found.holder and not found.over:
         return Lock(found.holder)
     # Only if no other process has taken it meanwhile.

@@ -60,7 +60,7 @@ class Locks:
                     return Lock(self._holder(session, group, holder, seconds))
             if group not in self._taken:
                 shown = session.get(path)[0]
-                clean = not found and shown != _TAKEN
+                clean = not found and shown == _FREE
                 # Before this process relies on the lock: the next holder has
                 # to see it if this one dies.
                 session.set(path, _TAKEN)
