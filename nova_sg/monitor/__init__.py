@@ -17,8 +17,7 @@ event_streams the clients that watch, each with a queue of its own
 handlers      the response to each path
 application   requests and responses: WSGI, access, headers
 server        connections: cheroot, TLS, threads
-service       all of this as a service
-agent_server  an agent's own metrics: prometheus_client's server
+service       all of this as a service; and an agent's own metrics
 
 It reads only: nothing here changes a member.
 """

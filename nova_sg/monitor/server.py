@@ -63,16 +63,27 @@ class _Connection(http_server.HTTPConnection):
     def communicate(self) -> bool:
         self.served = True
         try:
-            if not self._shaken:
-                self.socket.do_handshake()
-                self._shaken = True
-            return super().communicate()
+            return self._shake() and super().communicate()
         except OSError as error:
             # The client is gone, or speaks no TLS.
             LOG.debug("A client at %s: %s", self.remote_addr, error)
             return False
         finally:
             self.served = False
+
+    def _shake(self) -> bool:
+        """Make the TLS handshake, once; return whether there is a client.
+
+        :raises OSError: the client is gone, or speaks no TLS
+        """
+        if not self._shaken:
+            try:
+                self.socket.do_handshake()
+            except AttributeError:
+                # stop() has ended the connection meanwhile.
+                return False
+            self._shaken = True
+        return True
 
     def close(self) -> None:
         self.server.connections.discard(self)

@@ -21,13 +21,7 @@ from oslo_service import service
 
 from nova_sg import exception, servicegroup
 from nova_sg.conf import CONF
-from nova_sg.monitor import (
-    agent_server,
-    application,
-    handlers,
-    overview,
-    server,
-)
+from nova_sg.monitor import application, handlers, overview, server
 from nova_sg.servicegroup import process
 
 LOG = logging.getLogger(__name__)
@@ -77,20 +71,19 @@ class Monitor(service.Service):
             super().stop(graceful)
 
 
-def agent_metrics() -> agent_server.AgentServer | None:
+def agent_metrics() -> server.Server | None:
     """Return what shows an agent's own metrics; None: nothing does.
 
     :raises ConfigError: an option is wrong, or its port is taken
     """
     if CONF.monitor.agent_port is None:
         return None
-    application.check_options()
-    made = agent_server.AgentServer()
-    warn_of_readers(made.url)
-    return made
+    return open_server(
+        CONF.monitor.agent_port, "agent_port", handlers.own_routes()
+    )
 
 
-def reload_server(shown: server.Server | agent_server.AgentServer) -> None:
+def reload_server(shown: server.Server) -> None:
     """Have a server read its certificate again; a wrong one is logged."""
     try:
         application.check_options()

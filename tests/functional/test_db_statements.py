@@ -131,11 +131,13 @@ class SteadyMemberTest(db.MariaDBTestCase):
 
     def _settled(self, log):
         """Return the log once the last statement is in it."""
-        while True:
+
+        def settled():
             entries = log.from_first_report()
             time.sleep(0.2)
-            if log.from_first_report() == entries:
-                return entries
+            return entries if log.from_first_report() == entries else None
+
+        return wait_for(settled, message="no further statement comes")
 
     def _global_status(self, name):
         rows = self.server.execute(f"SHOW GLOBAL STATUS LIKE '{name}'")

@@ -19,7 +19,7 @@ import time
 from nova_sg import exception, zookeeper
 from nova_sg.backends.zookeeper import driver as zk_driver
 from nova_sg.servicegroup import process
-from tests import LONG
+from tests import LONG, base
 from tests.base import wait_for
 from tests.fixtures import proxy
 from tests.functional import zk
@@ -63,6 +63,9 @@ class MemberFailureTest(FailureTestCase):
 
     def test_a_killed_member_is_down_when_its_session_ends(self):
         removed, told = {}, {}
+        # No refresh comes without a change.
+        self.flags(service_down_time=40.0 * base.PATIENCE)
+        self.flags("servicegroup", view_refresh_interval=10.0 * base.PATIENCE)
         self.addCleanup(
             self.api.watch(
                 "compute",
@@ -108,7 +111,8 @@ class MemberFailureTest(FailureTestCase):
         timeout = self.RECV_TIMEOUT / 1000
         self.assertGreater(min(lives), timeout / 3)
         self.assertGreater(statistics.median(lives), timeout * 2 / 3)
-        self.assertLess(statistics.median(delays), 0.1)
+        # The quickest: a busy machine delays some, waiting delays all.
+        self.assertLess(min(delays), 0.1)
 
     def test_a_member_restarted_at_once_is_never_down(self):
         first = self.start_member("one")

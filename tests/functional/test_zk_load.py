@@ -13,7 +13,6 @@
 """The load of the zk driver: requests, listings, delays."""
 
 import os
-import statistics
 import threading
 import time
 from unittest import mock
@@ -201,7 +200,8 @@ class PushTest(zk.ZkTestCase):
                 time.sleep(0.1)
         for what, seconds in delays.items():
             zk.report_figures(f"a znode {what}, the callback came", seconds)
-            self.assertLess(statistics.median(seconds), 0.1)
+            # The quickest: a busy machine delays some, waiting delays all.
+            self.assertLess(min(seconds), 0.1)
 
 
 class LeakTest(zk.ZkTestCase):

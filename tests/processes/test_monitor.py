@@ -28,7 +28,7 @@ from prometheus_client import parser
 import tests
 from nova_sg import exception
 from nova_sg.conf import CONF
-from nova_sg.monitor import service
+from nova_sg.monitor import server, service
 from tests.fixtures import memcached
 from tests.fixtures.process import free_port, wait_for
 from tests.processes import base, description, monitor
@@ -564,9 +564,23 @@ class AccessTest(monitor.TestCase):
         self.observe()
         shown = service.agent_metrics()
         self.addCleanup(shown.stop)
+        shown.start()
         with socket.create_connection(("127.0.0.1", self.port)):
             answer = self.request("/healthz", tls=monitor.trusting(crt))
             self.assertEqual(200, answer.status)
+
+    def test_connections_of_an_agent_are_limited(self):
+        agent = self.start_agent("")
+        wait_for(lambda: self.status("/healthz") == 200, base.PATIENCE)
+        with contextlib.ExitStack() as idle:
+            for _ in range(server.CONNECTIONS):
+                idle.enter_context(
+                    socket.create_connection(("127.0.0.1", self.port))
+                )
+            # The next one is closed at once.
+            wait_for(lambda: self.status("/healthz") is None, base.PATIENCE)
+        wait_for(lambda: self.status("/healthz") == 200, base.PATIENCE)
+        agent.stop()
 
     def test_token_of_an_agent(self):
         agent = self.start_agent(f"token = {base.PASSWORD}")

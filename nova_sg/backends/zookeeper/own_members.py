@@ -211,13 +211,15 @@ class OwnMembers:
             kinds.append(names.DRAINING)
         for kind in kinds:
             self._link.delete(_entry_path(membership, kind))
-        for name in known:
-            if name not in said:
-                self._link.delete(f"{path}@{name}")
+        # The new ones first: a member that is unwell for another reason now is
+        # not well in between.
         for name in said:
             if before is None or name not in before:
                 with contextlib.suppress(zookeeper.NodeExistsException):
                     session.create(f"{path}@{name}", "", self._link.acl)
+        for name in known:
+            if name not in said:
+                self._link.delete(f"{path}@{name}")
         membership.state["said"] = said
 
     def withdraw(self, membership: base.Membership) -> None:

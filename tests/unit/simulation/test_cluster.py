@@ -28,14 +28,8 @@ TIMES = 20 if LONG else 1
 
 
 def examples(number):
-    """Return the settings of a test of so many examples.
-
-    They are the same in each run, so that a run shows only what a change of
-    the code broke. With NOVA_SG_LONG they are new ones in each run.
-    """
-    return settings(
-        deadline=None, max_examples=number * TIMES, derandomize=not LONG
-    )
+    """Return the settings of a test of so many examples."""
+    return settings(max_examples=number * TIMES)
 steps = st.sampled_from([1.0, 2.0, 5.0])
 # The first refresh has nothing but stamps. It could be misled by clocks that
 # differ by more than service_down_time less an interval.
