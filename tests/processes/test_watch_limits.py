@@ -139,6 +139,26 @@ class PauseTest(TestCase):
         self.assertNotIn("paused", self.log(process))
 
 
+class OptionsTest(TestCase):
+    def test_wrong_limits(self):
+        for option, value in (
+            ("max_down", "many"),
+            ("max_down", "101%"),
+            ("max_down_per_domain", "-1"),
+        ):
+            with self.subTest(f"{option} = {value}"):
+                self.configure(f"[events]\n{option} = {value}\n")
+                result = self.run_here("nova-sg", "watch", "--exec", "true")
+                self.assertEqual(2, result.status)
+                self.assertIn(f"[events] {option}: '{value}' is", result.err)
+
+    def test_a_pause_that_no_other_process_would_see(self):
+        self.configure("servicegroup_driver = mc\n")
+        result = self.run_here("nova-sg", "pause")
+        self.assertEqual(2, result.status)
+        self.assertIn("memcached_servers names no server", result.err)
+
+
 class LockTest(TestCase):
     def test_one_of_two_acts(self):
         self.configure(

@@ -355,6 +355,11 @@ class McDriver(base.Driver):
         return self._locks.read_note(group)
 
     def write_note(self, group: str, text: str) -> None:
+        if self._local:
+            raise exception.BackendError(
+                "memcached_servers names no server: no other process would "
+                "see the note"
+            )
         self._locks.write_note(group, text)
 
     def check(self) -> list[base.Finding]:
