@@ -14,6 +14,11 @@
 
 ================  ===========================================================
 schedule.py       which event is next, and when: no I/O, no clock, no thread
+limits.py         whether too much is down to act; likewise
+lease.py          when a lock may be relied upon; likewise
+pause.py          the note by which an operator pauses actions; likewise
+permission.py     the thread that reads the pause and renews the lock
+gate.py           limits, pause and lock together
 engine.py         the threads that act
 handlers.py       the command and the webhook
 notifications.py  the message queue

@@ -22,11 +22,14 @@ from typing import Protocol
 from oslo_log import log as logging
 
 from nova_sg import exception, servicegroup, threads
-from nova_sg.actions import schedule
+from nova_sg.actions import gate, schedule
 from nova_sg.liveness import model
-from nova_sg.servicegroup import events
+from nova_sg.servicegroup import events, view
 
 LOG = logging.getLogger(__name__)
+
+# Seconds after which it is asked again whether an action may begin.
+WAIT_PAUSE = 1.0
 
 
 class Failed(Exception):
@@ -38,6 +41,8 @@ class Handler(Protocol):
 
     #: Its name in messages.
     name: str
+    #: Seconds that one call of act() takes at most.
+    longest: float
 
     def act(self, job: schedule.Job) -> None:
         """Act upon an event, within the time limit.
@@ -58,6 +63,7 @@ class Engine:
     :param parallel: jobs of one handler at the same time
     :param confirm: returns whether a member is still down, by its group and
         name; None: that is not known now
+    :param guard: whether an action may begin; None: any may
     """
 
     def __init__(
@@ -66,9 +72,11 @@ class Engine:
         make_schedule: Callable[[], schedule.Schedule],
         parallel: int,
         confirm: Callable[[str, str], bool | None],
+        guard: gate.Gate | None = None,
     ) -> None:
+        self._gate = guard
         self._lanes = [
-            _Lane(handler, make_schedule(), parallel, confirm)
+            _Lane(handler, make_schedule(), parallel, confirm, guard)
             for handler in handlers
         ]
 
@@ -85,8 +93,9 @@ class Engine:
         give_up = time.monotonic() + patience
         for lane in self._lanes:
             lane.stop()
-        for lane in self._lanes:
-            lane.wait(give_up)
+        ended = [lane.wait(give_up) for lane in self._lanes]
+        if self._gate is not None and self._gate.permission is not None:
+            self._gate.permission.close(release=all(ended))
 
 
 class _Lane:
@@ -98,10 +107,12 @@ class _Lane:
         jobs: schedule.Schedule,
         parallel: int,
         confirm: Callable[[str, str], bool | None],
+        guard: gate.Gate | None,
     ) -> None:
         self._handler = handler
         self._jobs = jobs
         self._confirm = confirm
+        self._gate = guard
         self._changed = threading.Condition()
         self._stopped = False
         # Whether the log has that events were dropped.
@@ -134,16 +145,19 @@ class _Lane:
             self._stopped = True
             self._changed.notify_all()
 
-    def wait(self, give_up: float) -> None:
+    def wait(self, give_up: float) -> bool:
+        """Wait for the jobs under way; return whether they have ended."""
         for thread in self._threads:
             threads.join(thread, max(0.0, give_up - time.monotonic()))
         self._handler.close()
-        if len(self._jobs):
+        others_act = self._gate is not None and self._gate.others_act
+        if len(self._jobs) and not others_act:
             LOG.warning(
                 "Ending with %(count)d events that %(name)s has not acted "
                 "upon",
                 {"count": len(self._jobs), "name": self._handler.name},
             )
+        return not any(thread.is_alive() for thread in self._threads)
 
     def _run(self) -> None:
         while (job := self._next()) is not None:
@@ -152,7 +166,11 @@ class _Lane:
             except Exception:
                 LOG.exception("Unexpected error while acting upon an event")
                 with self._changed:
-                    self._jobs.failed(job, time.monotonic())
+                    now = time.monotonic()
+                    if job.attempts:
+                        self._jobs.failed(job, now)
+                    else:
+                        self._jobs.wait(job, now, schedule.LONGEST_PAUSE)
                     self._changed.notify_all()
 
     def _next(self) -> schedule.Job | None:
@@ -172,6 +190,8 @@ class _Lane:
 
     def _do(self, job: schedule.Job) -> None:
         event = job.event
+        if not self._may(job):
+            return
         if job.to_confirm:
             still = self._confirm(event.group, event.host)
             if not still:
@@ -182,6 +202,11 @@ class _Lane:
                         self._jobs.done(job)
                     self._changed.notify_all()
                 return
+            if self._gate is not None:
+                answer = self._gate.admit(event, again=job.attempts > 0)
+                # The refresh may have taken long.
+                if not self._obeys(job, answer) or not self._may(job):
+                    return
         with self._changed:
             self._jobs.begin(job, time.monotonic())
         problem = None
@@ -198,6 +223,42 @@ class _Lane:
                 again = self._jobs.failed(job, time.monotonic())
             self._changed.notify_all()
         self._log(job, problem, again)
+
+    def _may(self, job: schedule.Job) -> bool:
+        """Whether an action may begin, by what is known in this moment."""
+        if self._gate is None:
+            return True
+        return self._obeys(job, self._gate.ask(job.event, job.attempts > 0))
+
+    def _obeys(self, job: schedule.Job, answer: str) -> bool:
+        """Put a job off, or drop it, unless the answer is to act."""
+        if answer == gate.ACT:
+            return True
+        # A process that does not act takes over later what is down then.
+        leaves = answer == gate.LEAVE
+        if answer == gate.SKIP or (leaves and job.event.type != events.DOWN):
+            with self._changed:
+                self._jobs.done(job)
+                self._changed.notify_all()
+            return False
+        with self._changed:
+            kept = self._jobs.wait(job, time.monotonic(), WAIT_PAUSE)
+            self._changed.notify_all()
+        if not kept and not leaves:
+            assert self._gate is not None
+            LOG.error(
+                "Nothing is done by %(name)s upon %(type)s of %(host)s: it "
+                "was not permitted within [events] retry_for (%(reason)s). "
+                "See with nova-sg show",
+                {
+                    "name": self._handler.name,
+                    "type": job.event.type,
+                    "host": job.event.host,
+                    "reason": self._gate.reason(job.event, job.attempts > 0)
+                    or "paused, or without the lock",
+                },
+            )
+        return False
 
     def _log(
         self, job: schedule.Job, problem: str | None, again: bool
@@ -245,3 +306,11 @@ def still_down(api: servicegroup.API, group: str, host: str) -> bool | None:
         # The verdict is from before the refresh.
         return None
     return True if member.state == model.DOWN else None
+
+
+def known(api: servicegroup.API, group: str) -> list[view.Member] | None:
+    """Return the members of a group as they are known; None: not known."""
+    try:
+        return api.members(group)
+    except exception.ServiceGroupUnavailable:
+        return None

@@ -48,6 +48,7 @@ class Command(Handler):
     def __init__(self, line: str, limit: float) -> None:
         self._words = command.split(line, "[events] exec")
         self._limit = limit
+        self.longest = limit
         self.name = f"the command {os.path.basename(self._words[0])}"
 
     def act(self, job: schedule.Job) -> None:
@@ -59,6 +60,7 @@ class Command(Handler):
             "CAUSE": event.cause,
             "REASON": event.reason,
             "ID": job.id,
+            "FAILURE_DOMAIN": event.domain or "",
         }
         try:
             # Several may run at a time.
@@ -91,6 +93,8 @@ class Webhook(Handler):
             )
         self._url = url
         self._limit = limit
+        # The connection, the request and the answer.
+        self.longest = 3 * limit
         self._token = token
         # The rest of the URL may hold secrets.
         self.name = f"the webhook at {parts.hostname}"

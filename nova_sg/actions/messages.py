@@ -54,7 +54,7 @@ def notification(
         "payload": {
             "nova_object.name": "ServiceLivenessPayload",
             "nova_object.namespace": "nova_sg",
-            "nova_object.version": "1.0",
+            "nova_object.version": "1.1",
             "nova_object.data": {
                 # The fields of Nova's ServiceStatusPayload 1.1.
                 "host": event.host,
@@ -76,6 +76,8 @@ def notification(
                 "cause": event.cause,
                 "reason": event.reason,
                 "noticed_at": events.iso(event.at),
+                # Since version 1.1.
+                "failure_domain": event.domain,
             },
         },
     }

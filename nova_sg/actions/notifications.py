@@ -63,6 +63,7 @@ class Notifications(Handler):
     ) -> None:
         self._arguments = arguments
         self._limit = limit
+        self.longest = _START + limit
         self._parallel = min(parallel, _MOST)
         self._publisher = publisher
         self._about = about

@@ -28,6 +28,7 @@ import dataclasses
 import uuid
 from collections.abc import Collection
 
+from nova_sg.liveness import model
 from nova_sg.servicegroup import events
 
 #: Jobs of one handler that wait, at most.
@@ -46,10 +47,12 @@ class Job:
     """An event to act upon."""
 
     event: events.Event
-    #: Unique; the same in all attempts.
+    #: Unique; the same in all attempts. See _id().
     id: str
     #: The time of the next attempt.
     ready: float
+    #: The time until which it waits for the permission to act.
+    expires: float = float("inf")
     #: The time after which no attempt begins; None: there was no attempt.
     give_up: float | None = None
     #: Attempts that have begun.
@@ -71,6 +74,9 @@ class Schedule:
     :param only: the types of events that become jobs
     :param down_for: seconds for which a member has to have been down
     :param retry_for: seconds in which failed attempts are repeated
+    :param gather_for: seconds in which other members that are down have to
+        become known before a down event is acted upon
+    :param confirm: whether a refresh has to confirm each down event
     :param most: jobs that are kept; for each further one the oldest job of
         the member with most jobs is dropped, unless an attempt is under way
     """
@@ -81,11 +87,15 @@ class Schedule:
         down_for: float,
         retry_for: float,
         most: int = JOBS,
+        *,
+        gather_for: float = 0.0,
+        confirm: bool = False,
     ) -> None:
         self._most = most
         self._number = 0
         self._only = frozenset(only)
-        self._down_for = down_for
+        self._delay = max(down_for, gather_for)
+        self._confirm = confirm or self._delay > 0
         self._retry_for = retry_for
         self._jobs: dict[tuple[str, str], collections.deque[Job]] = {}
 
@@ -110,13 +120,15 @@ class Schedule:
                     self._tidy(member)
                     return False
         if event.type in self._only:
-            patient = event.type == events.DOWN and self._down_for > 0
+            is_down = event.type == events.DOWN
+            ready = now + (self._delay if is_down else 0.0)
             jobs.append(
                 Job(
                     event,
-                    id=str(uuid.uuid4()),
-                    ready=now + (self._down_for if patient else 0.0),
-                    to_confirm=patient,
+                    id=_id(event),
+                    ready=ready,
+                    expires=ready + self._retry_for,
+                    to_confirm=is_down and self._confirm,
                 )
             )
             self._number += 1
@@ -179,6 +191,20 @@ class Schedule:
         job.busy = False
         job.ready = now + PAUSE
 
+    def wait(self, job: Job, now: float, pause: float) -> bool:
+        """Note that a job may not be done now; return whether it is kept.
+
+        It becomes due again after `pause` seconds. By then a member that was
+        down may be up.
+        """
+        if now >= job.expires:
+            self.done(job)
+            return False
+        job.busy = False
+        job.ready = min(now + pause, job.expires)
+        job.to_confirm |= job.event.type == events.DOWN
+        return True
+
     def failed(self, job: Job, now: float) -> bool:
         """Note that an attempt failed; return whether another follows."""
         pause = min(PAUSE * 2 ** min(job.attempts - 1, 30), LONGEST_PAUSE)
@@ -192,3 +218,24 @@ class Schedule:
     def _tidy(self, member: tuple[str, str]) -> None:
         if not self._jobs[member]:
             del self._jobs[member]
+
+
+# For uuid5: the ids of nova_sg's down events.
+_DOWN = uuid.UUID("0b6c4f5e-6f0a-4c53-9b61-2d3c7f0b8d11")
+
+
+def _id(event: events.Event) -> str:
+    """Return an id: for the same down the same in each observer, if possible.
+
+    A member that is down becomes up by a report only. So its last report tells
+    one silence from another, if the backend keeps the time of it. A command
+    may come and go without a report.
+    """
+    if (
+        event.type != events.DOWN
+        or event.last_seen is None
+        or event.cause == model.FORCED_DOWN.cause
+    ):
+        return str(uuid.uuid4())
+    about = event.group, event.host, event.last_seen.isoformat()
+    return str(uuid.uuid5(_DOWN, "\0".join(about)))

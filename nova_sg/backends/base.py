@@ -88,6 +88,19 @@ class Finding(NamedTuple):
     remedy: str = ""
 
 
+class Lock(NamedTuple):
+    """A group's lock, as a backend shows it: see Driver.acquire()."""
+
+    #: The process that holds it; empty: no process does.
+    holder: str
+    #: Whether this call took the lock, and the holder before has released it.
+    #: If not, a holder before may still rely on it.
+    clean: bool = False
+    #: Whether the holder had the lock already, and the backend has not lost
+    #: it meanwhile.
+    renewed: bool = False
+
+
 class Record(NamedTuple):
     """A record of the services table that a caller brings along."""
 
@@ -206,6 +219,54 @@ class Driver(abc.ABC):
         :raises MemberNotFound: the group has no such member
         :raises BackendError: the backend was not told
         """
+
+    def acquire(self, group: str, holder: str, seconds: float) -> Lock:
+        """Take the lock of a group, or renew it.
+
+        Of several processes one holds it. It becomes free when its holder
+        releases it, or no longer renews it: after `seconds`, or when the
+        holder's session ends. A backend may also lose it earlier. So
+
+        * a holder relies on it for `seconds`, counted on its own monotonic
+          clock from before this call, and
+        * a holder that has not just `renewed` it relies on it only `seconds`
+          after this call returned, unless the lock is `clean`.
+
+        Then two processes never rely on it at once, whatever the clocks show,
+        if all use the same `seconds`.
+
+        :param holder: what identifies this process, and shows people which
+            it is
+        :returns: the lock now: `holder` has it, or another process has
+        :raises BackendError: it is not known whether it was taken
+        """
+        raise exception.BackendError(f"the driver {self.name} has no locks")
+
+    def release(self, group: str, holder: str) -> None:
+        """Give the lock of a group back, if this process holds it.
+
+        Only for a holder that relies on it: the next one is told that it is
+        clean.
+
+        :raises BackendError: the backend was not told; it becomes free as if
+            this process had died
+        """
+        raise exception.BackendError(f"the driver {self.name} has no locks")
+
+    def read_note(self, group: str) -> str:
+        """Return the note that is kept with a group; empty: there is none.
+
+        :raises BackendError: there is no answer
+        """
+        return ""
+
+    def write_note(self, group: str, text: str) -> None:
+        """Keep a note with a group, in the place of the one before.
+
+        :param text: short and printable; empty: no note
+        :raises BackendError: the backend was not told
+        """
+        raise exception.BackendError(f"the driver {self.name} has no notes")
 
     @abc.abstractmethod
     def check(self) -> list[Finding]:
@@ -328,6 +389,18 @@ def _check_groups(answer: Any) -> list[str]:
     return groups
 
 
+def _check_lock(answer: Any) -> Lock:
+    if not isinstance(answer, Lock):
+        raise TypeError(f"acquire() returned {answer!r:.100}")
+    return answer
+
+
+def _check_note(answer: Any) -> str:
+    if not isinstance(answer, str):
+        raise TypeError(f"read_note() returned {answer!r:.100}")
+    return answer
+
+
 def _check_findings(answer: Any) -> list[Finding]:
     findings = list(answer)
     _check_types("a finding", findings, (Finding,))
@@ -356,6 +429,10 @@ _ANSWERS: dict[str, Callable[[Any], Any] | None] = {
     "groups": _check_groups,
     "force_down": None,
     "forget": None,
+    "acquire": _check_lock,
+    "release": None,
+    "read_note": _check_note,
+    "write_note": None,
     "check": _check_findings,
 }
 

@@ -15,11 +15,13 @@
 from __future__ import annotations
 
 import argparse
+import datetime
 from typing import TextIO
 
 from cliff import command
 
 from nova_sg import exception
+from nova_sg.actions import pause
 from nova_sg.backends import base
 from nova_sg.backends.memcached import server_options
 from nova_sg.cmd import agreement
@@ -99,6 +101,8 @@ def _check_driver(name: str, used: list[str]):
         return
     try:
         yield from driver.check()
+        if name == used[0]:
+            yield from _check_pause(driver)
     except Exception as error:
         # The other drivers are checked nevertheless.
         yield base.Finding(
@@ -109,3 +113,20 @@ def _check_driver(name: str, used: list[str]):
         )
     finally:
         driver.close()
+
+
+def _check_pause(driver: base.Driver):
+    """Show whether the actions of nova-sg watch are paused."""
+    try:
+        note = driver.read_note(CONF.topic)
+    except exception.BackendError:
+        # The driver's own checks say why.
+        return
+    found = pause.read(note, datetime.datetime.now(datetime.UTC))
+    if found is not None:
+        yield base.Finding(
+            True,
+            "actions",
+            f"nova-sg watch does not act upon events of group {CONF.topic}: "
+            f"paused {found}",
+        )

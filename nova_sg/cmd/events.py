@@ -15,6 +15,7 @@
 from __future__ import annotations
 
 import argparse
+import datetime
 import json
 import logging
 import queue
@@ -26,10 +27,11 @@ import time
 from cliff import command
 
 from nova_sg import exception, observer, poller
+from nova_sg.actions import pause
 from nova_sg.cmd import actions, members
 from nova_sg.conf import CONF
 from nova_sg.liveness import model
-from nova_sg.servicegroup import events
+from nova_sg.servicegroup import events, process
 
 # Events that wait to be printed, at most.
 WAITING = 1000
@@ -63,7 +65,6 @@ class Watch(command.Command):
         received: queue.SimpleQueue = queue.SimpleQueue()
         for signo in (signal.SIGINT, signal.SIGTERM):
             signal.signal(signo, lambda *_: received.put(None))
-        acting = actions.make_engine(parsed_args, self.app.api)
         room = threading.Semaphore(WAITING)
 
         def receive(event: events.Event) -> None:
@@ -71,6 +72,7 @@ class Watch(command.Command):
             room.acquire()
             received.put(event)
 
+        acting = actions.make_engine(parsed_args, self.app.api, receive)
         watch = self.app.api.watch(parsed_args.group or CONF.topic, receive)
         write = _json if parsed_args.format == "json" else _text
         try:
@@ -87,11 +89,65 @@ class Watch(command.Command):
 
 
 def _text(event: events.Event) -> str:
-    return f"{events.iso(event.at)} {event.type} {event.host} ({event.reason})"
+    # Some are about the group.
+    what = f"{event.type} {event.host}".rstrip()
+    return f"{events.iso(event.at)} {what} ({event.reason})"
 
 
 def _json(event: events.Event) -> str:
     return json.dumps(events.as_dict(event))
+
+
+class Pause(command.Command):
+    """Have no nova-sg watch act upon events of a group, until nova-sg resume.
+
+    Events are printed all the same. Actions that are under way go on.
+    """
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser = super().get_parser(prog_name)
+        members.add_group(parser, "the option topic, compute")
+        parser.add_argument(
+            "--for",
+            dest="seconds",
+            metavar="S",
+            type=actions.seconds,
+            help="Resume by itself after S seconds (default: never).",
+        )
+        parser.add_argument(
+            "--reason",
+            metavar="TEXT",
+            default="",
+            help="Why, for others.",
+        )
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> None:
+        now, until = datetime.datetime.now(datetime.UTC), None
+        if parsed_args.seconds is not None:
+            try:
+                until = now + datetime.timedelta(seconds=parsed_args.seconds)
+            except OverflowError:
+                until = None
+        reason = " ".join(parsed_args.reason.split())[: pause.LONGEST]
+        made = pause.Pause(CONF.host, now, until, reason)
+        process.shared().driver.write_note(
+            parsed_args.group or CONF.topic, pause.write(made)
+        )
+
+
+class Resume(command.Command):
+    """End nova-sg pause: what is down then is acted upon."""
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser = super().get_parser(prog_name)
+        members.add_group(parser, "the option topic, compute")
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> None:
+        process.shared().driver.write_note(
+            parsed_args.group or CONF.topic, ""
+        )
 
 
 class Wait(members.OfMember):

@@ -63,17 +63,18 @@ should not share that queue.
     ),
     cfg.ListOpt(
         "only",
-        default=["up", "down", "held"],
+        default=["up", "down", "held", "suspended"],
         item_type=cfg.types.String(
             choices=[
                 *("joined", "up", "down", "left", "held"),
-                *("draining", "unwell", "stopped"),
+                *("draining", "unwell", "stopped", "suspended"),
             ]
         ),
         help="""
 The types of events to act upon. The default leaves out members that join,
 drain, stop or leave, which is done on purpose, and those that are unwell,
-which are alive.
+which are alive. "suspended" is about the group, and has no host: a limit is
+exceeded, such as max_down.
 """,
     ),
     cfg.FloatOpt(
@@ -87,6 +88,80 @@ earlier, neither its down event nor its up event is acted upon.
 
 By default an event is acted upon at once. Set it to the time that a service
 or a host takes to restart where the action must not come too early.
+""",
+    ),
+    cfg.StrOpt(
+        "max_down",
+        help="""
+How many members of the group may be down: a number (3), or a per cent (10%) of
+the members, of which one at least. If more are down, nothing is done upon any
+down event, and an event of the type "suspended" says so. Members that were
+forced down or left on purpose are not counted on either side.
+
+By default there is no limit. Set it wherever hosts are powered off or
+evacuated: so many that die at once share a cause, such as a switch, and
+evacuating them all makes it worse.
+""",
+    ),
+    cfg.StrOpt(
+        "max_down_per_domain",
+        help="""
+The same for the members of one failure domain: nothing is done upon its
+members if more of them are down.
+
+By default there is no limit. Set it to less than the smallest domain has, such
+as 2, so that nothing is done when a whole rack is gone.
+""",
+    ),
+    cfg.FloatOpt(
+        "gather_for",
+        min=0,
+        help="""
+Seconds for which a down event waits for those of other members, before the
+members that are down are counted. It applies if max_down or
+max_down_per_domain is set, and runs at the same time as down_for.
+
+The default is 1.25 times report_interval and twice [servicegroup]
+view_refresh_interval: 16.5 seconds. Members that die in the same moment are
+found within that time, as their last reports were sent at different times.
+Raise it if hosts die one after the other, as by heat.
+""",
+    ),
+    cfg.IntOpt(
+        "max_per_hour",
+        min=0,
+        help="""
+How many down events are acted upon within any hour. Further ones wait, for
+retry_for at most, and an event of the type "suspended" says so. Attempts for
+one event count once, and so do several handlers.
+
+By default there is no limit. Set it to the number of hosts whose instances the
+rest of the cloud has room for. The process that acts keeps the count: it
+begins anew when nova-sg watch is started again, or another one takes over.
+""",
+    ),
+    cfg.BoolOpt(
+        "skip_disabled",
+        default=False,
+        help="""
+Whether nothing is done upon the down event of a member that an operator has
+disabled (openstack compute service set --disable). Such members are not
+counted for max_down and max_down_per_domain either.
+
+Set it to true if hosts under maintenance are disabled. Only the services table
+shows that a member is disabled: use the db driver.
+""",
+    ),
+    cfg.BoolOpt(
+        "lock",
+        default=False,
+        help="""
+Whether of several nova-sg watch processes for a group only one acts: the one
+that holds the group's lock in the primary driver's backend. The others print
+events, and one of them takes over when it ends or dies.
+
+Set it to true if nova-sg watch runs on several hosts. All of them need the
+same options in this section.
 """,
     ),
     cfg.FloatOpt(
@@ -121,6 +196,9 @@ slow webhook falls behind.
 Seconds for which an action that failed is tried again: first after a
 second, then after longer pauses of up to a minute. Later events of the same
 member wait meanwhile; those of other members do not.
+
+It is also the time for which an event waits while actions are suspended by
+max_down and the like, paused by nova-sg pause, or left to another process.
 
 The default, an hour, is enough for the restart of a webhook or a broker.
 Raise it for longer outages; lower it where old events are worthless.

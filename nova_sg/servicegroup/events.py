@@ -34,6 +34,8 @@ HELD = "held"
 DRAINING = "draining"
 UNWELL = "unwell"
 STOPPED = "stopped"
+#: Not of a member: nova-sg watch does nothing upon down events for now.
+SUSPENDED = "suspended"
 
 #: The reason and the cause of the event that a member was removed.
 REMOVED = "removed", "removed"

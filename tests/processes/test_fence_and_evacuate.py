@@ -112,6 +112,7 @@ class ScriptTest(StandIns):
         for host, kind, cause, status, called in (
             ("dead", "held", "held", 0, []),
             ("dead", "up", "reported", 0, []),
+            ("", "suspended", "max-down", 0, ["logger"]),
             ("dead", "down", "crashed", 0, ["logger"]),
             ("dead", "down", "forced-down", 0, ["logger"]),
             ("dead", "down", "never-reported", 0, ["logger"]),

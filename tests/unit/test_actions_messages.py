@@ -43,7 +43,7 @@ NOVA = {
 def made(kind, cause, seen=SEEN, member=None):
     event = events.Event(
         *(kind, "compute", "h", "compute", "nova-compute"),
-        *(AT, seen, "because", cause),
+        *(AT, seen, "because", cause, "rack 7"),
     )
     job = schedule.Job(event, id="some-id", ready=0)
     return messages.notification(job, "observer1", member)
@@ -73,7 +73,7 @@ class NotificationTest(unittest.TestCase):
             {
                 "nova_object.name": "ServiceLivenessPayload",
                 "nova_object.namespace": "nova_sg",
-                "nova_object.version": "1.0",
+                "nova_object.version": "1.1",
             },
             payload,
         )
@@ -92,6 +92,7 @@ class NotificationTest(unittest.TestCase):
                 "cause": "silent",
                 "reason": "because",
                 "noticed_at": "2026-01-02T03:04:05.678Z",
+                "failure_domain": "rack 7",
             },
             {name: data[name] for name in data if data[name] is not None},
         )

@@ -78,6 +78,67 @@ class ScheduleTest(unittest.TestCase):
         jobs.put(event(events.UP), 130)
         self.assertEqual([events.DOWN, events.UP], take_all(jobs, 130))
 
+    def test_down_waits_until_other_members_are_known(self):
+        jobs = schedule.Schedule(TYPES, 0, 0, gather_for=15)
+        jobs.put(event(events.DOWN), 100)
+        jobs.put(event(events.UP, "other"), 100)
+        self.assertEqual([events.UP], take_all(jobs, 114.9))
+        self.assertTrue(jobs.take(115).to_confirm)
+        # Both times run at once.
+        jobs = schedule.Schedule(TYPES, 60, 0, gather_for=15)
+        jobs.put(event(events.DOWN), 100)
+        self.assertEqual(160, jobs.due())
+
+    def test_what_may_not_be_done_is_kept_for_a_while(self):
+        jobs = schedule.Schedule(TYPES, 0, 100)
+        jobs.put(event(events.DOWN), 0)
+        jobs.put(event(events.HELD), 0)
+        for now in (0, 50, 90):
+            job = jobs.take(now)
+            self.assertEqual(now > 0, job.to_confirm)
+            self.assertTrue(jobs.wait(job, now, 20))
+            self.assertIsNone(jobs.take(now + 9))
+        self.assertEqual(100, jobs.due())
+        self.assertFalse(jobs.wait(jobs.take(100), 100, 20))
+        # The next event of the member is no down: it is not to be confirmed.
+        job = jobs.take(100)
+        self.assertEqual(events.HELD, job.event.type)
+        self.assertFalse(jobs.wait(job, 100, 20))
+        self.assertEqual(0, len(jobs))
+
+    def test_a_member_that_comes_back_while_nothing_may_be_done(self):
+        jobs = schedule.Schedule(TYPES, 0, 100)
+        jobs.put(event(events.DOWN), 0)
+        jobs.wait(jobs.take(0), 0, 20)
+        jobs.put(event(events.UP), 10)
+        self.assertEqual([], take_all(jobs, 1000))
+
+    def test_ids(self):
+        """Observers have the same id for the same down."""
+
+        def made(**fields):
+            jobs = schedule.Schedule(TYPES, 0, 0)
+            jobs.put(event(events.DOWN)._replace(**fields), 0)
+            return jobs.take(0).id
+
+        moment = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
+        later = moment + datetime.timedelta(milliseconds=1)
+        one = made(last_seen=moment, at=moment)
+        self.assertEqual(one, made(last_seen=moment, at=later, reason="x"))
+        for other in (
+            {"last_seen": later},
+            {"last_seen": moment, "host": "other"},
+            {"last_seen": moment, "group": "other"},
+            {"last_seen": moment, "type": events.UP},
+        ):
+            self.assertNotEqual(one, made(**other))
+        # A command may be repeated without any report in between.
+        for same in (
+            {"last_seen": moment, "cause": "forced-down"},
+            {"last_seen": None},
+        ):
+            self.assertNotEqual(made(**same), made(**same))
+
     def test_pauses_grow_until_the_time_is_over(self):
         jobs = schedule.Schedule(TYPES, 0, 200)
         jobs.put(event(events.DOWN), 0)

@@ -27,6 +27,7 @@ from nova_sg.backends.base import Record
 from nova_sg.backends.db import (
     engine,
     health,
+    locks,
     nodes,
     queries,
     records,
@@ -72,6 +73,7 @@ class DbDriver(base.Driver):
         self._writer = writer.Writer(
             self._write_reports, self._database.timeout
         )
+        self._locks = locks.Locks(self._database.name, self._run)
         # The ids of the records of this process's members.
         self._reporting: set[int] = set()
         self._orders = orders.Orders("db")
@@ -269,6 +271,20 @@ class DbDriver(base.Driver):
             raise exception.MemberNotFound(
                 f"The group {group} has no member {host}"
             )
+
+    # -- what the actors upon events share
+
+    def acquire(self, group: str, holder: str, seconds: float) -> base.Lock:
+        return self._locks.acquire(group, holder, seconds)
+
+    def release(self, group: str, holder: str) -> None:
+        self._locks.release(group, holder)
+
+    def read_note(self, group: str) -> str:
+        return self._locks.read_note(group)
+
+    def write_note(self, group: str, text: str) -> None:
+        self._locks.write_note(group, text)
 
     def check(self) -> list[base.Finding]:
         where = f"database {self._database.name}"

@@ -68,3 +68,20 @@ services = sa.Table(
     # of all groups, and the deleted ones.
     sa.Index("services_deleted_topic_idx", "deleted", "topic"),
 )
+
+# Not Nova's: the locks and notes of groups, see locks.py.
+_EXACT = sa.String(255).with_variant(
+    sa.String(255, collation="utf8mb4_bin"), "mysql", "mariadb"
+)
+
+locks = sa.Table(
+    "nova_sg_locks",
+    metadata,
+    sa.Column("kind", sa.String(16), primary_key=True),
+    sa.Column("topic", _EXACT, primary_key=True),
+    sa.Column("holder", _EXACT, nullable=False, default=""),
+    sa.Column("expires", MOMENT),
+    sa.Column("note", sa.Text),
+    mysql_engine="InnoDB",
+    mysql_charset="utf8mb4",
+)

@@ -30,6 +30,7 @@ from nova_sg.backends import base
 from nova_sg.backends.memcached import (
     doctor,
     forced_down,
+    locks,
     reader,
     refresh_signals,
     server_options,
@@ -81,6 +82,7 @@ class McDriver(base.Driver):
         self._reader = reader.GroupReader(
             self._replicas, self._codec, self._signals
         )
+        self._locks = locks.Locks(self._replicas, self._codec)
         self._orders = orders.Orders("mc")
 
     def backend_of(self, group: str) -> tuple[str, ...]:
@@ -340,6 +342,25 @@ class McDriver(base.Driver):
             raise exception.MemberNotFound(
                 f"The group {group} has no member {host}"
             )
+
+    # -- what the actors upon events share
+
+    def acquire(self, group: str, holder: str, seconds: float) -> base.Lock:
+        return self._locks.acquire(group, holder, seconds)
+
+    def release(self, group: str, holder: str) -> None:
+        self._locks.release(group, holder)
+
+    def read_note(self, group: str) -> str:
+        return self._locks.read_note(group)
+
+    def write_note(self, group: str, text: str) -> None:
+        if self._local:
+            raise exception.BackendError(
+                "memcached_servers names no server: no other process would "
+                "see the note"
+            )
+        self._locks.write_note(group, text)
 
     def check(self) -> list[base.Finding]:
         if self._local:

@@ -183,6 +183,31 @@ class RemoteServer:
 
         return self._submit(update)
 
+    def exchange(
+        self, key: str, change: Callable[[bytes], bytes | None], expire: int
+    ) -> Future:
+        """Replace a value by change(value), for expire seconds.
+
+        :param change: gets b"" if there is no value, and returns None if the
+            value shall stay; may be called several times
+        :returns: the value before, and the value now
+        """
+
+        def exchange(client: _Client) -> tuple[bytes, bytes]:
+            for _ in range(ATTEMPTS):
+                client.reset_cas()
+                found = client.read([key], "gets").get(key)
+                old = found or b""
+                new = change(old)
+                if new is None:
+                    return old, old
+                store = client.add if found is None else client.cas
+                if store(key, new, expire):
+                    return old, new
+            raise self._error("other processes keep changing the value")
+
+        return self._submit(exchange)
+
     def stats(self) -> Future:
         """Return the server's statistics, and set its clock by them."""
 
@@ -323,6 +348,18 @@ class LocalServer:
             new = change(self._get(key) or b"")
             self._values[key] = new, float("inf")
         return _done(None)
+
+    def exchange(
+        self, key: str, change: Callable[[bytes], bytes | None], expire: int
+    ) -> Future:
+        """As RemoteServer.exchange."""
+        with self._lock:
+            old = self._get(key) or b""
+            new = change(old)
+            if new is None:
+                return _done((old, old))
+            self._values[key] = new, time.monotonic() + expire
+        return _done((old, new))
 
     def stats(self) -> Future:
         """As RemoteServer.stats."""

@@ -31,6 +31,8 @@ nova_sg:f:HASH      members that are forced down: a line for each mark, see
                     forced_down.py
 nova_sg:c:HASH      the refresh signal: replaced after a crash that a guard
                     has seen, for example; see refresh_signals.py
+nova_sg:l:HASH      the group's lock, and its note: see locks.py
+nova_sg:n:HASH
 nova_sg:g           the groups, a line each
 ==================  =====================================================
 """
@@ -132,6 +134,16 @@ def index_keys(group: str) -> list[str]:
     """Return the keys of all parts of a group's index."""
     name = _hash(group)
     return [f"nova_sg:i:{name}:{part}" for part in range(INDEX_PARTS)]
+
+
+def lock_key(group: str) -> str:
+    """Return the key of a group's lock."""
+    return "nova_sg:l:" + _hash(group)
+
+
+def note_key(group: str) -> str:
+    """Return the key of a group's note."""
+    return "nova_sg:n:" + _hash(group)
 
 
 def forced_key(group: str) -> str:

@@ -15,7 +15,8 @@
 Here: observing groups, and the commands of operators. Beside it: the paths of
 znodes (names), the session (connection), the members of this process
 (own_members, watchdog, session_order, guard), the watches on a group
-(watched), and the checks of `nova-sg doctor` (doctor, servers).
+(watched), locks and notes (locks), and the checks of `nova-sg doctor` (doctor,
+servers).
 """
 
 from __future__ import annotations
@@ -30,7 +31,13 @@ from oslo_log import log as logging
 
 from nova_sg import evzookeeper, exception, once, zookeeper
 from nova_sg.backends import base
-from nova_sg.backends.zookeeper import connection, doctor, own_members, watched
+from nova_sg.backends.zookeeper import (
+    connection,
+    doctor,
+    locks,
+    own_members,
+    watched,
+)
 from nova_sg.backends.zookeeper import names as znodes
 from nova_sg.conf import CONF
 from nova_sg.liveness.model import Attributes, Observation, Refresh
@@ -71,6 +78,7 @@ class ZkDriver(base.Driver):
         self._link = connection.Connection()
         self._groups = watched.WatchedGroups(self._link)
         self._own_members = own_members.OwnMembers(self._link, self._groups)
+        self._locks = locks.Locks(self._link)
         self._warned = once.Once("znodes")
 
     # -- members of this process
@@ -308,6 +316,20 @@ class ZkDriver(base.Driver):
                 f"The group {group} has no member {host}"
             )
         return entries
+
+    # -- what the actors upon events share
+
+    def acquire(self, group: str, holder: str, seconds: float) -> base.Lock:
+        return self._locks.acquire(group, holder, seconds)
+
+    def release(self, group: str, holder: str) -> None:
+        self._locks.release(group, holder)
+
+    def read_note(self, group: str) -> str:
+        return self._locks.read_note(group)
+
+    def write_note(self, group: str, text: str) -> None:
+        self._locks.write_note(group, text)
 
     def check(self) -> list[base.Finding]:
         return doctor.check(self._link)

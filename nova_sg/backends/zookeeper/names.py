@@ -23,6 +23,9 @@ GROUP/HOST@SESSION   a live member; ephemeral, so it goes with its session
                      HOST@BINARY@unwell@TEXT: it cannot do its work, and why
                      HOST@BINARY@domain@TEXT: its failure domain
 .forced/GROUP/HOST   a member that is forced down
+.locks/GROUP         "free", if the last holder of the lock has released it
+.locks/GROUP/holder  the holder of the lock; ephemeral
+.notes/GROUP         the note
 ===================  ====================================================
 
 SESSION is the session's id in hex. So the znode of a process that is started
@@ -100,6 +103,16 @@ def entries_path(group: str) -> str:
 def forced_path(group: str) -> str:
     """Return the path below which members are marked as forced down."""
     return f"{prefix()}/.forced/{quote(group)}"
+
+
+def lock_path(group: str) -> str:
+    """Return the path below which the holder of a group's lock is."""
+    return f"{prefix()}/.locks/{quote(group)}"
+
+
+def note_path(group: str) -> str:
+    """Return the path of a group's note."""
+    return f"{prefix()}/.notes/{quote(group)}"
 
 
 def member_name(host: str, session_id: int) -> str:
