@@ -398,6 +398,7 @@ class Shared:
             verdict = observer.verdict(host)
             if verdict is FORCED_DOWN:
                 return verdict
+            host = observer.name_of(host)
             others, own = observer.group, observer.own_actions.get(host)
             member = others.members.get(host)
             if (

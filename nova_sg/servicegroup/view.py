@@ -135,7 +135,8 @@ class GroupView(observers.Listener):
             group = self.observer.group
             limits = self.observer.settings.limits
             now = time.monotonic()
-            why = explain.explain(group, host, verdict, now, limits)
+            name = self.observer.name_of(host)
+            why = explain.explain(group, name, verdict, now, limits)
         return exception.ServiceGroupUnavailable(
             f"The state of {host} in the group {self.group} is not known: "
             f"{why}"
@@ -174,7 +175,7 @@ class GroupView(observers.Listener):
         :raises ServiceGroupUnavailable: as hosts_up()
         """
         self._require_answer("asked about")
-        member = self.recall(host)
+        member = self.recall(self.observer.name_of(host))
         if member is None:
             raise exception.MemberNotFound(
                 f"The group {self.group} has no member {host}"
@@ -187,6 +188,7 @@ class GroupView(observers.Listener):
         :raises ServiceGroupUnavailable: as hosts_up()
         """
         self._require_answer("asked about")
+        host = self.observer.name_of(host)
         group, states = self.observer.group, []
         for index, name in enumerate(self._names):
             alone = rules.alone(group, index, self.observer.settings.limits)
@@ -203,7 +205,7 @@ class GroupView(observers.Listener):
         :raises MemberNotFound: the group has no such member
         :raises ServiceGroupUnavailable: as hosts_up()
         """
-        self.member(host)
+        host = self.member(host).host
         member = self.observer.group.members.get(host)
         if member is None:
             return self.observer.judge(host).state == model.UP
@@ -213,7 +215,7 @@ class GroupView(observers.Listener):
         """Return a member's last report, UTC, from memory."""
         self.observer.keep_fresh()
         group = self.observer.group
-        member = group.members.get(host)
+        member = group.members.get(self.observer.name_of(host))
         if member is None:
             return None
         seen = [
