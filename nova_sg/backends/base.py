@@ -40,6 +40,10 @@ from nova_sg.liveness.model import (
     ServerOutage,
 )
 
+#: Seconds since its last sign of life after which a member that is not alive
+#: is no longer listed: a week. A member that is forced down stays listed.
+LISTED = 7 * 24 * 3600.0
+
 
 @dataclasses.dataclass(eq=False)
 class Membership:
@@ -211,6 +215,15 @@ class Driver(abc.ABC):
     def check(self) -> list[Finding]:
         """Check the backend, for `nova-sg doctor`."""
 
+    def unlisted(self, group: str) -> dict[str, float]:
+        """Return the members that observe() leaves out as too old.
+
+        :returns: by host the seconds since the last sign of life; infinite:
+            it is not known, but LISTED at least
+        :raises BackendError: there is no answer
+        """
+        return {}
+
     def read_record(self, member: Mapping) -> Record | None:
         """Read the services record that a caller brings along.
 
@@ -354,6 +367,7 @@ _ANSWERS: dict[str, Callable[[Any], Any] | None] = {
     "follow": None,
     "outage": _check_outage,
     "groups": _check_groups,
+    "unlisted": None,
     "force_down": None,
     "forget": None,
     "check": _check_findings,

@@ -168,6 +168,29 @@ class GroupView(observers.Listener):
         self._require_answer("listed")
         return [self._known(host) for host in sorted(self._hosts())]
 
+    def stale(self, age: float) -> list[str]:
+        """Return the names of members that are down for good, sorted.
+
+        :param age: seconds for which each of them has shown no life
+        :raises ServiceGroupUnavailable: as hosts_up()
+        """
+        found = []
+        for one in self.members():
+            member = self.observer.group.members.get(one.host)
+            if member is None or member.forced_down or one.state != model.DOWN:
+                continue
+            silent = one.age
+            if silent is None:
+                # It never reported: then since it was registered.
+                silent = time.monotonic() - max(
+                    known.registered
+                    for known in member.histories
+                    if known is not None
+                )
+            if age <= silent < float("inf"):
+                found.append(one.host)
+        return found
+
     def member(self, host: str) -> Member:
         """Return one member.
 

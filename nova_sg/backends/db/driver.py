@@ -14,6 +14,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Mapping
@@ -65,6 +66,10 @@ class DbDriver(base.Driver):
         self._embedded = not CONF.database.connection
         self._ready = not self._embedded
         self._lock = threading.Lock()
+        # Whether the table is nova_sg's own; None: not known yet.
+        self._own: bool | None = True if self._embedded else None
+        # By group: the members that the last observation left out.
+        self._unlisted: dict[str, dict[str, float]] = {}
         # The clock of the embedded database is that of this host.
         self._records = records.Reader(
             None if self._embedded else self._ask_clock
@@ -226,7 +231,26 @@ class DbDriver(base.Driver):
         found = [
             read.observation(sent, row) for row in rows if read.named(row)
         ]
+        oldest = sent - base.LISTED
+        old = [one for one in found if _is_old(one, oldest)]
+        if old and self._is_own():
+            found = [one for one in found if not _is_old(one, oldest)]
+            old = _one_a_host(old)
+            self._unlisted[group] = {
+                one.host: sent - _seen(one) for one in old
+            }
         return Refresh(self.name, sent, _one_a_host(found))
+
+    def _is_own(self) -> bool:
+        """Whether the table is nova_sg's own: Nova lists all of its own."""
+        if self._own is None:
+            self._own = schema.owner(self._database) == schema.OURS
+        return self._own
+
+    def unlisted(self, group: str) -> dict[str, float]:
+        self._unlisted.pop(group, None)
+        self.observe(group)
+        return self._unlisted.get(group, {})
 
     def outage(self, group: str, since: float) -> ServerOutage | None:
         if not self._database.is_mysql:
@@ -322,6 +346,19 @@ class DbDriver(base.Driver):
     def close(self) -> None:
         self._orders.cancel_all()
         self._database.close()
+
+
+def _seen(one: Observation) -> float:
+    """Return a member's last sign of life; infinite: it is not known."""
+    seen = one.registered if one.reported is None else one.reported
+    return math.inf if seen is None else seen
+
+
+def _is_old(one: Observation, oldest: float) -> bool:
+    """Whether a member's last sign of life is too old to be listed."""
+    return _seen(one) < oldest and not (
+        one.attributes.forced_down or one.attributes.disabled
+    )
 
 
 def _one_a_host(found: list[Observation]) -> list[Observation]:

@@ -112,10 +112,15 @@ class ZkDriver(base.Driver):
         elif asked > followed.unsure_until:
             followed.unsure = set()
         forced = set(self._read_all(znodes.unquote, names.forced))
-        observations = []
+        observations, unlisted = [], {}
         for host in alive | set(entries):
             entry = entries.get(host)
             here = host in alive
+            if not here and host not in forced:
+                age = followed.age(host)
+                if age > base.LISTED:
+                    unlisted[host] = age
+                    continue
             unsure = here and host in followed.unsure
             # That it left once says nothing of a live member.
             kind = None if here or entry is None else entry.kind
@@ -144,6 +149,7 @@ class ZkDriver(base.Driver):
                     host, None, reported, last_seen, attributes=attributes
                 )
             )
+        followed.unlisted = unlisted
         return Refresh(
             self.name,
             asked,
@@ -152,6 +158,10 @@ class ZkDriver(base.Driver):
             rejoin=rejoin,
             stamped=False,
         )
+
+    def unlisted(self, group: str) -> dict[str, float]:
+        self.observe(group)
+        return dict(self._groups[group].unlisted)
 
     def _poll(
         self,

@@ -66,6 +66,9 @@ class WatchedGroup:
         # When each host that is not alive was last seen, UTC; None: not
         # known.
         self.last_seen: dict[str, datetime.datetime | None] = {}
+        # The hosts that the last observation left out as too old, with the
+        # seconds since they were last seen.
+        self.unlisted: dict[str, float] = {}
         # By path: the names that were listed last, while the watches may
         # have brought others.
         self._asked: dict[str, set[str]] = {}
@@ -98,6 +101,16 @@ class WatchedGroup:
             return self._interruptions.popleft()
         except IndexError:
             return False
+
+    def age(self, host: str) -> float:
+        """Return the seconds since a host that is not alive was last seen.
+
+        0: that is not known.
+        """
+        seen = self.last_seen.get(host)
+        if seen is None or self.polled is None:
+            return 0.0
+        return (self.polled - seen).total_seconds()
 
     def follow(self, wake: Callable[[], None]) -> None:
         """Watch the paths; call wake for each change."""
