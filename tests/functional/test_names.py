@@ -12,10 +12,16 @@
 
 """Names of one host that differ in case only, and names that are shared."""
 
+from unittest import mock
+
+import sqlalchemy as sa
+
 from nova_sg import exception, servicegroup
 from nova_sg.backends import base as backends
+from nova_sg.backends.db import engine, schema
+from nova_sg.servicegroup import reporter
 from tests.base import wait_for
-from tests.functional import mc, zk
+from tests.functional import db, mc, zk
 
 
 class OtherCase:
@@ -92,3 +98,121 @@ class McTest(OtherCase, mc.McTestCase):
 
 class ZkTest(OtherCase, zk.ZkTestCase):
     pass
+
+
+class Records:
+    """Members that have a record of their own in nova_sg's own table."""
+
+    def stop(self, member):
+        """Have a member report no more, as if it had died."""
+        member.tg.moving.clear()
+        self.addCleanup(member.tg.moving.set)
+
+    def test_one_binary_in_two_groups_of_a_host(self):
+        """The end of one of them is seen, whichever was there first."""
+        first = self.join("one", "first", binary="agent")
+        self.join("one", "second", binary="agent")
+        for group in ("first", "second"):
+            wait_for(lambda g=group: self.state("one", g) == "up")
+            self.assertEqual(["one"], self.api.get_all(group))
+        self.flags(service_down_time=2.0)
+        self.stop(first)
+        wait_for(lambda: self.state("one", "first") == "down")
+        self.assertEqual("up", self.state("one", "second"))
+        self.api.leave("one", "second")
+        self.assertEqual("down", self.state("one", "second"))
+
+    def test_hosts_that_differ_in_case_only(self):
+        one = self.join("Ctl1")
+        self.join("ctl1")
+        self.assertEqual(["Ctl1", "ctl1"], self.api.get_all("compute"))
+        self.flags(service_down_time=2.0)
+        self.stop(one)
+        wait_for(lambda: self.state("Ctl1") == "down")
+        self.assertEqual("up", self.state("ctl1"))
+        self.api.force_down("ctl1", "compute")
+        self.assertEqual(
+            {"Ctl1": False, "ctl1": True},
+            {
+                member.host: member.forced_down
+                for member in self.api.members("compute")
+            },
+        )
+        self.api.forget("Ctl1", "compute")
+        members = self.api.members("compute")
+        self.assertEqual(["ctl1"], [member.host for member in members])
+
+    def test_groups_that_differ_in_case_only(self):
+        self.join("one", "Compute")
+        self.join("two", "compute")
+        self.assertEqual(["one"], self.api.get_all("Compute"))
+        self.assertEqual(["two"], self.api.get_all("compute"))
+
+
+class SQLiteTest(Records, db.TestCase):
+    pass
+
+
+class MariaDBTest(Records, db.MariaDBTestCase):
+    def downgrade(self):
+        """Have the table as an older version of nova_sg made it."""
+        self.sql("DROP TABLE services")
+        self.sql(f"DROP TABLE {schema.VERSION_TABLE}")
+        self.sync(self.url, "0002")
+
+    def sync(self, url, revision="head"):
+        database = engine.Database(sa.make_url(url))
+        try:
+            return schema.sync(database, revision=revision)
+        finally:
+            database.close()
+
+    def refusal(self, words, *arguments, **parameters):
+        """Return why a member cannot report: the warning with these words."""
+        with mock.patch.object(reporter, "JOIN_WAIT", 0.1):
+            self.join(*arguments, **parameters)
+        [text] = wait_for(lambda: self.logs.matching(words, 30))
+        return text
+
+    def test_the_table_of_an_older_version(self):
+        """What it cannot hold apart is refused until it is upgraded."""
+        self.downgrade()
+        self.join("Ctl1", "first", binary="agent")
+        self.assertEqual(["Ctl1"], self.api.get_all("first"))
+        text = self.refusal("older version", "Ctl1", "second", binary="agent")
+        self.assertIn("agent on Ctl1", text)
+        self.assertIn("nova-sg db sync", text)
+        self.assertEqual([], self.api.get_all("second"))
+        text = self.refusal("has a record of Ctl1", "ctl1", "first")
+        self.assertIn("nova-sg db sync", text)
+        self.assertEqual(["Ctl1"], self.api.get_all("first"))
+        self.sync(self.url)
+        wait_for(lambda: self.api.get_all("second") == ["Ctl1"])
+        wait_for(lambda: self.api.get_all("first") == ["Ctl1", "ctl1"])
+
+
+    def as_nova_makes_it(self):
+        """Have a table that nova_sg did not make, with one record."""
+        self.downgrade()
+        self.sql(f"DROP TABLE {schema.VERSION_TABLE}")
+        self.sql(
+            "INSERT INTO services (host, topic, `binary`, created_at, "
+            "report_count, deleted) VALUES ('Ctl1', 'compute', "
+            "'nova-compute', UTC_TIMESTAMP(6), 0, 0)"
+        )
+
+    def test_a_record_of_nova_s_in_another_case(self):
+        self.as_nova_makes_it()
+        text = self.refusal("has a record of Ctl1", "ctl1")
+        self.assertIn("[DEFAULT] host", text)
+        self.assertEqual(0, self.value("report_count", "Ctl1"))
+        self.join("Ctl1")
+        self.wait_for_report("Ctl1")
+
+    def test_a_record_of_nova_s_in_another_group(self):
+        self.as_nova_makes_it()
+        text = self.refusal(
+            "group compute", "Ctl1", "mine", binary="nova-compute"
+        )
+        self.assertIn("nova-compute on Ctl1", text)
+        self.assertEqual(0, self.value("report_count", "Ctl1"))

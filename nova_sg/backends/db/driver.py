@@ -153,26 +153,61 @@ class DbDriver(base.Driver):
         return dict.fromkeys(written, True)
 
     def _register(self, membership: base.Membership) -> reports.Record:
-        name = membership.host, membership.group, membership.binary
-        found = self._run(lambda c: queries.find(c, *name))
-        if found is not None:
-            record = reports.record(found)
-        else:
-            if schema.owner(self._database) == schema.FOREIGN:
-                # A record without a version of Nova would stop Nova's
-                # services from working together.
-                raise exception.NotRegistered(
-                    f"the services table of {self._database.name} is Nova's "
-                    f"and has no record of {membership.binary} on "
-                    f"{membership.host}; only Nova creates records there"
-                )
+        record = self._find(membership)
+        if record is None:
+            name = membership.host, membership.group, membership.binary
             made = self._run(lambda c: queries.create(c, *name))
-            if made is None:
-                return self._register(membership)
-            record = reports.Record(made)
+            if made is not None:
+                record = reports.Record(made)
+            else:
+                # Another process may have created it.
+                record = self._find(membership)
+        if record is None:
+            raise exception.NotRegistered(
+                f"the services table of {self._database.name} is of an older "
+                f"version: it has a record of {membership.binary} on "
+                f"{membership.host} in another group, and takes no second "
+                "one. Run: nova-sg db sync"
+            )
         membership.state["record"] = record
         self._reporting.add(record.id)
         return record
+
+    def _find(self, membership: base.Membership) -> reports.Record | None:
+        """Return a member's record; None: it has none, and may create one.
+
+        :raises NotRegistered: it has none, and may not create one
+        """
+        name = membership.host, membership.group, membership.binary
+        found = self._run(lambda c: queries.find(c, *name))
+        if (
+            found is not None
+            and found.topic == membership.group
+            and found.host == membership.host
+        ):
+            return reports.record(found)
+        where = f"the services table of {self._database.name}"
+        nova = schema.owner(self._database) == schema.FOREIGN
+        if found is not None and found.host != membership.host:
+            # The table compares names without their case.
+            remedy = "Run: nova-sg db sync"
+            if nova:
+                remedy = "Set [DEFAULT] host to the name in the record"
+            raise exception.NotRegistered(
+                f"{where} has a record of {found.host}, and takes "
+                f"{membership.host} for the same host. {remedy}"
+            )
+        if not nova:
+            return None
+        # A record without a version of Nova would stop Nova's services from
+        # working together.
+        has = f"no record of {membership.binary} on {membership.host}"
+        if found is not None:
+            has += f" in the group {membership.group}, but in the group "
+            has += str(found.topic)
+        raise exception.NotRegistered(
+            f"{where} is Nova's and has {has}; only Nova creates records there"
+        )
 
     def _give_order(
         self,
@@ -210,9 +245,11 @@ class DbDriver(base.Driver):
         record = membership.state.get("record")
         own = record is not None
         if not own:
-            name = membership.host, membership.group, membership.binary
-            found = self._run(lambda c: queries.find(c, *name))
-            record = found and reports.record(found)
+            try:
+                record = self._find(membership)
+            except exception.NotRegistered:
+                # There is nothing to withdraw.
+                record = None
         if record is not None:
             self._reporting.discard(record.id)
             patience = self._database.timeout

@@ -55,11 +55,14 @@ def owner(database: engine.Database) -> str:
 
 
 def sync(
-    database: engine.Database, tell: Callable[[str], None] = lambda name: None
+    database: engine.Database,
+    tell: Callable[[str], None] = lambda name: None,
+    revision: str = "head",
 ) -> str:
     """Create the table, or upgrade it.
 
     :param tell: called with each revision after its migration
+    :param revision: the one to upgrade to
     :returns: the revision of the database now
     :raises ConfigError: the table belongs to Nova, or to another program
     :raises BackendError: the database does not answer
@@ -83,7 +86,7 @@ def sync(
 
     def upgrade(connection: sa.Connection) -> str:
         settings.attributes.update(connection=connection, tell=tell)
-        command.upgrade(settings, "head")
+        command.upgrade(settings, revision)
         context = migration.MigrationContext.configure(
             connection, opts={"version_table": VERSION_TABLE}
         )
