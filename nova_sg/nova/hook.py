@@ -41,18 +41,15 @@ def install() -> None:
 
     A second call changes nothing.
     """
-    module = sys.modules.get(API_MODULE)
-    if module is None:
-        if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
-            sys.meta_path.insert(0, _Finder())
-        return
-    _replace(module)
-    package = sys.modules.get(PACKAGE)
-    if hasattr(package, "API"):
-        vars(package)["API"] = module.API
+    if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _Finder())
+    # The first one first, as the others need it.
     for name, replace in _REPLACE.items():
-        if name != API_MODULE and name in sys.modules:
+        if name in sys.modules:
             replace(sys.modules[name])
+    module, package = map(sys.modules.get, (API_MODULE, PACKAGE))
+    if module is not None and hasattr(package, "API"):
+        vars(package)["API"] = module.API
 
 
 def installed() -> bool:
