@@ -126,7 +126,8 @@ class NovaGroupDriver(api_module.GroupDriver):
             up = super().is_up(member)
         except exception.ServiceGroupUnavailable as error:
             return self._unknown(member, error, scheduling=False).state == UP
-        self._known(member)
+        if _unknown.groups:
+            self._known(member)
         return up
 
     def _unknown(
@@ -162,7 +163,8 @@ class PlacementDriver(NovaGroupDriver):
             accepts = self.accepts(member)
         except exception.ServiceGroupUnavailable as error:
             return self._unknown(member, error, scheduling=True).accepting
-        self._known(member)
+        if _unknown.groups:
+            self._known(member)
         return accepts
 
 

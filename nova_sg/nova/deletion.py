@@ -29,7 +29,6 @@ from oslo_log import log as logging
 from nova_sg import exception, threads
 from nova_sg.backends import base
 from nova_sg.nova import hook
-from nova_sg.servicegroup import process
 
 LOG = logging.getLogger(__name__)
 
@@ -72,6 +71,9 @@ def forget(host: str, group: str) -> None:
 
 
 def _forget(host: str, group: str) -> None:
+    # Not earlier: most processes delete no service.
+    from nova_sg.servicegroup import process
+
     try:
         process.shared().record_deleted(host, group)
     except Exception as error:

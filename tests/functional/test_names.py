@@ -12,6 +12,8 @@
 
 """Names of one host that differ in case only, and names that are shared."""
 
+import contextlib
+import sqlite3
 from unittest import mock
 
 from nova_sg import exception, servicegroup
@@ -146,12 +148,53 @@ class Records:
         self.assertEqual(["one"], self.api.get_all("Compute"))
         self.assertEqual(["two"], self.api.get_all("compute"))
 
+    def test_the_table_is_upgraded_while_members_report(self):
+        """No member has to be restarted, and none falls."""
+        self.make_older()
+        self.join("one")
+        self.join("two")
+        count = self.count("one")
+        events = self.collect(self.api)
+        self.sync(self.url, "head")
+        for host in ("one", "two"):
+            self.assertGreaterEqual(self.count(host), count)
+            reached = self.count(host)
+            wait_for(lambda h=host, n=reached: self.count(h) > n + 2)
+            self.assertEqual("up", self.state(host))
+        self.assertEqual([], events)
+        self.assertEqual([], self.logs.matching("Cannot report", 30))
+        # It has the rules of the new one.
+        self.join("one", "second", binary="nova-compute")
+        wait_for(lambda: self.state("one", "second") == "up")
+
 
 class SQLiteTest(Records, db.TestCase):
-    pass
+    def make_older(self):
+        self.url = f"sqlite:///{self.folder}/older.sqlite"
+        self.flags("database", connection=self.url)
+        db.MariaDBTestCase.sync(self.url, "0002")
+
+    sync = staticmethod(db.MariaDBTestCase.sync)
+
+    def count(self, host):
+        with contextlib.closing(
+            sqlite3.connect(self.url.removeprefix("sqlite:///"))
+        ) as link:
+            [[count]] = link.execute(
+                "SELECT report_count FROM services "
+                "WHERE host = ? AND topic = 'compute'",
+                [host],
+            ).fetchall()
+        return count
 
 
 class MariaDBTest(Records, db.MariaDBTestCase):
+    def make_older(self):
+        self.downgrade()
+
+    def count(self, host):
+        return self.value("report_count", host)
+
     def downgrade(self):
         """Have the table as an older version of nova_sg made it."""
         self.sql("DROP TABLE services")
