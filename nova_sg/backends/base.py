@@ -43,6 +43,9 @@ from nova_sg.liveness.model import (
 #: Seconds since its last sign of life after which a member that is not alive
 #: is no longer listed: a week. A member that is forced down stays listed.
 LISTED = 7 * 24 * 3600.0
+#: Seconds for which a process that has listed a member must have seen no sign
+#: of life itself before it stops listing it: a clock may have been set.
+UNCHANGED = 3600.0
 
 
 @dataclasses.dataclass(eq=False)

@@ -34,6 +34,7 @@ class Stale:
         super().setUp()
         self.start_backend()
         self.enterContext(mock.patch.object(backends, "LISTED", WEEK))
+        self.enterContext(mock.patch.object(backends, "UNCHANGED", 0.5))
         self.flags("servicegroup", view_refresh_interval=0.05)
         self.api = servicegroup.API()
 
@@ -104,7 +105,23 @@ class Stale:
             self.api.forget("alive", "compute")
 
 
-class DbTest(Stale, db.TestCase):
+class ByClocks:
+    """The age of a member is by a clock, which may be set."""
+
+    def test_a_process_that_has_listed_it_goes_on_for_a_while(self):
+        self.enterContext(mock.patch.object(backends, "UNCHANGED", 3600.0))
+        self.join("one")
+        wait_for(lambda: self.hosts() == ["one"])
+        self.api.leave("one", "compute")
+        # As the first look of a process goes by the clock.
+        wait_for(lambda: not self.states(), message=self.states)
+        self.assertEqual(["one"], self.hosts())
+        for _ in range(3):
+            self.api.refresh("compute")
+        self.assertEqual(["one"], self.hosts())
+
+
+class DbTest(ByClocks, Stale, db.TestCase):
     DRIVER = "db"
 
     def test_a_record_that_nova_disabled_stays(self):
@@ -136,5 +153,5 @@ class McTest(Stale, mc.McTestCase):
         return mc.McTestCase.states(self, *arguments, **parameters)
 
 
-class ZkTest(Stale, zk.ZkTestCase):
+class ZkTest(ByClocks, Stale, zk.ZkTestCase):
     DRIVER = "zk"

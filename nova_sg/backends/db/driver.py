@@ -18,6 +18,7 @@ import math
 import threading
 import time
 from collections.abc import Mapping
+from typing import Any
 
 from oslo_log import log as logging
 from oslo_utils import timeutils
@@ -68,7 +69,11 @@ class DbDriver(base.Driver):
         self._lock = threading.Lock()
         # Whether the table is nova_sg's own; None: not known yet.
         self._own: bool | None = True if self._embedded else None
-        # By group: the members that the last observation left out.
+        # By group and host: members that are too old to be listed, with the
+        # number of their last report, and since when this process knows that.
+        self._aging: dict[str, dict[str, tuple[Any, float]]] = {}
+        # By group: the members that the last observation left out, with the
+        # seconds since their last sign of life.
         self._unlisted: dict[str, dict[str, float]] = {}
         # The clock of the embedded database is that of this host.
         self._records = records.Reader(
@@ -268,15 +273,36 @@ class DbDriver(base.Driver):
         found = [
             read.observation(sent, row) for row in rows if read.named(row)
         ]
-        oldest = sent - base.LISTED
+        listed = self._leave_out(group, sent, _one_a_host(found))
+        return Refresh(self.name, sent, listed)
+
+    def _leave_out(
+        self, group: str, now: float, found: list[Observation]
+    ) -> list[Observation]:
+        """Return the members that are to be listed.
+
+        Their age is by the database's clock, which may have been set. So a
+        member that was listed before goes on for a while.
+        """
+        first, before = group not in self._aging, self._aging.get(group, {})
+        aging, unlisted = {}, {}
+        oldest = now - base.LISTED
         old = [one for one in found if _is_old(one, oldest)]
-        if old and self._is_own():
-            found = [one for one in found if not _is_old(one, oldest)]
-            old = _one_a_host(old)
-            self._unlisted[group] = {
-                one.host: sent - _seen(one) for one in old
-            }
-        return Refresh(self.name, sent, _one_a_host(found))
+        if old and not self._is_own():
+            return found
+        for one in old:
+            last, since = before.get(
+                one.host, (one.report_number, NEVER if first else now)
+            )
+            if last != one.report_number:
+                since = now
+            aging[one.host] = one.report_number, since
+            if now - since >= base.UNCHANGED:
+                unlisted[one.host] = now - _seen(one)
+        self._aging[group], self._unlisted[group] = aging, unlisted
+        if not unlisted:
+            return found
+        return [one for one in found if one.host not in unlisted]
 
     def _is_own(self) -> bool:
         """Whether the table is nova_sg's own: Nova lists all of its own."""
@@ -285,7 +311,6 @@ class DbDriver(base.Driver):
         return self._own
 
     def unlisted(self, group: str) -> dict[str, float]:
-        self._unlisted.pop(group, None)
         self.observe(group)
         return self._unlisted.get(group, {})
 

@@ -117,7 +117,7 @@ class ZkDriver(base.Driver):
             entry = entries.get(host)
             here = host in alive
             if not here and host not in forced:
-                age = followed.age(host)
+                age = followed.age(host, asked)
                 if age > base.LISTED:
                     unlisted[host] = age
                     continue
@@ -191,10 +191,12 @@ class ZkDriver(base.Driver):
         # unreachable since then.
         gone = followed.alive - alive
         followed.last_seen.update(dict.fromkeys(gone, followed.polled))
+        followed.gone.update(dict.fromkeys(gone, asked))
         followed.alive = alive
         followed.known = alive | entries.keys()
         for host in followed.last_seen.keys() - followed.known:
             del followed.last_seen[host]
+            followed.gone.pop(host, None)
         self._find_last_seen(session, group, followed, entries)
         followed.polled = now
         return asked, alive, entries, said
@@ -294,6 +296,7 @@ class ZkDriver(base.Driver):
                 self._groups[group].wrote(entries, name, False)
             self._link.delete(forced)
         self._groups[group].last_seen.pop(host, None)
+        self._groups[group].gone.pop(host, None)
 
     def _require(self, group: str, host: str) -> list[str]:
         """Return the names of host's entries.
