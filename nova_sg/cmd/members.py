@@ -270,3 +270,12 @@ class Forget(command.Command):
                     # It reports again, or another process removed it.
                     continue
             print(host, file=self.app.stdout)
+        unknown = sum(
+            member.state == model.UNKNOWN for member in api.members(group)
+        )
+        if unknown:
+            print(
+                f"{unknown} members of the group {group} are unknown, and "
+                "are not removed",
+                file=self.app.stderr,
+            )

@@ -88,6 +88,21 @@ class ChangeTest(base.TestCase):
         # Never one that is up.
         self.assertEqual("two\n", self.do("forget", "--stale", "0s"))
 
+    def test_forget_removes_none_that_is_unknown(self):
+        """All are silent, so the backend may be frozen."""
+        for host in ("one", "two", "three", "four"):
+            self.insert(host, 3 * 86400, topic="cell")
+        result = self.nova_sg("forget", "--stale", "1h", "--group", "cell")
+        self.assertEqual((0, ""), (result.status, result.out))
+        self.assertEqual(
+            "4 members of the group cell are unknown, and are not removed\n",
+            result.err,
+        )
+        records = self.execute(
+            "SELECT deleted FROM services WHERE topic = 'cell'"
+        )
+        self.assertEqual([(0,)] * 4, records)
+
     def test_forget_takes_a_host_or_an_age(self):
         for arguments in (
             [],

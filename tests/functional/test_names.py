@@ -19,7 +19,7 @@ from unittest import mock
 from nova_sg import exception, servicegroup
 from nova_sg.backends import base as backends
 from nova_sg.backends.db import schema
-from nova_sg.servicegroup import reporter
+from nova_sg.servicegroup import process, reporter
 from tests.base import wait_for
 from tests.functional import db, mc, zk
 
@@ -211,6 +211,9 @@ class MariaDBTest(Records, db.MariaDBTestCase):
     def test_the_table_of_an_older_version(self):
         """What it cannot hold apart is refused until it is upgraded."""
         self.downgrade()
+        [bad] = [one for one in process.load("db").check() if not one.ok]
+        self.assertIn("at revision 0002", bad.text)
+        self.assertIn("nova-sg db sync", bad.remedy)
         self.join("Ctl1", "first", binary="agent")
         self.assertEqual(["Ctl1"], self.api.get_all("first"))
         text = self.refusal("older version", "Ctl1", "second", binary="agent")
@@ -223,6 +226,11 @@ class MariaDBTest(Records, db.MariaDBTestCase):
         self.sync(self.url)
         wait_for(lambda: self.api.get_all("second") == ["Ctl1"])
         wait_for(lambda: self.api.get_all("first") == ["Ctl1", "ctl1"])
+        findings = process.shared().driver.check()
+        self.assertEqual([], [one for one in findings if not one.ok])
+        self.assertEqual(
+            schema.HEAD, schema.revision(process.shared().driver._database)
+        )
 
 
     def as_nova_makes_it(self):

@@ -399,11 +399,33 @@ class DbDriver(base.Driver):
             findings.append(
                 base.Finding(True, where, f"the services table is {whose}")
             )
+            findings += self._check_revision(where, owner)
         if self._database.is_mysql:
             return findings + _check_nodes(where, self._database)
         offset = records.seconds(records.moment(now))
         offset -= records.seconds(timeutils.utcnow())
         return [*findings, _check_clock("the database is", offset)]
+
+    def _check_revision(self, where: str, owner: str) -> list[base.Finding]:
+        """Check whether a table of nova_sg's own has to be upgraded."""
+        if owner != schema.OURS:
+            return []
+        try:
+            found = schema.revision(self._database)
+        except exception.BackendError:
+            # An observer's account need not read that.
+            return []
+        if found is None or found >= schema.HEAD:
+            return []
+        return [
+            base.Finding(
+                False,
+                where,
+                f"the services table is at revision {found}, and this version "
+                f"is made for {schema.HEAD}",
+                "Run: nova-sg db sync",
+            )
+        ]
 
     def close(self) -> None:
         self._orders.cancel_all()

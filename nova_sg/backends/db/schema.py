@@ -31,6 +31,9 @@ from nova_sg.backends.db import engine, models
 # Apart from alembic's own default name, which is Nova's in Nova's databases.
 VERSION_TABLE = "nova_sg_alembic_version"
 
+#: The newest revision of the table.
+HEAD = "0003"
+
 MISSING = "missing"
 OURS = "ours"
 FOREIGN = "foreign"
@@ -52,6 +55,16 @@ def owner(database: engine.Database) -> str:
         return MISSING
 
     return database.run(find_owner)
+
+
+def revision(database: engine.Database) -> str | None:
+    """Return the revision of a table of nova_sg's own; None: not known.
+
+    :raises BackendError: the database does not answer, or this user may not
+        read it
+    """
+    version = sa.Table(VERSION_TABLE, sa.MetaData(), sa.Column("version_num"))
+    return database.run(lambda c: c.execute(sa.select(version)).scalar())
 
 
 def sync(
