@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import NamedTuple
 
 from oslo_log import log as logging
@@ -43,8 +43,10 @@ from nova_sg.liveness.model import (
     REPORTED,
     STOPPED,
     UNAVAILABLE,
+    UNWATCHED,
     Change,
     Limits,
+    Member,
     Outage,
     Refresh,
     Verdict,
@@ -142,6 +144,11 @@ class Observer:
         self._lock = threading.Lock()
         # Replaced as a whole, like the group.
         self._own_actions: dict[str, OwnAction] = {}
+        # The names of members by their casefolded form, and the members that
+        # they were made of.
+        self._by_folded_name: tuple[
+            Mapping[str, Member], dict[str, str | None]
+        ] = ({}, {})
         # When the last question was asked.
         self._used = NEVER
         # From this moment on a question has to check the pollers.
@@ -171,11 +178,33 @@ class Observer:
         self._used = now
         if now > self._fresh_until or self._own_actions:
             return self.judge(host)
-        member = self._group.members.get(host)
+        members = self._group.members
+        member = members.get(host) or members.get(self.name_of(host))
         return NOT_A_MEMBER if member is None else member.verdict
+
+    def name_of(self, host: str) -> str:
+        """Return the name by which a member is known.
+
+        The services table may have another case than the name by which the
+        service joined: Nova finds a service's record whatever its case. So if
+        no member has exactly this name, and the names of one member alone
+        differ from it in case only, that one is meant.
+        """
+        members = self._group.members
+        if host in members or host in self._own_actions:
+            return host
+        made_of, names = self._by_folded_name
+        if made_of is not members:
+            names = {}
+            for name in members:
+                folded = name.casefold()
+                names[folded] = None if folded in names else name
+            self._by_folded_name = members, names
+        return names.get(host.casefold()) or host
 
     def judge(self, host: str) -> Verdict:
         """Return the verdict on a member; starts no poller."""
+        host = self.name_of(host)
         limit = self.settings.limits.service_down_time
         group = self._group
         verdict = group.verdict(host, time.monotonic(), limit)
@@ -189,6 +218,24 @@ class Observer:
         return own.over(
             verdict, verdict if member is None else member.unforced
         )
+
+    def last_verdict(self, host: str) -> Verdict | None:
+        """Return the verdict of the last refresh that was answered.
+
+        :returns: None: no refresh was ever answered, or the answer was that
+            the member's state is not known
+        """
+        group = self._group
+        if group.refreshed == NEVER:
+            return None
+        host = self.name_of(host)
+        member, own = group.members.get(host), self._own_actions.get(host)
+        verdict = NOT_A_MEMBER if member is None else member.verdict
+        if own is not None:
+            verdict = own.over(
+                verdict, verdict if member is None else member.unforced
+            )
+        return None if verdict is UNWATCHED else verdict
 
     def _give_turn(self) -> bool:
         """Wait a moment for refreshes under way.

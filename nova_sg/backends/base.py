@@ -40,6 +40,13 @@ from nova_sg.liveness.model import (
     ServerOutage,
 )
 
+#: Seconds since its last sign of life after which a member that is not alive
+#: is no longer listed: a week. A member that is forced down stays listed.
+LISTED = 7 * 24 * 3600.0
+#: Seconds for which a process that has listed a member must have seen no sign
+#: of life itself before it stops listing it: a clock may have been set.
+UNCHANGED = 3600.0
+
 
 @dataclasses.dataclass(eq=False)
 class Membership:
@@ -272,6 +279,15 @@ class Driver(abc.ABC):
     def check(self) -> list[Finding]:
         """Check the backend, for `nova-sg doctor`."""
 
+    def unlisted(self, group: str) -> dict[str, float]:
+        """Return the members that observe() leaves out as too old.
+
+        :returns: by host the seconds since the last sign of life; infinite:
+            it is not known, but LISTED at least
+        :raises BackendError: there is no answer
+        """
+        return {}
+
     def read_record(self, member: Mapping) -> Record | None:
         """Read the services record that a caller brings along.
 
@@ -427,6 +443,7 @@ _ANSWERS: dict[str, Callable[[Any], Any] | None] = {
     "follow": None,
     "outage": _check_outage,
     "groups": _check_groups,
+    "unlisted": None,
     "force_down": None,
     "forget": None,
     "acquire": _check_lock,

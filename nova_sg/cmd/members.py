@@ -15,6 +15,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 
 from cliff import columns, command, lister, show
 
@@ -52,6 +53,22 @@ class Age(columns.FormattableColumn):
 
     def machine_readable(self) -> float | None:
         return None if self._value is None else round(self._value, 3)
+
+
+UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def duration(text: str) -> float:
+    """Return the seconds of a duration such as 90s, 30m, 12h or 7d.
+
+    :raises ArgumentTypeError: it is none
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text, re.ASCII)
+    if found is None:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no duration; write 90s, 30m, 12h or 7d"
+        )
+    return float(found[1]) * UNITS[found[2]]
 
 
 def add_group(parser: argparse.ArgumentParser, default: str) -> None:
@@ -223,8 +240,56 @@ class ForceDown(OfMember):
         )
 
 
-class Forget(OfMember):
-    """Remove a member that is down for good."""
+class Forget(command.Command):
+    """Remove a member that is down for good, or all that are stale.
+
+    With --stale the members that are removed are printed, one a line. A
+    member that is forced down stays: end that first, or name the member.
+    """
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser = super().get_parser(prog_name)
+        which = parser.add_mutually_exclusive_group(required=True)
+        which.add_argument(
+            "host", metavar="HOST", nargs="?", help="The member's name."
+        )
+        which.add_argument(
+            "--stale",
+            metavar="AGE",
+            type=duration,
+            help="Remove all members that are down and whose last report is "
+            "at least so old: 90s, 30m, 12h, 7d.",
+        )
+        add_group(parser, "the option topic, compute")
+        parser.add_argument(
+            "--dry-run",
+            action="store_true",
+            help="With --stale: only print which members would be removed.",
+        )
+        return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> None:
-        self.app.api.forget(parsed_args.host, parsed_args.group or CONF.topic)
+        group = parsed_args.group or CONF.topic
+        api = self.app.api
+        if parsed_args.stale is None:
+            if parsed_args.dry_run:
+                raise exception.ConfigError("--dry-run needs --stale")
+            api.forget(parsed_args.host, group)
+            return
+        for host in api.stale(group, parsed_args.stale):
+            if not parsed_args.dry_run:
+                try:
+                    api.forget(host, group)
+                except (exception.MemberIsUp, exception.MemberNotFound):
+                    # It reports again, or another process removed it.
+                    continue
+            print(host, file=self.app.stdout)
+        unknown = sum(
+            member.state == model.UNKNOWN for member in api.members(group)
+        )
+        if unknown:
+            print(
+                f"{unknown} members of the group {group} are unknown, and "
+                "are not removed",
+                file=self.app.stderr,
+            )

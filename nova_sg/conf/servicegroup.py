@@ -20,6 +20,13 @@ DRIVERS = [
     ("zk", "ZooKeeper"),
 ]
 
+#: What an unknown state is taken for, see when_unknown.
+RAISE, LAST_VERDICT = "raise", "last_verdict"
+WHEN_UNKNOWN = [
+    (RAISE, "the request fails"),
+    (LAST_VERDICT, "the last known state is used, however old it is"),
+]
+
 DEFAULT_OPTS = [
     cfg.StrOpt(
         "servicegroup_driver",
@@ -138,6 +145,44 @@ may be evacuated.
 
 The default is that of restart_grace. Raise it if a service takes longer to
 restart after a crash.
+""",
+    ),
+    cfg.StrOpt(
+        "when_unknown",
+        default=LAST_VERDICT,
+        choices=WHEN_UNKNOWN,
+        help="""
+What Nova does if no backend has answered for service_down_time, so that the
+state of members is not known. With last_verdict it goes on by the states
+that were known last: in lists of services and hypervisors, and for requests
+that a compute service has to carry out. If a process has not known any, a
+request fails with status 500, as it does with raise.
+
+Whatever this is set to, Nova then evacuates no host, unless it is forced
+down, and deletes no instance without its compute service.
+
+The default keeps the API working. Choose raise if a program fences or powers
+off hosts that GET /os-services lists as down: it then gets an error, and no
+state that may be old. It counts inside Nova only: nova-sg and its API report
+an error.
+
+Related options:
+
+* when_unknown_scheduling: the same for the scheduler.
+""",
+    ),
+    cfg.StrOpt(
+        "when_unknown_scheduling",
+        default=LAST_VERDICT,
+        choices=WHEN_UNKNOWN,
+        help="""
+The same for the ComputeFilter of Nova's scheduler. With last_verdict new
+instances are placed on the hosts that accepted work when their state was
+known last. With raise no instance can be built until a backend answers.
+
+The default keeps building. At worst an instance is placed on a host that has
+died since; then it fails, or waits for that host. Choose raise if that is
+worse for you than no new instances.
 """,
     ),
     cfg.StrOpt(

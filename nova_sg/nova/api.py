@@ -35,8 +35,8 @@ from nova_sg.backends.db import records as db_records
 from nova_sg.conf import CONF
 from nova_sg.conf import servicegroup as options
 from nova_sg.guard import orders
-from nova_sg.liveness.model import Refresh
-from nova_sg.nova import names, rpc_health, workers
+from nova_sg.liveness.model import UP, Refresh, Verdict
+from nova_sg.nova import names, rpc_health, unknown, workers
 from nova_sg.servicegroup import api as api_module
 from nova_sg.servicegroup import process
 
@@ -117,8 +117,39 @@ def _not_observable() -> exception.BackendError:
 class NovaGroupDriver(api_module.GroupDriver):
     """Reads the caller's record with every driver.
 
-    A member that moves to another backend may still report to db.
+    A member that moves to another backend may still report to db. What Nova
+    does if a state is not known is in nova_sg.nova.unknown.
     """
+
+    def is_up(self, member: Mapping) -> bool:
+        try:
+            up = super().is_up(member)
+        except exception.ServiceGroupUnavailable as error:
+            return self._unknown(member, error, scheduling=False).state == UP
+        if _unknown.groups:
+            self._known(member)
+        return up
+
+    def _unknown(
+        self,
+        member: Mapping,
+        error: exception.ServiceGroupUnavailable,
+        scheduling: bool,
+    ) -> Verdict:
+        """Return the verdict to use for a member, or raise the error."""
+        group = member["topic"]
+        _unknown.begins(group, error)
+        last = self.shared().view(group).observer.last_verdict(member["host"])
+        return unknown.taken_for(last, error, scheduling)
+
+    def _known(self, member: Mapping) -> None:
+        group = member["topic"]
+        # Some states may be known while others are not.
+        if (
+            group in _unknown.groups
+            and not self.shared().view(group).observer.unavailable()
+        ):
+            _unknown.ends(group)
 
     def _read_record(self, member: Mapping) -> base.Record | None:
         return _records().read_record(member)
@@ -128,7 +159,16 @@ class PlacementDriver(NovaGroupDriver):
     """Asks whether a member accepts new work."""
 
     def is_up(self, member: Mapping) -> bool:
-        return self.accepts(member)
+        try:
+            accepts = self.accepts(member)
+        except exception.ServiceGroupUnavailable as error:
+            return self._unknown(member, error, scheduling=True).accepting
+        if _unknown.groups:
+            self._known(member)
+        return accepts
+
+
+_unknown = unknown.Log()
 
 
 @functools.cache

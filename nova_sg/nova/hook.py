@@ -14,7 +14,8 @@
 
 Nova imports its own module as usual, after it has decided between native
 threads and eventlet. Right after that import, before other code can use it,
-one name in the module is replaced.
+one name in the module is replaced. Three more modules get additions in the
+same way: see _REPLACE.
 
 This module is small, as a .pth file may import it in every Python process.
 """
@@ -27,6 +28,10 @@ API_MODULE = "nova.servicegroup.api"
 PACKAGE = "nova.servicegroup"
 #: Nova's module that asks where new work may be placed.
 FILTER_MODULE = "nova.scheduler.filters.compute_filter"
+#: Nova's module that evacuates and deletes instances.
+COMPUTE_MODULE = "nova.compute.api"
+#: Nova's module that deletes the records of services.
+SERVICE_MODULE = "nova.objects.service"
 #: A module that every process of Nova's imports.
 CONF_MODULE = "nova.conf"
 
@@ -36,17 +41,15 @@ def install() -> None:
 
     A second call changes nothing.
     """
-    module = sys.modules.get(API_MODULE)
-    if module is None:
-        if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
-            sys.meta_path.insert(0, _Finder())
-        return
-    _replace(module)
-    package = sys.modules.get(PACKAGE)
-    if hasattr(package, "API"):
+    if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _Finder())
+    # The first one first, as the others need it.
+    for name, replace in _REPLACE.items():
+        if name in sys.modules:
+            replace(sys.modules[name])
+    module, package = map(sys.modules.get, (API_MODULE, PACKAGE))
+    if module is not None and hasattr(package, "API"):
         vars(package)["API"] = module.API
-    if FILTER_MODULE in sys.modules:
-        _replace_in_filter(sys.modules[FILTER_MODULE])
 
 
 def installed() -> bool:
@@ -79,6 +82,34 @@ def _replace_in_filter(module) -> None:
     module.servicegroup = api.placement
 
 
+def _guard_instances(module) -> None:
+    """Have Nova neither evacuate nor delete by a state that is not known."""
+    if getattr(module, "_nova_sg_guards", False):
+        return
+    from nova_sg.nova import names
+
+    names.check_imported(names.INSTANCES)
+    from nova_sg.nova import unknown
+
+    unknown.guard_instances(
+        module, sys.modules["nova.exception"].ComputeServiceInUse
+    )
+    module._nova_sg_guards = True
+
+
+def _follow_deletions(module) -> None:
+    """Have the backends forget a service whose record Nova deletes."""
+    if getattr(module, "_nova_sg_follows", False):
+        return
+    from nova_sg.nova import names
+
+    names.check_imported(names.DELETION)
+    from nova_sg.nova import deletion
+
+    deletion.follow(module)
+    module._nova_sg_follows = True
+
+
 class _Finder:
     """Finds these modules of Nova as usual, but with a _Loader."""
 
@@ -98,7 +129,13 @@ class _Finder:
         return spec
 
 
-_REPLACE = {API_MODULE: _replace, FILTER_MODULE: _replace_in_filter}
+#: What is done to modules of Nova's once they are imported.
+_REPLACE = {
+    API_MODULE: _replace,
+    FILTER_MODULE: _replace_in_filter,
+    COMPUTE_MODULE: _guard_instances,
+    SERVICE_MODULE: _follow_deletions,
+}
 
 
 class _Loader:

@@ -53,6 +53,14 @@ ALWAYS = (
 PLACING = (
     Name("nova.scheduler.filters.compute_filter", "servicegroup", "nova.hook"),
 )
+#: Needed where instances are evacuated and deleted.
+INSTANCES = (
+    Name("nova.compute.api", "API.evacuate", "nova.unknown"),
+    Name("nova.compute.api", "API._delete", "nova.unknown"),
+    Name("nova.exception", "ComputeServiceInUse", "nova.unknown"),
+)
+#: Needed where services are deleted.
+DELETION = (Name("nova.objects.service", "Service.destroy", "nova.deletion"),)
 #: Needed with [servicegroup] coalesce_reports.
 COALESCING = (
     Name("nova.db.main.api", "service_update", "nova.coalesce"),

@@ -191,6 +191,19 @@ class API:
         """
         self._driver.shared().force_down(host, group, forced)
 
+    def stale(self, group: str, age: float) -> list[str]:
+        """Return the names of members that are down for good, sorted.
+
+        They are down, have shown no life for at least a time, and are not
+        forced down.
+
+        :param age: the time, in seconds
+        :raises ServiceGroupUnavailable: no backend has answered for
+            service_down_time
+        :raises BackendError: a backend does not answer
+        """
+        return self._driver.shared().stale(group, age)
+
     def forget(self, host: str, group: str) -> None:
         """Remove a member that is not up from a group.
 

@@ -353,13 +353,65 @@ class Shared:
         """
         group_view = self.view(group)
         group_view.refresh()
-        # Whether it reports, not whether it is forced down.
-        if group_view.is_alive(host):
+        host = group_view.observer.name_of(host)
+        try:
+            # Whether it reports, not whether it is forced down.
+            alive = group_view.is_alive(host)
+        except exception.MemberNotFound:
+            # It may be there, and be too old to be listed.
+            alive = False
+        if alive:
             raise exception.MemberIsUp(
                 f"{host} still reports to the group {group}; stop it first"
             )
         self._command(host, group, lambda one: one.forget(group, host))
         self._note(group, host, NOT_A_MEMBER)
+
+    def stale(self, group: str, age: float) -> list[str]:
+        """Return the names of members that are down for good, sorted.
+
+        Also those that are not listed any more.
+
+        :param age: seconds for which each of them has shown no life
+        :raises ServiceGroupUnavailable: no backend has answered for
+            service_down_time
+        :raises BackendError: a backend does not answer
+        """
+        group_view = self.view(group)
+        found = set(group_view.stale(age))
+        for driver in self._observed():
+            for host, silent in driver.unlisted(group).items():
+                if silent >= age and not group_view.knows(host):
+                    found.add(host)
+        return sorted(found)
+
+    def record_deleted(self, host: str, group: str) -> None:
+        """Remove a member whose record Nova has deleted.
+
+        Also a member that is up: if its service runs, it reports again.
+
+        :raises BackendError: a backend was not told; all others were
+        """
+        if not self._observed():
+            # The record was all that there was.
+            return
+        observer = self.view(group).observer
+        observer.keep_fresh()
+        host = observer.name_of(host)
+        calls = [
+            _SecondaryCall(one, lambda driver: driver.forget(group, host))
+            for one in self._observed()
+        ]
+        failed = [
+            f"{call.driver.name}: {call.error}"
+            for call in _done(calls)
+            if call.error is not None
+            and not isinstance(call.error, exception.MemberNotFound)
+        ]
+        if len(failed) < len(calls):
+            self._note(group, host, NOT_A_MEMBER)
+        if failed:
+            raise exception.BackendError("; ".join(failed))
 
     def _command(
         self, host: str, group: str, command: Callable[[base.Driver], None]
@@ -422,6 +474,7 @@ class Shared:
             verdict = observer.verdict(host)
             if verdict is FORCED_DOWN:
                 return verdict
+            host = observer.name_of(host)
             others, own = observer.group, observer.own_actions.get(host)
             member = others.members.get(host)
             if (

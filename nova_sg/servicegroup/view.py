@@ -141,7 +141,8 @@ class GroupView(observers.Listener):
             group = self.observer.group
             limits = self.observer.settings.limits
             now = time.monotonic()
-            why = explain.explain(group, host, verdict, now, limits)
+            name = self.observer.name_of(host)
+            why = explain.explain(group, name, verdict, now, limits)
         return exception.ServiceGroupUnavailable(
             f"The state of {host} in the group {self.group} is not known: "
             f"{why}"
@@ -173,6 +174,29 @@ class GroupView(observers.Listener):
         self._require_answer("listed")
         return [self._known(host) for host in sorted(self._hosts())]
 
+    def stale(self, age: float) -> list[str]:
+        """Return the names of members that are down for good, sorted.
+
+        :param age: seconds for which each of them has shown no life
+        :raises ServiceGroupUnavailable: as hosts_up()
+        """
+        found = []
+        for one in self.members():
+            member = self.observer.group.members.get(one.host)
+            if member is None or member.forced_down or one.state != model.DOWN:
+                continue
+            silent = one.age
+            if silent is None:
+                # It never reported: then since it was registered.
+                silent = time.monotonic() - max(
+                    known.registered
+                    for known in member.histories
+                    if known is not None
+                )
+            if age <= silent < float("inf"):
+                found.append(one.host)
+        return found
+
     def member(self, host: str) -> Member:
         """Return one member.
 
@@ -180,7 +204,7 @@ class GroupView(observers.Listener):
         :raises ServiceGroupUnavailable: as hosts_up()
         """
         self._require_answer("asked about")
-        member = self.recall(host)
+        member = self.recall(self.observer.name_of(host))
         if member is None:
             raise exception.MemberNotFound(
                 f"The group {self.group} has no member {host}"
@@ -193,6 +217,7 @@ class GroupView(observers.Listener):
         :raises ServiceGroupUnavailable: as hosts_up()
         """
         self._require_answer("asked about")
+        host = self.observer.name_of(host)
         group, states = self.observer.group, []
         for index, name in enumerate(self._names):
             alone = rules.alone(group, index, self.observer.settings.limits)
@@ -209,7 +234,7 @@ class GroupView(observers.Listener):
         :raises MemberNotFound: the group has no such member
         :raises ServiceGroupUnavailable: as hosts_up()
         """
-        self.member(host)
+        host = self.member(host).host
         member = self.observer.group.members.get(host)
         if member is None:
             return self.observer.judge(host).state == model.UP
@@ -219,7 +244,7 @@ class GroupView(observers.Listener):
         """Return a member's last report, UTC, from memory."""
         self.observer.keep_fresh()
         group = self.observer.group
-        member = group.members.get(host)
+        member = group.members.get(self.observer.name_of(host))
         if member is None:
             return None
         seen = [

@@ -65,3 +65,54 @@ class ChangeTest(base.TestCase):
             self.assertIn("one still reports to the group", result.err)
             self.assertEqual(before, self.record("one"))
 
+
+    def test_forget_those_that_are_stale(self):
+        for host, age in ("days", 3 * 86400), ("weeks", 30 * 86400):
+            self.insert(host, age)
+        self.insert("forced", 3 * 86400)
+        self.do("force-down", "forced")
+        # Not listed any more, but still there.
+        listed = "days\nforced\none\ntwo\n"
+        self.assertEqual(listed, self.do("list", "-f", "value", "-c", "Host"))
+        stale = ["forget", "--stale", "2d"]
+        self.assertEqual("days\nweeks\n", self.do(*stale, "--dry-run"))
+        self.assertEqual(0, self.record("days")[1])
+        self.assertEqual("weeks\n", self.do("forget", "--stale", "240h"))
+        self.assertEqual("days\n", self.do(*stale))
+        self.assertNotEqual(0, self.record("days")[1])
+        self.assertEqual(
+            "forced\none\ntwo\n",
+            self.do("list", "-f", "value", "-c", "Host"),
+        )
+        self.assertEqual("", self.do(*stale))
+        # Never one that is up.
+        self.assertEqual("two\n", self.do("forget", "--stale", "0s"))
+
+    def test_forget_removes_none_that_is_unknown(self):
+        """All are silent, so the backend may be frozen."""
+        for host in ("one", "two", "three", "four"):
+            self.insert(host, 3 * 86400, topic="cell")
+        result = self.nova_sg("forget", "--stale", "1h", "--group", "cell")
+        self.assertEqual((0, ""), (result.status, result.out))
+        self.assertEqual(
+            "4 members of the group cell are unknown, and are not removed\n",
+            result.err,
+        )
+        records = self.execute(
+            "SELECT deleted FROM services WHERE topic = 'cell'"
+        )
+        self.assertEqual([(0,)] * 4, records)
+
+    def test_forget_takes_a_host_or_an_age(self):
+        for arguments in (
+            [],
+            ["one", "--stale", "7d"],
+            ["--stale", "7"],
+            ["--stale", "week"],
+            ["--stale", "-1d"],
+            ["two", "--dry-run"],
+        ):
+            with self.subTest(arguments=arguments):
+                result = self.nova_sg("forget", *arguments)
+                self.assertEqual((2, ""), (result.status, result.out))
+        self.assertEqual(0, self.record("two")[1])

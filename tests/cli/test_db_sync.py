@@ -27,7 +27,7 @@ class DbSyncTest(base.TestCase):
         for _ in range(2):
             result = self.nova_sg("db", "sync")
             self.assertEqual((0, ""), (result.status, result.err))
-            self.assertEqual(f"{name} is at revision 0003\n", result.out)
+            self.assertEqual(f"{name} is at revision 0004\n", result.out)
 
     def test_sqlite(self):
         self.check(f"sqlite:///{self.state}/nova-sg.sqlite")

@@ -172,10 +172,10 @@ class MariaDBTestCase(TestCase):
         return link.cursor()
 
     @staticmethod
-    def sync(url):
+    def sync(url, revision="head"):
         database = engine.Database(sa.make_url(url))
         try:
-            schema.sync(database)
+            schema.sync(database, revision=revision)
         finally:
             database.close()
 

@@ -157,7 +157,7 @@ class ClockTest(db.MariaDBTestCase):
         self.wait_for_report("dead")
         self.assertEqual(["dead", "one"], self.api.get_all("compute"))
         events = self.collect(self.api)
-        for step in (3600, -3600):
+        for step in (3600, -3600, 30 * DAY, 0):
             self.set_database_clock(step)
             self.wait_for_report("one", 5)
             self.assert_sane("one")

@@ -313,8 +313,8 @@ class SyncMariaDBTest(db.MariaDBTestCase):
 
     def test_sync_upgrades_an_older_table(self):
         newest = self._sync_and_show()
-        self.sql("DROP INDEX services_deleted_topic_idx ON services")
-        self.sql("UPDATE nova_sg_alembic_version SET version_num = '0001'")
+        self.sql("DROP TABLE services, nova_sg_alembic_version")
+        self.sync(self.url, "0001")
         self.join("one")
         self.assertTrue(self.is_up("one"))
         self.assertEqual(newest, self._sync_and_show())

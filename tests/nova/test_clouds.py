@@ -14,9 +14,10 @@
 """A real Nova, with each driver.
 
 Each class here is one Nova with its tests. The tests themselves are in
-services, processes, several and computes. A Nova takes long to start, so the
-short form has few of them: each driver once, each of Nova's concurrency modes
-twice. The long form adds all other combinations, and stock Nova.
+services, processes, several, unknown and computes. A Nova takes long to
+start, so the short form has few of them: each driver once, each of Nova's
+concurrency modes twice. The long form adds all other combinations, and stock
+Nova.
 """
 
 import tests
@@ -28,6 +29,7 @@ from tests.nova import (
     restarts,
     services,
     several,
+    unknown,
 )
 
 
@@ -83,6 +85,15 @@ class SeveralTest(
 ):
     DRIVER, MODE = "zk", "threads"
     SETTINGS = {"options": several.Several.OPTIONS + restarts.OPTIONS}
+
+
+class McUnknownTest(unknown.Deleted, unknown.Unknown, base.CloudTestCase):
+    DRIVER, MODE = "mc", "threads"
+
+
+@tests.long_form
+class ZkUnknownTest(unknown.Deleted, unknown.Unknown, base.CloudTestCase):
+    DRIVER, MODE = "zk", "eventlet"
 
 
 @tests.long_form

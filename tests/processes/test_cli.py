@@ -45,7 +45,7 @@ class EveryCommandTest(base.TestCase):
         self.assertIn(out, result.out)
 
     def test_members(self):
-        self.check("db", "sync", out="nova-sg.sqlite is at revision 0003\n")
+        self.check("db", "sync", out="nova-sg.sqlite is at revision 0004\n")
         self.insert("one", 10)
         self.insert("two", 7200)
         self.check("list", "--format", "value", out="two compute nova-compute")

@@ -52,11 +52,11 @@ class DbSyncTest(base.TestCase):
         self.assertEqual(0, process.returncode)
         text = shown.decode()
         self.assertIn(f"Looking at sqlite:///{self.path_of_database}", text)
-        for revision in "0001", "0002", "0003":
+        for revision in "0001", "0002", "0003", "0004":
             self.assertIn(f"is at revision {revision} now", text)
         # It is wiped, and the result is not mixed with it.
         screen = terminal.Screen()
         screen.write(text)
         self.assertEqual("", screen.text)
         self.assertTrue(screen.cursor_is_visible)
-        self.assertRegex(out, "^sqlite:.* is at revision 0003\n$")
+        self.assertRegex(out, "^sqlite:.* is at revision 0004\n$")

@@ -14,9 +14,11 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Mapping
+from typing import Any
 
 from oslo_log import log as logging
 from oslo_utils import timeutils
@@ -66,6 +68,14 @@ class DbDriver(base.Driver):
         self._embedded = not CONF.database.connection
         self._ready = not self._embedded
         self._lock = threading.Lock()
+        # Whether the table is nova_sg's own; None: not known yet.
+        self._own: bool | None = True if self._embedded else None
+        # By group and host: members that are too old to be listed, with the
+        # number of their last report, and since when this process knows that.
+        self._aging: dict[str, dict[str, tuple[Any, float]]] = {}
+        # By group: the members that the last observation left out, with the
+        # seconds since their last sign of life.
+        self._unlisted: dict[str, dict[str, float]] = {}
         # The clock of the embedded database is that of this host.
         self._records = records.Reader(
             None if self._embedded else self._ask_clock
@@ -150,26 +160,61 @@ class DbDriver(base.Driver):
         return dict.fromkeys(written, True)
 
     def _register(self, membership: base.Membership) -> reports.Record:
-        name = membership.host, membership.group, membership.binary
-        found = self._run(lambda c: queries.find(c, *name))
-        if found is not None:
-            record = reports.record(found)
-        else:
-            if schema.owner(self._database) == schema.FOREIGN:
-                # A record without a version of Nova would stop Nova's
-                # services from working together.
-                raise exception.NotRegistered(
-                    f"the services table of {self._database.name} is Nova's "
-                    f"and has no record of {membership.binary} on "
-                    f"{membership.host}; only Nova creates records there"
-                )
+        record = self._find(membership)
+        if record is None:
+            name = membership.host, membership.group, membership.binary
             made = self._run(lambda c: queries.create(c, *name))
-            if made is None:
-                return self._register(membership)
-            record = reports.Record(made)
+            if made is not None:
+                record = reports.Record(made)
+            else:
+                # Another process may have created it.
+                record = self._find(membership)
+        if record is None:
+            raise exception.NotRegistered(
+                f"the services table of {self._database.name} is of an older "
+                f"version: it has a record of {membership.binary} on "
+                f"{membership.host} in another group, and takes no second "
+                "one. Run: nova-sg db sync"
+            )
         membership.state["record"] = record
         self._reporting.add(record.id)
         return record
+
+    def _find(self, membership: base.Membership) -> reports.Record | None:
+        """Return a member's record; None: it has none, and may create one.
+
+        :raises NotRegistered: it has none, and may not create one
+        """
+        name = membership.host, membership.group, membership.binary
+        found = self._run(lambda c: queries.find(c, *name))
+        if (
+            found is not None
+            and found.topic == membership.group
+            and found.host == membership.host
+        ):
+            return reports.record(found)
+        where = f"the services table of {self._database.name}"
+        nova = schema.owner(self._database) == schema.FOREIGN
+        if found is not None and found.host != membership.host:
+            # The table compares names without their case.
+            remedy = "Run: nova-sg db sync"
+            if nova:
+                remedy = "Set [DEFAULT] host to the name in the record"
+            raise exception.NotRegistered(
+                f"{where} has a record of {found.host}, and takes "
+                f"{membership.host} for the same host. {remedy}"
+            )
+        if not nova:
+            return None
+        # A record without a version of Nova would stop Nova's services from
+        # working together.
+        has = f"no record of {membership.binary} on {membership.host}"
+        if found is not None:
+            has += f" in the group {membership.group}, but in the group "
+            has += str(found.topic)
+        raise exception.NotRegistered(
+            f"{where} is Nova's and has {has}; only Nova creates records there"
+        )
 
     def _give_order(
         self,
@@ -207,9 +252,11 @@ class DbDriver(base.Driver):
         record = membership.state.get("record")
         own = record is not None
         if not own:
-            name = membership.host, membership.group, membership.binary
-            found = self._run(lambda c: queries.find(c, *name))
-            record = found and reports.record(found)
+            try:
+                record = self._find(membership)
+            except exception.NotRegistered:
+                # There is nothing to withdraw.
+                record = None
         if record is not None:
             self._reporting.discard(record.id)
             patience = self._database.timeout
@@ -228,7 +275,46 @@ class DbDriver(base.Driver):
         found = [
             read.observation(sent, row) for row in rows if read.named(row)
         ]
-        return Refresh(self.name, sent, _one_a_host(found))
+        listed = self._leave_out(group, sent, _one_a_host(found))
+        return Refresh(self.name, sent, listed)
+
+    def _leave_out(
+        self, group: str, now: float, found: list[Observation]
+    ) -> list[Observation]:
+        """Return the members that are to be listed.
+
+        Their age is by the database's clock, which may have been set. So a
+        member that was listed before goes on for a while.
+        """
+        first, before = group not in self._aging, self._aging.get(group, {})
+        aging, unlisted = {}, {}
+        oldest = now - base.LISTED
+        old = [one for one in found if _is_old(one, oldest)]
+        if old and not self._is_own():
+            return found
+        for one in old:
+            last, since = before.get(
+                one.host, (one.report_number, NEVER if first else now)
+            )
+            if last != one.report_number:
+                since = now
+            aging[one.host] = one.report_number, since
+            if now - since >= base.UNCHANGED:
+                unlisted[one.host] = now - _seen(one)
+        self._aging[group], self._unlisted[group] = aging, unlisted
+        if not unlisted:
+            return found
+        return [one for one in found if one.host not in unlisted]
+
+    def _is_own(self) -> bool:
+        """Whether the table is nova_sg's own: Nova lists all of its own."""
+        if self._own is None:
+            self._own = schema.owner(self._database) == schema.OURS
+        return self._own
+
+    def unlisted(self, group: str) -> dict[str, float]:
+        self.observe(group)
+        return self._unlisted.get(group, {})
 
     def outage(self, group: str, since: float) -> ServerOutage | None:
         if not self._database.is_mysql:
@@ -329,15 +415,50 @@ class DbDriver(base.Driver):
             findings.append(
                 base.Finding(True, where, f"the services table is {whose}")
             )
+            findings += self._check_revision(where, owner)
         if self._database.is_mysql:
             return findings + _check_nodes(where, self._database)
         offset = records.seconds(records.moment(now))
         offset -= records.seconds(timeutils.utcnow())
         return [*findings, _check_clock("the database is", offset)]
 
+    def _check_revision(self, where: str, owner: str) -> list[base.Finding]:
+        """Check whether a table of nova_sg's own has to be upgraded."""
+        if owner != schema.OURS:
+            return []
+        try:
+            found = schema.revision(self._database)
+        except exception.BackendError:
+            # An observer's account need not read that.
+            return []
+        if found is None or found >= schema.HEAD:
+            return []
+        return [
+            base.Finding(
+                False,
+                where,
+                f"the services table is at revision {found}, and this version "
+                f"is made for {schema.HEAD}",
+                "Run: nova-sg db sync",
+            )
+        ]
+
     def close(self) -> None:
         self._orders.cancel_all()
         self._database.close()
+
+
+def _seen(one: Observation) -> float:
+    """Return a member's last sign of life; infinite: it is not known."""
+    seen = one.registered if one.reported is None else one.reported
+    return math.inf if seen is None else seen
+
+
+def _is_old(one: Observation, oldest: float) -> bool:
+    """Whether a member's last sign of life is too old to be listed."""
+    return _seen(one) < oldest and not (
+        one.attributes.forced_down or one.attributes.disabled
+    )
 
 
 def _one_a_host(found: list[Observation]) -> list[Observation]:

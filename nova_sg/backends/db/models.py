@@ -60,9 +60,8 @@ services = sa.Table(
     sa.UniqueConstraint(
         "host", "topic", "deleted", name="uniq_services0host0topic0deleted"
     ),
-    sa.UniqueConstraint(
-        "host", "binary", "deleted", name="uniq_services0host0binary0deleted"
-    ),
+    # Nova's table also has one of host, binary and deleted. There the names
+    # are compared without their case; here with it.
     sa.Index("services_uuid_idx", "uuid", unique=True),
     # Nova's table does not have this index: there a refresh reads the records
     # of all groups, and the deleted ones.

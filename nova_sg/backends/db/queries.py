@@ -139,6 +139,8 @@ _record = sa.select(
     services.c.report_count,
     _as_stored(services.c.last_seen_up),
     utcnow().label("now"),
+    services.c.host,
+    services.c.topic,
 ).where(_alive)
 
 _observe = sa.select(
@@ -260,8 +262,8 @@ def now(connection: sa.Connection) -> Any:
 def read(connection: sa.Connection, service_id: int) -> Any:
     """Return the columns of a record that reports change, and the time.
 
-    :returns: a row with id, report_count, last_seen_up and now; None: there
-        is no such record
+    :returns: a row with id, report_count, last_seen_up, now, host and topic;
+        None: there is no such record
     """
     query = _record.where(services.c.id == service_id)
     return connection.execute(query).first()
@@ -270,7 +272,11 @@ def read(connection: sa.Connection, service_id: int) -> Any:
 def find(
     connection: sa.Connection, host: str, group: str, binary: str
 ) -> Any:
-    """Return a service's record, as read(): by its topic, or its binary."""
+    """Return a service's record, as read(): by its topic, or its binary.
+
+    The record may be of another group. In Nova's table its host may differ in
+    case.
+    """
     query = (
         _record.where(
             services.c.host == host,
@@ -287,7 +293,8 @@ def create(
 ) -> int | None:
     """Create the record of a service; return its id.
 
-    None: another process has just created it.
+    None: another process has just created it, or the table takes it for
+    another record.
     """
     try:
         return connection.execute(

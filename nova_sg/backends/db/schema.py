@@ -31,6 +31,9 @@ from nova_sg.backends.db import engine, models
 # Apart from alembic's own default name, which is Nova's in Nova's databases.
 VERSION_TABLE = "nova_sg_alembic_version"
 
+#: The newest revision of the table.
+HEAD = "0004"
+
 MISSING = "missing"
 OURS = "ours"
 FOREIGN = "foreign"
@@ -54,12 +57,25 @@ def owner(database: engine.Database) -> str:
     return database.run(find_owner)
 
 
+def revision(database: engine.Database) -> str | None:
+    """Return the revision of a table of nova_sg's own; None: not known.
+
+    :raises BackendError: the database does not answer, or this user may not
+        read it
+    """
+    version = sa.Table(VERSION_TABLE, sa.MetaData(), sa.Column("version_num"))
+    return database.run(lambda c: c.execute(sa.select(version)).scalar())
+
+
 def sync(
-    database: engine.Database, tell: Callable[[str], None] = lambda name: None
+    database: engine.Database,
+    tell: Callable[[str], None] = lambda name: None,
+    revision: str = "head",
 ) -> str:
     """Create the table, or upgrade it.
 
     :param tell: called with each revision after its migration
+    :param revision: the one to upgrade to
     :returns: the revision of the database now
     :raises ConfigError: the table belongs to Nova, or to another program
     :raises BackendError: the database does not answer
@@ -83,7 +99,7 @@ def sync(
 
     def upgrade(connection: sa.Connection) -> str:
         settings.attributes.update(connection=connection, tell=tell)
-        command.upgrade(settings, "head")
+        command.upgrade(settings, revision)
         context = migration.MigrationContext.configure(
             connection, opts={"version_table": VERSION_TABLE}
         )

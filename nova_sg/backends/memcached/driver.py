@@ -45,8 +45,8 @@ from nova_sg.liveness.model import Refresh, ServerOutage
 
 LOG = logging.getLogger(__name__)
 
-# Seconds for which a record is kept after it was written last: a week.
-RECORD_LIFETIME = 7 * 24 * 3600
+# Seconds for which a record is kept after it was written last.
+RECORD_LIFETIME = int(base.LISTED)
 
 
 class McDriver(base.Driver):
@@ -249,6 +249,10 @@ class McDriver(base.Driver):
     def observe(self, group: str) -> Refresh:
         return self._reader.observe(group)
 
+    def unlisted(self, group: str) -> dict[str, float]:
+        self._reader.observe(group)
+        return dict.fromkeys(self._reader.unlisted[group], math.inf)
+
     def follow(self, group: str, wake: Callable[[], None]) -> None:
         self._signals.follow(group, wake)
 
@@ -336,9 +340,8 @@ class McDriver(base.Driver):
         return change
 
     def _require_member(self, group: str, host: str) -> None:
-        if all(
-            one.host != host for one in self.observe(group).observations
-        ):
+        found = {one.host for one in self.observe(group).observations}
+        if host not in found | self._reader.unlisted[group]:
             raise exception.MemberNotFound(
                 f"The group {group} has no member {host}"
             )

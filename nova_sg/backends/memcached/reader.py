@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 from oslo_log import log as logging
 
 from nova_sg import once
+from nova_sg.backends import base
 from nova_sg.backends.memcached import forced_down, refresh_signals, values
 from nova_sg.backends.memcached import replicas as mc_replicas
 from nova_sg.backends.memcached.replicas import Server
@@ -82,6 +83,17 @@ class _ReportNumbers:
         self._known[host] = number, moment, {**before, **later}
         return number
 
+    def is_old(self, host: str, now: float) -> bool:
+        """Whether a member of which memcached has no report is not listed.
+
+        It has left its name in the index. Its record has expired, or this
+        process never saw one.
+
+        :param now: monotonic
+        """
+        known = self._known.get(host)
+        return known is None or known[1] < now - base.LISTED
+
     def keep(self, hosts: Collection[str]) -> None:
         """Forget all other members."""
         if len(self._known) > len(hosts):
@@ -108,6 +120,9 @@ class GroupReader:
         # By group: the members that observations have shown so far. They
         # are asked for even when the index has lost them.
         self._seen: dict[str, set[str]] = {}
+        #: By group: the members that the last observation left out as too
+        #: old.
+        self.unlisted: dict[str, set[str]] = {}
         self._numbers: dict[str, _ReportNumbers] = {}
         self._warned = once.Once("memcached keys")
         # When clocks were last read because of a report from the future.
@@ -159,12 +174,20 @@ class GroupReader:
             for host, found in last.items()
             if found.report.kind == values.GONE
         }
+        numbers = self._numbers.setdefault(group, _ReportNumbers())
+        unlisted = {
+            host
+            for host in hosts - last.keys() - unread
+            if not (host in marks and marks[host].forced)
+            and numbers.is_old(host, asked)
+        }
+        hosts -= unlisted
         with self._lock:
             self._seen[group] = hosts
+            self.unlisted[group] = unlisted
         # A record stays for a week: where there is none, memcached was
         # restarted, or had no room for it.
         vanished = seen - last.keys() - unread
-        numbers = self._numbers.setdefault(group, _ReportNumbers())
         observations = [
             _observation(
                 host,

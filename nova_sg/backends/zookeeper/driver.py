@@ -123,10 +123,15 @@ class ZkDriver(base.Driver):
         elif asked > followed.unsure_until:
             followed.unsure = set()
         forced = set(self._read_all(znodes.unquote, names.forced))
-        observations = []
+        observations, unlisted = [], {}
         for host in alive | set(entries):
             entry = entries.get(host)
             here = host in alive
+            if not here and host not in forced:
+                age = followed.age(host, asked)
+                if age > base.LISTED:
+                    unlisted[host] = age
+                    continue
             unsure = here and host in followed.unsure
             # That it left once says nothing of a live member.
             kind = None if here or entry is None else entry.kind
@@ -155,6 +160,7 @@ class ZkDriver(base.Driver):
                     host, None, reported, last_seen, attributes=attributes
                 )
             )
+        followed.unlisted = unlisted
         return Refresh(
             self.name,
             asked,
@@ -167,6 +173,10 @@ class ZkDriver(base.Driver):
             spread=CONF.zookeeper.recv_timeout / 1500,
             stamped=False,
         )
+
+    def unlisted(self, group: str) -> dict[str, float]:
+        self.observe(group)
+        return dict(self._groups[group].unlisted)
 
     def _poll(
         self,
@@ -196,10 +206,12 @@ class ZkDriver(base.Driver):
         # unreachable since then.
         gone = followed.alive - alive
         followed.last_seen.update(dict.fromkeys(gone, followed.polled))
+        followed.gone.update(dict.fromkeys(gone, asked))
         followed.alive = alive
         followed.known = alive | entries.keys()
         for host in followed.last_seen.keys() - followed.known:
             del followed.last_seen[host]
+            followed.gone.pop(host, None)
         self._find_last_seen(session, group, followed, entries)
         followed.polled = now
         return asked, alive, entries, said
@@ -299,6 +311,7 @@ class ZkDriver(base.Driver):
                 self._groups[group].wrote(entries, name, False)
             self._link.delete(forced)
         self._groups[group].last_seen.pop(host, None)
+        self._groups[group].gone.pop(host, None)
 
     def _require(self, group: str, host: str) -> list[str]:
         """Return the names of host's entries.

@@ -203,6 +203,8 @@ class OwnMembers:
         try:
             session.set(path, data)
         except zookeeper.NoNodeException:
+            # It is new, or was removed while it runs, with all that it says.
+            before = None
             session.ensure_path(above, self._link.acl)
             with contextlib.suppress(zookeeper.NodeExistsException):
                 session.create(path, data, self._link.acl)

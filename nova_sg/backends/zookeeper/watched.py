@@ -21,6 +21,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from nova_sg import evzookeeper, zookeeper
+from nova_sg.backends import base
 from nova_sg.backends.zookeeper import connection, names
 from nova_sg.evzookeeper import membership
 
@@ -66,6 +67,12 @@ class WatchedGroup:
         # When each host that is not alive was last seen, UTC; None: not
         # known.
         self.last_seen: dict[str, datetime.datetime | None] = {}
+        # The hosts that the last observation left out as too old, with the
+        # seconds since they were last seen.
+        self.unlisted: dict[str, float] = {}
+        # When the hosts that this process saw alive were found gone,
+        # monotonic.
+        self.gone: dict[str, float] = {}
         # By path: the names that were listed last, while the watches may
         # have brought others.
         self._asked: dict[str, set[str]] = {}
@@ -98,6 +105,20 @@ class WatchedGroup:
             return self._interruptions.popleft()
         except IndexError:
             return False
+
+    def age(self, host: str, now: float) -> float:
+        """Return the seconds since a host that is not alive was last seen.
+
+        0: that is not known. Or the clock of this host may have been set:
+        this process has seen the host alive a while ago.
+
+        :param now: monotonic
+        """
+        seen = self.last_seen.get(host)
+        watched = now - self.gone.get(host, float("-inf"))
+        if seen is None or self.polled is None or watched < base.UNCHANGED:
+            return 0.0
+        return (self.polled - seen).total_seconds()
 
     def follow(self, wake: Callable[[], None]) -> None:
         """Watch the paths; call wake for each change."""

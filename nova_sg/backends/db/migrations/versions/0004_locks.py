@@ -17,8 +17,8 @@ from sqlalchemy import schema
 
 from nova_sg.backends.db import models
 
-revision = "0003"
-down_revision = "0002"
+revision = "0004"
+down_revision = "0003"
 
 
 def upgrade() -> None:
