@@ -19,5 +19,6 @@ handlers.py       the command and the webhook
 notifications.py  the message queue
 sender.py         the process that sends to it, with oslo.messaging
 messages.py       the notifications
+masakari.py       the driver of masakari-hostmonitor
 ================  ===========================================================
 """
