@@ -126,6 +126,18 @@ base.make_variants(
     ],
 )
 base.make_variants(globals(), several.Several, [("zk", "eventlet")])
+base.make_variants(
+    globals(),
+    restarts.DefaultTimes,
+    [
+        ("db", "threads"),
+        ("db", "eventlet"),
+        ("mc", "threads"),
+        ("mc", "eventlet"),
+        ("zk", "threads"),
+        ("zk", "eventlet"),
+    ],
+)
 # Stock Nova, to compare with.
 base.make_variants(
     globals(),
