@@ -18,6 +18,7 @@ Only masakari-hostmonitor imports this module: it needs masakari-monitors.
 from __future__ import annotations
 
 import functools
+import math
 
 from masakarimonitors.ha import masakari
 from masakarimonitors.hostmonitor import driver
@@ -44,6 +45,10 @@ class HostMonitor(driver.DriverBase):
     def __init__(self) -> None:
         super().__init__()
         config.check()
+        # By default a request waits for its answer for ever.
+        CONF.set_default(
+            "timeout", math.ceil(CONF.events.time_limit), group="api"
+        )
         self._notifier = Notifier(CONF.masakari.fence, CONF.events.time_limit)
         self._causes = frozenset(CONF.masakari.causes)
         if not CONF.masakari.fence:

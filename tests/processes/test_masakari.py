@@ -45,11 +45,15 @@ api_interface = internal
 
 
 class Api(http.server.ThreadingHTTPServer):
-    """Keystone, and Masakari's API with the given statuses, and 202 after."""
+    """Keystone, and Masakari's API.
+
+    :param statuses: of the first notifications; None: no answer; then 202
+    """
 
     def __init__(self, *statuses):
         self.statuses = list(statuses)
         self.notifications = []
+        self.closing = threading.Event()
         self.passwords = set()
         super().__init__(("127.0.0.1", 0), _Handler)
         self.url = f"http://127.0.0.1:{self.server_port}"
@@ -57,6 +61,7 @@ class Api(http.server.ThreadingHTTPServer):
         self._thread.start()
 
     def close(self):
+        self.closing.set()
         self.shutdown()
         self._thread.join()
         self.server_close()
@@ -106,7 +111,11 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         assert self.headers["X-Auth-Token"] == "TOKEN", self.headers
         self.server.notifications.append(body["notification"])
         statuses = self.server.statuses
-        self._answer(statuses.pop(0) if statuses else 202, body)
+        status = statuses.pop(0) if statuses else 202
+        if status is None:
+            self.server.closing.wait()
+            return
+        self._answer(status, body)
 
     def _issue(self, body):
         user = body["auth"]["identity"]["password"]["user"]
@@ -272,12 +281,15 @@ class MasakariTest(base.TestCase):
 
     def test_without_a_fence_and_refused(self):
         one, two = self.start_agent("one"), self.start_agent("two")
-        self.start_monitor(409)
+        self.start_monitor(
+            *(None, 409), options="[events]\ntime_limit = 1\n"
+        )
         self.logged("[masakari] fence is not set")
         self.logged("Watching")
         self.die(one)
         self.logged("Masakari refuses the notification that one is STOPPED")
         self.die(two)
-        self.assertEqual([("STOPPED", "UNKNOWN")], self.api.told("one"))
+        # There was no answer to the first one.
+        self.assertEqual([("STOPPED", "UNKNOWN")] * 2, self.api.told("one"))
         self.assertEqual([("STOPPED", "UNKNOWN")], self.api.told("two"))
         self.end_monitor()
