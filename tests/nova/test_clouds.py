@@ -53,13 +53,21 @@ class McTest(
     }
 
 
-class McRestartTest(restarts.Restarts, base.CloudTestCase):
+class McRestartTest(
+    restarts.RestartDuringABuild,
+    restarts.GuardedDeath,
+    base.CloudTestCase,
+):
     DRIVER, MODE = "mc", "eventlet"
     SETTINGS = {"options": base.QUIET + restarts.OPTIONS}
 
 
 @tests.long_form
-class DbRestartTest(restarts.Restarts, base.CloudTestCase):
+class DbRestartTest(
+    restarts.CleanRestart,
+    restarts.RestartDuringABuild,
+    base.CloudTestCase,
+):
     DRIVER, MODE = "db", "threads"
     SETTINGS = {"options": base.QUIET + restarts.OPTIONS}
 
@@ -78,7 +86,10 @@ class ZkTest(
 
 
 class SeveralTest(
-    restarts.Restarts, several.Several, base.CloudTestCase
+    restarts.CleanRestart,
+    restarts.KilledWhileItDrains,
+    several.Several,
+    base.CloudTestCase,
 ):
     DRIVER, MODE = "zk", "threads"
     SETTINGS = {"options": several.Several.OPTIONS + restarts.OPTIONS}
