@@ -16,6 +16,7 @@ What a client and an operator see is polled meanwhile, and a rule like that of
 InstanceHA is applied to it.
 """
 
+import datetime
 import threading
 import time
 from concurrent import futures
@@ -91,6 +92,8 @@ class Poll(threading.Thread):
         self._over = threading.Event()
         #: The states of the compute by GET /os-services.
         self.states = []
+        #: When, and how many seconds old its updated_at was then.
+        self.ages = []
         #: The answers to "evacuate".
         self.evacuations = []
         #: When the scheduler was asked where to build, and its answer.
@@ -99,8 +102,15 @@ class Poll(threading.Thread):
     def run(self):
         number = 0
         while not self._over.wait(0.1):
-            states = self._cloud.states("nova-compute")
-            self.states.append(states.get(novarig.COMPUTE_HOST))
+            [service] = self._cloud.get("/os-services?binary=nova-compute")[
+                "services"
+            ]
+            now = datetime.datetime.now(datetime.UTC).replace(tzinfo=None)
+            updated = datetime.datetime.fromisoformat(service["updated_at"])
+            self.states.append(service["state"])
+            self.ages.append(
+                (time.monotonic(), (now - updated).total_seconds())
+            )
             if number % 5 == 0:
                 asked = time.monotonic()
                 self.placed.append((asked, self._cloud.select_host()))
@@ -235,10 +245,13 @@ class Restarting:
         ]
         self.assertEqual([None] * len(answers), answers)
         self.assertGreater(len(answers), 0)
+        waiting = max(age for moment, age in poll.ages if moment < ended)
+        oldest = max(age for _, age in poll.ages)
         print(
             f"{self.DRIVER} {self.MODE}: restarted; SIGTERM to the end "
             f"{ended - begun:.1f} s, avoided after {avoided:.1f} s, asked "
-            f"{len(poll.states)} times, never down"
+            f"{len(poll.states)} times, never down; updated_at at most "
+            f"{waiting:.1f} s old until the end, {oldest:.1f} s later"
         )
 
     def _wait_until_used(self):

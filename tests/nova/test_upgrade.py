@@ -14,6 +14,7 @@
 """From Nova's own driver to nova_sg's, while everything runs."""
 
 import collections
+import http.client
 import threading
 import time
 import unittest
@@ -43,7 +44,7 @@ class _Client:
         while not self._stopping.wait(0.1):
             try:
                 answer = self._cloud.get("/os-services")
-            except OSError:
+            except (OSError, http.client.HTTPException):
                 # The API itself is being restarted.
                 continue
             for service in answer["services"]:
@@ -51,6 +52,11 @@ class _Client:
                 self.states[state] += 1
                 if service["state"] != "up":
                     self.down.append((*state, self.step, time.time()))
+
+    @property
+    def asks(self):
+        """Whether it has not ended by an error."""
+        return self._thread.is_alive()
 
     def stop(self):
         self._stopping.set()
@@ -109,6 +115,7 @@ class Upgrade:
 
     def _assert_none_was_down(self):
         """Check that no service was listed down until now."""
+        self.assertTrue(self.client.asks)
         down = self.client.down
         self.assertEqual([], down[:3], self.cloud.log_tails())
         self.client.down.clear()
