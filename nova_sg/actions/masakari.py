@@ -34,6 +34,9 @@ from nova_sg.servicegroup import events, process
 
 LOG = logging.getLogger(__name__)
 
+# Seconds that Masakari's API may take to answer, unless [api] timeout is set.
+API_TIMEOUT = 30
+
 
 class HostMonitor(driver.DriverBase):
     """Reports to Masakari which hosts of the group are down, and up again.
@@ -46,9 +49,8 @@ class HostMonitor(driver.DriverBase):
         super().__init__()
         config.check()
         # By default a request waits for its answer for ever.
-        CONF.set_default(
-            "timeout", math.ceil(CONF.events.time_limit), group="api"
-        )
+        patience = math.ceil(min(CONF.events.time_limit, API_TIMEOUT))
+        CONF.set_default("timeout", patience, group="api")
         self._notifier = Notifier(CONF.masakari.fence, CONF.events.time_limit)
         self._causes = frozenset(CONF.masakari.causes)
         if not CONF.masakari.fence:
