@@ -42,6 +42,8 @@ packages=(
     # The libraries of tooz for memcached and ZooKeeper, for the benchmark.
     kazoo
     pymemcache
+    # For the test of its hostmonitor with nova_sg's driver.
+    masakari-monitors==22.0.0
     # For the benchmark's plots.
     matplotlib
     # nova_sg itself, for Nova's own tests to run against it.

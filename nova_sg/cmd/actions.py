@@ -16,22 +16,12 @@ from __future__ import annotations
 
 import argparse
 import functools
-import os
-import secrets
 from collections.abc import Callable
 
 from nova_sg import exception, servicegroup
-from nova_sg.actions import (
-    engine,
-    gate,
-    handlers,
-    limits,
-    notifications,
-    permission,
-    schedule,
-)
+from nova_sg.actions import configured, engine, handlers, notifications
 from nova_sg.conf import CONF
-from nova_sg.servicegroup import events, process, view
+from nova_sg.servicegroup import events, view
 
 TYPES = (
     *(events.JOINED, events.UP, events.DOWN, events.LEFT, events.HELD),
@@ -112,83 +102,14 @@ def make_engine(
         )
     if not found:
         return None
-    rules = _rules()
-    down_for = parsed_args.down_for
-    if down_for is None:
-        down_for = CONF.events.down_for
-    gather_for = _gather_for() if rules.counts else 0.0
-    guard = gate.Gate(
-        limits.Limits(rules, settle=max(down_for, gather_for)),
-        functools.partial(engine.known, api, group),
-        tell,
-    )
-    guard.permission = permission.Permission(
-        process.shared().driver,
+    return configured.make_engine(
         group,
-        _holder() if CONF.events.lock else None,
-        max(handler.longest for handler in found),
-        # No call of a driver takes longer than half of service_down_time.
-        min(
-            permission.MARGIN,
-            2 * permission.INTERVAL + CONF.service_down_time / 2,
-        ),
-        guard.review,
-    )
-    only = parsed_args.only or CONF.events.only
-    made = engine.Engine(
         found,
-        lambda: schedule.Schedule(
-            only,
-            down_for,
-            CONF.events.retry_for,
-            gather_for=gather_for,
-            confirm=guard.confirms,
-        ),
-        CONF.events.parallel,
-        functools.partial(engine.still_down, api),
-        guard,
+        api,
+        tell,
+        only=parsed_args.only or CONF.events.only,
+        down_for=parsed_args.down_for,
     )
-    guard.permission.start()
-    return made
-
-
-def _rules() -> limits.Rules:
-    """Return the limits that the options set.
-
-    :raises ConfigError: an option is wrong
-    """
-    return limits.Rules(
-        _limit("max_down", CONF.events.max_down),
-        _limit("max_down_per_domain", CONF.events.max_down_per_domain),
-        CONF.events.max_per_hour,
-        CONF.events.skip_disabled,
-    )
-
-
-def _limit(name: str, text: str | None) -> limits.Limit | None:
-    if not text:
-        return None
-    try:
-        return limits.read_limit(text)
-    except ValueError as error:
-        raise exception.ConfigError(f"[events] {name}: {error}") from None
-
-
-def _gather_for() -> float:
-    """Return how long it takes until all that died at once are known."""
-    if CONF.events.gather_for is not None:
-        return CONF.events.gather_for
-    # Their last reports were sent within an interval, which varies by a
-    # tenth, and are judged at the refresh after their limit.
-    return (
-        1.25 * CONF.report_interval
-        + 2 * CONF.servicegroup.view_refresh_interval
-    )
-
-
-def _holder() -> str:
-    """Return what a lock shows if this process holds it."""
-    return f"{CONF.host[:150]}/{os.getpid()}/{secrets.token_hex(8)}"
 
 
 def _files() -> list[str]:

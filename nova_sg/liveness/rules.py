@@ -170,6 +170,10 @@ def gather(
     # A backend may not be able to store that a member drains, or is unwell.
     # But if another backend has newer reports, that is over.
     draining = drained > NEVER and drained >= report - limits.due
+    if draining:
+        # It may have been killed because its work took too long, and be
+        # starting again.
+        until = max(until, report + limits.restart_grace)
     if ill < report - limits.due:
         unwell = ""
     return Evidence(

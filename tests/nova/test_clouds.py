@@ -56,13 +56,22 @@ class McTest(
     }
 
 
-class McRestartTest(health.Health, restarts.Restarts, base.CloudTestCase):
+class McRestartTest(
+    health.Health,
+    restarts.RestartDuringABuild,
+    restarts.GuardedDeath,
+    base.CloudTestCase,
+):
     DRIVER, MODE = "mc", "eventlet"
     SETTINGS = {"options": base.QUIET + restarts.OPTIONS}
 
 
 @tests.long_form
-class DbRestartTest(restarts.Restarts, base.CloudTestCase):
+class DbRestartTest(
+    restarts.CleanRestart,
+    restarts.RestartDuringABuild,
+    base.CloudTestCase,
+):
     DRIVER, MODE = "db", "threads"
     SETTINGS = {"options": base.QUIET + restarts.OPTIONS}
 
@@ -81,7 +90,11 @@ class ZkTest(
 
 
 class SeveralTest(
-    health.Health, restarts.Restarts, several.Several, base.CloudTestCase
+    health.Health,
+    restarts.CleanRestart,
+    restarts.KilledWhileItDrains,
+    several.Several,
+    base.CloudTestCase,
 ):
     DRIVER, MODE = "zk", "threads"
     SETTINGS = {"options": several.Several.OPTIONS + restarts.OPTIONS}
@@ -138,6 +151,18 @@ base.make_variants(
     ],
 )
 base.make_variants(globals(), several.Several, [("zk", "eventlet")])
+base.make_variants(
+    globals(),
+    restarts.DefaultTimes,
+    [
+        ("db", "threads"),
+        ("db", "eventlet"),
+        ("mc", "threads"),
+        ("mc", "eventlet"),
+        ("zk", "threads"),
+        ("zk", "eventlet"),
+    ],
+)
 # Stock Nova, to compare with.
 base.make_variants(
     globals(),

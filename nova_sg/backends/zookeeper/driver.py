@@ -139,7 +139,8 @@ class ZkDriver(base.Driver):
                 binary=entry.binary if entry else f"nova-{group}",
                 left=kind == znodes.LEFT,
                 crashed=kind == znodes.CRASHED,
-                draining=here and (host, znodes.DRAINING) in said,
+                # Also of a member whose session has ended: see rules.py.
+                draining=(host, znodes.DRAINING) in said,
                 unwell=said.get((host, znodes.UNWELL), "") if here else "",
                 domain=said.get((host, znodes.DOMAIN)),
                 present=here and not unsure,

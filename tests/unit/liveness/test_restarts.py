@@ -124,6 +124,33 @@ class RestartTest(unittest.TestCase):
         observer.refresh(111.0, {"h": 110.0}, "db")
         self.assertEqual("draining", observer.cause("h"))
 
+    def test_a_draining_member_that_is_killed_has_the_grace(self):
+        """Its session ends, and its process may be starting again."""
+        for draining, moments in (
+            # From the last refresh at which it had a session.
+            (True, ((104.0, "draining"), (99.9 + GRACE, "draining"))),
+            (True, ((104.0, "draining"), (100.1 + GRACE, "lost"))),
+            (False, ((104.0, "lost"),)),
+        ):
+            about = {"draining": draining}
+            observer = Observer("zk")
+            observer.limits = self.observer.limits
+            session = [seen("h", None, present=True, **about)]
+            observer.refresh(100.0, session)
+            for moment, cause in moments:
+                observer.refresh(moment, [seen("h", None, lost=True, **about)])
+                self.assertEqual(cause, observer.cause("h"))
+
+    def test_the_next_process_has_no_grace(self):
+        """It is judged by its own reports."""
+        observer = Observer("mc")
+        observer.limits = observer.limits._replace(restart_grace=2 * LIMIT)
+        observer.refresh(100.0, [seen("h", 1, 99.0, draining=True)])
+        observer.refresh(120.0, [seen("h", 2, 119.0)])
+        self.assertEqual("reported", observer.cause("h"))
+        observer.refresh(119.0 + LIMIT + 0.1, [seen("h", 2, 119.0)])
+        self.assertEqual("silent", observer.cause("h"))
+
     def test_many_that_stop_are_no_mass_silence(self):
         observer = Observer(mass=model.MassRule(0.5, 4, 120.0))
         observer.limits = observer.limits._replace(restart_grace=GRACE)
