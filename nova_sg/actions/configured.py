@@ -17,6 +17,7 @@ from __future__ import annotations
 import functools
 import os
 import secrets
+import socket
 from collections.abc import Callable, Collection, Sequence
 
 from nova_sg import exception, servicegroup
@@ -120,4 +121,6 @@ def _gather_for() -> float:
 
 def _holder() -> str:
     """Return what a lock shows if this process holds it."""
-    return f"{CONF.host[:150]}/{os.getpid()}/{secrets.token_hex(8)}"
+    # Not CONF.host: in masakari-hostmonitor that is a section of its own.
+    host = socket.gethostname()[:150]
+    return f"{host}/{os.getpid()}/{secrets.token_hex(8)}"
