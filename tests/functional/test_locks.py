@@ -132,12 +132,12 @@ class DbTest(Promises, db.MariaDBTestCase):
     def test_the_table_is_there_before_the_migration(self):
         one = self.driver()
         one.acquire(GROUP, "one", 60)
-        self.sql("UPDATE nova_sg_alembic_version SET version_num = '0002'")
+        self.sql("UPDATE nova_sg_alembic_version SET version_num = '0003'")
         self.sync(self.server.url(self.name))
         [[version]] = self.sql(
             "SELECT version_num FROM nova_sg_alembic_version"
         )
-        self.assertNotEqual("0002", version)
+        self.assertNotEqual("0003", version)
         self.assertEqual("one", one.acquire(GROUP, "other", 60).holder)
 
     def test_groups_that_differ_only_in_case_are_two(self):

@@ -29,9 +29,11 @@ class ScaleTest(mc.McTestCase):
         shared = self.another()
         before = len(server.commands())
         states = self.states(shared)
+        # A member that only the index knows has shown no life for a week.
+        listed = [host for host in hosts if host not in lost]
         self.assertEqual(
-            dict.fromkeys(hosts, "up")
-            | dict.fromkeys(silent + lost + forced, "down"),
+            dict.fromkeys(listed, "up")
+            | dict.fromkeys(silent + forced, "down"),
             states,
         )
         commands = server.commands()[before:]
