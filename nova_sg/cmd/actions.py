@@ -31,7 +31,7 @@ from nova_sg.actions import (
     schedule,
 )
 from nova_sg.conf import CONF
-from nova_sg.servicegroup import events, process, view
+from nova_sg.servicegroup import description, events, process
 
 TYPES = (
     *(events.JOINED, events.UP, events.DOWN, events.LEFT, events.HELD),
@@ -197,7 +197,9 @@ def _files() -> list[str]:
     return files + [f"--config-dir={name}" for name in CONF.config_dir]
 
 
-def _about(api: servicegroup.API, group: str, host: str) -> view.Member | None:
+def _about(
+    api: servicegroup.API, group: str, host: str
+) -> description.Member | None:
     try:
         return api.member(group, host)
     except exception.NovaSGError:
