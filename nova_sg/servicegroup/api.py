@@ -32,8 +32,8 @@ from nova_sg.servicegroup import (
     description,
     events,
     process,
-    reporter,
     settings,
+    standalone,
 )
 from nova_sg.servicegroup.shared import Shared
 
@@ -246,7 +246,7 @@ class GroupDriver:
     ) -> None:
         host = _name(member)
         if service is None:
-            service = reporter.Standalone(host, group)
+            service = standalone.Standalone(host, group)
         self.shared().join(host, group, service, self._report_state)
 
     def leave(

@@ -39,7 +39,7 @@ def force_down(shared: Shared, host: str, group: str, forced: bool) -> None:
     _execute(
         shared, host, group, lambda one: one.force_down(group, host, forced)
     )
-    shared.note(group, host, FORCED_DOWN if forced else None)
+    shared.note_own_action(group, host, FORCED_DOWN if forced else None)
 
 
 def forget(shared: Shared, host: str, group: str) -> None:
@@ -64,7 +64,7 @@ def forget(shared: Shared, host: str, group: str) -> None:
             f"{host} still reports to the group {group}; stop it first"
         )
     _execute(shared, host, group, lambda one: one.forget(group, host))
-    shared.note(group, host, NOT_A_MEMBER)
+    shared.note_own_action(group, host, NOT_A_MEMBER)
 
 
 def stale(shared: Shared, group: str, age: float) -> list[str]:
@@ -79,7 +79,7 @@ def stale(shared: Shared, group: str, age: float) -> list[str]:
     """
     group_view = shared.view(group)
     found = set(group_view.stale(age))
-    for driver in shared.observed():
+    for driver in shared.observing():
         for host, silent in driver.unlisted(group).items():
             if silent >= age and not group_view.knows(host):
                 found.add(host)
@@ -93,14 +93,14 @@ def record_deleted(shared: Shared, host: str, group: str) -> None:
 
     :raises BackendError: a backend was not told; all others were
     """
-    if not shared.observed():
+    if not shared.observing():
         # The record was all that there was.
         return
     observer = shared.view(group).observer
     observer.keep_fresh()
     host = observer.name_of(host)
     calls = driver_calls.start(
-        shared.observed(), lambda one: one.forget(group, host)
+        shared.observing(), lambda one: one.forget(group, host)
     )
     failed = [
         f"{call.driver.name}: {call.error}"
@@ -109,7 +109,7 @@ def record_deleted(shared: Shared, host: str, group: str) -> None:
         and not isinstance(call.error, exception.MemberNotFound)
     ]
     if len(failed) < len(calls):
-        shared.note(group, host, NOT_A_MEMBER)
+        shared.note_own_action(group, host, NOT_A_MEMBER)
     if failed:
         raise exception.BackendError("; ".join(failed))
 

@@ -135,7 +135,7 @@ class Shared:
             maxlen=MOST_FAILING
         )
 
-    def observed(self) -> list[base.Driver]:
+    def observing(self) -> list[base.Driver]:
         """Return the drivers that can observe groups."""
         return [driver for driver in self._drivers if driver.observes]
 
@@ -148,7 +148,7 @@ class Shared:
                 if found is None:
                     # A driver that cannot observe raises an error that says
                     # so.
-                    drivers = self.observed() or [self.driver]
+                    drivers = self.observing() or [self.driver]
                     found = view.GroupView(group, drivers)
                     for failing in self._failing:
                         failing.pass_on(found)
@@ -198,7 +198,7 @@ class Shared:
             )
         unwell = health.last_reason(host, group)
         if self.reporter.join(host, group, service, report, unwell):
-            self.note(group, host, REPORTED)
+            self.note_own_action(group, host, REPORTED)
         if service.report_interval:
             self.health.begin(host, group, service, self.only_records)
             self._show_health()
@@ -257,7 +257,9 @@ class Shared:
         try:
             leave(self.driver)
             if last:
-                self.note(group, host, STOPPED if grace.restart() else LEFT)
+                self.note_own_action(
+                    group, host, STOPPED if grace.restart() else LEFT
+                )
         finally:
             for call in driver_calls.wait(calls):
                 if call.error is not None:
@@ -294,9 +296,9 @@ class Shared:
                 )
         return found
 
-    def note(self, group: str, host: str, verdict: Any) -> None:
+    def note_own_action(self, group: str, host: str, verdict: Any) -> None:
         """Note what this process did, before a refresh shows it."""
-        if self.observed():
+        if self.observing():
             self.view(group).observer.note_own_action(host, verdict)
 
     # -- questions
