@@ -27,33 +27,23 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import NamedTuple
 
-from oslo_log import log as logging
-
+from nova_sg import hold_log
 from nova_sg.liveness import detector
 from nova_sg.liveness import group as liveness
-from nova_sg.liveness.mass_silence import GROUP
 from nova_sg.liveness.model import (
-    DOWN,
-    FORCED_DOWN,
-    LEFT,
     NEVER,
     NOT_A_MEMBER,
-    REPORTED,
-    STOPPED,
     UNAVAILABLE,
     UNWATCHED,
     Change,
-    Limits,
     Member,
     Outage,
     Refresh,
     Verdict,
 )
+from nova_sg.own_action import OwnAction
 from nova_sg.poller import LATE, PAUSE, Poller, Settings, Source, await_all
-
-LOG = logging.getLogger(__name__)
 
 # Seconds without a question after which an observer stops polling.
 IDLE = 120.0
@@ -88,33 +78,6 @@ class Listener:
 
         Not called for the first refresh: its members are not new.
         """
-
-
-class OwnAction(NamedTuple):
-    """What this process itself did to a member."""
-
-    #: REPORTED: it joined. LEFT, or STOPPED: it left. FORCED_DOWN: it was
-    #: forced down. NOT_A_MEMBER: it was removed. None: it is no longer forced
-    #: down.
-    verdict: Verdict | None
-    #: When. Refreshes that begin later show it.
-    at: float
-
-    def over(self, verdict: Verdict, unforced: Verdict) -> Verdict:
-        """Return the verdict that takes this action into account.
-
-        :param verdict: by what the backends show
-        :param unforced: the same without an operator's command
-        """
-        if self.verdict is None:
-            return unforced if verdict is FORCED_DOWN else verdict
-        if self.verdict in (REPORTED, LEFT, STOPPED):
-            if verdict is FORCED_DOWN:
-                return verdict
-            if self.verdict is STOPPED and unforced.state == DOWN:
-                # It was down before it left.
-                return LEFT
-        return self.verdict
 
 
 class Observer:
@@ -206,12 +169,14 @@ class Observer:
         """Return the verdict on a member; starts no poller."""
         host = self.name_of(host)
         limit = self.settings.limits.service_down_time
+        # Before the group: a refresh that shows the action replaces the group
+        # first, and then forgets the action.
+        own = self._own_actions.get(host)
         group = self._group
         verdict = group.verdict(host, time.monotonic(), limit)
         if verdict is UNAVAILABLE and self._give_turn():
             group = self._group
             verdict = group.verdict(host, time.monotonic(), limit)
-        own = self._own_actions.get(host)
         if own is None:
             return verdict
         member = group.members.get(host)
@@ -225,11 +190,13 @@ class Observer:
         :returns: None: no refresh was ever answered, or the answer was that
             the member's state is not known
         """
+        host = self.name_of(host)
+        # As in judge().
+        own = self._own_actions.get(host)
         group = self._group
         if group.refreshed == NEVER:
             return None
-        host = self.name_of(host)
-        member, own = group.members.get(host), self._own_actions.get(host)
+        member = group.members.get(host)
         verdict = NOT_A_MEMBER if member is None else member.verdict
         if own is not None:
             verdict = own.over(
@@ -428,7 +395,7 @@ class Observer:
             limit = limits.service_down_time
             self._fresh_until = after.refreshed_by_all + limit
             self._tell(before, after, refresh.backend, changes)
-        self._log_hold(before, after, limits)
+        hold_log.log(self.name, before, after, limits)
         self._listener.answered(
             refresh.backend, refresh.asked, ended, refresh.interrupted
         )
@@ -497,45 +464,6 @@ class Observer:
     def request_check(self) -> None:
         """Make the next question check the pollers."""
         self._check_due = NEVER
-
-    def _log_hold(
-        self, before: liveness.Group, after: liveness.Group, limits: Limits
-    ) -> None:
-        was, now = before.mass.holds, after.mass.holds
-        if was is now:
-            return
-        for domain in now.keys() - was.keys():
-            hold = now[domain]
-            LOG.warning(
-                "%(silent)d of %(members)d members of the %(where)s fell "
-                "silent within %(limit)g s and are held as up for "
-                "%(hold)g s at most. Check the network between these members "
-                "and the backend",
-                {
-                    "silent": hold.silent,
-                    "members": hold.members,
-                    "where": self._describe(domain, "of the group"),
-                    "limit": limits.service_down_time,
-                    "hold": limits.mass.hold,
-                },
-            )
-        for domain in was.keys() - now.keys():
-            down = sum(
-                member.verdict.state == DOWN
-                and domain in (GROUP, limits.domains.of(member))
-                for member in after.members.values()
-            )
-            LOG.warning(
-                "Mass-silence hold ended for %(where)s: %(down)d members are "
-                "now down",
-                {"where": self._describe(domain, "of group"), "down": down},
-            )
-
-    def _describe(self, domain: str | None, of: str) -> str:
-        """Return the name of the group, or of one of its failure domains."""
-        if domain is GROUP:
-            return f"group {self.name}"
-        return f"failure domain {domain} {of} {self.name}"
 
     def close(self) -> None:
         """Stop polling."""

@@ -19,7 +19,7 @@ import threading
 import unittest
 
 from nova_sg.conf import CONF
-from nova_sg.servicegroup import process, reporter
+from nova_sg.servicegroup import process, standalone
 from tests.fixtures.process import PATIENCE, quickest, wait_for
 
 __all__ = [
@@ -51,7 +51,7 @@ class LogRecorder(logging.Handler):
         ]
 
 
-class Timers(reporter._Timers):
+class Timers(standalone.Timers):
     """Timers that keep the errors raised out of them, and can stand still."""
 
     def __init__(self):

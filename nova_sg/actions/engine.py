@@ -24,7 +24,7 @@ from oslo_log import log as logging
 from nova_sg import exception, servicegroup, threads
 from nova_sg.actions import gate, schedule
 from nova_sg.liveness import model
-from nova_sg.servicegroup import events, view
+from nova_sg.servicegroup import description, events
 
 LOG = logging.getLogger(__name__)
 
@@ -308,7 +308,9 @@ def still_down(api: servicegroup.API, group: str, host: str) -> bool | None:
     return True if member.state == model.DOWN else None
 
 
-def known(api: servicegroup.API, group: str) -> list[view.Member] | None:
+def known(
+    api: servicegroup.API, group: str
+) -> list[description.Member] | None:
     """Return the members of a group as they are known; None: not known."""
     try:
         return api.members(group)

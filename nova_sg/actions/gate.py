@@ -24,7 +24,7 @@ from collections.abc import Callable, Sequence
 from oslo_log import log as logging
 
 from nova_sg.actions import limits, permission
-from nova_sg.servicegroup import events, view
+from nova_sg.servicegroup import description, events
 
 LOG = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ class Gate:
     def __init__(
         self,
         judge: limits.Limits,
-        members: Callable[[], Sequence[view.Member] | None],
+        members: Callable[[], Sequence[description.Member] | None],
         tell: Callable[[events.Event], None],
     ) -> None:
         self._limits = judge

@@ -30,7 +30,7 @@ from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
 from nova_sg.liveness import model
-from nova_sg.servicegroup import events, view
+from nova_sg.servicegroup import description, events
 
 HOUR = 3600.0
 
@@ -126,7 +126,7 @@ class Limits:
 
     def exceeded(
         self,
-        members: Collection[view.Member],
+        members: Collection[description.Member],
         domains: Iterable[str | None],
         now: float,
     ) -> list[Exceeded]:
@@ -166,7 +166,7 @@ class Limits:
     def admit(
         self,
         event: events.Event,
-        members: Collection[view.Member],
+        members: Collection[description.Member],
         now: float,
     ) -> list[Exceeded]:
         """Return what forbids to act upon a down event now; none: nothing.
@@ -185,7 +185,7 @@ class Limits:
         return found
 
     def skips(
-        self, event: events.Event, members: Collection[view.Member]
+        self, event: events.Event, members: Collection[description.Member]
     ) -> bool:
         """Whether nothing is done as an operator disabled the member."""
         return self.rules.skip_disabled and any(
@@ -194,7 +194,7 @@ class Limits:
 
     def _too_many(
         self,
-        members: Collection[view.Member],
+        members: Collection[description.Member],
         limit: Limit | None,
         cause: str,
         domain: str | None,
@@ -220,7 +220,7 @@ class Limits:
         self._last[found.what] = now, found
         return [found]
 
-    def _counts(self, member: view.Member) -> bool:
+    def _counts(self, member: description.Member) -> bool:
         """Whether a member should be alive."""
         if member.state == model.DOWN and member.cause in _ON_PURPOSE:
             return False

@@ -23,7 +23,7 @@ from typing import Any
 
 from nova_sg.actions import schedule
 from nova_sg.liveness import model
-from nova_sg.servicegroup import events, view
+from nova_sg.servicegroup import description, events
 
 #: The publisher, before the name of the host: consumers filter by it. No
 #: service of Nova has this name.
@@ -36,7 +36,7 @@ _STATES = {verdict.cause: verdict.state for verdict in model.VERDICTS} | {
 
 
 def notification(
-    job: schedule.Job, publisher: str, member: view.Member | None
+    job: schedule.Job, publisher: str, member: description.Member | None
 ) -> dict[str, Any]:
     """Return the notification of an event, the same for each attempt.
 

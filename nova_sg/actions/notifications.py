@@ -30,7 +30,7 @@ from collections.abc import Callable, Sequence
 from nova_sg import exception
 from nova_sg.actions import messages, schedule, sender
 from nova_sg.actions.engine import Failed, Handler
-from nova_sg.servicegroup import view
+from nova_sg.servicegroup import description
 
 # Seconds for the process to start.
 _START = 60.0
@@ -59,7 +59,7 @@ class Notifications(Handler):
         limit: float,
         parallel: int,
         publisher: str,
-        about: Callable[[str, str], view.Member | None],
+        about: Callable[[str, str], description.Member | None],
     ) -> None:
         self._arguments = arguments
         self._limit = limit

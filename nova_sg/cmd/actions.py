@@ -21,7 +21,7 @@ from collections.abc import Callable
 from nova_sg import exception, servicegroup
 from nova_sg.actions import configured, engine, handlers, notifications
 from nova_sg.conf import CONF
-from nova_sg.servicegroup import events, view
+from nova_sg.servicegroup import description, events
 
 TYPES = (
     *(events.JOINED, events.UP, events.DOWN, events.LEFT, events.HELD),
@@ -118,7 +118,9 @@ def _files() -> list[str]:
     return files + [f"--config-dir={name}" for name in CONF.config_dir]
 
 
-def _about(api: servicegroup.API, group: str, host: str) -> view.Member | None:
+def _about(
+    api: servicegroup.API, group: str, host: str
+) -> description.Member | None:
     try:
         return api.member(group, host)
     except exception.NovaSGError:

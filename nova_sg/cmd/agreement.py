@@ -26,6 +26,7 @@ from nova_sg import exception
 from nova_sg.backends.base import Finding
 from nova_sg.conf import CONF
 from nova_sg.servicegroup import compare, disagreements, process
+from nova_sg.servicegroup.shared import Shared
 
 # Members that are named for each kind of difference; the rest are counted.
 NAMED = 20
@@ -56,7 +57,7 @@ def check(names: list[str]) -> Iterator[Finding]:
         shareds = []
         for name in names:
             try:
-                shared = process.Shared(process.load(name))
+                shared = Shared(process.load(name))
             except Exception:
                 # The check of that driver has reported it.
                 continue
@@ -96,7 +97,7 @@ def check(names: list[str]) -> Iterator[Finding]:
 
 
 def _differences(
-    shareds: list[process.Shared], groups: set[str]
+    shareds: list[Shared], groups: set[str]
 ) -> tuple[Differences, int]:
     """Refresh all groups from all drivers.
 

@@ -22,7 +22,7 @@ from cliff import columns, command, lister, show
 from nova_sg import exception
 from nova_sg.conf import CONF
 from nova_sg.liveness import model
-from nova_sg.servicegroup import events, view
+from nova_sg.servicegroup import description, events
 
 # Causes of up that List shows no reason for.
 PLAIN = (model.REPORTED.cause, model.REGISTERED.cause)
@@ -100,7 +100,7 @@ COLUMNS = (
 )
 
 
-def _cells(member: view.Member) -> tuple:
+def _cells(member: description.Member) -> tuple:
     return (
         member.host,
         member.topic,
@@ -154,7 +154,7 @@ class List(lister.Lister):
             ]
         return columns, rows
 
-    def _row(self, member: view.Member) -> tuple:
+    def _row(self, member: description.Member) -> tuple:
         reasons = [] if member.cause in PLAIN else [member.reason]
         if member.disabled:
             why = member.disabled_reason
@@ -196,7 +196,7 @@ class Show(OfMember, show.ShowOne):
         )
 
 
-def _describe_state(state: view.BackendState) -> str:
+def _describe_state(state: description.BackendState) -> str:
     if state.member is None:
         return state.trouble or "not a member"
     text = f"{state.member.state}: {state.member.reason}"

@@ -28,7 +28,7 @@ from werkzeug.wrappers import Request, Response
 from nova_sg import metrics
 from nova_sg.monitor import event_streams, overview
 from nova_sg.monitor.application import Route, as_json
-from nova_sg.servicegroup import events, view
+from nova_sg.servicegroup import description, events
 
 # Members in one response, at most; the next ones are on the next page.
 PAGE = 1000
@@ -189,7 +189,7 @@ def _summary(group: overview.FollowedGroup) -> dict[str, Any]:
     }
 
 
-def _describe(member: view.Member) -> dict[str, Any]:
+def _describe(member: description.Member) -> dict[str, Any]:
     """Return what `nova-sg show` shows of a member."""
     fields = member._asdict()
     fields["kind"] = overview.kind(member.state, member.cause)

@@ -32,6 +32,7 @@ from nova_sg import trouble as trouble_log
 from nova_sg.conf import CONF
 from nova_sg.monitor import event_streams
 from nova_sg.servicegroup import events, process
+from nova_sg.servicegroup.shared import Shared
 
 LOG = logging.getLogger(__name__)
 
@@ -71,7 +72,7 @@ class FollowedGroup:
     """One group: what was published of it, and the thread that follows it."""
 
     def __init__(
-        self, name: str, overview: Overview, shared: process.Shared
+        self, name: str, overview: Overview, shared: Shared
     ) -> None:
         self.name = name
         self.view = shared.view(name)
@@ -329,7 +330,7 @@ class Overview:
             # A reader of an empty page waits for the first group.
             stop.wait(DISCOVERY if self._groups else FIRST_DISCOVERY)
 
-    def _follow(self, shared: process.Shared, names: set[str]) -> None:
+    def _follow(self, shared: Shared, names: set[str]) -> None:
         with self.lock:
             if names == set(self._groups):
                 return

@@ -72,10 +72,10 @@ def forget(host: str, group: str) -> None:
 
 def _forget(host: str, group: str) -> None:
     # Not earlier: most processes delete no service.
-    from nova_sg.servicegroup import process
+    from nova_sg.servicegroup import commands, process
 
     try:
-        process.shared().record_deleted(host, group)
+        commands.record_deleted(process.shared(), host, group)
     except Exception as error:
         LOG.warning(
             "Nova deleted the service record of %(host)s, but it could not "

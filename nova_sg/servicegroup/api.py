@@ -27,7 +27,15 @@ from oslo_log import log as logging
 from nova_sg.backends import base
 from nova_sg.conf import CONF
 from nova_sg.liveness.model import UP
-from nova_sg.servicegroup import events, process, reporter, view
+from nova_sg.servicegroup import (
+    commands,
+    description,
+    events,
+    process,
+    settings,
+    standalone,
+)
+from nova_sg.servicegroup.shared import Shared
 
 LOG = logging.getLogger(__name__)
 
@@ -128,7 +136,7 @@ class API:
         """
         return self._driver.get_all(group)
 
-    def members(self, group: str) -> list[view.Member]:
+    def members(self, group: str) -> list[description.Member]:
         """Return every known member of a group, sorted by name.
 
         :raises ServiceGroupUnavailable: no backend has answered for
@@ -136,7 +144,7 @@ class API:
         """
         return self._driver.shared().view(group).members()
 
-    def member(self, group: str, host: str) -> view.Member:
+    def member(self, group: str, host: str) -> description.Member:
         """Return one member of a group.
 
         :raises MemberNotFound: the group has no such member
@@ -145,7 +153,9 @@ class API:
         """
         return self._driver.shared().view(group).member(host)
 
-    def backend_states(self, group: str, host: str) -> list[view.BackendState]:
+    def backend_states(
+        self, group: str, host: str
+    ) -> list[description.BackendState]:
         """Return a member as each backend alone shows it, the primary first.
 
         :raises ServiceGroupUnavailable: no backend has answered for
@@ -189,7 +199,7 @@ class API:
         :raises MemberNotFound: the group has no such member
         :raises BackendError: the primary's backend was not told
         """
-        self._driver.shared().force_down(host, group, forced)
+        commands.force_down(self._driver.shared(), host, group, forced)
 
     def stale(self, group: str, age: float) -> list[str]:
         """Return the names of members that are down for good, sorted.
@@ -202,7 +212,7 @@ class API:
             service_down_time
         :raises BackendError: a backend does not answer
         """
-        return self._driver.shared().stale(group, age)
+        return commands.stale(self._driver.shared(), group, age)
 
     def forget(self, host: str, group: str) -> None:
         """Remove a member that is not up from a group.
@@ -212,7 +222,7 @@ class API:
         :raises ServiceGroupUnavailable: it is not known whether it is up
         :raises BackendError: the primary's backend was not told
         """
-        self._driver.shared().forget(host, group)
+        commands.forget(self._driver.shared(), host, group)
 
 
 class GroupDriver:
@@ -224,10 +234,10 @@ class GroupDriver:
 
     def __init__(self) -> None:
         # Read once: to read an option takes longer than to judge a record.
-        self._limits = view.limits()
+        self._limits = settings.limits()
         self._name = process.configured()
 
-    def shared(self) -> process.Shared:
+    def shared(self) -> Shared:
         """Return what this process shares for these drivers."""
         return process.shared(self._name)
 
@@ -236,7 +246,7 @@ class GroupDriver:
     ) -> None:
         host = _name(member)
         if service is None:
-            service = reporter.Standalone(host, group)
+            service = standalone.Standalone(host, group)
         self.shared().join(host, group, service, self._report_state)
 
     def leave(

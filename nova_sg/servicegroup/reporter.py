@@ -14,7 +14,7 @@
 
 The service that joined has a timer, which sends the reports: a looping call
 of oslo.service in Nova's services and in nova-sg-agent. For a member without
-a service a thread of this module does. No exception leaves a timer.
+a service a thread does (standalone). No exception leaves a timer.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from nova_sg import exception, metrics, threads
 from nova_sg import trouble as trouble_log
 from nova_sg.backends import base
 from nova_sg.conf import CONF
+from nova_sg.servicegroup import standalone
 
 LOG = logging.getLogger(__name__)
 
@@ -44,59 +45,6 @@ JITTER = 0.1
 MAX_REASON = 200
 # join() waits this long for the first report to get through.
 JOIN_WAIT = 1.0
-
-
-class _Timer:
-    """Calls a function at an interval, on a thread, until stopped."""
-
-    def __init__(
-        self, interval: float, function: Callable, args: list, delay: float
-    ) -> None:
-        self._interval = interval
-        self._function = function
-        self._args = args
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(
-            target=self._run, args=[delay], daemon=True, name="nova-sg-report"
-        )
-        self._thread.start()
-
-    def _run(self, delay: float) -> None:
-        while not self._stopped.wait(delay):
-            # wait() may return False though stop() was called at the end.
-            if self._stopped.is_set():
-                return
-            begun = time.monotonic()
-            self._function(*self._args)
-            delay = max(0.0, self._interval - (time.monotonic() - begun))
-
-    def stop(self) -> None:
-        self._stopped.set()
-
-
-class _Timers:
-    """What join() needs of an oslo.service thread group."""
-
-    def add_timer_args(
-        self,
-        interval: float,
-        callback: Callable,
-        args: list,
-        initial_delay: float = 0,
-    ) -> _Timer:
-        return _Timer(interval, callback, args, initial_delay)
-
-
-class Standalone:
-    """Takes the place of the service of a member that has none."""
-
-    def __init__(self, host: str, topic: str) -> None:
-        self.host = host
-        self.topic = topic
-        self.binary = f"nova-{topic}"
-        self.report_interval = CONF.report_interval
-        self.service_ref = None
-        self.tg = _Timers()
 
 
 class _ReportedMember:
@@ -301,7 +249,7 @@ class Reporter:
                 del self._by_service[key]
                 self._outage_ends(member)
         if not leaving:
-            service = Standalone(host, group)
+            service = standalone.Standalone(host, group)
             self._driver.withdraw(_membership(host, group, service))
             return
         trouble = None

@@ -18,6 +18,7 @@ from nova_sg import servicegroup
 from nova_sg.backends import base as driver_base
 from nova_sg.backends.memcached import values
 from nova_sg.servicegroup import process
+from nova_sg.servicegroup.shared import Shared
 from tests import base
 from tests.fixtures.memcached import Memcached
 
@@ -183,7 +184,7 @@ class McTestCase(base.TestCase):
 
     def another(self):
         """Return what another process would share; it knows nothing yet."""
-        shared = process.Shared(process.load("mc"))
+        shared = Shared(process.load("mc"))
         self.addCleanup(shared.close)
         return shared
 
@@ -191,7 +192,7 @@ class McTestCase(base.TestCase):
         """Return the state of each member, as a new observer sees it."""
         if shared is None:
             # Closed at once: a test may ask often.
-            shared = process.Shared(process.load("mc"))
+            shared = Shared(process.load("mc"))
             try:
                 return self.states(shared, group)
             finally:

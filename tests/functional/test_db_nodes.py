@@ -17,6 +17,7 @@ import time
 
 from nova_sg import exception
 from nova_sg.servicegroup import process
+from nova_sg.servicegroup.shared import Shared
 from tests import single_mode
 from tests.base import wait_for
 from tests.fixtures import mariadb
@@ -205,7 +206,7 @@ class LagTest(NodesTestCase):
     def observe(self):
         """Return the members by a new observer of the replica."""
         self.flags("database", connection=self.url_of(self.replica.port))
-        shared = process.Shared(process.load("db"))
+        shared = Shared(process.load("db"))
         self.addCleanup(shared.close)
         return shared.view("compute")
 

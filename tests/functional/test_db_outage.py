@@ -24,6 +24,7 @@ import time
 from nova_sg import exception
 from nova_sg.backends.db import queries
 from nova_sg.servicegroup import process
+from nova_sg.servicegroup.shared import Shared
 from tests.base import wait_for
 from tests.functional import db, zk
 
@@ -143,7 +144,7 @@ class OutageTest(TestCase):
         _, dies = self.start_two()
         # The first observer reports itself, the second does not.
         self.join("here")
-        alone = process.Shared(process.load("db"))
+        alone = Shared(process.load("db"))
         self.addCleanup(alone.close)
         views = [process.shared().view("compute"), alone.view("compute")]
         told = []

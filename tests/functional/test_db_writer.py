@@ -23,7 +23,7 @@ import pymysql
 from nova_sg import exception, threads
 from nova_sg.backends import base as drivers
 from nova_sg.backends.db import writer
-from nova_sg.servicegroup import process, reporter
+from nova_sg.servicegroup import process, standalone
 from tests import base
 from tests.base import wait_for
 from tests.functional import db
@@ -176,7 +176,7 @@ class Member:
     """A member that reports when the test calls report()."""
 
     def __init__(self, driver, host):
-        service = reporter.Standalone(host, "compute")
+        service = standalone.Standalone(host, "compute")
         self.membership = drivers.Membership(
             host, "compute", "nova-compute", service, 10
         )

@@ -13,7 +13,8 @@
 """Members whose records Nova deletes: what the backends are told."""
 
 from nova_sg import exception, servicegroup
-from nova_sg.servicegroup import process
+from nova_sg.servicegroup import commands, process
+from nova_sg.servicegroup.shared import Shared
 from tests.base import wait_for
 from tests.functional import mc, test_several, zk
 
@@ -35,7 +36,7 @@ class Deleted:
 
     def domains(self):
         """Return the domain of each member, as a new observer sees it."""
-        shared = process.Shared(process.load(self.DRIVER))
+        shared = Shared(process.load(self.DRIVER))
         try:
             view = shared.view("compute")
             view.members()
@@ -47,7 +48,7 @@ class Deleted:
             shared.close()
 
     def delete(self, host):
-        process.shared().record_deleted(host, "compute")
+        commands.record_deleted(process.shared(), host, "compute")
 
     def test_a_member_that_is_down(self):
         self.join("one")
@@ -106,13 +107,13 @@ class SecondaryTest(test_several.SeveralTestCase):
         self.api.leave("one", "compute")
         self.server.kill()
         with self.assertRaisesRegex(exception.BackendError, "^mc: memcached"):
-            process.shared().record_deleted("one", "compute")
+            commands.record_deleted(process.shared(), "one", "compute")
         self.assertIsNone(self.alone("db", "one"))
 
     def test_all_answer(self):
         self.join("one")
         wait_for(lambda: self.alone("mc", "one") and self.alone("db", "one"))
         self.api.leave("one", "compute")
-        process.shared().record_deleted("one", "compute")
+        commands.record_deleted(process.shared(), "one", "compute")
         self.assertIsNone(self.alone("db", "one"))
         self.assertIsNone(self.alone("mc", "one"))

@@ -25,7 +25,7 @@ from unittest import mock
 
 from nova_sg import metrics, servicegroup
 from nova_sg.nova import rpc_health
-from nova_sg.servicegroup import health, health_server, process
+from nova_sg.servicegroup import health, health_server, health_state, process
 from tests import base
 from tests.base import wait_for
 from tests.fixtures import process as servers
@@ -185,8 +185,11 @@ class Checked:
         self.wait_for_verdict("reported", True)
 
         def age():
-            state = process.health_state()["members"][0]["reports"]
-            return max(one["last_success_seconds"] for one in state.values())
+            [member] = health_state.read(process.in_use())["members"]
+            return max(
+                one["last_success_seconds"]
+                for one in member["reports"].values()
+            )
 
         sent = {"group": "compute", "outcome": "sent"}
         wait_for(lambda: value("nova_sg_reports_total", **sent) > 10)
@@ -551,5 +554,5 @@ class DbTest(db.MariaDBTestCase):
         self.join("one")
         wait_for(lambda: self.logs.matching("is unwell", logging.WARNING))
         self.assertTrue(servicegroup.API().accepts(MEMBER))
-        self.assertFalse(process.health_state()["healthy"])
+        self.assertFalse(health_state.read(process.in_use())["healthy"])
         self.assertEqual(0, value("nova_sg_health", host="one"))

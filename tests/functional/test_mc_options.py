@@ -18,6 +18,7 @@ import textwrap
 from nova_sg import config, exception, servicegroup
 from nova_sg.conf import CONF
 from nova_sg.servicegroup import process
+from nova_sg.servicegroup.shared import Shared
 from tests import base, single_mode
 from tests.fixtures.memcached import Memcached
 
@@ -63,7 +64,7 @@ class McOptionsTest(base.TestCase):
         """Check that a member that joins here is seen through the server."""
         api = servicegroup.API()
         api.join("one", "compute", base.Member("one", interval=60))
-        elsewhere = process.Shared(process.load("mc"))
+        elsewhere = Shared(process.load("mc"))
         self.addCleanup(elsewhere.close)
         self.assertEqual(["one"], elsewhere.view("compute").hosts_up())
 

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 
 from nova_sg import observer as observers
 from nova_sg import poller as pollers
-from nova_sg.liveness import model
+from nova_sg.liveness import group, model
 from nova_sg.liveness.model import (
     Attributes,
     Observation,
@@ -190,6 +190,26 @@ class QuestionTest(TestCase):
         observer.note_own_action("one", model.LEFT)
         self.assertLess(self.took(observer.verdict, "one"), BOUND)
         self.assertEqual("left", observer.verdict("one").cause)
+
+    def test_a_refresh_during_a_question_does_not_hide_an_own_action(self):
+        backend = Backend()
+        backend.marks["one"] = 1
+        observer = self.observe(backend)
+        observer.verdict("one")
+        backend.running.clear()
+        observer.note_own_action("one", model.LEFT)
+        judged = group.Group.verdict
+
+        def verdict(*arguments):
+            answer = judged(*arguments)
+            # Right now a refresh shows the action.
+            backend.left.add("one")
+            backend.running.set()
+            wait_for(lambda: not observer.own_actions)
+            return answer
+
+        with unittest.mock.patch.object(group.Group, "verdict", verdict):
+            self.assertEqual("left", observer.judge("one").cause)
 
     def test_a_backend_that_hangs_delays_no_other(self):
         first, second = Backend("first"), Backend("second")

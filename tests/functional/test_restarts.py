@@ -15,6 +15,7 @@
 import time
 
 from nova_sg import servicegroup
+from nova_sg.servicegroup.shared import Shared
 from tests.base import wait_for
 from tests.functional import db, mc, zk
 
@@ -58,9 +59,7 @@ class Restarts:
             r"^stopped \d s ago, may be restarting",
         )
         # An observer that begins now judges so, too.
-        new = servicegroup.process.Shared(
-            servicegroup.process.load(self.DRIVER)
-        )
+        new = Shared(servicegroup.process.load(self.DRIVER))
         self.addCleanup(new.close)
         [member] = new.view("compute").members()
         self.assertEqual(("up", "stopped"), (member.state, member.cause))

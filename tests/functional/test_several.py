@@ -20,6 +20,7 @@ from unittest import mock
 from nova_sg import exception, servicegroup
 from nova_sg.conf import CONF
 from nova_sg.servicegroup import disagreements, process, reporter
+from nova_sg.servicegroup.shared import Shared
 from tests import base
 from tests.base import wait_for
 from tests.fixtures.memcached import Memcached
@@ -61,7 +62,7 @@ class SeveralTestCase(base.TestCase):
 
     def alone(self, name, host, group="compute"):
         """Return a Member by one driver alone; None: it has no such one."""
-        shared = process.Shared(process.load(name))
+        shared = Shared(process.load(name))
         try:
             return shared.view(group).member(host)
         except exception.MemberNotFound:

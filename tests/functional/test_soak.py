@@ -32,6 +32,7 @@ from nova_sg.backends.db import engine, schema
 from nova_sg.backends.zookeeper import driver as zk
 from nova_sg.conf import CONF
 from nova_sg.servicegroup import process
+from nova_sg.servicegroup.shared import Shared
 from tests import base
 from tests.fixtures.mariadb import MariaDB
 from tests.fixtures.memcached import Memcached
@@ -119,7 +120,7 @@ class Soak:
         rates.append(self._rate())
         with self.subTest("every observer sees every member up"):
             self.assertEqual(HOSTS, api.get_all("compute"))
-            elsewhere = process.Shared(process.load(CONF.servicegroup_driver))
+            elsewhere = Shared(process.load(CONF.servicegroup_driver))
             try:
                 # A new observer, which has no earlier verdicts.
                 view = elsewhere.view("compute")

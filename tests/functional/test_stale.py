@@ -21,6 +21,7 @@ from nova_sg import exception, servicegroup
 from nova_sg.backends import base as backends
 from nova_sg.backends.memcached import driver as mc_driver
 from nova_sg.servicegroup import process
+from nova_sg.servicegroup.shared import Shared
 from tests.base import wait_for
 from tests.functional import db, mc, zk
 
@@ -43,7 +44,7 @@ class Stale:
 
     def states(self):
         """Return the state of each member, as a new observer lists it."""
-        shared = process.Shared(process.load(self.DRIVER))
+        shared = Shared(process.load(self.DRIVER))
         try:
             members = shared.view("compute").members()
             return {member.host: member.state for member in members}

@@ -14,6 +14,7 @@
 
 from nova_sg import servicegroup
 from nova_sg.servicegroup import events
+from nova_sg.servicegroup.shared import Shared
 from tests.base import wait_for
 from tests.functional import db, mc, zk
 
@@ -42,9 +43,7 @@ class Says:
 
     def attributes(self):
         """Return what a new observer learns of the member's own words."""
-        shared = servicegroup.process.Shared(
-            servicegroup.process.load(self.DRIVER)
-        )
+        shared = Shared(servicegroup.process.load(self.DRIVER))
         try:
             view = shared.view("compute")
             view.members()

@@ -19,7 +19,7 @@ import time
 from nova_sg import evzookeeper, exception, zookeeper
 from nova_sg.backends.zookeeper import driver as zk_driver
 from nova_sg.backends.zookeeper import names as znodes
-from nova_sg.servicegroup import process
+from nova_sg.servicegroup.shared import Shared
 from tests import LONG, base
 from tests.base import wait_for
 from tests.fixtures import proxy
@@ -398,7 +398,7 @@ class EnsembleFailureTest(FailureTestCase):
 
     def observer(self):
         """Return the view of another observer, with its own session."""
-        shared = process.Shared(zk_driver.ZkDriver())
+        shared = Shared(zk_driver.ZkDriver())
         self.addCleanup(shared.close)
         return shared.view("compute")
 

@@ -17,7 +17,7 @@ from unittest import mock
 
 from nova_sg.actions import engine, gate, limits, permission, schedule
 from nova_sg.backends.base import Driver, Lock
-from nova_sg.servicegroup import events, view
+from nova_sg.servicegroup import description, events
 from tests import base
 from tests.base import wait_for
 
@@ -61,7 +61,7 @@ class Group:
 
     def members(self):
         return [
-            view.Member(
+            description.Member(
                 *("compute", host, "compute", None),
                 "down" if host in self.down else "up",
                 *(None, None, "db", False, host in self.disabled, None),

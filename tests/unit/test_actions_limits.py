@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nova_sg.actions import limits
-from nova_sg.servicegroup import events, view
+from nova_sg.servicegroup import description, events
 
 MOMENT = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
 
@@ -41,7 +41,7 @@ def event(host="h0", domain=None, at=0, kind=events.DOWN):
 
 def member(host, state="up", cause=None, domain=None, disabled=False):
     cause = cause or {"up": "reported", "down": "silent"}.get(state, state)
-    return view.Member(
+    return description.Member(
         "compute",
         host,
         "compute",

@@ -19,7 +19,7 @@ import unittest
 
 from nova_sg.actions import messages, schedule
 from nova_sg.liveness import model
-from nova_sg.servicegroup import events, view
+from nova_sg.servicegroup import description, events
 
 AT = datetime.datetime(2026, 1, 2, 3, 4, 5, 678900, tzinfo=datetime.UTC)
 SEEN = datetime.datetime(2026, 1, 2, 3, 3, 4, 567800, tzinfo=datetime.UTC)
@@ -51,7 +51,7 @@ def made(kind, cause, seen=SEEN, member=None):
 
 class NotificationTest(unittest.TestCase):
     def test_the_whole_of_it(self):
-        member = view.Member(
+        member = description.Member(
             *("compute", "h", "compute", "nova-compute", "down", SEEN, 61.1),
             *("db", True, True, "repair", "because", "silent"),
         )

@@ -19,7 +19,8 @@ from unittest import mock
 
 from nova_sg import exception
 from nova_sg.liveness.model import Observation, Outage, Refresh
-from nova_sg.servicegroup import process, reporter
+from nova_sg.servicegroup import reporter
+from nova_sg.servicegroup.shared import Shared
 from tests import base
 
 
@@ -227,7 +228,7 @@ class TellingTest(base.TestCase):
 class PassingOnTest(base.TestCase):
     def share(self):
         self.driver = Driver()
-        shared = process.Shared(self.driver)
+        shared = Shared(self.driver)
         self.addCleanup(shared.close)
         return shared
 

@@ -14,27 +14,25 @@
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 from collections.abc import Mapping
-from typing import Any
 
 from oslo_log import log as logging
-from oslo_utils import timeutils
 
 from nova_sg import exception
 from nova_sg.backends import base
 from nova_sg.backends.base import Record
 from nova_sg.backends.db import (
+    doctor,
     engine,
     health,
     locks,
-    nodes,
     queries,
     records,
     reports,
     schema,
+    unlisted,
     writer,
 )
 from nova_sg.conf import CONF
@@ -70,12 +68,7 @@ class DbDriver(base.Driver):
         self._lock = threading.Lock()
         # Whether the table is nova_sg's own; None: not known yet.
         self._own: bool | None = True if self._embedded else None
-        # By group and host: members that are too old to be listed, with the
-        # number of their last report, and since when this process knows that.
-        self._aging: dict[str, dict[str, tuple[Any, float]]] = {}
-        # By group: the members that the last observation left out, with the
-        # seconds since their last sign of life.
-        self._unlisted: dict[str, dict[str, float]] = {}
+        self._unlisted = unlisted.Unlisted(self._is_own)
         # The clock of the embedded database is that of this host.
         self._records = records.Reader(
             None if self._embedded else self._ask_clock
@@ -275,36 +268,8 @@ class DbDriver(base.Driver):
         found = [
             read.observation(sent, row) for row in rows if read.named(row)
         ]
-        listed = self._leave_out(group, sent, _one_a_host(found))
+        listed = self._unlisted.leave_out(group, sent, _one_a_host(found))
         return Refresh(self.name, sent, listed)
-
-    def _leave_out(
-        self, group: str, now: float, found: list[Observation]
-    ) -> list[Observation]:
-        """Return the members that are to be listed.
-
-        Their age is by the database's clock, which may have been set. So a
-        member that was listed before goes on for a while.
-        """
-        first, before = group not in self._aging, self._aging.get(group, {})
-        aging, unlisted = {}, {}
-        oldest = now - base.LISTED
-        old = [one for one in found if _is_old(one, oldest)]
-        if old and not self._is_own():
-            return found
-        for one in old:
-            last, since = before.get(
-                one.host, (one.report_number, NEVER if first else now)
-            )
-            if last != one.report_number:
-                since = now
-            aging[one.host] = one.report_number, since
-            if now - since >= base.UNCHANGED:
-                unlisted[one.host] = now - _seen(one)
-        self._aging[group], self._unlisted[group] = aging, unlisted
-        if not unlisted:
-            return found
-        return [one for one in found if one.host not in unlisted]
 
     def _is_own(self) -> bool:
         """Whether the table is nova_sg's own: Nova lists all of its own."""
@@ -314,7 +279,7 @@ class DbDriver(base.Driver):
 
     def unlisted(self, group: str) -> dict[str, float]:
         self.observe(group)
-        return self._unlisted.get(group, {})
+        return self._unlisted.of(group)
 
     def outage(self, group: str, since: float) -> ServerOutage | None:
         if not self._database.is_mysql:
@@ -373,92 +338,11 @@ class DbDriver(base.Driver):
         self._locks.write_note(group, text)
 
     def check(self) -> list[base.Finding]:
-        where = f"database {self._database.name}"
-        try:
-            begun = time.monotonic()
-            now = self._run(queries.now)
-            took = time.monotonic() - begun
-            begun = time.monotonic()
-            now = self._run(queries.now)
-            took = min(took, time.monotonic() - begun)
-            version = self._run(_version)
-            owner = schema.owner(self._database)
-        except exception.BackendError as error:
-            return [
-                base.Finding(
-                    False,
-                    where,
-                    str(error).removeprefix(f"the {where}: "),
-                    # Errors of the embedded database name the remedy.
-                    ""
-                    if self._embedded
-                    else "Start the database, or correct [database] "
-                    "connection",
-                )
-            ]
-        findings = [
-            base.Finding(
-                True, where, f"reachable, {version}, {took * 1000:.1f} ms"
-            )
-        ]
-        if owner == schema.MISSING:
-            findings.append(
-                base.Finding(
-                    False,
-                    where,
-                    "there is no services table",
-                    "Run: nova-sg db sync",
-                )
-            )
-        else:
-            whose = "Nova's" if owner == schema.FOREIGN else "nova_sg's own"
-            findings.append(
-                base.Finding(True, where, f"the services table is {whose}")
-            )
-            findings += self._check_revision(where, owner)
-        if self._database.is_mysql:
-            return findings + _check_nodes(where, self._database)
-        offset = records.seconds(records.moment(now))
-        offset -= records.seconds(timeutils.utcnow())
-        return [*findings, _check_clock("the database is", offset)]
-
-    def _check_revision(self, where: str, owner: str) -> list[base.Finding]:
-        """Check whether a table of nova_sg's own has to be upgraded."""
-        if owner != schema.OURS:
-            return []
-        try:
-            found = schema.revision(self._database)
-        except exception.BackendError:
-            # An observer's account need not read that.
-            return []
-        if found is None or found >= schema.HEAD:
-            return []
-        return [
-            base.Finding(
-                False,
-                where,
-                f"the services table is at revision {found}, and this version "
-                f"is made for {schema.HEAD}",
-                "Run: nova-sg db sync",
-            )
-        ]
+        return doctor.check(self._database, self._run, self._embedded)
 
     def close(self) -> None:
         self._orders.cancel_all()
         self._database.close()
-
-
-def _seen(one: Observation) -> float:
-    """Return a member's last sign of life; infinite: it is not known."""
-    seen = one.registered if one.reported is None else one.reported
-    return math.inf if seen is None else seen
-
-
-def _is_old(one: Observation, oldest: float) -> bool:
-    """Whether a member's last sign of life is too old to be listed."""
-    return _seen(one) < oldest and not (
-        one.attributes.forced_down or one.attributes.disabled
-    )
 
 
 def _one_a_host(found: list[Observation]) -> list[Observation]:
@@ -471,56 +355,3 @@ def _one_a_host(found: list[Observation]) -> list[Observation]:
         ):
             newest[one.host] = one
     return list(newest.values())
-
-
-def _check_clock(whose: str, offset: float) -> base.Finding:
-    return base.Finding(
-        abs(offset) <= 1.0,
-        "clock",
-        f"{whose} {offset:+.3f} s from this host",
-        "Synchronise the clocks (NTP). Verdicts of nova_sg do not "
-        "depend on it, Nova's own do",
-    )
-
-
-def _check_nodes(where: str, database: engine.Database) -> list[base.Finding]:
-    """Check each node to which connections to the database lead."""
-    found = nodes.find(database.url)
-    limits = Limits(CONF.service_down_time, CONF.report_interval)
-    findings = []
-    several = len(found.nodes) > 1
-    for name, node in zip(found.names, found.nodes, strict=True):
-        whose = f"node {name}:" if several else "the database is"
-        findings.append(_check_clock(whose, node.offset))
-        trouble = node.trouble(limits)
-        if trouble:
-            findings.append(
-                base.Finding(
-                    # It is no failure if members can report to another node.
-                    not several and node.serves_observers(limits),
-                    where,
-                    f"node {name}: {trouble}",
-                    "Members cannot report to it, or observers see their "
-                    "reports too late. Connect to nodes that take writes "
-                    "and are not behind",
-                )
-            )
-    if found.error is not None:
-        findings.append(
-            base.Finding(
-                False,
-                where,
-                "one of several new connections failed: "
-                + found.error.removeprefix(f"the {where}: "),
-                "Have the load balancer leave out nodes that do not answer",
-            )
-        )
-    return findings
-
-
-def _version(connection) -> str:
-    dialect = connection.dialect
-    # MariaDB speaks MySQL's dialect.
-    is_mariadb = getattr(dialect, "is_mariadb", False)
-    name = "mariadb" if is_mariadb else dialect.name
-    return f"{name} {'.'.join(map(str, dialect.server_version_info[:3]))}"

@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 
 from nova_sg.actions import limits, schedule
 from nova_sg.liveness import model
-from nova_sg.servicegroup import events, view
+from nova_sg.servicegroup import description, events
 from tests.unit.simulation.cluster import Backend, Cluster
 from tests.unit.simulation.test_cluster import examples, steps
 from tests.unit.simulation.world import INTERVAL, LIMIT, Span
@@ -76,7 +76,7 @@ class Watch:
     def _act(self):
         now = self.cluster.now
         members = [
-            view.Member(
+            description.Member(
                 *("compute", str(number), "compute", "nova-compute", state),
                 *(None, None, "db", False, False, None, "why", "silent"),
                 rack_of(number),

@@ -29,6 +29,7 @@ from nova_sg.backends.db import engine, schema
 from nova_sg.backends.zookeeper import names
 from nova_sg.conf import CONF
 from nova_sg.servicegroup import process
+from nova_sg.servicegroup.shared import Shared
 
 #: service_down_time of members with a guard, too long to matter.
 GUARDED = 120.0
@@ -133,9 +134,9 @@ class _NovaSg(base.Contender):
         return lambda: len(self._api.members(group))
 
     def observer(self, group: str, hosts: Sequence[str]) -> Callable[[], Any]:
-        def make() -> process.Shared:
+        def make() -> Shared:
             # Not the process's own one, which knows the group already.
-            shared = process.Shared(process.load(self.driver))
+            shared = Shared(process.load(self.driver))
             shared.view(group).refresh()
             return shared
 
@@ -256,7 +257,7 @@ class Zk(_NovaSg):
     def ask(self, group: str, hosts: Sequence[str]) -> Callable[[], int]:
         # Not the process's own view: if it follows the group already, it
         # sends no request.
-        view = process.Shared(process.load(self.driver)).view(group)
+        view = Shared(process.load(self.driver)).view(group)
 
         def ask() -> int:
             view.refresh()
@@ -265,8 +266,8 @@ class Zk(_NovaSg):
         return ask
 
     def observer(self, group: str, hosts: Sequence[str]) -> Callable[[], Any]:
-        def make() -> process.Shared:
-            shared = process.Shared(process.load(self.driver))
+        def make() -> Shared:
+            shared = Shared(process.load(self.driver))
             # Follow the group, so that the state of the watches counts, too.
             shared.driver.follow(group, lambda: None)
             shared.view(group).refresh()

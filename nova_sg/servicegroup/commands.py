@@ -1,0 +1,149 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""What operators command about members: in all backends of a process.
+
+A secondary driver that misses a command is logged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from oslo_log import log as logging
+
+from nova_sg import exception
+from nova_sg.backends import base
+from nova_sg.liveness.model import FORCED_DOWN, NOT_A_MEMBER
+from nova_sg.servicegroup import driver_calls
+from nova_sg.servicegroup.shared import Shared
+
+LOG = logging.getLogger(__name__)
+
+
+def force_down(shared: Shared, host: str, group: str, forced: bool) -> None:
+    """Declare a member down whatever it reports, or take that back.
+
+    :raises MemberNotFound: no backend knows such a member
+    :raises BackendError: the primary's backend was not told
+    """
+    _execute(
+        shared, host, group, lambda one: one.force_down(group, host, forced)
+    )
+    shared.note_own_action(group, host, FORCED_DOWN if forced else None)
+
+
+def forget(shared: Shared, host: str, group: str) -> None:
+    """Remove a member that is not up.
+
+    :raises MemberNotFound: no backend knows such a member
+    :raises MemberIsUp: it is up
+    :raises ServiceGroupUnavailable: it is not known whether it is up
+    :raises BackendError: the primary's backend was not told
+    """
+    group_view = shared.view(group)
+    group_view.refresh()
+    host = group_view.observer.name_of(host)
+    try:
+        # Whether it reports, not whether it is forced down.
+        alive = group_view.is_alive(host)
+    except exception.MemberNotFound:
+        # It may be there, and be too old to be listed.
+        alive = False
+    if alive:
+        raise exception.MemberIsUp(
+            f"{host} still reports to the group {group}; stop it first"
+        )
+    _execute(shared, host, group, lambda one: one.forget(group, host))
+    shared.note_own_action(group, host, NOT_A_MEMBER)
+
+
+def stale(shared: Shared, group: str, age: float) -> list[str]:
+    """Return the names of members that are down for good, sorted.
+
+    Also those that are not listed any more.
+
+    :param age: seconds for which each of them has shown no life
+    :raises ServiceGroupUnavailable: no backend has answered for
+        service_down_time
+    :raises BackendError: a backend does not answer
+    """
+    group_view = shared.view(group)
+    found = set(group_view.stale(age))
+    for driver in shared.observing():
+        for host, silent in driver.unlisted(group).items():
+            if silent >= age and not group_view.knows(host):
+                found.add(host)
+    return sorted(found)
+
+
+def record_deleted(shared: Shared, host: str, group: str) -> None:
+    """Remove a member whose record Nova has deleted.
+
+    Also a member that is up: if its service runs, it reports again.
+
+    :raises BackendError: a backend was not told; all others were
+    """
+    if not shared.observing():
+        # The record was all that there was.
+        return
+    observer = shared.view(group).observer
+    observer.keep_fresh()
+    host = observer.name_of(host)
+    calls = driver_calls.start(
+        shared.observing(), lambda one: one.forget(group, host)
+    )
+    failed = [
+        f"{call.driver.name}: {call.error}"
+        for call in driver_calls.wait(calls)
+        if call.error is not None
+        and not isinstance(call.error, exception.MemberNotFound)
+    ]
+    if len(failed) < len(calls):
+        shared.note_own_action(group, host, NOT_A_MEMBER)
+    if failed:
+        raise exception.BackendError("; ".join(failed))
+
+
+def _execute(
+    shared: Shared,
+    host: str,
+    group: str,
+    command: Callable[[base.Driver], None],
+) -> None:
+    """Execute an operator's command about a member in all backends."""
+    calls = driver_calls.start(
+        [one for one in shared.secondaries if one.observes], command
+    )
+    unknown = None
+    try:
+        command(shared.driver)
+    except exception.MemberNotFound as error:
+        unknown = error
+    finally:
+        for call in driver_calls.wait(calls):
+            if call.error is None:
+                unknown = None
+            elif not isinstance(call.error, exception.MemberNotFound):
+                LOG.warning(
+                    "Backend %(driver)s missed the command for member "
+                    "%(host)s of group %(group)s: %(error)s. Repeat the "
+                    "command when %(driver)s is reachable",
+                    {
+                        "driver": call.driver.name,
+                        "host": host,
+                        "group": group,
+                        "error": call.error,
+                    },
+                )
+    if unknown is not None:
+        raise unknown
