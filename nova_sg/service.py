@@ -76,7 +76,7 @@ class Service(service.Service):
             {
                 "host": self.host,
                 "group": self.topic,
-                "driver": process.configured().replace(",", ", "),
+                "driver": process.driver_names().replace(",", ", "),
             },
         )
         self._join()

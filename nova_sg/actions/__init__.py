@@ -20,7 +20,7 @@ pause.py          the note by which an operator pauses actions; likewise
 permission.py     the thread that reads the pause and renews the lock
 gate.py           limits, pause and lock together
 engine.py         the threads that act
-configured.py     an engine as the options of [events] say
+factory.py        an engine as the options of [events] say
 handlers.py       the command and the webhook
 notifications.py  the message queue
 sender.py         the process that sends to it, with oslo.messaging

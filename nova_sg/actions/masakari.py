@@ -27,7 +27,7 @@ from oslo_log import log as logging
 from oslo_service import loopingcall
 
 from nova_sg import config, servicegroup
-from nova_sg.actions import configured, engine, handlers, schedule
+from nova_sg.actions import engine, factory, handlers, schedule
 from nova_sg.conf import CONF
 from nova_sg.servicegroup import events, process
 
@@ -71,7 +71,7 @@ class HostMonitor(driver.DriverBase):
         down_for = max(
             CONF.events.down_for, CONF.servicegroup.view_refresh_interval
         )
-        self._engine = configured.make_engine(
+        self._engine = factory.make_engine(
             CONF.topic,
             [self._notifier],
             api,

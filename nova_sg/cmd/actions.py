@@ -19,7 +19,7 @@ import functools
 from collections.abc import Callable
 
 from nova_sg import exception, servicegroup
-from nova_sg.actions import configured, engine, handlers, notifications
+from nova_sg.actions import engine, factory, handlers, notifications
 from nova_sg.conf import CONF
 from nova_sg.servicegroup import description, events
 
@@ -102,7 +102,7 @@ def make_engine(
         )
     if not found:
         return None
-    return configured.make_engine(
+    return factory.make_engine(
         group,
         found,
         api,

@@ -43,7 +43,7 @@ class Doctor(command.Command):
             findings = [base.Finding(False, "configuration", str(error))]
         else:
             findings = list(_check_options())
-            used = process.configured().split(",")
+            used = process.driver_names().split(",")
             for name in _configured_drivers(used):
                 findings.extend(_check_driver(name, used))
             if len(used) > 1:

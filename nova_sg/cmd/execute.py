@@ -17,7 +17,7 @@ from __future__ import annotations
 import os
 import sys
 
-from nova_sg.nova import site
+from nova_sg.nova import startup
 
 PROG = "nova-sg-exec"
 USAGE = f"""\
@@ -37,7 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(USAGE, end="", file=sys.stdout if arguments else sys.stderr)
         return 0 if arguments else 2
     # At its start Python imports the first sitecustomize on its path.
-    path = [os.path.dirname(site.__file__)]
+    path = [os.path.dirname(startup.__file__)]
     if os.environ.get("PYTHONPATH"):
         path.append(os.environ["PYTHONPATH"])
     os.environ["PYTHONPATH"] = os.pathsep.join(path)

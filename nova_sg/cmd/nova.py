@@ -26,7 +26,7 @@ from nova_sg.backends.base import Finding
 from nova_sg.backends.memcached import server_options
 from nova_sg.cmd import doctor
 from nova_sg.conf import CONF
-from nova_sg.nova import switch
+from nova_sg.nova import activation
 from nova_sg.servicegroup import process
 
 NOVA_CONF = "/etc/nova/nova.conf"
@@ -75,24 +75,24 @@ class Status(command.Command):
 
 
 def _check(files: list[str]) -> Iterator[Finding]:
-    version = switch.nova_version()
+    version = activation.nova_version()
     yield Finding(
         version is not None,
         "environment",
         f"{sys.prefix}, Nova {version or 'is not installed'}",
         "Install nova-sg in the environment that Nova is installed in",
     )
-    by_file = os.path.exists(switch.pth_path())
+    by_file = os.path.exists(activation.pth_path())
     where = ", ".join(files)
     try:
-        by_conf = switch.asked_for()
+        by_conf = activation.asked_for()
     except exception.ConfigError as error:
         yield Finding(False, where, str(error), HOW)
         by_conf = False
     else:
         if by_conf:
             yield Finding(
-                switch.hook_is_offered(),
+                activation.hook_is_offered(),
                 where,
                 "switches nova_sg on",
                 "The package's metadata is missing: install nova-sg again",
@@ -100,14 +100,14 @@ def _check(files: list[str]) -> Iterator[Finding]:
         else:
             yield Finding(by_file, where, "does not switch nova_sg on", HOW)
     if by_file:
-        yield Finding(True, switch.pth_path(), "switches nova_sg on")
+        yield Finding(True, activation.pth_path(), "switches nova_sg on")
     for name in _drivers():
         yield _check_driver(name)
 
 
 def _drivers() -> list[str]:
     """Return the drivers in use, the primary first."""
-    return process.configured().split(",")
+    return process.driver_names().split(",")
 
 
 def _check_driver(name: str) -> Finding:
@@ -141,8 +141,8 @@ class Enable(command.Command):
 
     def take_action(self, parsed_args: argparse.Namespace) -> None:
         print(
-            f"{switch.enable()}: written. Nova's services use nova_sg from "
-            "their next start on",
+            f"{activation.enable()}: written. Nova's services use nova_sg "
+            "from their next start on",
             file=self.app.stdout,
         )
 
@@ -152,8 +152,8 @@ class Disable(command.Command):
 
     def take_action(self, parsed_args: argparse.Namespace) -> None:
         print(
-            f"{switch.disable()}: not there any more. Nova's services do not "
-            "use nova_sg from their next start on, unless nova.conf switches "
-            "it on",
+            f"{activation.disable()}: not there any more. Nova's services do "
+            "not use nova_sg from their next start on, unless nova.conf "
+            "switches it on",
             file=self.app.stdout,
         )

@@ -12,8 +12,8 @@
 
 """Using nova_sg inside an unmodified Nova.
 
-hook.py replaces Nova's servicegroup API, source.py lets nova.conf ask for
-that, and api.py is the API that Nova gets. Importing this package, hook or
-source imports nothing of Nova. It also imports nothing that must not be
+hook.py replaces Nova's servicegroup API, config_source.py lets nova.conf ask
+for that, and api.py is the API that Nova gets. Importing this package, hook or
+config_source imports nothing of Nova. It also imports nothing that must not be
 imported before eventlet patches the standard library.
 """

@@ -310,7 +310,7 @@ class _Process:
                 "nova_sg %(version)s active, driver %(driver)s",
                 {
                     "version": version.version_string(),
-                    "driver": process.configured().replace(",", ", "),
+                    "driver": process.driver_names().replace(",", ", "),
                 },
             )
 

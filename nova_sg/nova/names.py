@@ -39,9 +39,9 @@ class Name(NamedTuple):
 
 #: Needed in every process of Nova's.
 ALWAYS = (
-    Name("oslo_config.sources", "_NoValue", "nova.source"),
-    Name("nova.monkey_patch", "", "nova.source"),
-    Name("nova.conf", "CONF", "nova.source"),
+    Name("oslo_config.sources", "_NoValue", "nova.config_source"),
+    Name("nova.monkey_patch", "", "nova.config_source"),
+    Name("nova.conf", "CONF", "nova.config_source"),
     Name("nova.conf.servicegroup", "SERVICEGROUP_OPTS", "nova.api"),
     Name("nova.servicegroup", "API", "nova.hook"),
     Name("nova.servicegroup.api", "API", "nova.hook"),

@@ -235,7 +235,7 @@ class GroupDriver:
     def __init__(self) -> None:
         # Read once: to read an option takes longer than to judge a record.
         self._limits = settings.limits()
-        self._name = process.configured()
+        self._name = process.driver_names()
 
     def shared(self) -> Shared:
         """Return what this process shares for these drivers."""

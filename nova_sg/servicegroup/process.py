@@ -49,7 +49,7 @@ _on_first_use: Callable[[], None] | None = None
 _makers: dict[str, Callable[[], base.Driver]] = {}
 
 
-def configured() -> str:
+def driver_names() -> str:
     """Return the names of the drivers, joined by commas, the primary first.
 
     :raises ConfigError: [servicegroup] secondary_drivers is wrong
@@ -65,11 +65,11 @@ def configured() -> str:
 def shared(name: str | None = None) -> Shared:
     """Return what this process shares for one driver, or for several.
 
-    :param name: the drivers' names, joined by commas; None: configured()
+    :param name: the drivers' names, joined by commas; None: driver_names()
     :raises ConfigError: the first driver cannot be loaded
     """
     if name is None:
-        name = configured()
+        name = driver_names()
     found = _shared.get(name)
     if found is None:
         if _on_first_use is not None:

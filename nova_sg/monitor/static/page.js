@@ -1,6 +1,6 @@
 // The status page. Texts of members go into text nodes only.
 
-import { get, listen, Unauthorized } from "./feed.js";
+import { get, listen, Unauthorized } from "./updates.js";
 import { HeatMap } from "./map.js";
 
 const KINDS = {
