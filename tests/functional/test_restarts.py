@@ -17,35 +17,19 @@ import time
 from nova_sg import servicegroup
 from nova_sg.servicegroup.shared import Shared
 from tests.base import wait_for
-from tests.functional import db, mc, zk
+from tests.functional import db, judged, mc, zk
 
 GRACE = 4.0
-MEMBER = {"topic": "compute", "host": "one"}
 
 
-class Restarts:
+class Restarts(judged.Judged):
     """The tests for each driver, which a subclass has."""
 
     def setUp(self):
         super().setUp()
-        self.start_backend()
         self.flags("servicegroup", restart_grace=GRACE)
+        # It reads this once.
         self.api = servicegroup.API()
-
-    def start_backend(self):
-        pass
-
-    def judged(self):
-        """Return the cause, whether it is up, and whether it accepts work."""
-        member = self.api.member("compute", "one")
-        return (
-            member.cause,
-            self.api.service_is_up(MEMBER),
-            self.api.accepts(MEMBER),
-        )
-
-    def wait_for_verdict(self, *verdict):
-        wait_for(lambda: self.judged() == verdict, message=self.judged)
 
     def test_a_member_that_restarts_is_never_down(self):
         self.join("one")

@@ -16,30 +16,11 @@ from nova_sg import servicegroup
 from nova_sg.servicegroup import events
 from nova_sg.servicegroup.shared import Shared
 from tests.base import wait_for
-from tests.functional import db, mc, zk
-
-MEMBER = {"topic": "compute", "host": "one"}
+from tests.functional import db, judged, mc, zk
 
 
-class Says:
+class Says(judged.Judged):
     """The tests for each driver that stores it, which a subclass has."""
-
-    def setUp(self):
-        super().setUp()
-        self.start_backend()
-        self.api = servicegroup.API()
-
-    def start_backend(self):
-        pass
-
-    def judged(self):
-        """Return the cause, whether it is up, and whether it accepts work."""
-        member = self.api.member("compute", "one")
-        return (
-            member.cause,
-            self.api.service_is_up(MEMBER),
-            self.api.accepts(MEMBER),
-        )
 
     def attributes(self):
         """Return what a new observer learns of the member's own words."""
@@ -52,9 +33,6 @@ class Says:
             return said.unwell, said.domain
         finally:
             shared.close()
-
-    def wait_for_verdict(self, *verdict):
-        wait_for(lambda: self.judged() == verdict, message=self.judged)
 
     def test_an_unwell_member_is_up_and_accepts_no_work(self):
         self.join("one")
@@ -139,4 +117,4 @@ class DbTest(db.MariaDBTestCase):
         api = servicegroup.API()
         self.join("one")
         api.unwell("one", "compute", "its disk is full")
-        self.assertTrue(api.accepts(MEMBER))
+        self.assertTrue(api.accepts(judged.MEMBER))
