@@ -28,7 +28,7 @@ import sysconfig
 import time
 import venv
 
-from nova_sg.nova import site
+from nova_sg.nova import startup
 from tests import long_form
 from tests.fixtures import memcached
 from tests.fixtures.process import wait_for
@@ -128,7 +128,7 @@ class EnvironmentTest(base.TestCase):
         )
         result = self.finish(program)
         self.assertEqual(
-            (7, f"{program.pid} {os.path.dirname(site.__file__)}\n", ""),
+            (7, f"{program.pid} {os.path.dirname(startup.__file__)}\n", ""),
             (result.status, result.out, result.err),
         )
 
