@@ -34,7 +34,7 @@ from nova_sg import config, exception, servicegroup
 from nova_sg.conf import CONF
 from nova_sg.manager import Manager
 from nova_sg.monitor import service as monitor
-from nova_sg.servicegroup import process
+from nova_sg.servicegroup import api, process
 
 LOG = logging.getLogger(__name__)
 
@@ -49,6 +49,7 @@ class Service(service.Service):
 
     def __init__(self, host: str, topic: str, binary: str) -> None:
         super().__init__()
+        api.check_names(host, topic)
         self.host = host
         self.topic = topic
         self.binary = binary

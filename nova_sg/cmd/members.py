@@ -139,6 +139,11 @@ class List(lister.Lister):
         api = self.app.api
         groups = [parsed_args.group] if parsed_args.group else api.groups()
         members = [one for group in groups for one in api.members(group)]
+        if not members and parsed_args.formatter == "table":
+            where = "in any group"
+            if parsed_args.group:
+                where = f"in the group {parsed_args.group}"
+            print(f"There are no members {where}", file=self.app.stderr)
         columns: tuple[str, ...] = self.COLUMNS
         rows = list(map(self._row, members))
         more: list[tuple[str, list[str]]] = []

@@ -19,8 +19,8 @@ ZOOKEEPER_OPTS = [
         "address",
         help="""
 The ZooKeeper servers of the zk driver: "host:port" with commas between
-them. A path may follow the last one: everything is kept below it (a
-chroot). There is no default.
+them, "[address]:port" for IPv6. Without a port it is 2181. A path may follow
+the last one: everything is kept below it (a chroot). There is no default.
 """,
     ),
     cfg.IntOpt(

@@ -24,6 +24,7 @@ from typing import Any
 
 from oslo_log import log as logging
 
+from nova_sg import exception
 from nova_sg.backends import base
 from nova_sg.conf import CONF
 from nova_sg.liveness.model import UP
@@ -68,7 +69,8 @@ class API:
             `tg.add_timer_args`, `report_interval` (seconds; 0: no reports),
             `service_ref`, `host` and `topic`. None: a thread reports every
             [DEFAULT] report_interval seconds
-        :raises ConfigError: the driver cannot work with its options
+        :raises ConfigError: the driver cannot work with its options; or a name
+            is empty, or has characters that cannot be printed
         """
         return self._driver.join(member, group, service)
 
@@ -245,6 +247,7 @@ class GroupDriver:
         self, member: str | Mapping, group: str, service: Any = None
     ) -> None:
         host = _name(member)
+        check_names(host, group)
         if service is None:
             service = standalone.Standalone(host, group)
         self.shared().join(host, group, service, self._report_state)
@@ -314,6 +317,19 @@ class GroupDriver:
 
     def _report_state(self, service: Any) -> None:
         self.shared().report_state(service)
+
+
+def check_names(host: str, group: str) -> None:
+    """Check the names of a member and of its group.
+
+    :raises ConfigError: a name would break the lines of logs and lists
+    """
+    for option, name in (("host", host), ("topic", group)):
+        if not name or not name.isprintable():
+            raise exception.ConfigError(
+                f"[DEFAULT] {option}: the name {name!r} cannot be used. It "
+                "needs characters that can be printed, and no others"
+            )
 
 
 def _name(member: str | Mapping) -> str:

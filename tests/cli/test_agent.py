@@ -56,6 +56,18 @@ class ConfigurationTest(base.TestCase):
             *("--host", "third", "--topic", "cell"),
         )
 
+    def test_names_that_would_break_the_lines_of_a_log(self):
+        for option in ("host", "topic"):
+            with self.subTest(option):
+                refused = self.run_program(
+                    "nova-sg-agent", f"--{option}", "a\nb"
+                )
+                self.assertEqual((2, ""), (refused.status, refused.out))
+                self.assertIn(
+                    f"[DEFAULT] {option}: the name 'a\\nb' cannot be used",
+                    refused.err,
+                )
+
     def test_default_binary_and_host(self):
         self.check(
             *(os.uname().nodename, "scheduler", "nova-scheduler"),

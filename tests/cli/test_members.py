@@ -145,7 +145,12 @@ class MembersTest(base.TestCase):
         self.assertEqual(
             ["boss"], self.do(*names, "--group", "conductor").split()
         )
-        self.assertEqual([], self.do(*names, "--group", "nobody").split())
+        self.assertEqual([], self.do(*names, "--group", "none").split())
+        empty = self.nova_sg("list", "--group", "none")
+        self.assertEqual(
+            (0, "", "There are no members in the group none\n"),
+            (empty.status, empty.out.strip(), empty.err),
+        )
         refused = self.nova_sg("list", "--all", "--group", "compute")
         self.assertEqual(2, refused.status)
         self.assertIn("not allowed with", refused.err)

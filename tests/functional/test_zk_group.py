@@ -446,6 +446,41 @@ class OptionsTest(zk.ZkTestCase):
         self.flags("zookeeper", address=None)
         self.refused(r"^\[zookeeper\] address: ")
 
+    def test_other_spellings_of_the_address_are_refused(self):
+        for address, words in (
+            ("zk://a:1", "is a URL"),
+            ("a:1,,b:2", "is no server"),
+            ("a:x", "the port in 'a:x' is no number"),
+            ("a:70000", "1 to 65535"),
+            ("a:1/x//y", "the path '/x//y'"),
+            ("a:1/x,b:2", "the path '/x,b:2'"),
+            ("[::1", "closing bracket"),
+            (" , ", "names no server"),
+        ):
+            with self.subTest(address):
+                self.flags("zookeeper", address=address)
+                self.refused(rf"^\[zookeeper\] address: .*{words}.*host:port")
+
+    def test_blanks_and_ends_of_the_address_do_not_matter(self):
+        [server] = self.ensemble.servers
+        self.flags(
+            "zookeeper", address=f" 127.0.0.1:{server.port} , {self.prefix}/ "
+        )
+        self.join("one")
+        self.assertTrue(self.is_up("one"))
+
+    def test_a_path_that_does_not_exist_is_created(self):
+        path = f"{self.prefix}/openstack/nova"
+        self.flags("zookeeper", address=self.ensemble.address + path)
+        findings = process.load("zk").check()
+        [missing] = [one for one in findings if not one.ok]
+        self.assertIn(f"{path} does not exist", missing.text)
+        self.join("one")
+        self.assertTrue(self.is_up("one"))
+        self.assertEqual([], self.api.get_all("other"))
+        self.assertTrue(self.zk.exists(path))
+        self.assertTrue(all(one.ok for one in process.load("zk").check()))
+
     def test_sg_creator_without_digest_is_refused(self):
         self.flags("zookeeper", acl="creator")
         self.refused(r"^\[zookeeper\] digest: ")

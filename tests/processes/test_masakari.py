@@ -170,7 +170,7 @@ class MasakariTest(base.TestCase):
             service_down_time=DOWN_TIME,
         )
         # Makes the database.
-        self.do("list")
+        self.do("list", "-f", "json")
 
     def start_monitor(self, *statuses, options=""):
         """Start masakari-hostmonitor, and the API with these statuses."""

@@ -24,7 +24,7 @@ class TestCase(base.TestCase):
     def setUp(self):
         super().setUp()
         # Makes the database.
-        self.do("list")
+        self.do("list", "-f", "json")
         for host in ("one", "two"):
             self.insert(host, 0)
 

@@ -15,18 +15,18 @@
 from __future__ import annotations
 
 import contextlib
-import re
 import threading
 from collections.abc import Iterator
 
 from nova_sg import evzookeeper, exception, metrics, zookeeper
+from nova_sg.backends.zookeeper import address as addresses
 from nova_sg.conf import CONF
 
 
 class Connection:
     """The session that the options describe, begun on first use.
 
-    :ivar address: the servers, as the C client expects them
+    :ivar address: the servers, and the path below which all is kept
     :ivar timeout: how long a call may take, in seconds
     :ivar acl: the ACL of new znodes; None: every client may do everything
     :raises ConfigError: the options are wrong or incomplete
@@ -34,8 +34,7 @@ class Connection:
 
     def __init__(self) -> None:
         _check_options()
-        # The C client expects IPv6 addresses without brackets.
-        self.address = re.sub(r"\[([^\]]*)\]", r"\1", CONF.zookeeper.address)
+        self.address = _read_address()
         # A call that hangs must end in time for the next reports.
         self.timeout = min(
             CONF.zookeeper.recv_timeout / 1000, CONF.service_down_time / 2
@@ -44,6 +43,8 @@ class Connection:
         self._lock = threading.Lock()
         self._made: evzookeeper.ZKSession | None = None
         self._closed = False
+        # Whether the path after the servers is known to exist.
+        self._has_chroot = not self.address.chroot
 
     @property
     def session(self) -> evzookeeper.ZKSession:
@@ -56,22 +57,21 @@ class Connection:
                 if self._closed:
                     raise self.error("was closed by this process")
                 if self._made is None:
-                    self._made = self._begin()
+                    self._made = self._begin(self.address.for_client)
+                    self._made.add_listener(metrics.current().session_event)
         return self._made
 
-    def _begin(self) -> evzookeeper.ZKSession:
+    def _begin(self, address: str) -> evzookeeper.ZKSession:
         auths = []
         if CONF.zookeeper.digest:
             auths.append(("digest", CONF.zookeeper.digest))
-        session = evzookeeper.ZKSession(
-            self.address,
+        return evzookeeper.ZKSession(
+            address,
             recv_timeout=CONF.zookeeper.recv_timeout,
             operation_timeout=self.timeout,
             auths=auths,
             ssl_cert=CONF.zookeeper.cert,
         )
-        session.add_listener(metrics.current().session_event)
-        return session
 
     @contextlib.contextmanager
     def translated(self) -> Iterator[evzookeeper.ZKSession]:
@@ -103,6 +103,31 @@ class Connection:
     def error(self, text: str) -> exception.BackendError:
         return exception.BackendError(f"ZooKeeper at {self.address}: {text}")
 
+    def make_chroot(self) -> None:
+        """Create the path below which all is kept, if it does not exist.
+
+        Without it each create fails: a session sees nothing above it.
+
+        :raises BackendError: no server is connected, or it cannot be created
+        """
+        if self._has_chroot:
+            return
+        with self.asking() as session:
+            try:
+                session.exists("/")
+            except zookeeper.NoNodeException:
+                self._create_chroot()
+        self._has_chroot = True
+
+    def _create_chroot(self) -> None:
+        above = self._begin(self.address.without_chroot)
+        try:
+            if not above.wait_connected(self.timeout):
+                raise self.error("no server is connected")
+            above.ensure_path(self.address.chroot, self.acl)
+        finally:
+            above.close(timeout=self.timeout)
+
     def children(self, path: str) -> list[str]:
         """Return the names below a path; an empty list: it does not exist."""
         with contextlib.suppress(zookeeper.NoNodeException):
@@ -122,13 +147,22 @@ class Connection:
             self._made.close(timeout=self.timeout)
 
 
-def _check_options() -> None:
+def _read_address() -> addresses.Address:
     if not CONF.zookeeper.address:
         raise exception.ConfigError(
             "[zookeeper] address: the zk driver needs the addresses of the "
             "servers, such as "
             "192.168.2.1:2181,192.168.2.2:2181,192.168.2.3:2181"
         )
+    try:
+        return addresses.read(CONF.zookeeper.address)
+    except ValueError as error:
+        raise exception.ConfigError(
+            f"[zookeeper] address: {error}"
+        ) from None
+
+
+def _check_options() -> None:
     if CONF.zookeeper.acl == "creator" and not CONF.zookeeper.digest:
         raise exception.ConfigError(
             "[zookeeper] digest: acl = creator needs the user:password "

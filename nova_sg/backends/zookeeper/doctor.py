@@ -17,8 +17,9 @@ from __future__ import annotations
 import contextlib
 import time
 
-from nova_sg import exception, zookeeper
+from nova_sg import evzookeeper, exception, zookeeper
 from nova_sg.backends import base
+from nova_sg.backends.zookeeper import address as addresses
 from nova_sg.backends.zookeeper import connection, names, servers
 from nova_sg.conf import CONF
 
@@ -31,6 +32,8 @@ def check(link: connection.Connection) -> list[base.Finding]:
     try:
         with link.asking() as session:
             connected = time.monotonic() - begun
+            if link.address.chroot:
+                findings += _check_chroot(session, link.address)
             begun = time.monotonic()
             with contextlib.suppress(zookeeper.NoNodeException):
                 session.exists(names.prefix())
@@ -67,14 +70,33 @@ def check(link: connection.Connection) -> list[base.Finding]:
     ]
 
 
-def _check_servers(address: str) -> list[base.Finding]:
+def _check_chroot(
+    session: evzookeeper.ZKSession, address: addresses.Address
+) -> list[base.Finding]:
+    try:
+        session.exists("/")
+    except zookeeper.NoNodeException:
+        return [
+            base.Finding(
+                False,
+                f"ZooKeeper {address}",
+                f"the path {address.chroot} does not exist",
+                "The first member that joins creates it. If there are "
+                "members, they use another path or other servers: correct "
+                "[zookeeper] address",
+            )
+        ]
+    return []
+
+
+def _check_servers(address: addresses.Address) -> list[base.Finding]:
     """Check each server: a session does not show that one of them is down."""
     findings = []
-    for server in servers.addresses(address):
+    for server in address.servers:
         where = f"ZooKeeper server {server}"
         try:
             answer = servers.ask(server)
-        except (OSError, ValueError) as error:
+        except OSError as error:
             finding = base.Finding(
                 False,
                 where,

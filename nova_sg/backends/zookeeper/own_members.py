@@ -62,7 +62,7 @@ class OwnMembers:
             with self._lock:
                 if self._watchdog_made is None:
                     self._watchdog_made = watchdog.Watchdog(
-                        self._link.address,
+                        self._link.address.for_client,
                         CONF.zookeeper.digest,
                         CONF.zookeeper.cert,
                     )
@@ -96,6 +96,7 @@ class OwnMembers:
         with self._link.translated() as session:
             znode = state.get("znode")
             if znode is None:
+                self._link.make_chroot()
                 # In the background: it goes on once a server is reachable.
                 state["znode"] = znode = ev_membership.Membership(
                     session,

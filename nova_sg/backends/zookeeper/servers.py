@@ -18,6 +18,8 @@ import re
 import socket
 from typing import NamedTuple
 
+from nova_sg.backends.zookeeper import address
+
 
 class Answer(NamedTuple):
     """What a server reports about itself."""
@@ -28,20 +30,12 @@ class Answer(NamedTuple):
     version: str | None
 
 
-def addresses(address: str) -> list[str]:
-    """Return the servers of a connection string, without its chroot."""
-    return [s.strip() for s in address.partition("/")[0].split(",")]
+def ask(server: address.Server) -> Answer:
+    """Send a server the command srvr, one of ZooKeeper's four-letter words.
 
-
-def ask(server: str) -> Answer:
-    """Send a server the command srvr, one of ZooKeeper's four-letter text.
-
-    :param server: "host:port"
     :raises OSError: there is no answer
-    :raises ValueError: server is not an address
     """
-    host, _, port = server.rpartition(":")
-    with socket.create_connection((host.strip("[]"), int(port)), 3) as link:
+    with socket.create_connection(server, 3) as link:
         link.sendall(b"srvr")
         answer = b""
         while chunk := link.recv(65536):

@@ -18,7 +18,7 @@ import threading
 
 from nova_sg import evzookeeper
 from nova_sg.backends import base
-from nova_sg.backends.zookeeper import connection, names, servers
+from nova_sg.backends.zookeeper import connection, names
 from nova_sg.conf import CONF
 from nova_sg.guard import orders
 from nova_sg.zookeeper import convert
@@ -76,7 +76,7 @@ class SessionOrder:
             self._orders.give(
                 *members,
                 apart=True,
-                servers=_addresses(self._link.address),
+                servers=[tuple(one) for one in self._link.address.servers],
                 timeout=CONF.zookeeper.recv_timeout,
                 session=number,
                 password=password.ljust(16, b"\0"),
@@ -88,11 +88,10 @@ class SessionOrder:
 
     def _mark(self, one: base.Membership) -> str:
         """Return the path of a member's mark, with the chroot."""
-        _, slash, chroot = self._link.address.partition("/")
         path = names.entry_path(
             one.group, one.host, one.binary, names.CRASHED
         )
-        return (slash + chroot).rstrip("/") + path
+        return self._link.address.chroot + path
 
     def _acl(self) -> list[tuple[int, str, str]]:
         return [
@@ -102,11 +101,3 @@ class SessionOrder:
 
     def close(self) -> None:
         self._orders.cancel_all()
-
-
-def _addresses(address: str) -> list[tuple[str, int]]:
-    found = []
-    for server in servers.addresses(address):
-        host, _, port = server.rpartition(":")
-        found.append((host.strip("[]"), int(port)))
-    return found
