@@ -26,10 +26,12 @@ from nova_sg import evzookeeper, exception, servicegroup, zookeeper
 from nova_sg.backends.zookeeper import driver as zk_driver
 from nova_sg.backends.zookeeper import names as znodes
 from nova_sg.backends.zookeeper import watched
+from nova_sg.conf import CONF
 from nova_sg.servicegroup import process
 from nova_sg.zookeeper import clib
 from tests import single_mode
 from tests.base import PATIENCE, wait_for
+from tests.fixtures.process import free_port
 from tests.functional import zk
 
 _JARS = "/usr/share/java"
@@ -480,6 +482,38 @@ class OptionsTest(zk.ZkTestCase):
         self.assertEqual([], self.api.get_all("other"))
         self.assertTrue(self.zk.exists(path))
         self.assertTrue(all(one.ok for one in process.load("zk").check()))
+
+    def test_without_a_server_there_are_few_lines(self):
+        """The C client has some thirty a second."""
+        self.flags("zookeeper", address=f"127.0.0.1:{free_port()}")
+        config = os.path.join(self.folder, "nova-sg.conf")
+        with open(config, "w") as written:
+            written.write(
+                "[DEFAULT]\n"
+                "servicegroup_driver = zk\n"
+                f"state_path = {self.folder}\n"
+                "report_interval = 1\n"
+                "service_down_time = 6\n"
+                f"[zookeeper]\naddress = {CONF.zookeeper.address}\n"
+            )
+        agent = self.start_process(
+            *("-m", "nova_sg.cmd.agent", "--config-file", config),
+            environment={"HOME": self.folder},
+        )
+        listed = self.start_process(
+            *("-m", "nova_sg.cmd.shell", "--config-file", config, "list"),
+            environment={"HOME": self.folder},
+        )
+        self.assertEqual(2, listed.wait())
+        self.assertEqual(
+            f"ZooKeeper at {CONF.zookeeper.address}: no server is connected",
+            listed.output().strip(),
+        )
+        agent.expect("Cannot report the state of", 30)
+        agent.expect("Cannot refresh group", 30)
+        # Reports and refreshes go on to fail.
+        time.sleep(5)
+        self.assertLessEqual(len(agent.output().splitlines()), 6)
 
     def test_sg_creator_without_digest_is_refused(self):
         self.flags("zookeeper", acl="creator")

@@ -15,12 +15,31 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import threading
 from collections.abc import Iterator
 
 from nova_sg import evzookeeper, exception, metrics, zookeeper
 from nova_sg.backends.zookeeper import address as addresses
 from nova_sg.conf import CONF
+
+# The logger of the C client's messages, see nova_sg/zookeeper/logstream.py.
+_CLIENT_LOG = "nova_sg.zookeeper.client"
+
+
+class _AtDebug(logging.Filter):
+    """Has the C client's messages logged at DEBUG.
+
+    While no server is reachable there are some thirty lines a second. What
+    becomes of the session is logged by nova_sg, once.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.levelno, record.levelname = logging.DEBUG, "DEBUG"
+        return logging.getLogger(record.name).isEnabledFor(logging.DEBUG)
+
+
+_at_debug = _AtDebug()
 
 
 class Connection:
@@ -35,6 +54,7 @@ class Connection:
     def __init__(self) -> None:
         _check_options()
         self.address = _read_address()
+        logging.getLogger(_CLIENT_LOG).addFilter(_at_debug)
         # A call that hangs must end in time for the next reports.
         self.timeout = min(
             CONF.zookeeper.recv_timeout / 1000, CONF.service_down_time / 2
