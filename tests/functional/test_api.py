@@ -188,6 +188,24 @@ class JoiningTest(db.TestCase):
         self.assertEqual([], self.api.get_all("compute"))
         self.assert_no_thread_named("nova-sg-report")
 
+    def test_names_that_cannot_be_printed_are_refused(self):
+        for name in (
+            *("", "two\r\nlines", "\0\x01\x7f", "not-utf-8-\udce9"),
+            *("half-\ud83d", "\u202eturned"),
+        ):
+            for option, names in (
+                ("host", (name, "compute")),
+                ("topic", ("one", name)),
+            ):
+                with (
+                    self.subTest(names),
+                    self.assertRaisesRegex(
+                        exception.ConfigError, f"^.DEFAULT. {option}: "
+                    ),
+                ):
+                    self.api.join(*names)
+        self.assertEqual([], self.api.groups())
+
     def test_reporting_switched_off(self):
         self.join("one", interval=0)
         self.assertEqual([], self.api.members("compute"))

@@ -474,14 +474,15 @@ class OptionsTest(zk.ZkTestCase):
     def test_a_path_that_does_not_exist_is_created(self):
         path = f"{self.prefix}/openstack/nova"
         self.flags("zookeeper", address=self.ensemble.address + path)
-        findings = process.load("zk").check()
-        [missing] = [one for one in findings if not one.ok]
+        driver = process.load("zk")
+        self.addCleanup(driver.close)
+        [missing] = [one for one in driver.check() if not one.ok]
         self.assertIn(f"{path} does not exist", missing.text)
         self.join("one")
         self.assertTrue(self.is_up("one"))
         self.assertEqual([], self.api.get_all("other"))
         self.assertTrue(self.zk.exists(path))
-        self.assertTrue(all(one.ok for one in process.load("zk").check()))
+        self.assertTrue(all(one.ok for one in driver.check()))
 
     def test_without_a_server_there_are_few_lines(self):
         """The C client has some thirty a second."""

@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
+import weakref
 from collections.abc import Iterator
 
 from nova_sg import evzookeeper, exception, metrics, zookeeper
@@ -39,9 +40,6 @@ class _AtDebug(logging.Filter):
         return logging.getLogger(record.name).isEnabledFor(logging.DEBUG)
 
 
-_at_debug = _AtDebug()
-
-
 class Connection:
     """The session that the options describe, begun on first use.
 
@@ -54,7 +52,12 @@ class Connection:
     def __init__(self) -> None:
         _check_options()
         self.address = _read_address()
-        logging.getLogger(_CLIENT_LOG).addFilter(_at_debug)
+        # For as long as this exists: other programs may use the library, too.
+        log, at_debug = logging.getLogger(_CLIENT_LOG), _AtDebug()
+        log.addFilter(at_debug)
+        self._end_at_debug = weakref.finalize(
+            self, log.removeFilter, at_debug
+        )
         # A call that hangs must end in time for the next reports.
         self.timeout = min(
             CONF.zookeeper.recv_timeout / 1000, CONF.service_down_time / 2
@@ -165,6 +168,7 @@ class Connection:
             self._closed = True
         if self._made is not None:
             self._made.close(timeout=self.timeout)
+        self._end_at_debug()
 
 
 def _read_address() -> addresses.Address:
