@@ -41,8 +41,10 @@ RUN_DEADLINE=${RUN_DEADLINE:-1200}
 # Test processes side by side. Most of the time each of them waits, for example
 # for a session to end, a member to fall silent or a server to start.
 WORKERS=7
-# And beside these, for the tests on a real Nova and for the faults.
+# For the tests on a real Nova and for the faults; and for those in eventlet,
+# which go on beside them.
 NOVA_WORKERS=3
+EVENTLET_WORKERS=5
 
 passed=0
 failed=0
@@ -250,7 +252,7 @@ begin_run nova threads "$NOVA_WORKERS" "$scratch/nova.output" \
 # Tests of pure logic and of the programs do not depend on the mode, and have
 # run already.
 repository=.
-begin_run eventlet eventlet "$WORKERS" - \
+begin_run eventlet eventlet "$EVENTLET_WORKERS" - \
     --exclude-regex '^tests\.(nova|faults|unit|processes)\.' "$@"
 end_run eventlet
 repository=.stestr/nova
