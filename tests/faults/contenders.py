@@ -69,8 +69,10 @@ class Times:
         if kind.stack == "stock":
             return self.service_down_time
         if kind.driver == "zk":
-            # Sessions end at a tick of the server, here half a second.
-            return self.session + 0.5 + 0.1
+            # Sessions end at a tick of the server, here half a second. An
+            # observer then waits for two thirds of the timeout, to see
+            # whether those of most members end.
+            return self.session * 5 / 3 + 0.5 + 0.1
         bound = self.service_down_time + self.refresh
         # memcached's clock shows whole seconds.
         return bound + (1 if kind.driver == "mc" else 0)
