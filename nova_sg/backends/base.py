@@ -454,6 +454,25 @@ _ANSWERS: dict[str, Callable[[Any], Any] | None] = {
 }
 
 
+class LockingDriver(Driver):
+    """A driver that keeps locks and notes, in a `Locks` of its backend."""
+
+    #: Has the four methods below.
+    _locks: Any
+
+    def acquire(self, group: str, holder: str, seconds: float) -> Lock:
+        return self._locks.acquire(group, holder, seconds)
+
+    def release(self, group: str, holder: str) -> None:
+        self._locks.release(group, holder)
+
+    def read_note(self, group: str) -> str:
+        return self._locks.read_note(group)
+
+    def write_note(self, group: str, text: str) -> None:
+        self._locks.write_note(group, text)
+
+
 def field(member: Mapping, name: str) -> Any:
     """Return a field of a caller's record; None: it has no such field."""
     try:

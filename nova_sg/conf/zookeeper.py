@@ -29,9 +29,11 @@ the last one: everything is kept below it (a chroot). There is no default.
         min=100,
         help="""
 The session timeout, in milliseconds. If a member's process, host or network
-is silent for so long, ZooKeeper ends the session and the member is down.
-Servers accept 2 to 20 times their tickTime, by default 4000 to 40000, and
-use the nearest value that they accept.
+is silent for so long, ZooKeeper ends the session and the member is down. In a
+group with mass_silence_min_members or more, an observer first waits for two
+thirds of it, to see whether the sessions of most members end. Servers accept 2
+to 20 times their tickTime, by default 4000 to 40000, and use the nearest value
+that they accept.
 
 The default is the shortest that they accept by default. Raise it if pauses
 of hosts or of the network end sessions.

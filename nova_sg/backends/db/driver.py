@@ -48,7 +48,7 @@ from nova_sg.liveness.model import (
 LOG = logging.getLogger(__name__)
 
 
-class DbDriver(base.Driver):
+class DbDriver(base.LockingDriver):
     """Reports by one UPDATE, observes by one SELECT.
 
     All times are by the database's clock.
@@ -322,20 +322,6 @@ class DbDriver(base.Driver):
             raise exception.MemberNotFound(
                 f"The group {group} has no member {host}"
             )
-
-    # -- what the actors upon events share
-
-    def acquire(self, group: str, holder: str, seconds: float) -> base.Lock:
-        return self._locks.acquire(group, holder, seconds)
-
-    def release(self, group: str, holder: str) -> None:
-        self._locks.release(group, holder)
-
-    def read_note(self, group: str) -> str:
-        return self._locks.read_note(group)
-
-    def write_note(self, group: str, text: str) -> None:
-        self._locks.write_note(group, text)
 
     def check(self) -> list[base.Finding]:
         return doctor.check(self._database, self._run, self._embedded)

@@ -49,7 +49,7 @@ LOG = logging.getLogger(__name__)
 RECORD_LIFETIME = int(base.LISTED)
 
 
-class McDriver(base.Driver):
+class McDriver(base.LockingDriver):
     """Reports by one set for each server, observes by multi-gets.
 
     Stored times are those of each server's own clock.
@@ -346,24 +346,13 @@ class McDriver(base.Driver):
                 f"The group {group} has no member {host}"
             )
 
-    # -- what the actors upon events share
-
-    def acquire(self, group: str, holder: str, seconds: float) -> base.Lock:
-        return self._locks.acquire(group, holder, seconds)
-
-    def release(self, group: str, holder: str) -> None:
-        self._locks.release(group, holder)
-
-    def read_note(self, group: str) -> str:
-        return self._locks.read_note(group)
-
     def write_note(self, group: str, text: str) -> None:
         if self._local:
             raise exception.BackendError(
                 "memcached_servers names no server: no other process would "
                 "see the note"
             )
-        self._locks.write_note(group, text)
+        super().write_note(group, text)
 
     def check(self) -> list[base.Finding]:
         if self._local:

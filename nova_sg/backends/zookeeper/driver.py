@@ -53,7 +53,7 @@ _KINDS = ("", znodes.LEFT, znodes.CRASHED)
 _Said = dict[tuple[str, str], str]
 
 
-class ZkDriver(base.Driver):
+class ZkDriver(base.LockingDriver):
     """Reports by the presence of a znode, observes by watches."""
 
     name = "zk"
@@ -330,20 +330,6 @@ class ZkDriver(base.Driver):
                 f"The group {group} has no member {host}"
             )
         return entries
-
-    # -- what the actors upon events share
-
-    def acquire(self, group: str, holder: str, seconds: float) -> base.Lock:
-        return self._locks.acquire(group, holder, seconds)
-
-    def release(self, group: str, holder: str) -> None:
-        self._locks.release(group, holder)
-
-    def read_note(self, group: str) -> str:
-        return self._locks.read_note(group)
-
-    def write_note(self, group: str, text: str) -> None:
-        self._locks.write_note(group, text)
 
     def check(self) -> list[base.Finding]:
         return doctor.check(self._link)
