@@ -253,7 +253,7 @@ begin_run nova threads "$NOVA_WORKERS" "$scratch/nova.output" \
 # run already.
 repository=.
 begin_run eventlet eventlet "$EVENTLET_WORKERS" - \
-    --exclude-regex '^tests\.(nova|faults|unit|processes)\.' "$@"
+    --exclude-regex '^tests\.(nova|faults|unit|processes|cases\.test_programs)\.' "$@"
 end_run eventlet
 repository=.stestr/nova
 end_run nova
