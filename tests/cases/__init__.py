@@ -10,7 +10,6 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-
 """Faults and configurations that operators reported, one module a backend.
 
 Each test is one case of doc/source/contributor/cases.rst, with real servers.
