@@ -19,14 +19,28 @@ import glob
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 from oslo_config import cfg, iniparser
+from oslo_utils import netutils
 
 import nova_sg.conf
 from nova_sg import exception
 from nova_sg.conf import CONF
 
 PROJECT = "nova-sg"
+
+# Options to which no value is a value.
+_MAY_BE_EMPTY = ("mysql_sql_mode",)
+# The values of options of Nova's that a nova.conf refers to without setting
+# them, as Nova has them.
+_NOVA_DEFAULTS: dict[str, Callable[[], str]] = {
+    "my_ip": netutils.get_my_ipv4,
+    "my_block_storage_ip": lambda: "$my_ip",
+}
+# Stands for an option that a value refers to and that has no value: an option
+# cannot be removed again once the files have been read.
+_NO_OPTION = "<no option {}>"
 
 
 def parse(
@@ -74,16 +88,77 @@ def check() -> None:
             )
     for section in nova_sg.conf.SECTIONS:
         for group, opts in section.list_opts().items():
-            values = CONF if group == "DEFAULT" else CONF[group]
             for opt in opts:
                 name = f"[{group}] {opt.name}"
-                with explained(name):
-                    value = values[opt.dest]
-                if value in (None, "") and opt.default:
+                value = _value(group, opt)
+                if (
+                    value in (None, "")
+                    and opt.default
+                    and opt.dest not in _MAY_BE_EMPTY
+                ):
                     raise exception.ConfigError(
                         f"{name}: no value is given. Leave the line out for "
                         f"the default, {opt.sample_default or opt.default}"
                     )
+
+
+def _value(section: str, opt: cfg.Opt) -> Any:
+    """Return the value of an option.
+
+    It may refer, by a dollar sign, to an option of Nova's such as my_ip.
+    Inside Nova that option is known. Here it has the value that stands in the
+    same files.
+
+    :raises ConfigError: it is wrong, or a reference leads nowhere
+    """
+    name = f"[{section}] {opt.name}"
+    group = None if section == "DEFAULT" else section
+    while True:
+        try:
+            with explained(name):
+                # The public way hides which option it is that is missing.
+                value = CONF._get(opt.dest, group)
+        except exception.ConfigError as error:
+            missing = error.__context__
+            if isinstance(missing, cfg.NoSuchGroupError):
+                # The name of the option comes out when the group is known.
+                CONF.register_group(cfg.OptGroup(missing.group_name))
+            elif isinstance(missing, cfg.NoSuchOptError):
+                _borrow(missing.opt_name)
+            else:
+                _check_references(name, opt, str(error))
+                raise
+        else:
+            _check_references(name, opt, str(value))
+            return value
+
+
+def _borrow(name: str) -> None:
+    """Make an option known that is not one of nova_sg.
+
+    :param name: OPTION, or SECTION.OPTION
+    """
+    section, _, option = name.rpartition(".")
+    default = _NOVA_DEFAULTS.get(name, lambda: _NO_OPTION.format(name))
+    CONF.register_opt(
+        # It may be a password.
+        cfg.StrOpt(option, default=default(), secret=True),
+        group=section or None,
+    )
+
+
+def _check_references(name: str, opt: cfg.Opt, text: str) -> None:
+    """Raise an error if a text has an option in it that has no value."""
+    found = re.search(_NO_OPTION.format(r"(\S+)"), text)
+    if found is not None:
+        # It may be a part of a password.
+        what = "a name" if opt.secret else f"${found[1]}"
+        raise exception.ConfigError(
+            f"{name} refers, by a dollar sign, to {what} that is neither an "
+            "option of nova_sg nor set in the files. Set it there, or write "
+            "out the value; a dollar sign that is part of the value is "
+            "written $$"
+        )
 
 
 def reload(accept: Callable[[], None]) -> None:
@@ -136,15 +211,11 @@ def explained(subject: str = "", files: Iterable[str] = ()) -> Iterator[None]:
             f"{why}. Write [SECTION], OPTION = VALUE, or # and a comment; a "
             "line that begins with a space continues the one above it"
         ) from None
-    except (
-        cfg.NoSuchOptError,
-        cfg.TemplateSubstitutionError,
-        RecursionError,
-    ):
+    except (cfg.TemplateSubstitutionError, RecursionError):
         raise exception.ConfigError(
             f"{subject or 'a value'} refers, by a dollar sign, to itself or "
-            "to an option that does not exist here. Write out the value; a "
-            "dollar sign that is part of the value is written $$"
+            "to a section. Write out the value; a dollar sign that is part "
+            "of the value is written $$"
         ) from None
     except cfg.Error as error:
         text = re.sub(r"LocationInfo\(.*?detail='(.*?)'\)", r"\1", str(error))

@@ -83,7 +83,7 @@ class DbDriver(base.LockingDriver):
         # The last answer to the question why no member of a group reports.
         self._asked: dict[str, health.Asked] = {}
 
-    def _run(self, work):
+    def _run(self, work, patience=engine.QUICK):
         if not self._ready:
             with self._lock:
                 if not self._ready:
@@ -93,7 +93,7 @@ class DbDriver(base.LockingDriver):
                         # It may be corrected while the process runs.
                         raise exception.BackendError(str(error)) from error
                     self._ready = True
-        return self._database.run(work)
+        return self._database.run(work, patience)
 
     # -- members of this process
 
@@ -139,7 +139,9 @@ class DbDriver(base.LockingDriver):
 
     def _report_alone(self, record: reports.Record) -> bool:
         patience = self._database.timeout
-        return self._run(lambda c: reports.report(c, record, patience))
+        return self._run(
+            lambda c: reports.report(c, record, patience), patience
+        )
 
     def _write_reports(
         self, by_id: Mapping[int, reports.Record]
@@ -147,9 +149,15 @@ class DbDriver(base.LockingDriver):
         several, patience = list(by_id.values()), self._database.timeout
         if len(several) == 1:
             return {several[0].id: self._report_alone(several[0])}
-        written = self._run(
-            lambda c: reports.report_many(c, several, patience)
-        )
+        try:
+            written = self._run(
+                lambda c: reports.report_many(c, several, patience),
+                # The other half is for the reports alone.
+                patience / 4,
+            )
+        except engine.Conflict:
+            # One row is enough for that. Each is written by itself.
+            return {}
         return dict.fromkeys(written, True)
 
     def _register(self, membership: base.Membership) -> reports.Record:
@@ -253,7 +261,9 @@ class DbDriver(base.LockingDriver):
         if record is not None:
             self._reporting.discard(record.id)
             patience = self._database.timeout
-            self._run(lambda c: reports.withdraw(c, record, patience, own))
+            self._run(
+                lambda c: reports.withdraw(c, record, patience, own), patience
+            )
 
     # -- observing
 

@@ -22,6 +22,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import importlib.util
+import logging
 import os
 import random
 import socket
@@ -31,28 +32,30 @@ from collections.abc import Callable
 from typing import TypeVar
 
 import sqlalchemy as sa
-from oslo_db import exception as db_exception
 from oslo_db.sqlalchemy import exc_filters
 from sqlalchemy import exc as sa_exception
 from sqlalchemy.ext import compiler
 from sqlalchemy.sql import functions
 
 from nova_sg import exception
-from nova_sg.backends.db import forking
+from nova_sg.backends.db import errors, files, forking
 from nova_sg.conf import CONF
 
 T = TypeVar("T")
 
 # Seconds that a statement waits for another process's lock on SQLite.
 SQLITE_PATIENCE = 5.0
-# How many connections a process has to a database server at most. They are
-# made on demand and kept: a new one takes 15 ms of CPU time, as PyMySQL reads
-# all certificates of the system.
-POOL_SIZE = 10
-# Error number of MySQL and MariaDB.
-NO_SUCH_TABLE = 1146
-# "running with the --read-only option", "running in read-only mode".
-READ_ONLY = (1290, 1836)
+# How many connections may be open at least: a report must not wait for the
+# connection of a refresh, whatever the size of the pool.
+LEAST_CONNECTIONS = 10
+# Seconds within which a call is tried again, unless it is a report.
+QUICK = 1.0
+# Seconds from one attempt to the next: at first, and at most. They double, and
+# a random part of them passes.
+FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0
+# Connections to servers that refuse are kept open unused: how many at most,
+# and for how many seconds.
+ASIDE, ASIDE_FOR = 2, 30.0
 
 
 class utcnow(functions.FunctionElement):
@@ -64,12 +67,6 @@ class utcnow(functions.FunctionElement):
 
 @compiler.compiles(utcnow)
 def _utcnow(element, compiler, **kwargs):
-    return "timezone('utc', clock_timestamp())"
-
-
-@compiler.compiles(utcnow, "mysql")
-@compiler.compiles(utcnow, "mariadb")
-def _utcnow_mysql(element, compiler, **kwargs):
     return "UTC_TIMESTAMP(6)"
 
 
@@ -79,10 +76,28 @@ def _utcnow_sqlite(element, compiler, **kwargs):
     return "strftime('%Y-%m-%d %H:%M:%f000', 'now')"
 
 
-def url() -> sa.URL:
-    """Return the URL of the configured database.
+# What PyMySQL raises for parameters that it cannot use.
+_OF_PARAMETERS = (
+    AttributeError,
+    LookupError,
+    NotImplementedError,
+    TypeError,
+    ValueError,
+)
+# PyMySQL can be made green, and takes time-outs. Where a URL names no library
+# SQLAlchemy would choose MySQLdb, whose C code stops all green threads of the
+# process for as long as the server hangs.
+_PYMYSQL = frozenset(
+    {"mysql", "mariadb", "mysql+pymysql", "mariadb+pymysql"}
+)
+_SQLITE = frozenset({"sqlite", "sqlite+pysqlite"})
 
-    :raises ConfigError: it is wrong, or its Python driver is not installed
+
+def url() -> sa.URL:
+    """Return the URL of the configured database, with its parameters.
+
+    :raises ConfigError: it is wrong, or is that of another kind of database
+        or library
     """
     connection = CONF.database.connection
     if not connection:
@@ -90,21 +105,34 @@ def url() -> sa.URL:
             "sqlite",
             database=os.path.join(CONF.state_path, "nova-sg.sqlite"),
         )
+    if CONF.database.backend != "sqlalchemy":
+        raise exception.ConfigError(
+            f"[database] backend: {CONF.database.backend} is not known. The "
+            "only one is sqlalchemy, the default: leave the line out"
+        )
     try:
         made = sa.make_url(connection)
-        made.get_dialect().import_dbapi()
-    except ImportError as error:
-        raise exception.ConfigError(
-            f"[database] connection: {made.drivername} needs the Python "
-            f"module {error.name}, which is not installed. For MariaDB and "
-            "MySQL, write mysql+pymysql://USER:PASSWORD@HOST/NAME"
-        ) from None
+        parameters = CONF.database.connection_parameters
+        if parameters:
+            made = made.update_query_string(parameters, append=True)
     except (sa_exception.ArgumentError, ValueError):
         # Not with the text of the error: it may contain the password.
         raise exception.ConfigError(
             "[database] connection: not the URL of a database. It should "
             "look like mysql+pymysql://USER:PASSWORD@HOST/NAME"
         ) from None
+    if made.drivername not in _PYMYSQL | _SQLITE:
+        raise exception.ConfigError(
+            f"[database] connection: {made.drivername} is not supported. "
+            "nova_sg keeps its members in MariaDB or MySQL, by PyMySQL, or "
+            "in SQLite. Write mysql+pymysql://USER:PASSWORD@HOST/NAME"
+        )
+    for name, value in made.query.items():
+        if not isinstance(value, str):
+            raise exception.ConfigError(
+                f"[database] connection, connection_parameters: {name} is "
+                "given twice. Give it once"
+            )
     if "@" in (made.host or ""):
         # The text between them is a part of the password, and was taken for
         # a part of the host.
@@ -115,19 +143,29 @@ def url() -> sa.URL:
     return made
 
 
+class Conflict(exception.BackendError):
+    """Other transactions were first; nothing was executed."""
+
+
 class Database:
     """A database and the connections of this process to it."""
 
     def __init__(self, where: sa.URL) -> None:
-        self.url = where
         #: The URL for people: without the password, and without parameters,
         #: which may contain it.
         self.name = where.set(query={}).render_as_string(hide_password=True)
         self.is_sqlite = where.get_backend_name() == "sqlite"
-        self.is_mysql = where.get_backend_name() in ("mysql", "mariadb")
+        self.is_mysql = not self.is_sqlite
+        if self.is_mysql:
+            # SQLAlchemy has dialects of two names for the same protocol.
+            # oslo.db knows the errors of one of them.
+            where = where.set(drivername="mysql+pymysql")
+        self.url = where
         #: Seconds to wait for a database server.
         self.timeout = max(1.0, min(10.0, CONF.service_down_time / 4))
         self._engine: sa.Engine | None = None
+        # Connections to servers that refuse, and until when each is kept.
+        self._aside: list[tuple[sa.Connection, float]] = []
         self._closed = False
         self._lock = threading.Lock()
 
@@ -150,46 +188,91 @@ class Database:
     def _make_engine(self) -> sa.Engine:
         arguments: dict = {}
         pool: dict = {}
+        options = CONF.database
         if self.is_sqlite:
             # No waiting for locks inside the C library, which would block the
             # hub; run() waits instead.
             arguments["timeout"] = 0
             arguments["check_same_thread"] = False
         else:
-            # No connection beyond the pool's size, as it would not be kept.
-            pool["pool_size"] = POOL_SIZE
-            pool["max_overflow"] = 0
-            pool["pool_timeout"] = self.timeout
-        if self.url.drivername.endswith("+pymysql"):
+            pool = self._pool_options()
             # If the server hangs, the statement fails.
             arguments["connect_timeout"] = self.timeout
             arguments["read_timeout"] = self.timeout
             arguments["write_timeout"] = self.timeout
             arguments["conv"] = _pymysql_conversions()
-            if "init_command" not in self.url.query:
-                # A statement that waits for a lock may be executed after its
-                # sender has died. So it waits no longer than its sender.
-                arguments["init_command"] = (
-                    "SET SESSION innodb_lock_wait_timeout = "
-                    f"LEAST(@@innodb_lock_wait_timeout, {int(self.timeout)})"
-                )
+        if options.connection_debug > 0:
+            # As oslo.db does. The engine asks for it when it is made.
+            logging.getLogger("sqlalchemy.engine").setLevel(
+                logging.DEBUG
+                if options.connection_debug == 100
+                else logging.INFO
+                if options.connection_debug >= 50
+                else logging.WARNING
+            )
         engine = sa.create_engine(
             self.url,
             connect_args=arguments,
             isolation_level="AUTOCOMMIT",
-            pool_recycle=3600,
+            pool_recycle=options.connection_recycle_time,
             # The statement itself shows whether the connection works; a ping
             # would double the round trips.
             pool_pre_ping=False,
             skip_autocommit_rollback=True,
             **pool,
         )
+        exc_filters.register_engine(engine)
         if self.is_sqlite:
             sa.event.listen(engine, "connect", _set_up_sqlite)
-        elif self.url.drivername.endswith("+pymysql"):
+        else:
+            sa.event.listen(engine, "do_connect", self._check_files)
             sa.event.listen(engine, "connect", self._forget_unsent)
-        exc_filters.register_engine(engine)
+            sa.event.listen(engine, "connect", self._set_up_session)
+            # After that of oslo.db.
+            sa.event.listen(engine, "handle_error", _keep_connection)
         return engine
+
+    def _pool_options(self) -> dict:
+        """Return the size of the pool, and how long a thread waits for it."""
+        options = CONF.database
+        size, more = options.max_pool_size, options.max_overflow
+        if more is None:
+            more = 0
+        # 0 is no limit for one of them, and -1 for the other.
+        if size > 0 and more >= 0:
+            more = max(more, LEAST_CONNECTIONS - size)
+        patience = self.timeout
+        if options.pool_timeout is not None:
+            patience = min(patience, options.pool_timeout)
+        return {
+            "pool_size": size,
+            "max_overflow": more,
+            "pool_timeout": patience,
+        }
+
+    def _check_files(self, dialect, record, arguments, keywords) -> None:
+        """Raise an error before PyMySQL does something else instead."""
+        found = files.unusable(self.url)
+        if found:
+            raise exception.BackendError(self._wrong_file(found))
+
+    def _set_up_session(self, connection, record) -> None:
+        options = CONF.database
+        values = [
+            # A statement that waits for a lock may be executed after its
+            # sender has died. So it waits no longer than its sender.
+            "innodb_lock_wait_timeout = "
+            f"LEAST(@@innodb_lock_wait_timeout, {int(self.timeout)})"
+        ]
+        parameters = []
+        if options.mysql_sql_mode:
+            values.append("sql_mode = %s")
+            parameters.append(options.mysql_sql_mode)
+        if options.mysql_wsrep_sync_wait is not None:
+            values.append("wsrep_sync_wait = %s")
+            parameters.append(options.mysql_wsrep_sync_wait)
+        with connection.cursor() as cursor:
+            cursor.execute(f"SET SESSION {', '.join(values)}", parameters)
 
     def _forget_unsent(self, connection, record) -> None:
         """Make the kernel drop data that it cannot deliver in time.
@@ -208,57 +291,94 @@ class Database:
                     int(self.timeout * 1000),
                 )
 
-    def run(self, work: Callable[[sa.Connection], T]) -> T:
+    def run(
+        self,
+        work: Callable[[sa.Connection], T],
+        patience: float = QUICK,
+    ) -> T:
         """Call a function with a connection, and return its result.
 
-        It is called again if the server had closed the connection, after a
-        deadlock, and while the SQLite file is locked.
+        It is called again if the connection is lost, if the server refuses or
+        another transaction was first, and while the SQLite file is locked.
 
+        :param patience: seconds within which it may be called again. The last
+            attempt may take longer than that: as long as the database takes
+            to answer, or `timeout`
+        :raises Conflict: other transactions were first, each time
         :raises BackendError: there was no answer, or an error
         """
-        give_up = time.monotonic() + SQLITE_PATIENCE
-        retried = False
+        begun = time.monotonic()
+        # An attempt that begins later would end when the next report is due.
+        patience = min(patience, self.timeout / 2)
+        longest = FIRST_PAUSE
+        self._close_aside(begun)
         while True:
-            begun = time.monotonic()
             try:
-                with self._library(), self._connect() as connection:
-                    try:
-                        return work(connection)
-                    except Exception as error:
-                        # Behind a virtual address a read-only server may be
-                        # the former primary; a new connection leads to the
-                        # present one. And after an error of the library the
-                        # connection may hold the rest of an answer, which
-                        # would be taken for the next one.
-                        if (
-                            _number(error) in READ_ONLY
-                            or not self._is_answer(error)
-                        ):
-                            connection.invalidate()
-                        raise
-                    finally:
-                        if self._closed and not connection.invalidated:
-                            # Otherwise it would go back to the pool.
-                            connection.detach()
-            except (
-                db_exception.DBConnectionError,
-                db_exception.DBDeadlock,
-            ) as error:
-                slow = time.monotonic() - begun > self.timeout / 2
-                if retried or slow:
-                    raise self._explained(error) from error
-                retried = True
-            except (db_exception.DBError, sa_exception.SQLAlchemyError) as e:
-                if not self._is_answer(e):
-                    cause = getattr(e, "inner_exception", None) or e
-                    raise self._unexpected(cause) from e
-                if not _is_locked(e) or time.monotonic() > give_up:
-                    raise self._explained(e) from e
-                time.sleep(random.uniform(0.005, 0.02))
+                with self._library():
+                    return self._attempt(work)
             except exception.NovaSGError:
                 raise
             except Exception as error:
-                raise self._unexpected(error) from error
+                pause = random.uniform(longest / 2, longest)
+                until = begun + patience
+                if errors.is_locked(error):
+                    pause = random.uniform(0.005, 0.02)
+                    until = begun + SQLITE_PATIENCE
+                elif not errors.may_pass(error):
+                    raise self._explained(error) from error
+                if time.monotonic() + pause > until:
+                    raise self._explained(error) from error
+                time.sleep(pause)
+                longest = min(2 * longest, LONGEST_PAUSE)
+
+    def _attempt(self, work: Callable[[sa.Connection], T]) -> T:
+        connection = self._connect()
+        kept = False
+        try:
+            return work(connection)
+        except Exception as error:
+            if self._is_answer(error) and errors.is_refusal(error):
+                kept = self._set_aside(connection)
+            elif not self._is_answer(error) or (
+                self.is_mysql and not errors.is_about_statement(error)
+            ):
+                # The connection may hold the rest of an answer, which would
+                # be taken for the next one. Or the error is one of this
+                # server, or of the session: another may have none.
+                connection.invalidate()
+            raise
+        finally:
+            if not kept:
+                if self._closed and not connection.invalidated:
+                    # Otherwise it would go back to the pool.
+                    connection.detach()
+                connection.close()
+
+    def _set_aside(self, connection: sa.Connection) -> bool:
+        """Keep a connection to a server that refuses, for a while, unused.
+
+        Some load balancers lead a new connection to the server with the
+        fewest of them. If this one were closed, that would be this server.
+
+        :returns: whether it is kept
+        """
+        if self._closed or connection.invalidated:
+            return False
+        connection.detach()
+        self._aside.append((connection, time.monotonic() + ASIDE_FOR))
+        return True
+
+    def _close_aside(self, now: float, most: int = ASIDE) -> None:
+        """Close connections to servers that refuse, of which few are kept."""
+        while self._aside:
+            with self._lock:
+                if not self._aside or (
+                    len(self._aside) <= most and self._aside[0][1] > now
+                ):
+                    return
+                connection, _ = self._aside.pop(0)
+            with contextlib.suppress(Exception):
+                connection.close()
 
     def connect_anew(self) -> None:
         """Use new connections from now on."""
@@ -295,39 +415,44 @@ class Database:
     def _connect(self) -> sa.Connection:
         try:
             return self.engine.connect()
-        except (AttributeError, LookupError, TypeError, ValueError) as error:
-            # The driver gets the parameters of the URL unchecked.
+        except Exception as error:
+            if self._is_answer(error):
+                raise
+            found = "" if self.is_sqlite else files.trouble(self.url)
+            if found:
+                raise exception.BackendError(
+                    self._wrong_file(found)
+                ) from error
+            if not isinstance(error, _OF_PARAMETERS):
+                raise self._unexpected(error) from error
+            # PyMySQL gets the parameters of the URL unchecked.
             raise exception.BackendError(
                 f"the database {self.name}: {error}; check the parameters in "
                 "[database] connection"
             ) from error
-        except OSError as error:
-            # It concerns files: network errors have the library's own type.
-            raise exception.BackendError(
-                f"the database {self.name}: "
-                f"{self._missing() or exception.describe(error)}; "
-                "check the files that [database] connection names"
-            ) from error
 
-    def _missing(self) -> str:
-        """Return which of the files in the URL cannot be read, as text."""
-        return "; ".join(
-            f"{name}: cannot read {path}"
-            for name, path in self.url.query.items()
-            if name.startswith("ssl_")
-            and isinstance(path, str)
-            and os.path.isabs(path)
-            and not os.access(path, os.R_OK)
+    def _wrong_file(self, found: str) -> str:
+        """Return the error of a file.
+
+        :param found: the parameter, the file, and what is wrong
+        """
+        parameters = CONF.database.connection_parameters or ""
+        option = "connection"
+        if f"{found.partition(':')[0]}=" in parameters:
+            option = "connection_parameters"
+        return (
+            f"the database {self.name}: {found}; check the files that "
+            f"[database] {option} names"
         )
 
     def _is_answer(self, error: Exception) -> bool:
         """Whether an error comes from the database, and not from a library."""
         if isinstance(error, exception.NovaSGError):
             return True
-        cause = getattr(error, "inner_exception", None) or error
-        cause = getattr(cause, "orig", None) or cause
         known = self.engine.dialect.loaded_dbapi.Error
-        return isinstance(cause, (known, sa_exception.SQLAlchemyError))
+        return isinstance(
+            errors.cause(error), (known, sa_exception.SQLAlchemyError)
+        )
 
     def _unexpected(self, error: Exception) -> exception.BackendError:
         """Explain an error of neither the database nor SQLAlchemy."""
@@ -338,16 +463,22 @@ class Database:
         )
 
     def _explained(self, error: Exception) -> exception.BackendError:
-        if _is_missing_table(error):
+        if not self._is_answer(error):
+            inner = getattr(error, "inner_exception", None)
+            return self._unexpected(inner or error)
+        if errors.is_missing_table(error):
             text = (
                 f"the database {self.name} has no services table; "
                 "create it with: nova-sg db sync"
             )
         else:
-            orig = getattr(error, "orig", None)
-            cause = getattr(error, "inner_exception", None) or orig or error
-            cause = getattr(cause, "orig", None) or cause
-            text = f"the database {self.name}: {_words(cause)}"
+            text = f"the database {self.name}: {errors.words(error)}"
+        if "CERTIFICATE_VERIFY_FAILED" in text:
+            text += "; check ssl_ca in [database] connection"
+        elif "wsrep_sync_wait" in text:
+            text += "; check [database] mysql_wsrep_sync_wait"
+        elif "sql_mode" in text:
+            text += "; check [database] mysql_sql_mode"
         if self.is_sqlite and "unable to open" in str(error):
             option = "[database] connection"
             if not CONF.database.connection:
@@ -356,6 +487,8 @@ class Database:
                 "; it has to be a file in a folder that exists and can be "
                 f"written to, see {option}"
             )
+        if errors.is_conflict(error):
+            return Conflict(text)
         return exception.BackendError(text)
 
     def close(self) -> None:
@@ -363,6 +496,7 @@ class Database:
         with self._lock:
             self._closed = True
             engine, self._engine = self._engine, None
+        self._close_aside(time.monotonic(), most=0)
         if engine is not None:
             with self._library():
                 engine.dispose()
@@ -389,37 +523,22 @@ def _pymysql_conversions() -> dict:
 def _set_up_sqlite(connection, record) -> None:
     # With a write-ahead log readers do not block writers. Reports need not
     # survive a power failure.
-    for pragma in ("journal_mode = WAL", "synchronous = NORMAL"):
+    synchronous = "NORMAL" if CONF.database.sqlite_synchronous else "OFF"
+    for pragma in ("journal_mode = WAL", f"synchronous = {synchronous}"):
         give_up = time.monotonic() + SQLITE_PATIENCE
         while True:
             try:
                 connection.execute(f"PRAGMA {pragma}")
                 break
             except Exception as error:
-                if "locked" not in str(error) or time.monotonic() > give_up:
+                if not errors.is_locked(error) or time.monotonic() > give_up:
                     raise
                 time.sleep(random.uniform(0.005, 0.02))
 
 
-def _is_missing_table(error: Exception) -> bool:
-    if isinstance(error, db_exception.DBNonExistentTable):
-        return True
-    # oslo.db does not recognise the error of MySQL and MariaDB.
-    return _number(error) == NO_SUCH_TABLE
-
-
-def _number(error: Exception) -> int | None:
-    """Return the number that MySQL and MariaDB give an error."""
-    arguments = getattr(getattr(error, "orig", None), "args", ())
-    return arguments[0] if arguments else None
-
-
-def _words(cause: Exception) -> str:
-    # The drivers of MySQL raise (number, message).
-    if len(cause.args) == 2 and isinstance(cause.args[0], int):
-        return f"{cause.args[1]} (error {cause.args[0]})"
-    return str(cause)
-
-
-def _is_locked(error: Exception) -> bool:
-    return "database is locked" in str(error)
+def _keep_connection(context) -> None:
+    """Leave a connection open on which the server refuses: see run()."""
+    if context.connection is not None and errors.is_refusal(
+        context.original_exception
+    ):
+        context.is_disconnect = False

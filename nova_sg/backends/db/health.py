@@ -27,6 +27,7 @@ import sqlalchemy as sa
 from oslo_db import exception as db_exception
 from sqlalchemy import exc as sa_exception
 
+from nova_sg.backends.db import errors
 from nova_sg.liveness.model import Limits, ServerOutage
 
 # wsrep_local_state of a node that has all data of its cluster.
@@ -39,10 +40,12 @@ WEAK = 2.0
 # Seconds: a replica shows its lag in whole seconds.
 LAG_RESOLUTION = 1.0
 
-# "You have an error in your SQL syntax": later versions have the statement.
-_NO_SUCH_STATEMENT = 1064
-
-_READ_ONLY = sa.text("SELECT @@global.read_only")
+# What makes a server, or the sessions that begin now, read-only. MySQL has
+# renamed one of them, and not every server has all.
+_READ_ONLY = sa.text(
+    "SHOW GLOBAL VARIABLES WHERE variable_name IN ('read_only', "
+    "'innodb_read_only', 'tx_read_only', 'transaction_read_only')"
+)
 _WSREP = sa.text("SHOW GLOBAL STATUS LIKE 'wsrep\\_%'")
 # A replica may have several sources.
 _REPLICA_MARIADB = (sa.text("SHOW ALL SLAVES STATUS"),)
@@ -114,7 +117,9 @@ def read(connection: sa.Connection) -> Health:
     )
     waiting = _WAITING_MARIADB if is_mariadb else _WAITING_MYSQL
     return Health(
-        read_only=_is_on(connection.execute(_READ_ONLY).scalar()),
+        read_only=any(
+            _is_on(value) for _, value in connection.execute(_READ_ONLY)
+        ),
         replica=replica,
         replica_known=known,
         cluster=_cluster(connection),
@@ -132,18 +137,12 @@ def _read_replica(
         except db_exception.DBConnectionError:
             raise
         except (db_exception.DBError, sa_exception.SQLAlchemyError) as error:
-            if _number(error) == _NO_SUCH_STATEMENT:
+            if errors.number(error) == errors.NO_SUCH_STATEMENT:
                 continue
             # It takes a privilege that few users have.
             return None, False
         return replica_of([dict(row) for row in rows]), True
     return None, False
-
-
-def _number(error: Exception) -> int | None:
-    cause = getattr(error, "inner_exception", None) or error
-    arguments = getattr(getattr(cause, "orig", cause), "args", ())
-    return arguments[0] if arguments else None
 
 
 def replica_of(rows: list[dict[str, Any]]) -> Replica | None:
