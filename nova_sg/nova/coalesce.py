@@ -28,6 +28,8 @@ from __future__ import annotations
 
 import functools
 import os
+import random
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -39,7 +41,7 @@ from oslo_log import log as logging
 from oslo_utils import timeutils
 
 from nova_sg import exception
-from nova_sg.backends.db import writer
+from nova_sg.backends.db import errors, writer
 from nova_sg.nova import names
 
 names.check_imported(names.COALESCING)
@@ -54,6 +56,10 @@ _FIELDS = {"report_count", "version"}
 ENOUGH = 16
 # Seconds after which a heartbeat that still waits is left to Nova's own code.
 PATIENCE = 5.0
+# How often heartbeats are written together if other transactions are first,
+# and the seconds from one attempt to the next. Then Nova's own code writes
+# them one by one.
+TRIES, PAUSE = 3, (0.02, 0.1)
 
 _services = models.Service.__table__
 _by_id = sa.bindparam("ids", expanding=True)
@@ -144,10 +150,7 @@ class _Table:
         self, heartbeats: Mapping[int, _Heartbeat]
     ) -> dict[int, models.Service]:
         try:
-            try:
-                written = self._write_once(heartbeats)
-            except db_exception.DBDeadlock:
-                written = self._write_once(heartbeats)
+            written = self._write_again(heartbeats)
         except Exception as error:
             if not self._trouble:
                 self._trouble = True
@@ -162,12 +165,31 @@ class _Table:
             LOG.info("Heartbeats are written together again")
         return written
 
+    def _write_again(
+        self, heartbeats: Mapping[int, _Heartbeat]
+    ) -> dict[int, models.Service]:
+        """Write heartbeats, again if other transactions were first."""
+        for left in reversed(range(TRIES)):
+            try:
+                return self._write_once(heartbeats)
+            except db_exception.DBError as error:
+                if not left or not errors.is_conflict(error):
+                    raise
+                time.sleep(random.uniform(*PAUSE))
+        raise AssertionError("not reached")
+
     def _write_once(
         self, heartbeats: Mapping[int, _Heartbeat]
     ) -> dict[int, models.Service]:
         # By this host's clock, as Nova does.
         now = timeutils.utcnow()
-        with self._manager.writer.get_engine().begin() as connection:
+        engine = self._manager.writer.get_engine().execution_options(
+            # No transaction around the two statements: if this host, or the
+            # way to it, disappeared between them, the server would keep the
+            # transaction open, with the locks of all these records.
+            isolation_level="AUTOCOMMIT"
+        )
+        with engine.connect() as connection:
             claimed = connection.execute(_claim, {"ids": list(heartbeats)})
             rows = [
                 dict(row)
@@ -178,11 +200,15 @@ class _Table:
                 row["report_count"] = heartbeats[row["id"]].report_count
                 row["last_seen_up"] = row["updated_at"] = now
             if rows:
-                connection.execute(
+                written = connection.execute(
                     _update(rows, now),
                     # Each statement is different: to keep it would be useless.
                     execution_options={"compiled_cache": None},
-                )
+                ).rowcount
+                if written < len(rows):
+                    # Another process has just changed some of them. Nova's
+                    # own code finds out which.
+                    return {}
         return {row["id"]: models.Service(**row) for row in rows}
 
 
@@ -206,7 +232,11 @@ def _update(rows: Sequence[Mapping], now: Any) -> sa.Update:
         sa.update(_services)
         # Written into the statement, as so many parameters would double its
         # time. They are numbers, so nothing has to be quoted.
-        .where(sa.text(f"id IN ({ids})"))
+        .where(
+            sa.text(f"id IN ({ids})"),
+            _services.c.deleted == 0,
+            sa.text(f"report_count < CASE id {cases} END"),
+        )
         .values(
             last_seen_up=now,
             updated_at=now,
