@@ -269,6 +269,15 @@ class GeneralLog:
     def texts(self):
         return [text for _, _, text in self.entries()]
 
+    def connections(self):
+        """Return the ids of the connections that the user's statements had."""
+        rows = self._server.execute(
+            "SELECT DISTINCT thread_id FROM mysql.general_log "
+            "WHERE user_host LIKE %s AND command_type = 'Query'",
+            f"{self._user}[%",
+        )
+        return {number for (number,) in rows}
+
     def from_first_report(self):
         """Return the entries from the first report on."""
         entries = self.entries()

@@ -121,9 +121,14 @@ def _option_file(url: sa.URL) -> tuple[str, Mapping[str, str]]:
     if found:
         return found[0], {}
     group = _text(url.query, "read_default_group") or "client"
-    if not parser.has_section(group):
-        return "", {}
-    return "", {name: parser.get(group, name) for name in parser[group]}
+    options = {}
+    if parser.has_section(group):
+        for name in parser[group]:
+            # PyMySQL's parser fails on an option without a value, and PyMySQL
+            # ignores that.
+            with contextlib.suppress(TypeError):
+                options[name] = parser.get(group, name)
+    return "", options
 
 
 def _tls_file(name: str, option: str, path: str) -> Iterator[str]:
