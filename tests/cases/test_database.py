@@ -27,6 +27,7 @@ from nova_sg.conf import CONF
 from nova_sg.conf import database as database_options
 from nova_sg.servicegroup import process
 from tests.base import wait_for
+from tests.fixtures import galera
 from tests.fixtures import process as servers
 from tests.functional import db, test_db_galera, test_db_trouble
 from tests.functional.test_db_trouble import (
@@ -227,12 +228,11 @@ class AlikeTest(DatabaseTestCase):
     def each(self):
         """Use the database by each prefix in turn."""
         for prefix in self.PREFIXES:
-            with self.subTest(prefix):
-                url = self.url.replace("mysql+pymysql", prefix)
-                self.connect_with(url=url)
-                yield prefix
-                process.reset()
-                self.sql("DELETE FROM services")
+            url = self.url.replace("mysql+pymysql", prefix)
+            self.connect_with(url=url)
+            yield prefix
+            process.reset()
+            self.sql("DELETE FROM services")
 
     def test_the_table_is_made(self):
         for prefix in self.each():
@@ -248,12 +248,13 @@ class AlikeTest(DatabaseTestCase):
             self.assertIn(f"{prefix}://root:***@", made.name)
 
     def test_a_missing_table_names_the_remedy(self):
-        self.sql("RENAME TABLE services TO elsewhere")
-        for _ in self.PREFIXES:
-            self.connect_with()
-            with self.assertRaisesRegex(exception.BackendError, "db sync"):
+        for prefix in self.each():
+            self.sql("RENAME TABLE services TO elsewhere")
+            with self.assertRaisesRegex(
+                exception.BackendError, "db sync", msg=prefix
+            ):
                 self.api.groups()
-        self.sql("RENAME TABLE elsewhere TO services")
+            self.sql("RENAME TABLE elsewhere TO services")
 
     def test_processes_that_register_at_once(self):
         for prefix in self.each():
@@ -644,6 +645,48 @@ class ConflictTest(DatabaseTestCase):
         self.assertTrue([text for text in texts if "SKIP LOCKED" in text])
         for text in texts:
             self.assertNotRegex(text, "(?i)^(begin|start|commit|rollback)")
+
+
+class BalancerTest(DatabaseTestCase):
+    """A balancer that leads to the server with the fewest connections."""
+
+    def test_a_server_that_refuses_has_the_fewest_connections(self):
+        """Each attempt led there again, for as long as it refused."""
+        well, ill = self.server, self.enterContext(self.SERVER())
+        ill.create_database(self.name)
+        ill.execute(f"CREATE USER {self.name} IDENTIFIED BY '{db.PASSWORD}'")
+        ill.execute(f"GRANT ALL ON {self.name}.* TO {self.name}")
+        self.sync(ill.url(self.name))
+        ill.execute("SET GLOBAL read_only = 1")
+        balancer = self.enterContext(galera.HAProxy([well.port, ill.port]))
+        self.addCleanup(process.reset)
+
+        def connect():
+            link = pymysql.connect(
+                host="127.0.0.1",
+                port=balancer.port,
+                user=self.name,
+                password=db.PASSWORD,
+            )
+            with link.cursor() as cursor:
+                cursor.execute("SELECT @@port")
+                return link, cursor.fetchone()[0]
+
+        # The other one has two more.
+        for link, port in [connect() for _ in range(4)]:
+            if port == ill.port:
+                link.close()
+            else:
+                self.addCleanup(link.close)
+        url = sa.make_url(self.url).set(port=balancer.port)
+        self.connect_with(url=url.render_as_string(hide_password=False))
+        attempts = self.count_reports()
+        self.join("one")
+        self.wait_for_report("one", 5)
+        self.assertEqual([], [error for error in attempts if error])
+        # The driver was led to both.
+        driver = process.shared().driver
+        self.assertTrue(driver._database._aside)
 
 
 class ClusterTest(test_db_galera.GaleraTestCase):

@@ -217,7 +217,7 @@ class ReadTest(FilesTestCase):
 
     def test_dollar_signs(self):
         for option in (
-            "host = $my_ip",
+            "host = $my_address",
             "host = $host",
             "state_path = $pybasedir/state",
             f"[database]\nconnection = mysql+pymysql://n:${SECRET}@sql/nova",

@@ -46,17 +46,12 @@ def check(
         version = run(_version)
         owner = schema.owner(database)
     except exception.BackendError as error:
-        return [
-            base.Finding(
-                False,
-                where,
-                str(error).removeprefix(f"the {where}: "),
-                # Errors of the embedded database name the remedy.
-                ""
-                if embedded
-                else "Start the database, or correct [database] connection",
-            )
-        ]
+        text = str(error).removeprefix(f"the {where}: ")
+        remedy = "Start the database, or correct [database] connection"
+        if embedded or "; check " in text:
+            # The error has its own.
+            remedy = ""
+        return [base.Finding(False, where, text, remedy)]
     findings = [
         base.Finding(
             True, where, f"reachable, {version}, {took * 1000:.1f} ms"

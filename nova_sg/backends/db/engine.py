@@ -188,7 +188,6 @@ class Database:
     def _make_engine(self) -> sa.Engine:
         arguments: dict = {}
         pool: dict = {}
-        options = CONF.database
         if self.is_sqlite:
             # No waiting for locks inside the C library, which would block the
             # hub; run() waits instead.
@@ -201,20 +200,19 @@ class Database:
             arguments["read_timeout"] = self.timeout
             arguments["write_timeout"] = self.timeout
             arguments["conv"] = _pymysql_conversions()
-        if options.connection_debug > 0:
+        if CONF.database.connection_debug > 0:
             # As oslo.db does. The engine asks for it when it is made.
-            logging.getLogger("sqlalchemy.engine").setLevel(
-                logging.DEBUG
-                if options.connection_debug == 100
-                else logging.INFO
-                if options.connection_debug >= 50
-                else logging.WARNING
-            )
+            level = logging.WARNING
+            if CONF.database.connection_debug >= 50:
+                level = logging.INFO
+            if CONF.database.connection_debug == 100:
+                level = logging.DEBUG
+            logging.getLogger("sqlalchemy.engine").setLevel(level)
         engine = sa.create_engine(
             self.url,
             connect_args=arguments,
             isolation_level="AUTOCOMMIT",
-            pool_recycle=options.connection_recycle_time,
+            pool_recycle=CONF.database.connection_recycle_time,
             # The statement itself shows whether the connection works; a ping
             # would double the round trips.
             pool_pre_ping=False,
@@ -234,16 +232,15 @@ class Database:
 
     def _pool_options(self) -> dict:
         """Return the size of the pool, and how long a thread waits for it."""
-        options = CONF.database
-        size, more = options.max_pool_size, options.max_overflow
+        size, more = CONF.database.max_pool_size, CONF.database.max_overflow
         if more is None:
             more = 0
         # 0 is no limit for one of them, and -1 for the other.
         if size > 0 and more >= 0:
             more = max(more, LEAST_CONNECTIONS - size)
         patience = self.timeout
-        if options.pool_timeout is not None:
-            patience = min(patience, options.pool_timeout)
+        if CONF.database.pool_timeout is not None:
+            patience = min(patience, CONF.database.pool_timeout)
         return {
             "pool_size": size,
             "max_overflow": more,
@@ -257,7 +254,6 @@ class Database:
             raise exception.BackendError(self._wrong_file(found))
 
     def _set_up_session(self, connection, record) -> None:
-        options = CONF.database
         values = [
             # A statement that waits for a lock may be executed after its
             # sender has died. So it waits no longer than its sender.
@@ -265,12 +261,12 @@ class Database:
             f"LEAST(@@innodb_lock_wait_timeout, {int(self.timeout)})"
         ]
         parameters = []
-        if options.mysql_sql_mode:
+        if CONF.database.mysql_sql_mode:
             values.append("sql_mode = %s")
-            parameters.append(options.mysql_sql_mode)
-        if options.mysql_wsrep_sync_wait is not None:
+            parameters.append(CONF.database.mysql_sql_mode)
+        if CONF.database.mysql_wsrep_sync_wait is not None:
             values.append("wsrep_sync_wait = %s")
-            parameters.append(options.mysql_wsrep_sync_wait)
+            parameters.append(CONF.database.mysql_wsrep_sync_wait)
         with connection.cursor() as cursor:
             cursor.execute(f"SET SESSION {', '.join(values)}", parameters)
 
