@@ -62,7 +62,7 @@ def check_load(stage, contender):
 
 # The most connections of one process. Nova uses oslo.db's defaults: 5, and 50
 # more when these are in use.
-_CONNECTIONS = {"ours": engine.POOL_SIZE, "stock": 55}
+_CONNECTIONS = {"ours": engine.LEAST_CONNECTIONS, "stock": 55}
 _UNITS = {"db": "statements", "mc": "keys", "zk": "packets"}
 
 

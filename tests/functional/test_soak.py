@@ -281,7 +281,7 @@ def _inventory():
 
 
 class DbSoakTest(Soak, base.TestCase):
-    most_connections = engine.POOL_SIZE
+    most_connections = engine.LEAST_CONNECTIONS
 
     def make_server(self):
         return MariaDB()

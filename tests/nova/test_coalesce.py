@@ -92,6 +92,12 @@ class Saving:
             self.found["locked"],
         )
 
+    def test_no_row_is_locked_between_the_two_statements(self):
+        # If the host vanished there, the locks would outlive it.
+        self.assertEqual(
+            {"locked": [0], "grown": [1]}, self.found["locks"]
+        )
+
     def test_heartbeats_go_on_after_connections_are_killed(self):
         self.assertEqual(
             {"errors": [None], "grown": [1]}, self.found["killed"]

@@ -90,6 +90,7 @@ def main():
         "cases": {name: both(name) for name in CASES},
         "together": together(),
         "locked": locked(),
+        "locks": locks(),
         "killed": killed(),
         "frozen": frozen(int(pid)),
         "cell": in_another_cell(other_url),
@@ -270,6 +271,34 @@ def locked():
         "errors": list(errors),
         "waiting": waiting,
         "grown": counts(services),
+    }
+
+
+def locks():
+    """Count the rows that are locked between the two statements."""
+    service = make()
+    found = []
+    update = coalesce._update
+
+    def count(rows, now):
+        with db_api.get_engine().connect() as connection:
+            found.append(
+                connection.exec_driver_sql(
+                    "SELECT COALESCE(SUM(trx_rows_locked), 0) "
+                    "FROM information_schema.innodb_trx"
+                ).scalar()
+            )
+        return update(rows, now)
+
+    coalesce._update = count
+    try:
+        service.report_count += 1
+        service.save()
+    finally:
+        coalesce._update = update
+    return {
+        "locked": [int(rows) for rows in found],
+        "grown": counts([service]),
     }
 
 
