@@ -37,6 +37,9 @@ from tests.functional.test_db_trouble import (
 )
 
 
+ROOT = os.path.join(os.path.dirname(__file__), "..", "..")
+
+
 def make_certificate(path, *more):
     """Make a certificate, with its key in PATH.key."""
     subprocess.run(
@@ -352,6 +355,11 @@ class OptionsTest(DatabaseTestCase):
         self.assertEqual(
             honoured, {opt.name for opt in database_options.DATABASE_OPTS}
         )
+        page = os.path.join(ROOT, "doc", "source", "drivers", "db.rst")
+        with open(page) as file:
+            text = file.read()
+        for name in theirs:
+            self.assertIn(f"``{name}``", text)
         tested = " ".join(name for name in dir(self) if "test_" in name)
         for name in honoured - {"connection"}:
             self.assertIn(f"test_{name}", tested)

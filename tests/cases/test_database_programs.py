@@ -144,3 +144,29 @@ class ReferenceTest(base.TestCase):
                 "files",
                 result.err,
             )
+
+
+class OutageTest(base.TestCase):
+    """While a database is away, others' agents write thousands of lines."""
+
+    def test_an_agent_writes_few_lines(self):
+        server = self.enterContext(mariadb.MariaDB())
+        self.configure(
+            f"[database]\nconnection = {server.create_database()}",
+            service_down_time=4,
+        )
+        self.do("db", "sync")
+        agent = self.agent("node")
+        self.wait_for_state("node", "up")
+        before = len(agent.log.splitlines())
+        server.kill()
+        agent.wait_for_log("Cannot report the state of node")
+        # Forty reports and more refreshes are due meanwhile.
+        time.sleep(8)
+        server.start()
+        agent.wait_for_log("is reported to the group compute again")
+        agent.wait_for_log("reachable again; monitoring group compute")
+        agent.stop()
+        added = agent.log.splitlines()[before:]
+        self.assertLessEqual(len(added), 6, agent.log)
+        self.check_words(agent.log)

@@ -261,9 +261,7 @@ class DbDriver(base.LockingDriver):
         if record is not None:
             self._reporting.discard(record.id)
             patience = self._database.timeout
-            self._run(
-                lambda c: reports.withdraw(c, record, patience, own), patience
-            )
+            self._run(lambda c: reports.withdraw(c, record, patience, own))
 
     # -- observing
 

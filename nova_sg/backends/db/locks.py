@@ -45,16 +45,6 @@ class _later(functions.FunctionElement):
 
 
 @compiler.compiles(_later)
-def _later_elsewhere(element, compiler, **kwargs):
-    seconds = compiler.process(element.clauses, **kwargs)
-    return (
-        "timezone('utc', clock_timestamp()) "
-        f"+ make_interval(secs => {seconds})"
-    )
-
-
-@compiler.compiles(_later, "mysql")
-@compiler.compiles(_later, "mariadb")
 def _later_mysql(element, compiler, **kwargs):
     seconds = compiler.process(element.clauses, **kwargs)
     return f"UTC_TIMESTAMP(6) + INTERVAL {seconds} SECOND"

@@ -86,7 +86,8 @@ def find(url: sa.URL) -> Found:
                 ask(left - 1)
 
         try:
-            fresh.run(work)
+            # Once: another attempt might lead to another node.
+            fresh.run(work, patience=0)
         except exception.BackendError as error:
             errors.append(str(error))
 

@@ -121,7 +121,7 @@ _report = _Changes(_reported(_number), _smaller)
 _withdraw = _Changes(_left, services.c.report_count.between(1, _number))
 
 # Without this hint all of the table would be read and locked if a statement
-# names most of its records. MariaDB's dialect may have either name.
+# names most of its records.
 _BY_ID = "FORCE INDEX (PRIMARY)"
 
 _claim = (
@@ -131,7 +131,6 @@ _claim = (
     )
     .with_for_update(skip_locked=True)
     .with_hint(services, _BY_ID, "mysql")
-    .with_hint(services, _BY_ID, "mariadb")
 )
 
 _record = sa.select(
@@ -228,7 +227,6 @@ def report_many(
         )
         .values(_reported(number))
         .with_hint(_BY_ID, services, "mysql")
-        .with_hint(_BY_ID, services, "mariadb")
     )
     parameters = {}
     if deadline is not None:
