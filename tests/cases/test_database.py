@@ -36,7 +36,6 @@ from tests.functional.test_db_trouble import (
     TlsMariaDB,
 )
 
-
 ROOT = os.path.join(os.path.dirname(__file__), "..", "..")
 
 
