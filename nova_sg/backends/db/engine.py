@@ -29,7 +29,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from oslo_db.sqlalchemy import exc_filters
@@ -165,7 +165,7 @@ class Database:
         self.timeout = max(1.0, min(10.0, CONF.service_down_time / 4))
         self._engine: sa.Engine | None = None
         # Connections to servers that refuse, and until when each is kept.
-        self._aside: list[tuple[sa.Connection, float]] = []
+        self._aside: list[tuple[Any, float]] = []
         self._closed = False
         self._lock = threading.Lock()
 
@@ -360,8 +360,10 @@ class Database:
         """
         if self._closed or connection.invalidated:
             return False
+        # Of the driver: SQLAlchemy might ask the server before it closes it.
+        link = connection.connection.dbapi_connection
         connection.detach()
-        self._aside.append((connection, time.monotonic() + ASIDE_FOR))
+        self._aside.append((link, time.monotonic() + ASIDE_FOR))
         return True
 
     def _close_aside(self, now: float, most: int = ASIDE) -> None:
@@ -372,9 +374,9 @@ class Database:
                     len(self._aside) <= most and self._aside[0][1] > now
                 ):
                     return
-                connection, _ = self._aside.pop(0)
+                link, _ = self._aside.pop(0)
             with contextlib.suppress(Exception):
-                connection.close()
+                link.close()
 
     def connect_anew(self) -> None:
         """Use new connections from now on."""
