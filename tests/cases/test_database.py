@@ -282,6 +282,8 @@ class AlikeTest(DatabaseTestCase):
             self.assertEqual([], self.logs.matching(REPORT_TROUBLE))
 
     def test_a_deadlock_is_repeated_and_a_refusal_is_left(self):
+        # So that an attempt to report takes half a second.
+        self.flags(service_down_time=4.0)
         for prefix in self.each():
             for number, kept in ((1213, True), (1047, False)):
                 self.join("one")
@@ -552,6 +554,8 @@ class ReadOnlyTest(DatabaseTestCase):
         self.assertEqual([], events)
 
     def test_every_refusal_gives_the_connection_up(self):
+        # So that an attempt to report takes half a second.
+        self.flags(service_down_time=4.0)
         for number in (1036, 1290, 1792, 1836, 1874, 3032, 3100, 1030):
             with self.subTest(number):
                 member = self.join(f"host{number}")
@@ -600,20 +604,34 @@ class ReadOnlyTest(DatabaseTestCase):
 class ConflictTest(DatabaseTestCase):
     """Certification failures: error 1213, of a whole batch of reports."""
 
-    DOWN_TIME = 24.0
+    def join_several(self):
+        """Have eight members join; return their memberships by host.
 
-    def join_many(self):
-        hosts = [f"node-{number}" for number in range(30)]
-        for host in hosts:
-            self.join(host, interval=0.5)
-        for host in hosts:
-            self.wait_for_report(host)
-        return hosts
+        They report when the test wants it.
+        """
+        members = [self.join(f"node-{number}") for number in range(8)]
+        reporters = process.shared().reporter._by_service
+        found = [reporters[id(one)].membership for one in members]
+        for member in members:
+            self.wait_for_report(member.host)
+        self.stop_reports()
+        self.driver = process.shared().driver
+        return {one.host: one for one in found}
+
+    def report_together(self, members):
+        """Report members in one batch; return those that are written."""
+        records = [one.state["record"] for one in members.values()]
+        written = self.driver._write_reports({one.id: one for one in records})
+        ids = {one.state["record"].id: host for host, one in members.items()}
+        return {ids[number] for number, done in written.items() if done}
+
+    def counts(self):
+        rows = self.sql("SELECT host, report_count FROM services")
+        return dict(rows)
 
     def test_a_few_failures_lose_no_report(self):
         """30 reports were lost after the one retry."""
-        self.join_many()
-        attempts = self.count_reports()
+        members = self.join_several()
         # Three of four attempts to write a record fail. MyISAM has no
         # transactions, and counts them.
         self.sql("CREATE TABLE turns (id INT, n INT) ENGINE = MyISAM")
@@ -626,30 +644,58 @@ class ConflictTest(DatabaseTestCase):
             "'WSREP detected deadlock/conflict and aborted the transaction'; "
             "END IF; END"
         )
-        self.wait_for_attempts(attempts, 90)
-        turns = self.sql("SELECT MIN(n) FROM turns")[0][0]
-        self.assertGreater(turns, 4)
-        self.assertEqual([], [error for error in attempts if error])
+        before = self.counts()
+        for membership in members.values():
+            self.driver.report(membership)
+        after = self.counts()
+        for host, count in before.items():
+            self.assertGreater(after[host], count)
+        self.assertGreaterEqual(self.sql("SELECT MIN(n) FROM turns")[0][0], 4)
 
     def test_one_row_does_not_silence_the_others(self):
-        hosts = self.join_many()
-        self.refuse(1213, "NEW.host = 'node-7' AND NEW.report_count > 0")
-        self.wait_for_log("Cannot report the state of node-7")
-        for host in hosts:
-            if host != "node-7":
-                self.wait_for_report(host, 2)
+        members = self.join_several()
+        self.assertEqual(set(members), self.report_together(members))
+        self.refuse(1213, "NEW.host = 'node-7'")
+        before = self.counts()
+        # None of them is an error; each caller reports by itself then.
+        self.assertEqual(set(), self.report_together(members))
+        for host, membership in members.items():
+            if host == "node-7":
+                with self.assertRaisesRegex(exception.BackendError, "1213"):
+                    self.driver.report(membership)
+            else:
+                self.driver.report(membership)
+        after = self.counts()
+        self.assertEqual(
+            {"node-7"}, {one for one in before if after[one] <= before[one]}
+        )
         self.accept()
-        self.wait_for_report("node-7", 2)
-        self.assertEqual(1, len(self.logs.matching("Cannot report the state")))
+        self.driver.report(members["node-7"])
+        self.assertEqual(set(members), self.report_together(members))
 
     def test_reports_that_are_given_up_leave_no_lock(self):
         """Two members were silent for 98 s: locks of an open transaction."""
-        self.join_many()
+        members = self.join_several()
+        held = []
+
+        def count(connection, cursor, statement, *more):
+            if statement.startswith("UPDATE services"):
+                # Between the two statements of a batch.
+                held.append(
+                    self.server.execute(
+                        "SELECT COUNT(*) FROM information_schema.innodb_trx"
+                    )[0][0]
+                )
+
+        sa.event.listen(
+            self.driver._database.engine, "before_cursor_execute", count
+        )
         with self.general_log() as log:
-            for host in ("node-1", "node-29"):
-                self.wait_for_report(host, 2)
+            self.report_together(members)
             texts = log.texts()
-        self.assertTrue([text for text in texts if "SKIP LOCKED" in text])
+        self.assertEqual([0], held)
+        self.assertEqual(2, len(texts), texts)
+        self.assertIn("SKIP LOCKED", texts[0])
         for text in texts:
             self.assertNotRegex(text, "(?i)^(begin|start|commit|rollback)")
 
@@ -700,7 +746,7 @@ class ClusterTest(test_db_galera.GaleraTestCase):
     """Galera behind HAProxy with leastconn."""
 
     CLOCKS = (0.0, 0.0, 0.0)
-    DOWN_TIME = 8.0
+    DOWN_TIME = 6.0
 
     def test_a_node_that_refuses_and_is_still_in_the_balancer(self):
         """The balancer's check does not see it, and prefers the node.
@@ -708,7 +754,7 @@ class ClusterTest(test_db_galera.GaleraTestCase):
         It says 1047, its clients leave it, and so it has the fewest
         connections and gets each new one. 19 living members were down.
         """
-        hosts = [f"node-{number}" for number in range(9)]
+        hosts = [f"node-{number}" for number in range(6)]
         for host in hosts:
             self.member(host)
         wait_for(lambda: self.api.get_all("compute") == hosts)
@@ -716,7 +762,7 @@ class ClusterTest(test_db_galera.GaleraTestCase):
         ill = self.cluster.nodes[1]
         ill.execute("SET GLOBAL wsrep_reject_queries = ALL")
         try:
-            until = time.monotonic() + 2.5 * self.DOWN_TIME
+            until = time.monotonic() + 2 * self.DOWN_TIME
             while time.monotonic() < until:
                 self.assertEqual(hosts, self.api.get_all("compute"))
                 time.sleep(0.1)
