@@ -50,9 +50,12 @@ SQLITE_PATIENCE = 5.0
 LEAST_CONNECTIONS = 10
 # Seconds within which a call is tried again, unless it is a report.
 QUICK = 1.0
-# Seconds from one attempt to the next: at first, and at most. They double, and
-# a random part of them passes.
-FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0
+# Seconds from one attempt to the next: at first, and at most. A random part of
+# them passes.
+FIRST_PAUSE, LONGEST_PAUSE = 0.05, 4.0
+# How many times longer each pause is. All processes try again while there is
+# no server, so they do it seldom.
+GROWTH, GROWTH_IF_LOST = 2, 4
 # Connections to servers that refuse are kept open unused: how many at most,
 # and for how many seconds.
 ASIDE, ASIDE_FOR = 2, 30.0
@@ -325,7 +328,8 @@ class Database:
                 if time.monotonic() + pause > until:
                     raise self._explained(error) from error
                 time.sleep(pause)
-                longest = min(2 * longest, LONGEST_PAUSE)
+                longest *= GROWTH_IF_LOST if errors.is_lost(error) else GROWTH
+                longest = min(longest, LONGEST_PAUSE)
 
     def _attempt(self, work: Callable[[sa.Connection], T]) -> T:
         connection = self._connect()

@@ -109,6 +109,14 @@ def is_refusal(error: BaseException) -> bool:
     return number(error) in _REFUSED
 
 
+def is_lost(error: BaseException) -> bool:
+    """Whether there is no connection, or no longer one that works."""
+    return (
+        isinstance(error, db_exception.DBConnectionError)
+        and not is_refusal(error)
+    ) or number(error) in _FULL
+
+
 def is_conflict(error: BaseException) -> bool:
     """Whether another transaction was first, so that nothing was executed."""
     return number(error) in _CONFLICT or (
@@ -136,12 +144,10 @@ def is_about_statement(error: BaseException) -> bool:
 def may_pass(error: BaseException) -> bool:
     """Whether another attempt, soon, may succeed."""
     return (
-        isinstance(
-            error, (db_exception.DBConnectionError, db_exception.DBDeadlock)
-        )
+        is_lost(error)
         or is_refusal(error)
         or is_conflict(error)
-        or number(error) in _FULL
+        or isinstance(error, db_exception.DBDeadlock)
     )
 
 
