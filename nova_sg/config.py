@@ -113,6 +113,7 @@ def _value(section: str, opt: cfg.Opt) -> Any:
     """
     name = f"[{section}] {opt.name}"
     group = None if section == "DEFAULT" else section
+    borrowed: set[str] = set()
     while True:
         try:
             with explained(name):
@@ -121,10 +122,17 @@ def _value(section: str, opt: cfg.Opt) -> Any:
         except exception.ConfigError as error:
             missing = error.__context__
             if isinstance(missing, cfg.NoSuchGroupError):
+                unknown = missing.group_name
+                if unknown not in CONF.list_all_sections():
+                    reference = _reference_into(unknown, opt, group)
+                    raise _leads_nowhere(name, opt, reference) from None
                 # The name of the option comes out when the group is known.
-                CONF.register_group(cfg.OptGroup(missing.group_name))
+                CONF.register_group(cfg.OptGroup(unknown))
             elif isinstance(missing, cfg.NoSuchOptError):
-                _borrow(missing.opt_name)
+                reference = missing.opt_name
+                if reference in borrowed or not _borrow(reference):
+                    raise _leads_nowhere(name, opt, reference) from None
+                borrowed.add(reference)
             else:
                 _check_references(name, opt, str(error))
                 raise
@@ -133,32 +141,49 @@ def _value(section: str, opt: cfg.Opt) -> Any:
             return value
 
 
-def _borrow(name: str) -> None:
+def _reference_into(section: str, opt: cfg.Opt, group: str | None) -> str:
+    """Return the reference into a section that the value of an option has."""
+    with contextlib.suppress(LookupError, ValueError):
+        value, _ = opt._get_from_namespace(CONF._namespace, group)
+        return re.findall(rf"\b{re.escape(section)}\.[\w.]*", str(value))[0]
+    return f"{section}."
+
+
+def _borrow(name: str) -> bool:
     """Make an option known that is not one of nova_sg.
 
     :param name: OPTION, or SECTION.OPTION
+    :returns: whether an option can have such a name
     """
     section, _, option = name.rpartition(".")
     default = _NOVA_DEFAULTS.get(name, lambda: _NO_OPTION.format(name))
-    CONF.register_opt(
+    try:
         # It may be a password.
-        cfg.StrOpt(option, default=default(), secret=True),
-        group=section or None,
-    )
+        made = cfg.StrOpt(option, default=default(), secret=True)
+        CONF.register_opt(made, group=section or None)
+    except (ValueError, cfg.Error):
+        return False
+    return True
 
 
 def _check_references(name: str, opt: cfg.Opt, text: str) -> None:
     """Raise an error if a text has an option in it that has no value."""
     found = re.search(_NO_OPTION.format(r"(\S+)"), text)
     if found is not None:
-        # It may be a part of a password.
-        what = "a name" if opt.secret else f"${found[1]}"
-        raise exception.ConfigError(
-            f"{name} refers, by a dollar sign, to {what} that is neither an "
-            "option of nova_sg nor set in the files. Set it there, or write "
-            "out the value; a dollar sign that is part of the value is "
-            "written $$"
-        )
+        raise _leads_nowhere(name, opt, found[1])
+
+
+def _leads_nowhere(
+    name: str, opt: cfg.Opt, reference: str
+) -> exception.ConfigError:
+    # The reference may be a part of a password.
+    what = "a name" if opt.secret else f"${reference}"
+    return exception.ConfigError(
+        f"{name} refers, by a dollar sign, to {what} that is neither an "
+        "option of nova_sg nor set in the files. Set it there, or write "
+        "out the value; a dollar sign that is part of the value is "
+        "written $$"
+    )
 
 
 def reload(accept: Callable[[], None]) -> None:

@@ -804,6 +804,10 @@ class ReferenceTest(DatabaseTestCase):
             ("[DEFAULT] host = ${vncproxy.address}", "$vncproxy.address"),
             ("[DEFAULT] memcached_servers = $our_ip:11211", "$our_ip"),
             ("[monitor] port = $our_port", "$our_port"),
+            ("[DEFAULT] host = $my_ip.", "$my_ip."),
+            ("[DEFAULT] host = $a.b.c", "$a.b.c"),
+            ("[DEFAULT] host = $_ip", "$_ip"),
+            ("[DEFAULT] host = $database.nosuch", "$database.nosuch"),
         ):
             with self.subTest(line):
                 with self.assertRaises(exception.ConfigError) as caught:

@@ -211,6 +211,8 @@ class Database:
             if CONF.database.connection_debug == 100:
                 level = logging.DEBUG
             logging.getLogger("sqlalchemy.engine").setLevel(level)
+        # Not oslo.db's create_engine(), which takes no time-outs, and asks the
+        # server before each statement whether it is there.
         engine = sa.create_engine(
             self.url,
             connect_args=arguments,
