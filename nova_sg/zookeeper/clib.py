@@ -137,6 +137,24 @@ extern int ZOO_CHILD_EVENT, ZOO_SESSION_EVENT, ZOO_NOTWATCHING_EVENT;
 
 void *fdopen(int fd, const char *mode);
 int usleep(unsigned int microseconds);
+struct addrinfo {
+    int ai_flags;
+    int ai_family;
+    int ai_socktype;
+    int ai_protocol;
+    uint32_t ai_addrlen;
+    void *ai_addr;
+    char *ai_canonname;
+    struct addrinfo *ai_next;
+};
+int getaddrinfo(
+    const char *host, const char *service, const struct addrinfo *hints,
+    struct addrinfo **first);
+void freeaddrinfo(struct addrinfo *first);
+int getnameinfo(
+    const void *address, uint32_t length, char *host, uint32_t host_length,
+    char *service, uint32_t service_length, int flags);
+const char *gai_strerror(int code);
 int pthread_create(
     unsigned long *thread, void *attributes, void *(*start)(uintptr_t),
     uintptr_t argument);
