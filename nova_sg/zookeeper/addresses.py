@@ -24,7 +24,7 @@ import ipaddress
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from nova_sg.zookeeper import clib, convert, offhub
+from nova_sg.zookeeper import clib, convert, dispatch, offhub
 
 _AI_ADDRCONFIG = 0x20
 _NI_NUMERICHOST, _NI_NUMERICSERV = 1, 2
@@ -100,6 +100,7 @@ def resolve(
                 error = f"{host}: {reason}"
         return servers._replace(servers=tuple(found)), error
 
+    dispatch.start()
     offhub.run(work, lambda result: then(*result))
 
 

@@ -26,6 +26,7 @@ touch freed memory.
 """
 
 import contextlib
+import re
 import types
 from typing import Any
 
@@ -211,3 +212,38 @@ def _find_all(library: Any) -> None:
         # Each of the two libraries has a part of the declared names.
         with contextlib.suppress(AttributeError, KeyError):
             getattr(library, name)
+
+
+_VERSION = re.compile(rb"zookeeper C client ([0-9][\w.-]*)")
+
+
+def describe() -> str:
+    """The version of the library that is loaded, and its file.
+
+    The library has no function for its version. It has the text that it logs.
+
+    :raises LibraryNotFound: when it, or cffi, is not installed.
+    """
+    load()
+    path = _file()
+    if path is None:
+        return SONAME
+    try:
+        with open(path, "rb") as file:
+            found = _VERSION.search(file.read())
+    except OSError:
+        found = None
+    version = found[1].decode() if found else "of an unknown version"
+    return f"{version} ({path})"
+
+
+def _file() -> str | None:
+    try:
+        with open("/proc/self/maps") as maps:
+            for line in maps:
+                *_, path = line.rstrip("\n").partition("/")
+                if path.rpartition("/")[2].startswith("libzookeeper_mt.so"):
+                    return f"/{path}"
+    except OSError:
+        pass
+    return None
