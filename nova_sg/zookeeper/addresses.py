@@ -43,9 +43,10 @@ class Servers(NamedTuple):
     def for_client(self, gate: str, filler: str) -> str:
         """The host argument, with one or two more servers.
 
-        After each failure the C client goes two entries further in the list.
-        If their number is even it never tries half of them, and with two it
-        makes no pause either.
+        The C client pauses after the last entry of its list. But after each
+        failure it goes two entries further. If their number is even it may
+        never come to the last one: two servers that end all connections get
+        thousands a second from one session.
 
         :param gate: is always in the list.
         :param filler: is in the list if their number would be even.
