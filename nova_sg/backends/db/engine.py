@@ -338,6 +338,8 @@ class Database:
         kept = False
         try:
             return work(connection)
+        except exception.NovaSGError:
+            raise
         except Exception as error:
             if self._is_answer(error) and errors.is_refusal(error):
                 kept = self._set_aside(connection)
@@ -391,15 +393,10 @@ class Database:
     def outside(self) -> dict:
         """Return how the guard connects: see guard.py.
 
-        :raises ValueError: it cannot connect
+        :raises ValueError: a parameter of the URL has no valid value
         """
         dialect = self.engine.dialect
-        assert dialect.dbapi is not None
-        library = dialect.dbapi.__name__
-        if self.is_sqlite:
-            library = "sqlite3"
-        elif library != "pymysql":
-            raise ValueError(f"the guard cannot use the library {library}")
+        library = "sqlite3" if self.is_sqlite else "pymysql"
         arguments, keywords = dialect.create_connect_args(self.url)
         for ours in ("check_same_thread",):
             keywords.pop(ours, None)
