@@ -99,6 +99,7 @@ class Shell(app.App):
             cmd, (help.HelpCommand, complete.CompleteCommand, doctor.Doctor)
         ):
             self.read_configuration()
+            config.warn_of_unknown()
 
     def read_configuration(self) -> None:
         """Read the files that the arguments name, or the usual ones.
