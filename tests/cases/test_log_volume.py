@@ -51,7 +51,9 @@ class Cloud(base.TestCase):
             "zk": f"[zookeeper]\naddress = 127.0.0.1:{self.server.port}",
         }[driver]
         if driver == "db":
-            options = f"[database]\nconnection = {self.server.create_database()}"
+            options = (
+                f"[database]\nconnection = {self.server.create_database()}"
+            )
         self.configure(
             f"servicegroup_driver = {driver}\n{options}\n"
             f"[monitor]\nport = {self.port}\n",
@@ -84,8 +86,9 @@ class Cloud(base.TestCase):
         """Wait until each program knows that the member is up."""
         self.wait_for_state("node", "up")
         wait_for(
-            lambda: b"200" in process.ask(
-                self.port, b"GET /readyz HTTP/1.0\r\n\r\n"
+            lambda: (
+                b"200"
+                in process.ask(self.port, b"GET /readyz HTTP/1.0\r\n\r\n")
             ),
             base.PATIENCE,
             lambda: f"the monitor is ready:\n{self.read('monitor')}",
@@ -132,8 +135,10 @@ class Cloud(base.TestCase):
             self.show,
         )
         wait_for(
-            lambda: "is reported to the group compute again"
-            in "\n".join(self.logged("agent")),
+            lambda: (
+                "is reported to the group compute again"
+                in "\n".join(self.logged("agent"))
+            ),
             base.PATIENCE,
             self.show,
         )
@@ -185,7 +190,6 @@ class LogVolumeTest(unittest.TestCase):
         for cloud in self.clouds:
             cloud.wait_until_recovered()
         for cloud in self.clouds:
-            print(cloud.show())
             for name in cloud.programs:
                 with self.subTest(cloud.driver, program=name):
                     lines = cloud.logged(name)

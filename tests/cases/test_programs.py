@@ -313,9 +313,7 @@ class UnknownNamesTest(base.TestCase):
         checked = self.run_here("nova-sg", "doctor")
         self.assertEqual(1, checked.status)
         (bad,) = [
-            line
-            for line in checked.out.splitlines()
-            if line.startswith("BAD")
+            line for line in checked.out.splitlines() if line.startswith("BAD")
         ]
         self.check_found(bad)
         agent = self.agent("node")
