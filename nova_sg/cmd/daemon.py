@@ -58,4 +58,6 @@ def run(
     launcher.launch_service(server)
     status = launcher.wait()
     process.reset()
+    # The reader of the log may have ended before, such as journald.
+    entry.flush_output()
     return status or 0

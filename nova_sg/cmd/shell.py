@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
 import signal
 import sys
 
@@ -146,14 +145,10 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         status = 128 + signal.SIGINT
     entry.end_quietly()
-    try:
-        # Output that cannot be written at exit would cause a traceback.
-        if sys.stdout is not None and not sys.stdout.closed:
-            sys.stdout.flush()
-    except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        if isinstance(error, BrokenPipeError):
-            return 128 + signal.SIGPIPE
+    error = entry.flush_output()
+    if isinstance(error, BrokenPipeError):
+        return 128 + signal.SIGPIPE
+    if error is not None:
         print(f"{PROG}: {error.strerror}", file=sys.stderr)
         return 2
     return status

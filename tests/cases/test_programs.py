@@ -17,13 +17,18 @@ The programs run as processes of their own, so one mode is enough.
 
 import contextlib
 import os
+import re
+import resource
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import textwrap
 
-from tests.fixtures import process, zookeeper
+import pymysql
+
+from tests.fixtures import mariadb, memcached, process, zookeeper
 from tests.fixtures.process import wait_for
 from tests.processes import base, monitor, watching
 from tests.processes.test_agent import NOVA_CONF
@@ -375,3 +380,280 @@ class GuardFilesTest(base.TestCase):
 def _children(pid):
     with open(f"/proc/{pid}/task/{pid}/children") as children:
         return [int(one) for one in children.read().split()]
+
+
+class OutputTest(monitor.TestCase):
+    """Found later: what reads the log ends, or its disk is full."""
+
+    def test_the_reader_of_the_log_ends(self):
+        """Services failed after a stop of journald: EPIPE on stdout.
+
+        They ended with status 120 when they were stopped, so that systemd
+        called them failed.
+        """
+        self.set_up()
+        for program in ("nova-sg-agent", "nova-sg-monitor"):
+            with self.subTest(program):
+                reader, writer = os.pipe()
+                started = self.start(program, stdout=writer, stderr=writer)
+                os.close(writer)
+                wait_for(lambda r=reader: os.read(r, 1 << 16), base.PATIENCE)
+                self.wait_until_it_works(program, started)
+                os.close(reader)
+                # It logs something now.
+                started.send_signal(signal.SIGHUP)
+                self.wait_until_it_works(program, started)
+                started.terminate()
+                self.assertEqual(0, started.wait(base.PATIENCE))
+        self.assertIn("left the group", self.do("list"))
+
+    def test_the_disk_of_the_log_is_full(self):
+        """Services did not start, or stopped, when /var/log was full."""
+        self.set_up()
+        for program in ("nova-sg-agent", "nova-sg-monitor"):
+            with self.subTest(program):
+                with open(self.path("stderr"), "w") as stderr:
+                    started = self.start(
+                        *(program, "--log-file", "/dev/full"), stderr=stderr
+                    )
+                self.wait_until_it_works(program, started)
+                started.send_signal(signal.SIGHUP)
+                self.wait_until_it_works(program, started)
+                started.terminate()
+                self.assertEqual(0, started.wait(base.PATIENCE))
+        self.assertIn("left the group", self.do("list"))
+
+    def wait_until_it_works(self, program, started):
+        """Wait for another report, or for an answer of the monitor."""
+        if program == "nova-sg-monitor":
+            self.started = started
+            self.wait_until_ready()
+            return
+
+        def reports():
+            with contextlib.suppress(sqlite3.Error):
+                return self.execute("SELECT updated_at FROM services")
+            return []
+
+        before = reports()
+        wait_for(
+            lambda: started.poll() is not None or reports() != before,
+            base.PATIENCE,
+            "the agent reports",
+        )
+        self.assertIsNone(started.poll())
+
+    def log(self):
+        return ""
+
+
+class DescriptorsTest(base.TestCase):
+    def test_too_many_open_files(self):
+        """A process without free descriptors called all services down.
+
+        It never recovered. An agent that has none while its backend restarts
+        is back as soon as it can open one.
+        """
+        server = self.enterContext(memcached.Memcached())
+        self.configure(
+            f"servicegroup_driver = mc\nmemcached_servers = {server.address}"
+        )
+        agent = self.agent("node")
+        self.wait_for_state("node", "up")
+        pid = agent.process.pid
+        _, most = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (3, most))
+        server.kill()
+        server.start()
+        for trouble in "Cannot refresh group", "Cannot report the state":
+            agent.wait_for_log(trouble)
+        self.assertIn("Too many open files", agent.log)
+        agent.process.send_signal(signal.SIGHUP)
+        agent.wait_for_log("Too many open files. The old one stays in use")
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (256, most))
+        agent.wait_for_log("node is reported to the group compute again")
+        agent.wait_for_log("Backend mc reachable again")
+        self.wait_for_state("node", "up")
+        agent.stop()
+
+
+class PasswordTest(base.TestCase):
+    def test_a_new_password_of_the_database(self):
+        """After a rotation of passwords services had to be restarted.
+
+        A SIGHUP is enough. Until then reports fail, as soon as a connection
+        has to be made.
+        """
+        server = process.shared(mariadb.MariaDB)
+        name = server.create_database().rpartition("/")[2]
+        user = f"{name}@127.0.0.1"
+
+        def configure(password):
+            self.configure(
+                "[database]\nconnection = mysql+pymysql://"
+                f"{name}:{password}@127.0.0.1:{server.port}/{name}"
+            )
+
+        server.execute(f"CREATE USER {user} IDENTIFIED BY '{base.PASSWORD}1'")
+        self.addCleanup(server.execute, f"DROP USER {user}")
+        server.execute(f"GRANT ALL ON `{name}`.* TO {user}")
+        configure(f"{base.PASSWORD}1")
+        self.do("db", "sync")
+        agent = self.agent("node")
+        self.wait_for_state("node", "up")
+        server.execute(f"ALTER USER {user} IDENTIFIED BY '{base.PASSWORD}2'")
+        for (number,) in server.execute(
+            "SELECT id FROM information_schema.processlist WHERE user = %s",
+            name,
+        ):
+            with contextlib.suppress(pymysql.MySQLError):
+                server.execute(f"KILL {number}")
+        agent.wait_for_log("Cannot report the state of node")
+        self.assertIn("Access denied for user", agent.log)
+        configure(f"{base.PASSWORD}2")
+
+        def reported():
+            return server.execute(
+                "SELECT updated_at FROM services", database=name
+            )
+
+        before = reported()
+        agent.process.send_signal(signal.SIGHUP)
+        wait_for(
+            lambda: reported() != before, base.PATIENCE, lambda: agent.log
+        )
+        self.wait_for_state("node", "up")
+        agent.stop()
+
+
+class _Moves:
+    """A server with an address of its own, which changes at a restart."""
+
+    #: The address besides 127.0.0.1, by which tests find it.
+    host = "127.0.0.2"
+
+
+class MovingMemcached(_Moves, memcached.Memcached):
+    def command(self):
+        return [
+            f"127.0.0.1,{self.host}" if word == "127.0.0.1" else word
+            for word in super().command()
+        ]
+
+
+class MovingMariaDB(_Moves, mariadb.MariaDB):
+    def command(self):
+        return [
+            f"{word},{self.host}" if word.startswith("--bind") else word
+            for word in super().command()
+        ]
+
+
+class MovingZooKeeper(_Moves, zookeeper.ZooKeeperServer):
+    """It has one address only."""
+
+    def command(self):
+        with open(self._config) as file:
+            text = re.sub(
+                "(?m)^clientPortAddress=.*",
+                f"clientPortAddress={self.host}",
+                file.read(),
+            )
+        with open(self._config, "w") as file:
+            file.write(text)
+        return super().command()
+
+    def is_ready(self):
+        try:
+            with socket.create_connection((self.host, self.port), 2) as link:
+                link.sendall(b"srvr")
+                return b"Mode: " in link.recv(65536)
+        except OSError:
+            return False
+
+
+class NamesTest(base.TestCase):
+    """Names of servers that are resolved late, or to another address.
+
+    Each agent has an /etc/hosts of its own.
+    """
+
+    SERVERS = {
+        "db": MovingMariaDB,
+        "mc": MovingMemcached,
+        "zk": MovingZooKeeper,
+    }
+    NAME = "backend.test"
+    AGAIN = "node is reported to the group compute again"
+
+    def hosts(self, address=None):
+        """Have the name resolved to an address; None: to nothing."""
+        lines = ["127.0.0.1 localhost"]
+        if address is not None:
+            lines.append(f"{address} {self.NAME}")
+        # In place, as it is mounted.
+        self.write("hosts", "\n".join([*lines, ""]))
+
+    def begin(self, driver):
+        server = self.enterContext(self.SERVERS[driver]())
+        name = f"{self.NAME}:{server.port}"
+        lines = {
+            "mc": f"memcached_servers = {name}",
+            "zk": f"[zookeeper]\naddress = {name}\nrecv_timeout = 4000",
+        }
+        if driver == "db":
+            url = server.create_database()
+            self.configure(f"[database]\nconnection = {url}")
+            self.do("db", "sync")
+            url = url.replace("@127.0.0.1:", f"@{self.NAME}:")
+            lines["db"] = f"[database]\nconnection = {url}"
+        self.configure(f"servicegroup_driver = {driver}\n{lines[driver]}\n")
+        # They share the name of the member, and no folder.
+        os.rename(self.config, self.path(f"{driver}.conf"))
+        log = self.path(f"{driver}.log")
+        process = self.start(
+            *("nova-sg-agent", "--config-file", self.path(f"{driver}.conf")),
+            *("--host", "node", "--log-file", log),
+            config=False,
+            prefix=(
+                *("unshare", "--mount", "sh", "-c"),
+                f"mount --bind {self.path('hosts')} /etc/hosts && "
+                f"mount --bind {self.path('nsswitch')} /etc/nsswitch.conf && "
+                'exec "$@"',
+                "sh",
+            ),
+        )
+        return server, base.Agent(self, "node", process, log)
+
+    def test_late_names_and_new_addresses(self):
+        """Clients that resolve a name once, at their start.
+
+        Without a name server they never began to work, and they did not find
+        a server that got another address, as a pod does at each restart.
+        """
+        self.hosts()
+        self.write("nsswitch", "hosts: files\n")
+        found = [self.begin(driver) for driver in self.SERVERS]
+        for _, agent in found:
+            agent.wait_for_log("Cannot report the state of node")
+        self.hosts("127.0.0.2")
+        self.wait_for_reports(found, 1)
+        for server, _ in found:
+            server.stop()
+        for server, _ in found:
+            server.host = "127.0.0.3"
+            server.start(wait=False)
+        for server, _ in found:
+            server.wait_until_ready()
+        self.hosts("127.0.0.3")
+        self.wait_for_reports(found, 2)
+        for _, agent in found:
+            agent.stop()
+
+    def wait_for_reports(self, found, times):
+        for _, agent in found:
+            wait_for(
+                lambda agent=agent: agent.log.count(self.AGAIN) >= times,
+                base.PATIENCE,
+                lambda agent=agent: agent.log,
+            )
