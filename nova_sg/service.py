@@ -110,6 +110,8 @@ class Service(service.Service):
         for one in old:
             one.stop_reports()
         self.report_interval = CONF.report_interval
+        # The next report tells.
+        self.model_disconnected = False
         self.servicegroup_api = servicegroup.API()
         self.manager = Manager(self.servicegroup_api, self.topic)
         self._join()

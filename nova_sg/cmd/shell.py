@@ -145,11 +145,11 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         status = 128 + signal.SIGINT
     entry.end_quietly()
-    error = entry.flush_output()
-    if isinstance(error, BrokenPipeError):
+    lost = entry.flush_output()
+    if isinstance(lost, BrokenPipeError):
         return 128 + signal.SIGPIPE
-    if error is not None:
-        print(f"{PROG}: {error.strerror}", file=sys.stderr)
+    if lost is not None:
+        print(f"{PROG}: {lost.strerror}", file=sys.stderr)
         return 2
     return status
 

@@ -15,6 +15,7 @@
 The programs run as processes of their own, so one mode is enough.
 """
 
+import collections
 import contextlib
 import os
 import re
@@ -657,3 +658,47 @@ class NamesTest(base.TestCase):
                 base.PATIENCE,
                 lambda agent=agent: agent.log,
             )
+
+
+class MetricsTest(monitor.TestCase):
+    def test_states_and_series(self):
+        """Exporters that took "enabled" for "up".
+
+        Two services of one host made others give the same series twice,
+        which Prometheus refuses with all that it has read.
+        """
+        self.configure()
+        self.do("db", "sync")
+        self.insert("silent", 7200)
+        self.insert("disabled", 0, disabled=1)
+        self.insert("fenced", 0, forced_down=1)
+        for topic in "compute", "conductor":
+            for host in "twin", "TWIN":
+                self.insert(host, 0, topic=topic, binary=f"nova-{topic}")
+        self.monitor()
+        self.wait_until_ready()
+        wait_for(
+            lambda: self.request("/metrics").body.count(b'host="'),
+            base.PATIENCE,
+        )
+        lines = [
+            line.rpartition(" ")
+            for line in self.request("/metrics").body.decode().splitlines()
+            if not line.startswith("#")
+        ]
+        series = [name for name, _, _ in lines]
+        self.assertEqual(len(set(series)), len(series), series)
+        named = {
+            re.search('host="([^"]*)"', name)[1]: name
+            for name in series
+            if name.startswith("nova_sg_member_state{")
+        }
+        self.assertEqual({"silent", "fenced"}, named.keys())
+        for name in named.values():
+            self.assertIn('state="down"', name)
+        up = collections.Counter()
+        for name, _, value in lines:
+            if name.startswith("nova_sg_members{") and 'state="up"' in name:
+                # One for each cause.
+                up[re.search('group="([^"]*)"', name)[1]] += float(value)
+        self.assertEqual({"compute": 3.0, "conductor": 2.0}, up)
