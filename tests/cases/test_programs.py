@@ -29,7 +29,15 @@ import textwrap
 
 import pymysql
 
-from tests.fixtures import mariadb, memcached, process, zookeeper
+import tests
+from tests.fixtures import (
+    consumer,
+    mariadb,
+    memcached,
+    process,
+    rabbitmq,
+    zookeeper,
+)
 from tests.fixtures.process import wait_for
 from tests.processes import base, monitor, watching
 from tests.processes.test_agent import NOVA_CONF
@@ -702,3 +710,49 @@ class MetricsTest(monitor.TestCase):
                 # One for each cause.
                 up[re.search('group="([^"]*)"', name)[1]] += float(value)
         self.assertEqual({"compute": 3.0, "conductor": 2.0}, up)
+
+
+class AlarmedRabbitMQ(rabbitmq.RabbitMQ):
+    """A broker that blocks all that publish, as it is short of memory."""
+
+    ALARM = "vm_memory_high_watermark.absolute = 1\n"
+
+    def prepare(self):
+        super().prepare()
+        with open(self._path("rabbitmq.conf"), "a") as config:
+            config.write(self.ALARM)
+
+    def end_alarm(self):
+        with open(self._path("rabbitmq.conf")) as config:
+            text = config.read()
+        with open(self._path("rabbitmq.conf"), "w") as config:
+            config.write(text.replace(self.ALARM, ""))
+        self.restart()
+
+
+class AlarmTest(watching.TestCase):
+    @tests.long_form
+    def test_a_broker_that_blocks(self):
+        """RabbitMQ raises an alarm, and clients that publish wait for ever.
+
+        Other actions do not wait, and no event is lost.
+        """
+        broker = self.enterContext(AlarmedRabbitMQ())
+        noted = self.path("noted")
+        note = self.write("note", f"#!/bin/sh\necho >>{noted}\n")
+        os.chmod(note, 0o755)
+        self.configure(consumer.options(broker.url))
+        with open(self.config, "a") as file:
+            file.write(
+                "[events]\nnotifications = true\nonly = down\ntime_limit = 2\n"
+            )
+        listener = consumer.Consumer(self.folder, self.config)
+        self.enterContext(listener)
+        watch = self.watch("--exec", note)
+        self.force("one", 1)
+        wait_for(lambda: os.path.exists(noted), base.PATIENCE)
+        broker.end_alarm()
+        wait_for(lambda: listener.lines("one"), base.PATIENCE, "it came")
+        self.assertIn(
+            "the message queue failed for down of one", self.end(watch)
+        )
