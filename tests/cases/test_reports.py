@@ -22,7 +22,7 @@ from nova_sg.servicegroup import process
 from tests import base
 from tests.base import wait_for
 from tests.fixtures import memcached, zookeeper
-from tests.functional import db, mc
+from tests.functional import db, mc, zk
 
 
 class LimitedMemcached(memcached.Memcached):
@@ -132,3 +132,28 @@ class DatabaseTest(db.MariaDBTestCase):
         """Return how many connections the server has closed by itself."""
         rows = self.server.execute("SHOW GLOBAL STATUS LIKE 'Aborted_clients'")
         return int(rows[0][1])
+
+
+class CopiedTest(zk.ZkTestCase):
+    def test_znodes_that_a_program_has_copied(self):
+        """Programs that copy znodes make ephemeral ones persistent.
+
+        A member whose znode was copied, or restored from a backup, was up for
+        ever.
+        """
+        self.join("alive")
+        self.wait_until_up("alive")
+        path = f"{self.prefix}/compute"
+        # A new observer finds them, and an old one sees them come.
+        for hosts in ("one", "two"), ("three",):
+            for host in hosts:
+                self.zk.create(f"{path}/{host}@1000a2b3c4d0001", "")
+            for host in hosts:
+                words = f"{host}@1000a2b3c4d0001': it does not end with a"
+                wait_for(lambda w=words: self.logs.matching(w))
+                self.assertFalse(self.is_up(host))
+                self.assertEqual(1, len(self.logs.matching(words)))
+        self.assertEqual(
+            {"alive": "up"},
+            {one.host: one.state for one in self.api.members("compute")},
+        )
