@@ -98,6 +98,9 @@ class ZooKeeperTest(base.TestCase):
         # Several attempts to connect, and twenty reports.
         time.sleep(2)
         self.assertEqual(1, len(self.logs.matching("", logging.WARNING)))
+        checked = process.shared().driver.check()
+        self.assertIn("maxClientCnxns", checked[0].text)
+        self.assertFalse(checked[0].ok)
         for link in links:
             link.close()
         wait_for(lambda: self.logs.matching("one is reported to the group"))
