@@ -22,11 +22,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from oslo_config import cfg, iniparser
+from oslo_log import log as logging
 from oslo_utils import netutils
 
 import nova_sg.conf
-from nova_sg import exception
+from nova_sg import exception, unknown_options
 from nova_sg.conf import CONF
+
+LOG = logging.getLogger(__name__)
 
 PROJECT = "nova-sg"
 
@@ -184,6 +187,27 @@ def _leads_nowhere(
         "out the value; a dollar sign that is part of the value is "
         "written $$"
     )
+
+
+def unknown() -> str:
+    """Return the names in nova_sg's own files that have no effect.
+
+    :returns: a clause for operators; empty: every name is known
+    """
+    return unknown_options.find(
+        _files([*(CONF.config_file or ()), *(CONF.config_dir or ())])
+    )
+
+
+def warn_of_unknown() -> None:
+    """Log what unknown() returns, if it returns anything."""
+    found = unknown()
+    if found:
+        LOG.warning(
+            "Unknown names in the configuration: %s. They have no effect: "
+            "correct or remove them",
+            found,
+        )
 
 
 def reload(accept: Callable[[], None]) -> None:

@@ -28,10 +28,11 @@ from collections.abc import Callable
 
 from oslo_config import cfg
 from oslo_log import log as logging
-from oslo_service import backend, service
+from oslo_service import backend, service, systemd
 
-from nova_sg import config, exception, servicegroup
+from nova_sg import config, exception, log, servicegroup
 from nova_sg.conf import CONF
+from nova_sg.guard import orders
 from nova_sg.manager import Manager
 from nova_sg.monitor import service as monitor
 from nova_sg.servicegroup import api, process
@@ -80,6 +81,8 @@ class Service(service.Service):
                 "driver": process.driver_names().replace(",", ", "),
             },
         )
+        # Also where crash_guard is off by now.
+        orders.remove_stale_files()
         self._join()
         self.tg.add_dynamic_timer(self.periodic_tasks)
         if self._shown is not None:
@@ -101,14 +104,14 @@ class Service(service.Service):
 
         host, topic and binary do not change: they take a restart.
         """
-        root = logging.getLogger(None).logger
-        root.setLevel(logging.DEBUG if CONF.debug else logging.INFO)
         if self._shown is not None:
             monitor.reload_server(self._shown)
         old = process.detach()
         for one in old:
             one.stop_reports()
         self.report_interval = CONF.report_interval
+        # The next report tells.
+        self.model_disconnected = False
         self.servicegroup_api = servicegroup.API()
         self.manager = Manager(self.servicegroup_api, self.topic)
         self._join()
@@ -207,6 +210,7 @@ class Launcher(service.ServiceLauncher):
             error = self._try_reload()
         if error is None:
             LOG.info("The configuration is reloaded")
+            config.warn_of_unknown()
         else:
             LOG.error(
                 "The configuration is not reloaded: %s. The old one stays "
@@ -216,7 +220,7 @@ class Launcher(service.ServiceLauncher):
 
     def _try_reload(self) -> exception.ConfigError | None:
         try:
-            config.reload(accept=_make_driver)
+            config.reload(accept=_accept)
         except exception.ConfigError as error:
             return error
         for one in self.services.services:
@@ -246,6 +250,8 @@ class NativeLauncher(Launcher):
             signal.signal(signo, lambda *_: None)
         (service,) = self.services.services
         service.start()
+        # systemd may send a SIGHUP from now on, with Type=notify.
+        systemd.notify_once()
         if self._hung_up():
             self._reload()
         while not self._stopping:
@@ -271,12 +277,14 @@ def launcher(
     return (NativeLauncher if native else Launcher)(conf, hung_up)
 
 
-def _make_driver() -> None:
-    """Check that a driver can be made with the new options.
+def _accept() -> None:
+    """Use the new options for the log, if a driver can be made with them.
 
-    :raises ConfigError: it cannot
+    :raises ConfigError: it cannot, or the log cannot be set up
     """
     process.load(CONF.servicegroup_driver).close()
+    # Last, as nothing may fail after it.
+    log.reload(CONF.prog)
 
 
 def _in_foreground() -> bool:

@@ -21,7 +21,7 @@ from oslo_config import cfg
 from oslo_log import log as logging
 from oslo_service import service as oslo_service
 
-from nova_sg import config, exception, service
+from nova_sg import config, exception, log, service
 from nova_sg.cmd import entry
 from nova_sg.conf import CONF
 from nova_sg.servicegroup import process
@@ -39,47 +39,25 @@ def run(
 
     :param create: makes the service, after the configuration is read
     """
-    logging.register_options(CONF)
-    logging.set_defaults(
-        default_log_levels=[
-            *logging.get_default_log_levels(),
-            "alembic=WARN",
-            # nova_sg reports these errors itself, without a traceback.
-            "oslo_db.sqlalchemy.exc_filters=CRITICAL",
-            "oslo_service=WARN",
-            # "Function ... run outlasted interval", each time a report takes
-            # long. The reporter says that once.
-            "oslo.service=ERROR",
-        ]
-    )
+    log.register_options()
     if arguments is None:
         arguments = sys.argv[1:]
     try:
         config.parse(arguments, prog, cli_options)
-        _set_up_log(prog)
+        log.set_up(prog)
         server = create()
         # Wrong options are found now, and not by the first report.
         process.shared()
     except exception.ConfigError as error:
         print(f"{prog}: {error}", file=sys.stderr)
         return 2
+    config.warn_of_unknown()
     if CONF.debug:
         CONF.log_opt_values(LOG, logging.DEBUG)
     launcher = service.launcher(CONF, entry.hung_up)
     launcher.launch_service(server)
     status = launcher.wait()
     process.reset()
+    # The reader of the log may have ended before, such as journald.
+    entry.flush_output()
     return status or 0
-
-
-def _set_up_log(prog: str) -> None:
-    try:
-        logging.setup(CONF, prog)
-    except logging.LogConfigError as error:
-        raise exception.ConfigError(str(error)) from error
-    except OSError as error:
-        raise exception.ConfigError(
-            f"the log cannot be written to {error.filename}: "
-            f"{error.strerror}. Correct log_file or log_dir, or the "
-            "permissions of the folder"
-        ) from error

@@ -20,7 +20,7 @@ from typing import TextIO
 
 from cliff import command
 
-from nova_sg import exception
+from nova_sg import config, exception
 from nova_sg.actions import pause
 from nova_sg.backends import base
 from nova_sg.backends.memcached import server_options
@@ -65,6 +65,14 @@ def print_findings(findings: list[base.Finding], stream: TextIO) -> None:
 def _check_options():
     files = ", ".join(CONF.config_file or ()) or "none, all defaults"
     yield base.Finding(True, "configuration", f"files: {files}")
+    unknown = config.unknown()
+    if unknown:
+        yield base.Finding(
+            False,
+            "configuration",
+            f"unknown names: {unknown}",
+            "They have no effect: correct or remove them",
+        )
     interval, down = CONF.report_interval, CONF.service_down_time
     yield base.Finding(
         interval * 2 <= down,

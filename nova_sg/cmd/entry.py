@@ -19,6 +19,7 @@ clean up, a signal ends it without one. So this module imports next to nothing.
 
 import os
 import signal
+import sys
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -72,6 +73,26 @@ def _handle(*handlers) -> None:
     for signo, handler in zip(SIGNALS, handlers, strict=True):
         if signal.getsignal(signo) != signal.SIG_IGN:
             signal.signal(signo, handler)
+
+
+def flush_output() -> OSError | None:
+    """Write what stdout and stderr still hold; return the error of stdout.
+
+    At its end Python would print a traceback about it, and end with status
+    120.
+    """
+    errors = [_flush(stream) for stream in (sys.stdout, sys.stderr)]
+    return errors[0]
+
+
+def _flush(stream) -> OSError | None:
+    try:
+        if stream is not None and not stream.closed:
+            stream.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        return error
+    return None
 
 
 def shell() -> int:

@@ -63,7 +63,11 @@ class Watch(command.Command):
             logging.getLogger(module.__name__).setLevel(logging.NOTSET)
         # A signal handler may put() while get() runs.
         received: queue.SimpleQueue = queue.SimpleQueue()
-        for signo in (signal.SIGINT, signal.SIGTERM):
+        ending = [signal.SIGINT, signal.SIGTERM]
+        if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+            # The terminal is gone. nohup has SIGHUP ignored.
+            ending.append(signal.SIGHUP)
+        for signo in ending:
             signal.signal(signo, lambda *_: received.put(None))
         room = threading.Semaphore(WAITING)
 

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
 import signal
 import sys
 
@@ -99,6 +98,7 @@ class Shell(app.App):
             cmd, (help.HelpCommand, complete.CompleteCommand, doctor.Doctor)
         ):
             self.read_configuration()
+            config.warn_of_unknown()
 
     def read_configuration(self) -> None:
         """Read the files that the arguments name, or the usual ones.
@@ -145,15 +145,11 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         status = 128 + signal.SIGINT
     entry.end_quietly()
-    try:
-        # Output that cannot be written at exit would cause a traceback.
-        if sys.stdout is not None and not sys.stdout.closed:
-            sys.stdout.flush()
-    except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        if isinstance(error, BrokenPipeError):
-            return 128 + signal.SIGPIPE
-        print(f"{PROG}: {error.strerror}", file=sys.stderr)
+    lost = entry.flush_output()
+    if isinstance(lost, BrokenPipeError):
+        return 128 + signal.SIGPIPE
+    if lost is not None:
+        print(f"{PROG}: {lost.strerror}", file=sys.stderr)
         return 2
     return status
 

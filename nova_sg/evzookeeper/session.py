@@ -21,10 +21,12 @@ listeners; it never waits for an answer of a server. The restorer starts with
 the first service, and may wait for answers.
 """
 
+import atexit
 import logging
 import os
 import queue
 import threading
+import weakref
 from collections.abc import Iterable
 from typing import Any
 
@@ -34,8 +36,16 @@ from nova_sg.evzookeeper.deadlines import after, remaining
 
 LOG = logging.getLogger(__name__)
 
-# Seconds until making a handle is tried again, when no server's name could be
-# resolved.
+_sessions: "weakref.WeakSet[ZKSession]" = weakref.WeakSet()
+
+
+@atexit.register
+def _end_all() -> None:
+    # Python calls this before nova_sg.zookeeper closes the handles. Threads
+    # must not report that as trouble.
+    for session in list(_sessions):
+        session._closed = True
+
 
 class ZKSession(keeper.Keeper, calls.Calls):
     """A session; after it has expired, the next session.
@@ -105,6 +115,7 @@ class ZKSession(keeper.Keeper, calls.Calls):
         self._closed = True
         self._events: queue.Queue = queue.Queue()
         self._keeper: threading.Thread | None = None
+        _sessions.add(self)
         self._begin()
         if timeout is not None and not self.wait_connected(timeout):
             self.close()

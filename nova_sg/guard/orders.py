@@ -19,6 +19,7 @@ order starts it. If a service forks, each of its processes has its own guard.
 from __future__ import annotations
 
 import fcntl
+import glob
 import hashlib
 import itertools
 import marshal
@@ -47,6 +48,9 @@ LONG = 60.0
 # member's file. The guard of an earlier process holds it while it withdraws
 # that process's member.
 _ATTEMPTS, _PAUSE = 5, 0.02
+
+# The beginning of the names of members' files.
+_PREFIX = "nova-sg-guard-"
 
 _numbers = itertools.count()
 
@@ -131,10 +135,50 @@ class Orders:
         (member,) = members
         name = "\0".join((member.group, member.host, self._backend))
         digest = hashlib.sha256(name.encode(errors="replace")).hexdigest()
-        path = os.path.join(CONF.state_path, f"nova-sg-guard-{digest[:16]}")
+        path = os.path.join(CONF.state_path, f"{_PREFIX}{digest[:16]}")
         if members not in self._locks:
+            _supervisor().remove_stale_files()
             self._locks[members] = _Lock(path)
         return path
+
+
+def remove_stale_files() -> None:
+    """Remove the files of members for which no process reports any more.
+
+    They are left behind if a process and its guard are killed together, such
+    as by a power failure.
+    """
+    pattern = os.path.join(glob.escape(CONF.state_path), f"{_PREFIX}*")
+    for path in glob.glob(pattern):
+        try:
+            _remove_unless_locked(path)
+        except OSError as error:
+            LOG.debug("The file %s is not removed: %s", path, error)
+
+
+def _remove_unless_locked(path: str) -> None:
+    """Remove a member's file.
+
+    :raises OSError: another process holds a lock on it, or it cannot be
+        removed
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # It stays locked until it is closed. A process that gets the lock
+        # then sees that the file is gone, and makes another.
+        if _is_at(path, descriptor):
+            os.unlink(path)
+    finally:
+        os.close(descriptor)
+
+
+def _is_at(path: str, descriptor: int) -> bool:
+    """Whether an open file is still the one at its path."""
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
 
 
 class _Lock:
@@ -154,8 +198,8 @@ class _Lock:
                 self._descriptor = os.open(
                     path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o660
                 )
-                if self._take(self._descriptor) and self._is_there(
-                    self._descriptor
+                if self._take(self._descriptor) and _is_at(
+                    path, self._descriptor
                 ):
                     break
                 # Another process is removing the file, or has removed it.
@@ -181,13 +225,6 @@ class _Lock:
             return False
         return True
 
-    def _is_there(self, descriptor: int) -> bool:
-        """Whether the locked file is still the one at its path."""
-        try:
-            return os.path.samestat(os.stat(self._path), os.fstat(descriptor))
-        except FileNotFoundError:
-            return False
-
     def release(self) -> None:
         """Unlock the file; remove it unless another process holds it."""
         if self._descriptor is None:
@@ -197,7 +234,7 @@ class _Lock:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # It stays locked until it is closed. A process that gets the
             # lock then sees that the file is gone, and makes another.
-            if self._is_there(self._descriptor):
+            if _is_at(self._path, self._descriptor):
                 os.unlink(self._path)
         except OSError as error:
             LOG.debug("The file %s is not removed: %s", self._path, error)
@@ -217,8 +254,15 @@ class Supervisor:
         self._process: subprocess.Popen | None = None
         self._link: socket.socket | None = None
         self._started = 0.0
+        self._has_cleaned = False
         # Whether a guard that ended, or cannot be started, has been logged.
         self._warned = False
+
+    def remove_stale_files(self) -> None:
+        """Remove what processes that were killed left, once."""
+        if not self._has_cleaned:
+            self._has_cleaned = True
+            remove_stale_files()
 
     def tell(self, key: int, order: dict | None) -> None:
         """Keep an order and send it to the guard; None: cancel it."""

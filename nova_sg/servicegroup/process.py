@@ -19,6 +19,9 @@ child makes its own.
 
 from __future__ import annotations
 
+import atexit
+import functools
+import logging as python_logging
 import os
 import threading
 from collections.abc import Callable
@@ -84,6 +87,7 @@ def shared(name: str | None = None) -> Shared:
 def _make(name: str) -> Shared:
     first, *others = name.split(",")
     drivers = [load(first)]
+    _be_quiet_at_exit()
     for other in others:
         try:
             drivers.append(load(other))
@@ -94,6 +98,17 @@ def _make(name: str) -> Shared:
                 {"driver": other, "error": error},
             )
     return Shared(*drivers, show_health=_show_health)
+
+
+@functools.cache
+def _be_quiet_at_exit() -> None:
+    """Have threads not report that Python closes connections as it ends.
+
+    A program may end without closing the API. Called after a driver is
+    loaded, as the functions that its modules registered run later then.
+    """
+    nova_sgs = python_logging.getLogger("nova_sg")
+    atexit.register(nova_sgs.setLevel, python_logging.CRITICAL)
 
 
 def in_use() -> list[Shared]:

@@ -105,12 +105,15 @@ class _Tests:
             self.wait_for_end(guard)
 
     def assert_no_file_is_left(self):
-        found = [
-            name
-            for name in os.listdir(self.folder)
-            if name.startswith("nova-sg-guard")
-        ]
-        self.assertEqual([], found)
+        def found():
+            return [
+                name
+                for name in os.listdir(self.folder)
+                if name.startswith("nova-sg-guard")
+            ]
+
+        # A guard removes the file after the member is withdrawn.
+        wait_for(lambda: not found(), 60, lambda: f"no file: {found()}")
 
     def join(self, process, host):
         process.tell(f"join {host}")

@@ -104,7 +104,7 @@ class GroupTest(zk.ZkTestCase):
         path = f"{self.prefix}/compute"
         self.zk.ensure_path(path)
         for name in ("one@1", "two@1", "three@1"):
-            self.zk.create(f"{path}/{name}", "")
+            self.zk.create(f"{path}/{name}", "", flags=zookeeper.EPHEMERAL)
         events = self.collect(self.api)
         self.assertEqual(3, len(self.api.members("compute")))
         ask = watched.WatchedGroup.ask

@@ -188,7 +188,12 @@ class PushTest(zk.ZkTestCase):
         delays = {"appeared": [], "vanished": []}
         for _ in range(self.ROUNDS):
             for what, change in (
-                ("appeared", lambda: self.zk.create(path, "")),
+                (
+                    "appeared",
+                    lambda: self.zk.create(
+                        path, "", flags=zookeeper.EPHEMERAL
+                    ),
+                ),
                 ("vanished", lambda: self.zk.delete(path)),
             ):
                 told.clear()

@@ -578,6 +578,23 @@ class ZkTest(TestCase):
         self.assertNotEqual(before, self.pids["nova-sg-zk-1"])
         self.assertTrue(self.is_running("nova-sg-zk-1"))
         self.assertFalse((data / "data" / "old").exists())
+        (run,) = self.calls("run_process")
+        self.devstack("unstack", localrc=localrc)
+        self.check_a_clean_end(run.split()[2:])
+
+    def check_a_clean_end(self, command):
+        """Check that a server ends as systemd expects after a SIGTERM."""
+        server = subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        self.addCleanup(server.wait)
+        self.addCleanup(server.kill)
+        process.wait_for(
+            lambda: b"Mode: " in process.ask(self.first, b"srvr"), PATIENCE
+        )
+        server.terminate()
+        # Any status but 0 would be a failure of the unit.
+        self.assertEqual(-signal.SIGTERM, server.wait(PATIENCE))
 
     def test_servers_elsewhere(self):
         for given, taken in (

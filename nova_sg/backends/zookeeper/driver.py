@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
@@ -49,6 +50,9 @@ T = TypeVar("T")
 # Kinds of entries of which a host has one; a later one overrides an earlier
 # one.
 _KINDS = ("", znodes.LEFT, znodes.CRASHED)
+# How many znodes of live members a poll checks for their session. A znode is
+# checked once, and again after an interruption.
+CHECKED = 50
 # What members say of themselves: a text by host and kind of entry.
 _Said = dict[tuple[str, str], str]
 
@@ -105,6 +109,10 @@ class ZkDriver(base.LockingDriver):
             if names is None:
                 raise self._link.error("no server is connected")
             interrupted = followed.take_interruption()
+            if interrupted:
+                # They may be other servers.
+                followed.owned.clear()
+                followed.copied.clear()
             before = followed.alive, followed.polled
             try:
                 poll = self._poll(session, group, followed, names)
@@ -193,7 +201,7 @@ class ZkDriver(base.LockingDriver):
         """
         asked = time.monotonic()
         now = datetime.datetime.now(datetime.UTC)
-        alive, entries, said = self._read_group(names)
+        alive, entries, said = self._read_group(session, followed, names)
         missing = entries.keys() - followed.known
         if not names.asked:
             missing |= followed.alive
@@ -202,7 +210,7 @@ class ZkDriver(base.LockingDriver):
             # watches of two paths may be out of step: one more poll tells
             # whether the host left a mark, or has just joined.
             names = followed.ask(names.forced)
-            alive, entries, said = self._read_group(names)
+            alive, entries, said = self._read_group(session, followed, names)
         # Last seen at the poll before, not now: the servers may have been
         # unreachable since then.
         gone = followed.alive - alive
@@ -239,11 +247,50 @@ class ZkDriver(base.LockingDriver):
                 yield value
 
     def _read_group(
-        self, names: watched.Names
+        self,
+        session: evzookeeper.ZKSession,
+        followed: watched.WatchedGroup,
+        names: watched.Names,
     ) -> tuple[set[str], dict[str, znodes.Entry], _Said]:
         """Return the live hosts, their entries, and what they say."""
-        alive = set(self._read_all(znodes.read_member, names.members))
+        hosts = {
+            name: host
+            for name in names.members
+            if (host := self._read(znodes.read_member, name)) is not None
+        }
+        members = self._with_session(session, followed, set(hosts))
+        alive = {hosts[name] for name in members}
         return alive, *self._read_entries(names.entries)
+
+    def _with_session(
+        self,
+        session: evzookeeper.ZKSession,
+        followed: watched.WatchedGroup,
+        found: set[str],
+    ) -> set[str]:
+        """Return the znodes that end with a session, or are not checked yet.
+
+        Programs that copy or restore znodes make ephemeral ones persistent.
+        Such a member would be up for ever.
+        """
+        followed.owned &= found
+        followed.copied &= found
+        new = found - followed.owned - followed.copied
+        for name in itertools.islice(new, CHECKED):
+            path = f"{followed.path}/{name}"
+            with contextlib.suppress(zookeeper.NoNodeException):
+                if session.exists(path)["ephemeralOwner"]:
+                    followed.owned.add(name)
+                    continue
+                followed.copied.add(name)
+                if self._warned.first(path):
+                    LOG.warning(
+                        "Ignored the znode %.200r: it does not end with a "
+                        "session. A program that copies or restores znodes "
+                        "has made it: delete it",
+                        path,
+                    )
+        return found - followed.copied
 
     def _read_entries(
         self, found: set[str]

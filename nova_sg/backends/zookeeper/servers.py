@@ -40,6 +40,11 @@ def ask(server: address.Server) -> Answer:
         answer = b""
         while chunk := link.recv(65536):
             answer += chunk
+    if not answer:
+        raise ConnectionError(
+            "it closes the connection, as it does if this host has as many "
+            "as maxClientCnxns allows"
+        )
     text = answer.decode(errors="replace")
     mode = re.search(r"^Mode: (\w+)", text, re.M)
     version = re.search(r"version: ([\w.]+)", text)

@@ -49,8 +49,10 @@ class WatchedGroup:
 
     def __init__(self, session: evzookeeper.ZKSession, group: str) -> None:
         self._session = session
+        #: The path below which the live members are.
+        self.path = names.group_path(group)
         self._paths = (
-            names.group_path(group),
+            self.path,
             names.entries_path(group),
             names.forced_path(group),
         )
@@ -60,6 +62,10 @@ class WatchedGroup:
         # What this process wrote since the last poll: by path and name,
         # whether it exists now. Guarded by _changes.
         self._echoes: dict[tuple[str, str], bool] = {}
+        # The names of live members' znodes that end with a session, and of
+        # those that do not: see ZkDriver.
+        self.owned: set[str] = set()
+        self.copied: set[str] = set()
         # The hosts that were alive at the last poll.
         self.alive: set[str] = set()
         # The hosts that were alive or had an entry then.

@@ -14,6 +14,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -95,7 +96,7 @@ class _NovaSg(base.Contender):
         }
         for name, value in times.items():
             CONF.set_override(name, value)
-        job = {
+        job: dict[str, Any] = {
             "module": "ours",
             "class": type(self).__name__,
             "where": self._where,
@@ -109,8 +110,13 @@ class _NovaSg(base.Contender):
         }
         api = servicegroup.API()
         hosts = base.names(group, how.kills)
-        with victims.Victims(job) as crowd:
-            return victims.seen_after(crowd, api, group, hosts, BETWEEN)
+        # For the guards' files.
+        with tempfile.TemporaryDirectory(
+            prefix="nova-sg-bench-", ignore_cleanup_errors=True
+        ) as folder:
+            job["options"]["DEFAULT"]["state_path"] = folder
+            with victims.Victims(job) as crowd:
+                return victims.seen_after(crowd, api, group, hosts, BETWEEN)
 
     def victim_options(self, guard: bool) -> dict[str, dict[str, Any]]:
         """Return the driver's options for a member to kill, by section."""
