@@ -17,11 +17,10 @@ The keys and values are described in nova_sg.backends.memcached.values.
 
 from __future__ import annotations
 
-import concurrent.futures
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import NamedTuple
 
 from oslo_log import log as logging
 
@@ -29,8 +28,9 @@ from nova_sg import exception, grace
 from nova_sg.backends import base
 from nova_sg.backends.memcached import (
     doctor,
-    forced_down,
+    epochs,
     locks,
+    marks,
     reader,
     refresh_signals,
     server_options,
@@ -47,6 +47,16 @@ LOG = logging.getLogger(__name__)
 
 # Seconds for which a record is kept after it was written last.
 RECORD_LIFETIME = int(base.LISTED)
+# Seconds between two messages that one server was wiped.
+PAUSE = 600.0
+
+
+class _Registered(NamedTuple):
+    """When and how a member was registered on a server."""
+
+    #: Monotonic.
+    at: float
+    epoch: str
 
 
 class McDriver(base.LockingDriver):
@@ -61,8 +71,8 @@ class McDriver(base.LockingDriver):
         bound="service_down_time + view_refresh_interval",
         blind=(
             "a service whose timer runs while its work is stuck; which "
-            "members were forced down, once all servers were restarted at "
-            "the same time"
+            "members were forced down, once all servers and all processes "
+            "that knew of it were restarted at the same time"
         ),
     )
 
@@ -79,9 +89,15 @@ class McDriver(base.LockingDriver):
             self._servers, CONF.memcache.socket_timeout
         )
         self._signals = refresh_signals.RefreshSignals(self._codec)
+        self._epochs = epochs.Epochs(self._replicas, self._codec)
+        self._marks = marks.Marks(self._replicas, self._codec, self._epochs)
         self._reader = reader.GroupReader(
-            self._replicas, self._codec, self._signals
+            self._replicas, self._codec, self._signals, self._marks
         )
+        # The groups that memcached has named so far: it may lose the names.
+        self._groups: set[str] = set()
+        # When each server was last logged as wiped, monotonic.
+        self._logged_wiped: dict[Server, float] = {}
         self._locks = locks.Locks(self._replicas, self._codec)
         self._orders = orders.Orders("mc")
 
@@ -109,6 +125,7 @@ class McDriver(base.LockingDriver):
         key = values.member_key(group, host)
         replicas = self._replicas.of(group)
         self._replicas.read_clocks(replicas)
+        stale = self._find_stale(membership, replicas)
         reports = {
             server: _make_report(kind, membership, server)
             for server in replicas
@@ -126,13 +143,57 @@ class McDriver(base.LockingDriver):
         if membership.state.get("shown", (values.UP, False)) != shown:
             self._signal(group, stored)
         membership.state["shown"] = shown
-        stale = [
-            server
-            for server in stored
-            if self._is_stale(membership.state, server)
-        ]
-        if stale:
-            self._register(membership, {s: reports[s] for s in stale})
+        lost = {s: reports[s] for s in stale if s in stored}
+        if lost:
+            self._register(membership, lost, stale)
+
+    def _find_stale(
+        self, membership: base.Membership, replicas: Iterable[Server]
+    ) -> dict[Server, epochs.Epoch]:
+        """Return the servers that may lack what _register() writes there.
+
+        A mark of a member is on the servers before its report: no observer
+        sees the one without the other after a server was wiped.
+        """
+        state = membership.state
+        found = self._epochs.read(membership.group, replicas)
+        stale = {
+            server: epoch
+            for server, epoch in found.items()
+            if self._is_stale(state, server, epoch)
+        }
+        for server, epoch in stale.items():
+            if server in state and state[server].epoch != epoch.name:
+                self._log_wiped(server)
+        marks_at = {server: one.marks_at for server, one in found.items()}
+        if stale or any(
+            state.get(("marks", server)) != at
+            for server, at in marks_at.items()
+        ):
+            self._marks.restore(membership.group)
+            state.update({("marks", s): at for s, at in marks_at.items()})
+        return stale
+
+    @staticmethod
+    def _is_stale(state: dict, server: Server, epoch: epochs.Epoch) -> bool:
+        registered = state.get(server)
+        return (
+            registered is None
+            or registered.epoch != epoch.name
+            or time.monotonic() - registered.at > CONF.service_down_time / 2
+        )
+
+    def _log_wiped(self, server: Server) -> None:
+        now = time.monotonic()
+        if now - self._logged_wiped.get(server, -PAUSE) >= PAUSE:
+            self._logged_wiped[server] = now
+            LOG.warning(
+                "memcached at %s has lost its values: it was restarted, or "
+                "another program wiped it (flush_all). Writing again what "
+                "this process knows. If this happens again, use a memcached "
+                "for nova_sg alone",
+                server.address,
+            )
 
     def _signal(self, group: str, replicas: Iterable[Server]) -> None:
         """Have observers that follow a group refresh at once."""
@@ -183,19 +244,11 @@ class McDriver(base.LockingDriver):
         """Return the seconds for which a refresh signal is kept."""
         return 2 * math.ceil(CONF.service_down_time)
 
-    def _is_stale(self, state: dict, server: Server) -> bool:
-        """Whether server may have lost what _register() wrote there."""
-        registered, generation = state.get(server, (None, 0))
-        return (
-            registered is None
-            or generation != server.generation
-            or time.monotonic() - registered > CONF.service_down_time / 2
-        )
-
     def _register(
         self,
         membership: base.Membership,
         reports: Mapping[Server, values.StoredReport],
+        found_epochs: Mapping[Server, epochs.Epoch],
     ) -> None:
         """Have observers find the member: write its record and index line."""
         group, host = membership.group, membership.host
@@ -205,7 +258,7 @@ class McDriver(base.LockingDriver):
             {s: s.get([index, values.GROUPS_KEY]) for s in reports}
         )
         wanted = ((index, host), (values.GROUPS_KEY, group))
-        writes = self._repair_marks(group)
+        writes = {}
         for server, lists in found.items():
             for key, name in wanted:
                 value = lists.get(key, b"")
@@ -239,9 +292,8 @@ class McDriver(base.LockingDriver):
         done = self._replicas.gather(writes)
         for server in found:
             if (server, record) in done:
-                membership.state[server] = (
-                    time.monotonic(),
-                    server.generation,
+                membership.state[server] = _Registered(
+                    time.monotonic(), found_epochs[server].name
                 )
 
     # -- observing
@@ -263,26 +315,26 @@ class McDriver(base.LockingDriver):
         return self._replicas.restarted(self._replicas.of(group), since)
 
     def groups(self) -> list[str]:
-        found: set[str] = set()
         key = values.GROUPS_KEY
         answers = self._replicas.gather(
             {s: s.get([key]) for s in self._servers}
         )
         for answer in answers.values():
             names, _ = self._codec.read_lines(key, answer.get(key, b""))
-            found |= names
-        return list(found)
+            self._groups |= names
+        return list(self._groups)
 
     # -- commands of operators
 
     def force_down(self, group: str, host: str, forced: bool) -> None:
         self._require_member(group, host)
-        self._replicas.gather(self._write_mark(group, host, forced))
+        self._marks.command(group, host, forced)
 
     def forget(self, group: str, host: str) -> None:
         self._require_member(group, host)
         index = values.index_key(group, host)
-        writes = self._write_mark(group, host, False)
+        self._marks.command(group, host, False, forgotten=True)
+        writes = {}
         for server in self._replicas.of(group):
             writes[server, index] = server.update(
                 index, self._edit_list(index, lambda names: names - {host})
@@ -297,36 +349,6 @@ class McDriver(base.LockingDriver):
                 value = self._codec.write_report(key, gone)
                 writes[server, key] = server.set(key, value, RECORD_LIFETIME)
         self._replicas.gather(writes)
-
-    def _write_mark(
-        self, group: str, host: str, forced: bool
-    ) -> dict[Any, concurrent.futures.Future]:
-        """Begin to write whether host is forced down."""
-        key = values.forced_key(group)
-        replicas = self._replicas.of(group)
-        known, _ = self._reader.read_marks(
-            key, self._replicas.gather({s: s.get([key]) for s in replicas})
-        )
-        if not forced and host not in known:
-            return {}
-        new = forced_down.newer_mark(known, host, forced, time.time())
-        change = forced_down.merging(self._codec, key, {**known, host: new})
-        return {(s, key): s.update(key, change) for s in replicas}
-
-    def _repair_marks(
-        self, group: str
-    ) -> dict[Any, concurrent.futures.Future]:
-        """Begin to write the marks that a server has missed or lost."""
-        key = values.forced_key(group)
-        replicas = self._replicas.of(group)
-        found = self._replicas.gather({s: s.get([key]) for s in replicas})
-        known, _ = self._reader.read_marks(key, found)
-        change = forced_down.merging(self._codec, key, known)
-        return {
-            (server, key): server.update(key, change)
-            for server, answer in found.items()
-            if self._reader.read_marks(key, {server: answer})[0] != known
-        }
 
     def _edit_list(
         self, key: str, edit: Callable[[set[str]], set[str]]

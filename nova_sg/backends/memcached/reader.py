@@ -27,7 +27,7 @@ from oslo_log import log as logging
 
 from nova_sg import once
 from nova_sg.backends import base
-from nova_sg.backends.memcached import forced_down, refresh_signals, values
+from nova_sg.backends.memcached import marks, refresh_signals, values
 from nova_sg.backends.memcached import replicas as mc_replicas
 from nova_sg.backends.memcached.replicas import Server
 from nova_sg.liveness.model import Attributes, Observation, Refresh
@@ -112,10 +112,12 @@ class GroupReader:
         replicas: mc_replicas.Replicas,
         codec: values.Codec,
         signals: refresh_signals.RefreshSignals,
+        all_marks: marks.Marks,
     ) -> None:
         self._replicas = replicas
         self._codec = codec
         self._signals = signals
+        self._marks = all_marks
         self._lock = threading.Lock()
         # By group: the members that observations have shown so far. They
         # are asked for even when the index has lost them.
@@ -153,9 +155,14 @@ class GroupReader:
                 if refused:
                     ignored[key] = f"{refused} lines are not names"
                 hosts |= names
-        marks, refused = self.read_marks(forced_key, lists)
+        known_marks, lacking, refused = self._marks.take_in(group, lists)
+        if lacking:
+            self._marks.restore_soon(group, lacking, known_marks)
         if refused:
             ignored[forced_key] = f"{refused} lines are not marks"
+        forced = {h for h, mark in known_marks.items() if mark.forced}
+        # Also if the index has lost them.
+        hosts |= forced
         keys = {values.member_key(group, h): h for h in hosts}
         last = self._read(lists, keys, ignored)
         if self._has_future_report(last):
@@ -178,7 +185,7 @@ class GroupReader:
         unlisted = {
             host
             for host in hosts - last.keys() - unread
-            if not (host in marks and marks[host].forced)
+            if host not in forced
             and numbers.is_old(host, asked)
         }
         hosts -= unlisted
@@ -193,7 +200,7 @@ class GroupReader:
                 host,
                 last.get(host),
                 numbers,
-                forced=host in marks and marks[host].forced,
+                forced=host in forced,
                 vanished=host in vanished,
             )
             for host in hosts
@@ -248,22 +255,6 @@ class GroupReader:
                 if known is None or moment > known.moment:
                     last[host] = _LastReport(moment, report, by_server)
         return last
-
-    def read_marks(
-        self, key: str, answers: Mapping[Server, Mapping[str, bytes]]
-    ) -> tuple[dict[str, forced_down.Mark], int]:
-        """Return the newest marks of members that are forced down.
-
-        :returns: the marks by host, and how many lines are no marks
-        """
-        marks: dict[str, forced_down.Mark] = {}
-        all_refused = 0
-        for found in answers.values():
-            value = found.get(key, b"")
-            more, refused = forced_down.read(self._codec, key, value)
-            marks = forced_down.merge(marks, more)
-            all_refused += refused
-        return marks, all_refused
 
     def _warn(self, ignored: Mapping[str, str]) -> None:
         """Log which values were ignored: each key once."""

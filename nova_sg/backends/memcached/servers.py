@@ -186,7 +186,7 @@ class RemoteServer:
     def exchange(
         self, key: str, change: Callable[[bytes], bytes | None], expire: int
     ) -> Future:
-        """Replace a value by change(value), for expire seconds.
+        """Replace a value by change(value), for expire seconds; 0: for good.
 
         :param change: gets b"" if there is no value, and returns None if the
             value shall stay; may be called several times
@@ -358,7 +358,8 @@ class LocalServer:
             new = change(old)
             if new is None:
                 return _done((old, old))
-            self._values[key] = new, time.monotonic() + expire
+            until = time.monotonic() + (expire or float("inf"))
+            self._values[key] = new, until
         return _done((old, new))
 
     def stats(self) -> Future:
