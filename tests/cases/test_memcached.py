@@ -53,7 +53,7 @@ class FlushAllTest(mc.McTestCase):
         self.client.flush_all()
         self.assertEqual(["compute"], driver.groups())
 
-    def test_a_member_writes_its_mark_before_it_reports(self):
+    def test_a_member_writes_its_mark_before_it_is_listed_again(self):
         """A member that was forced down was up again, without a word.
 
         No observer is running: the member alone knows the mark.

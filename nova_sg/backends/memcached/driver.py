@@ -125,7 +125,6 @@ class McDriver(base.LockingDriver):
         key = values.member_key(group, host)
         replicas = self._replicas.of(group)
         self._replicas.read_clocks(replicas)
-        stale = self._find_stale(membership, replicas)
         reports = {
             server: _make_report(kind, membership, server)
             for server in replicas
@@ -143,17 +142,18 @@ class McDriver(base.LockingDriver):
         if membership.state.get("shown", (values.UP, False)) != shown:
             self._signal(group, stored)
         membership.state["shown"] = shown
-        lost = {s: reports[s] for s in stale if s in stored}
-        if lost:
-            self._register(membership, lost, stale)
+        stale = self._find_stale(membership, stored)
+        if stale:
+            # A new observer knows a member by the line in the index. So after
+            # a server was wiped it does not see the member without its mark.
+            self._register(membership, {s: reports[s] for s in stale}, stale)
 
     def _find_stale(
         self, membership: base.Membership, replicas: Iterable[Server]
     ) -> dict[Server, epochs.Epoch]:
         """Return the servers that may lack what _register() writes there.
 
-        A mark of a member is on the servers before its report: no observer
-        sees the one without the other after a server was wiped.
+        The marks that this process knows are on all of them.
         """
         state = membership.state
         found = self._epochs.read(membership.group, replicas)

@@ -14,7 +14,7 @@
 
 Another user of a server may wipe it (flush_all), and connections stay as they
 are. So each server has a value for each group, the group's epoch: a random
-name. A member asks for it before each report. If it is another one than
+name. A member asks for it after each report. If it is another one than
 before, the server was wiped, and the member writes everything again.
 
 The epoch also has the time of the group's newest mark, so that members read
@@ -59,7 +59,7 @@ class Epochs:
     def announce(
         self, group: str, replicas: Iterable[Server], marks_at: int
     ) -> None:
-        """Have members read the marks before their next report.
+        """Have members read the marks with their next report.
 
         :raises BackendError: no server answers
         """
