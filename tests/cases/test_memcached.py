@@ -15,7 +15,6 @@
 
 from nova_sg import servicegroup
 from nova_sg.backends.memcached import values
-from nova_sg.servicegroup import process
 from tests import base
 from tests.functional import mc
 

@@ -78,6 +78,8 @@ class McDriver(base.LockingDriver):
 
     def __init__(self) -> None:
         self._servers = server_options.make_servers()
+        self._tls = getattr(self._servers[0], "tls", None)
+        self._login = getattr(self._servers[0], "login", None)
         self._local = isinstance(self._servers[0], servers.LocalServer)
         if self._local:
             LOG.warning(
@@ -86,7 +88,9 @@ class McDriver(base.LockingDriver):
             )
         self._codec = values.Codec(CONF.memcache.memcache_secret_key)
         self._replicas = mc_replicas.Replicas(
-            self._servers, CONF.memcache.socket_timeout
+            self._servers,
+            CONF.memcache.socket_timeout,
+            server_options.addresses()[0],
         )
         self._signals = refresh_signals.RefreshSignals(self._codec)
         self._epochs = epochs.Epochs(self._replicas, self._codec)
@@ -230,10 +234,12 @@ class McDriver(base.LockingDriver):
             refresh_signal=(signal, self._signal_lifetime(), signal_value),
             key=key,
             servers=[
-                server.socket_address
+                (*server.target, server.host)
                 for server in written
                 if isinstance(server, servers.RemoteServer)
             ],
+            tls=self._tls and tuple(self._tls),
+            login=self._login and tuple(self._login),
             value=list(written.values()),
             crashed=[self._codec.write_report(key, one) for one in crashed],
             life=RECORD_LIFETIME,
@@ -315,6 +321,8 @@ class McDriver(base.LockingDriver):
         return self._replicas.restarted(self._replicas.of(group), since)
 
     def groups(self) -> list[str]:
+        # What has no clock, such as a proxy, is no server.
+        self._replicas.read_clocks(self._servers)
         key = values.GROUPS_KEY
         answers = self._replicas.gather(
             {s: s.get([key]) for s in self._servers}
@@ -387,7 +395,7 @@ class McDriver(base.LockingDriver):
                     "Unless that is what you want, name your servers",
                 )
             ]
-        return doctor.check(self._replicas)
+        return doctor.check(self._replicas, server_options.addresses()[0])
 
     def close(self) -> None:
         self._orders.cancel_all()
