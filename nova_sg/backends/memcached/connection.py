@@ -139,15 +139,28 @@ def connect(
 def _begin_tls(
     link: socket.socket, host: str, deadline: float, tls: Tls
 ) -> socket.socket:
-    import ssl
-
     context = make_context(tls)
     link.settimeout(max(0.01, deadline - time.monotonic()))
+    wrapped = context.wrap_socket(
+        link,
+        do_handshake_on_connect=False,
+        # Without the interface of a link-local address.
+        server_hostname=host.partition("%")[0],
+    )
     try:
-        # The name without the interface of a link-local address.
-        return context.wrap_socket(
-            link, server_hostname=host.partition("%")[0]
-        )
+        _shake_hands(wrapped, host)
+    except BaseException:
+        # The plain one has been taken apart.
+        wrapped.close()
+        raise
+    return wrapped
+
+
+def _shake_hands(link: ssl.SSLSocket, host: str) -> None:
+    import ssl
+
+    try:
+        link.do_handshake()
     except TimeoutError:
         raise
     except ssl.SSLCertVerificationError as error:
@@ -189,7 +202,12 @@ def _log_in(link: socket.socket, deadline: float, login: Login) -> None:
 
 
 def explain(error: OSError, timeout: float) -> str:
-    """Return why there is no connection, in words."""
+    """Return in words why there is no connection, or no answer."""
     if isinstance(error, TimeoutError) or error.errno == errno.ETIMEDOUT:
         return f"no answer within {timeout:g} s"
+    if getattr(error, "library", None) == "SSL":
+        reason = _reason(error)
+        if "CERTIFICATE_REQUIRED" in reason:
+            reason += ". Set [cache] tls_certfile and tls_keyfile"
+        return f"TLS: {reason}"
     return str(error)

@@ -96,6 +96,12 @@ def _login() -> connection.Login | None:
             f"[cache] {missing} is not set, and the other one of username "
             "and password is. Set both, or neither"
         )
+    for name, value in ("username", user), ("password", password):
+        if any(character.isspace() for character in value):
+            raise exception.ConfigError(
+                f"[cache] {name} has a space in it, which memcached's file "
+                "of passwords cannot have. Choose another one"
+            )
     return connection.Login(user, password)
 
 

@@ -288,33 +288,39 @@ class RemoteServer:
 
         def stats(client: _Client) -> dict[str, str]:
             sent = time.monotonic()
-            try:
-                found = client.statistics()
-            except _NoStatistics:
-                pass
-            except _Closed:
-                if client.answered:
-                    raise
-                # A proxy that does not know the command closes the
-                # connection. It answers others.
-                self._connect(client)
-                try:
-                    client.read([values.GROUPS_KEY])
-                except _Closed:
-                    raise OSError(_WANTS_TLS) from None
-            else:
-                self.clock.sample(
-                    sent,
-                    time.monotonic(),
-                    float(found["time"]),
-                    resolution=1.0,
-                )
-                self._refused = ""
-                return found
-            self._refused = _NO_STATISTICS
-            raise self._error(_NO_STATISTICS)
+            found = self._statistics(client)
+            if found is None:
+                self._refused = _NO_STATISTICS
+                raise self._error(_NO_STATISTICS)
+            self.clock.sample(
+                sent, time.monotonic(), float(found["time"]), resolution=1.0
+            )
+            self._refused = ""
+            return found
 
         return self._submit(stats, always=True)
+
+    def _statistics(self, client: _Client) -> dict[str, str] | None:
+        """Return the server's statistics; None: it answers without them."""
+        try:
+            return client.statistics()
+        except _NoStatistics:
+            return None
+        except ConnectionError:
+            if client.answered:
+                raise
+        # A proxy closes the connection if it does not know the command. It
+        # answers others.
+        self._connect(client)
+        try:
+            client.read([values.GROUPS_KEY])
+        except ConnectionError:
+            raise OSError(_WANTS_TLS) from None
+        try:
+            # Not if a server was started just now.
+            return client.statistics()
+        except (_NoStatistics, ConnectionError):
+            return None
 
     def compare(self, attempts: int) -> Future:
         """Find out whether other connections lead to another server.
@@ -417,10 +423,8 @@ class RemoteServer:
         except exception.BackendError:
             # The server refused one value, and works.
             raise
-        except TimeoutError:
-            self._failure = f"no answer within {self._timeout:g} s"
         except OSError as error:
-            self._failure = str(error)
+            self._failure = connection.explain(error, self._timeout)
         except Exception as error:
             self._failure = exception.describe(error)
         client.disconnect_all()
