@@ -15,6 +15,7 @@
 
 import contextlib
 import errno
+import json
 import os
 import random
 import re
@@ -29,7 +30,7 @@ from nova_sg.servicegroup import process
 from tests import base, single_mode
 from tests.cases import mc_elsewhere
 from tests.fixtures import memcached, proxy
-from tests.functional import mc
+from tests.functional import mc, test_guard, zk
 
 
 class DeadNameServerTest(mc.McTestCase):
@@ -518,6 +519,43 @@ class PasswordsTest(mc.McTestCase):
             r"\[cache\] memcache_sasl_enabled: .*\(-Y\)",
         ):
             process.load("mc")
+
+
+class GuardTest(mc.McTestCase):
+    """The crash guard connects as its service does."""
+
+    def test_a_crash_is_told_through_tls_with_a_password(self):
+        server = self.start(kind=memcached.WithTlsAndPasswords)
+        options = {
+            "tls_enabled": True,
+            "tls_cafile": server.certificate,
+            "username": server.USER,
+            "password": server.PASSWORD,
+        }
+        self.flags("cache", **options)
+        settings = {
+            "DEFAULT": {
+                "servicegroup_driver": "mc",
+                "memcached_servers": [server.address],
+                "service_down_time": 300.0,
+                "state_path": self.folder,
+            },
+            "cache": options,
+        }
+        member = zk.Process(
+            "-m", "tests.functional.guarded", json.dumps(settings)
+        )
+        self.addCleanup(member.close)
+        member.expect("ready", base.PATIENCE)
+        member.tell("join one")
+        self.wait_for_states({"one": "up"})
+        member.expect("done: join", base.PATIENCE)
+        self.assertNotIn(server.PASSWORD, member.output())
+        (guard,) = base.wait_for(lambda: test_guard._guards_of(member.pid))
+        member.kill()
+        # Long before it would be down by silence.
+        self.wait_for_states({"one": "down"})
+        base.wait_for(lambda: not test_guard._status(guard))
 
 
 class RoundRobinTest(mc.McTestCase):

@@ -36,6 +36,15 @@ def addresses() -> tuple[str, list[str]]:
     return "[DEFAULT] memcached_servers", found
 
 
+def named_for_members() -> bool:
+    """Whether the mc driver's own option names servers.
+
+    [cache] memcache_servers may be there for oslo.cache alone.
+    """
+    option, found = addresses()
+    return bool(found) and option.startswith("[DEFAULT]")
+
+
 def make_servers() -> list[servers.RemoteServer | servers.LocalServer]:
     """Make the servers that the options name.
 
