@@ -261,7 +261,7 @@ class FlushAllTest(mc.McTestCase):
         for member in members:
             member.tick()
         self.assertEqual({"one": "up", "two": "up"}, self.states())
-        self.assertEqual(1, len(self.logs.matching("has lost its values")))
+        self.assertEqual(1, len(self.logs.matching("has lost values")))
 
     def test_a_group_is_not_lost(self):
         """The monitor lost the group."""
@@ -277,16 +277,25 @@ class FlushAllTest(mc.McTestCase):
         No observer is running: the member alone knows the mark.
         """
         member, other = self.join("one", "two")
-        command = self.driver()
-        command.force_down("compute", "one", True)
-        # Each reads the mark with its next report.
-        other.tick()
+        self.driver().force_down("compute", "one", True)
+        self.assertEqual({"one": "down", "two": "up"}, self.states())
+        # It reads the mark with its next report.
         member.tick()
         self.client.flush_all()
         member.tick()
         self.assertEqual({"one": "down"}, self.states())
         other.tick()
         self.assertEqual({"one": "down", "two": "up"}, self.states())
+
+    def test_a_forced_down_member_is_up_again_once_it_is_taken_back(self):
+        """The command writes over what the member said last."""
+        self.join("one")
+        before = self.reported_at(self.client, "one")
+        self.driver().force_down("compute", "one", True)
+        self.driver().force_down("compute", "one", False)
+        (found,) = self.driver().observe("compute").observations
+        self.assertEqual(before, found.last_seen.timestamp())
+        self.assertEqual({"one": "up"}, self.states())
 
     def test_an_observer_writes_the_mark_again(self):
         """Also the mark of a member that is dead, and reports no more."""
@@ -366,7 +375,9 @@ class TlsTest(mc.McTestCase):
 
     def test_a_server_that_wants_a_certificate(self):
         server = self.start_tls(verify=True)
-        self.assert_error("Set [cache] tls_certfile and tls_keyfile")
+        self.assert_error(
+            "want a certificate of this host ([cache] tls_certfile)"
+        )
         self.flags(
             "cache",
             tls_certfile=server.certificate,

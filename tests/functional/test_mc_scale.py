@@ -79,13 +79,13 @@ class ScaleTest(mc.McTestCase):
             len(items), int(raw.stats()["curr_items"]), "all are stored"
         )
 
-    def test_a_report_is_one_set(self):
+    def test_a_report_is_one_command(self):
         server = self.start(kind=mc.Verbose)
         one = self.join("one")
         before = len(server.commands())
         for _ in range(20):
             one.tick()
-        self.assertEqual(["set"] * 20, server.commands()[before:])
+        self.assertEqual(["replace"] * 20, server.commands()[before:])
 
     def test_questions_are_answered_from_the_snapshot(self):
         server = self.start(kind=mc.Verbose)

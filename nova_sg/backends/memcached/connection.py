@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import errno
 import socket
+import sys
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -205,9 +206,10 @@ def explain(error: OSError, timeout: float) -> str:
     """Return in words why there is no connection, or no answer."""
     if isinstance(error, TimeoutError) or error.errno == errno.ETIMEDOUT:
         return f"no answer within {timeout:g} s"
-    if getattr(error, "library", None) == "SSL":
-        reason = _reason(error)
-        if "CERTIFICATE_REQUIRED" in reason:
-            reason += ". Set [cache] tls_certfile and tls_keyfile"
-        return f"TLS: {reason}"
+    ssl = sys.modules.get("ssl")
+    if ssl is not None and isinstance(error, ssl.SSLError):
+        return (
+            f"TLS: {_reason(error)}. Does the server want a certificate of "
+            "this host ([cache] tls_certfile)?"
+        )
     return str(error)

@@ -20,7 +20,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import NamedTuple
 
 from oslo_log import log as logging
 
@@ -28,7 +27,6 @@ from nova_sg import exception, grace
 from nova_sg.backends import base
 from nova_sg.backends.memcached import (
     doctor,
-    epochs,
     locks,
     marks,
     reader,
@@ -47,16 +45,8 @@ LOG = logging.getLogger(__name__)
 
 # Seconds for which a record is kept after it was written last.
 RECORD_LIFETIME = int(base.LISTED)
-# Seconds between two messages that one server was wiped.
+# Seconds between two messages that one server has lost values.
 PAUSE = 600.0
-
-
-class _Registered(NamedTuple):
-    """When and how a member was registered on a server."""
-
-    #: Monotonic.
-    at: float
-    epoch: str
 
 
 class McDriver(base.LockingDriver):
@@ -93,15 +83,14 @@ class McDriver(base.LockingDriver):
             server_options.addresses()[0],
         )
         self._signals = refresh_signals.RefreshSignals(self._codec)
-        self._epochs = epochs.Epochs(self._replicas, self._codec)
-        self._marks = marks.Marks(self._replicas, self._codec, self._epochs)
+        self._marks = marks.Marks(self._replicas, self._codec)
         self._reader = reader.GroupReader(
             self._replicas, self._codec, self._signals, self._marks
         )
         # The groups that memcached has named so far: it may lose the names.
         self._groups: set[str] = set()
-        # When each server was last logged as wiped, monotonic.
-        self._logged_wiped: dict[Server, float] = {}
+        # When it was last logged that a server has lost values, monotonic.
+        self._logged_lost: dict[Server, float] = {}
         self._locks = locks.Locks(self._replicas, self._codec)
         self._orders = orders.Orders("mc")
 
@@ -126,6 +115,7 @@ class McDriver(base.LockingDriver):
         self, membership: base.Membership, kind: str, expire: int
     ) -> None:
         group, host = membership.group, membership.host
+        state = membership.state
         key = values.member_key(group, host)
         replicas = self._replicas.of(group)
         self._replicas.read_clocks(replicas)
@@ -140,62 +130,65 @@ class McDriver(base.LockingDriver):
         if kind != values.LEFT and self._orders.wanted():
             self._give_order(membership, key, reports, written)
         stored = self._replicas.gather(
-            {s: s.set(key, written[s], expire) for s in replicas}
+            {
+                server: server.renew(key, written[server], expire)
+                if server in state
+                else server.set(key, written[server], expire)
+                for server in replicas
+            }
         )
         shown = kind, bool(membership.unwell)
-        if membership.state.get("shown", (values.UP, False)) != shown:
+        if state.get("shown", (values.UP, False)) != shown:
             self._signal(group, stored)
-        membership.state["shown"] = shown
-        stale = self._find_stale(membership, stored)
+        state["shown"] = shown
+        lost = [s for s, renewed in stored.items() if renewed is False]
+        if lost:
+            self._restore(membership, lost, key, written, expire)
+        written_at = state.setdefault("written", {})
+        written_at.update(dict.fromkeys(stored, time.monotonic()))
+        stale = [s for s in stored if s in lost or self._is_stale(state, s)]
         if stale:
-            # A new observer knows a member by the line in the index. So after
-            # a server was wiped it does not see the member without its mark.
-            self._register(membership, {s: reports[s] for s in stale}, stale)
-
-    def _find_stale(
-        self, membership: base.Membership, replicas: Iterable[Server]
-    ) -> dict[Server, epochs.Epoch]:
-        """Return the servers that may lack what _register() writes there.
-
-        The marks that this process knows are on all of them.
-        """
-        state = membership.state
-        found = self._epochs.read(membership.group, replicas)
-        stale = {
-            server: epoch
-            for server, epoch in found.items()
-            if self._is_stale(state, server, epoch)
-        }
-        for server, epoch in stale.items():
-            if server in state and state[server].epoch != epoch.name:
-                self._log_wiped(server)
-        marks_at = {server: one.marks_at for server, one in found.items()}
-        if stale or any(
-            state.get(("marks", server)) != at
-            for server, at in marks_at.items()
-        ):
-            self._marks.restore(membership.group)
-            state.update({("marks", s): at for s, at in marks_at.items()})
-        return stale
+            self._register(membership, {s: reports[s] for s in stale})
 
     @staticmethod
-    def _is_stale(state: dict, server: Server, epoch: epochs.Epoch) -> bool:
-        registered = state.get(server)
-        return (
-            registered is None
-            or registered.epoch != epoch.name
-            or time.monotonic() - registered.at > CONF.service_down_time / 2
+    def _is_stale(state: dict, server: Server) -> bool:
+        """Whether a server may have lost what _register() wrote there."""
+        registered_at = state.get(server, float("-inf"))
+        return time.monotonic() - registered_at > CONF.service_down_time / 2
+
+    def _restore(
+        self,
+        membership: base.Membership,
+        lost: Iterable[Server],
+        key: str,
+        written: Mapping[Server, bytes],
+        expire: int,
+    ) -> None:
+        """Write a report to servers that have lost the one before.
+
+        The marks come first: after a server was wiped no observer sees a
+        member without its mark.
+        """
+        self._marks.restore(membership.group)
+        now = time.monotonic()
+        for server in lost:
+            written_at = membership.state["written"].get(server, now)
+            # Otherwise it has just expired.
+            if now - written_at < CONF.service_down_time:
+                self._log_lost(server)
+        self._replicas.gather(
+            {s: s.set(key, written[s], expire) for s in lost}
         )
 
-    def _log_wiped(self, server: Server) -> None:
+    def _log_lost(self, server: Server) -> None:
         now = time.monotonic()
-        if now - self._logged_wiped.get(server, -PAUSE) >= PAUSE:
-            self._logged_wiped[server] = now
+        if now - self._logged_lost.get(server, -PAUSE) >= PAUSE:
+            self._logged_lost[server] = now
             LOG.warning(
-                "memcached at %s has lost its values: it was restarted, or "
-                "another program wiped it (flush_all). Writing again what "
-                "this process knows. If this happens again, use a memcached "
-                "for nova_sg alone",
+                "memcached at %s has lost values: it was restarted, another "
+                "program wiped it (flush_all), or it has too little memory. "
+                "Writing again what this process knows. If this happens "
+                "again, use a memcached for nova_sg alone",
                 server.address,
             )
 
@@ -254,12 +247,15 @@ class McDriver(base.LockingDriver):
         self,
         membership: base.Membership,
         reports: Mapping[Server, values.StoredReport],
-        found_epochs: Mapping[Server, epochs.Epoch],
     ) -> None:
-        """Have observers find the member: write its record and index line."""
+        """Have observers find the member: write its record and index line.
+
+        The marks come first: see _restore().
+        """
         group, host = membership.group, membership.host
         record = values.record_key(group, host)
         index = values.index_key(group, host)
+        self._marks.restore(group)
         found = self._replicas.gather(
             {s: s.get([index, values.GROUPS_KEY]) for s in reports}
         )
@@ -298,9 +294,7 @@ class McDriver(base.LockingDriver):
         done = self._replicas.gather(writes)
         for server in found:
             if (server, record) in done:
-                membership.state[server] = _Registered(
-                    time.monotonic(), found_epochs[server].name
-                )
+                membership.state[server] = time.monotonic()
 
     # -- observing
 

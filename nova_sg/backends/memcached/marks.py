@@ -25,9 +25,14 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from nova_sg.backends.memcached import epochs, forced_down, values
+from oslo_log import log as logging
+
+from nova_sg import exception
+from nova_sg.backends.memcached import forced_down, values
 from nova_sg.backends.memcached.forced_down import Mark
 from nova_sg.backends.memcached.replicas import Replicas, Server
+
+LOG = logging.getLogger(__name__)
 
 # Seconds without reading after which a process no longer relies on the marks
 # that it has in mind: one that was suspended may have missed a newer mark,
@@ -40,15 +45,9 @@ PAUSE = 5.0
 class Marks:
     """The marks of all groups, as this process knows them."""
 
-    def __init__(
-        self,
-        replicas: Replicas,
-        codec: values.Codec,
-        all_epochs: epochs.Epochs,
-    ) -> None:
+    def __init__(self, replicas: Replicas, codec: values.Codec) -> None:
         self._replicas = replicas
         self._codec = codec
-        self._epochs = all_epochs
         self._lock = threading.Lock()
         # By group: when they were last read, and the marks.
         self._known: dict[str, tuple[float, dict[str, Mark]]] = {}
@@ -136,9 +135,39 @@ class Marks:
         mark = forced_down.newer_mark(known, host, forced, time.time())
         known = self._remember(group, {host: mark})
         self._replicas.gather(self._write(group, replicas, known))
-        self._epochs.announce(
-            group, replicas, forced_down.newest_time(known)
-        )
+        if forced:
+            try:
+                self._have_it_read(group, host, replicas)
+            except exception.BackendError as error:
+                # It reads the mark later.
+                LOG.debug("Cannot have %s read its mark: %s", host, error)
+
+    def _have_it_read(
+        self, group: str, host: str, replicas: Iterable[Server]
+    ) -> None:
+        """Have a member read its mark with its next report.
+
+        A member that finds its value missing reads the marks. So its value
+        becomes its record, which observers use where there is no value.
+        """
+        key = values.member_key(group, host)
+        record = values.record_key(group, host)
+        answers = self._replicas.gather({s: s.get([key]) for s in replicas})
+        writes = {}
+        for server, answer in answers.items():
+            try:
+                report = self._codec.read_report(key, answer[key])
+            except (KeyError, ValueError):
+                continue
+            if report.kind in (values.UP, values.DRAINING):
+                report = report._replace(outage=None, unwell="")
+                value = self._codec.write_report(record, report)
+                # A server executes them in this order.
+                writes[server, record] = server.set(
+                    record, value, forced_down.LIFETIME
+                )
+                writes[server, key] = server.delete(key)
+        self._replicas.gather(writes)
 
     def _read(self, group: str) -> dict[Server, dict[str, bytes]]:
         key = values.forced_key(group)

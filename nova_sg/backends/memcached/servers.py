@@ -209,13 +209,27 @@ class RemoteServer:
         return self._submit(get)
 
     def set(self, key: str, value: bytes, expire: int = 0) -> Future:
-        """Set a value, for expire seconds; 0: for good."""
+        """Set a value, for expire seconds; 0: for good.
+
+        :returns: None
+        """
 
         def set_(client: _Client) -> None:
             if not client.set(key, value, expire):
                 raise self._error("the value was not stored")
 
         return self._submit(set_)
+
+    def renew(self, key: str, value: bytes, expire: int) -> Future:
+        """Replace a value, for expire seconds.
+
+        :returns: whether there was one; if not, nothing is written
+        """
+
+        def renew(client: _Client) -> bool:
+            return bool(client.replace(key, value, expire))
+
+        return self._submit(renew)
 
     def keep(self, key: str, value: bytes, expire: int) -> Future:
         """Keep a value for expire more seconds; set it if there is none."""
@@ -225,6 +239,10 @@ class RemoteServer:
                 client.add(key, value, expire)
 
         return self._submit(keep)
+
+    def delete(self, key: str) -> Future:
+        """Delete a value, if there is one."""
+        return self._submit(lambda client: client.delete(key))
 
     def append(self, key: str, line: bytes) -> Future:
         """Add a line to a list, or begin the list."""
@@ -528,6 +546,20 @@ class LocalServer:
         until = time.monotonic() + (expire or float("inf"))
         with self._lock:
             self._values[key] = value, until
+        return _done(None)
+
+    def renew(self, key: str, value: bytes, expire: int) -> Future:
+        """As RemoteServer.renew."""
+        with self._lock:
+            found = self._get(key) is not None
+        if found:
+            self.set(key, value, expire)
+        return _done(found)
+
+    def delete(self, key: str) -> Future:
+        """As RemoteServer.delete."""
+        with self._lock:
+            self._values.pop(key, None)
         return _done(None)
 
     def append(self, key: str, line: bytes) -> Future:

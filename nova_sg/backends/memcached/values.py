@@ -29,8 +29,6 @@ nova_sg:r:HASH      the record: a copy of the report, written now and then;
 nova_sg:i:HASH:N    a part of the group's index: a line for each member
 nova_sg:f:HASH      members that are forced down: a line for each mark, see
                     forced_down.py
-nova_sg:e:HASH      the group's epoch: lost or replaced if the server was
-                    wiped; see epochs.py
 nova_sg:c:HASH      the refresh signal: replaced after a crash that a guard
                     has seen, for example; see refresh_signals.py
 nova_sg:l:HASH      the group's lock, and its note: see locks.py
@@ -151,11 +149,6 @@ def note_key(group: str) -> str:
 def forced_key(group: str) -> str:
     """Return the key of the marks of members that are forced down."""
     return "nova_sg:f:" + _hash(group)
-
-
-def epoch_key(group: str) -> str:
-    """Return the key of a group's epoch."""
-    return "nova_sg:e:" + _hash(group)
 
 
 def refresh_signal_key(group: str) -> str:
