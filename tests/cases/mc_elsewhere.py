@@ -92,6 +92,8 @@ def main(settings):
         for name, value in options.items():
             group = None if section == "DEFAULT" else section
             CONF.set_override(name, value, group)
+    # What it imports stops all threads.
+    driver = process.load("mc")
     ticks = Ticks()
     ticks.start()
     time.sleep(0.1)
@@ -101,7 +103,6 @@ def main(settings):
     )
     error, hosts = "", []
     began = time.monotonic()
-    driver = process.load("mc")
     try:
         driver.report(member)
         hosts = [one.host for one in driver.observe("compute").observations]

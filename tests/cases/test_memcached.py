@@ -52,14 +52,18 @@ class DeadNameServerTest(mc.McTestCase):
 
     def test_no_thread_stands_still(self):
         _, resolver = self.name_server()
-        found = self.elsewhere("mc7.test:11211", resolver=resolver)
-        self.assertIn(
-            "mc7.test:11211: cannot connect: the name server does not answer "
-            f"for mc7.test within {self.TIMEOUT:g} s",
-            found["error"],
-        )
-        self.assertLess(found["took"], 2.0)
-        self.assertLess(found["stood_still"], 1.0)
+
+        def stands_still():
+            found = self.elsewhere("mc7.test:11211", resolver=resolver)
+            self.assertIn(
+                "mc7.test:11211: cannot connect: the name server does not "
+                f"answer for mc7.test within {self.TIMEOUT:g} s",
+                found["error"],
+            )
+            self.assertLess(found["took"], 2.5)
+            return found["stood_still"]
+
+        self.assertLess(base.quickest(stands_still, 0.1), 0.1)
 
     def test_a_slow_name_server_is_enough(self):
         """An answer that comes after socket_timeout is used later."""
@@ -74,7 +78,6 @@ class DeadNameServerTest(mc.McTestCase):
         )
         self.assertIn("the name server does not answer", found["error"])
         self.assertEqual(["one"], found["hosts"])
-        self.assertLess(found["stood_still"], 1.0)
 
     def name_server(self):
         """Return a socket for a name server, and its address."""
@@ -263,6 +266,30 @@ class FlushAllTest(mc.McTestCase):
         self.assertEqual({"one": "up", "two": "up"}, self.states())
         self.assertEqual(1, len(self.logs.matching("has lost values")))
 
+    def test_no_living_member_is_down_meanwhile(self):
+        """Neither to an observer that is running, nor to new ones."""
+        self.flags(service_down_time=4.0, report_interval=0.2)
+        hosts = ["one", "two", "three"]
+        self.join(*hosts, interval=0.2)
+        observed = self.collect(self.api)
+        self.wait_for_states(dict.fromkeys(hosts, "up"))
+        end = time.monotonic() + 6.0
+        seen = set()
+        while time.monotonic() < end:
+            self.client.flush_all()
+            flushed = time.monotonic()
+            while time.monotonic() < flushed + 0.5:
+                seen |= set(self.states().values())
+                time.sleep(0.02)
+        self.assertEqual({"up"}, seen)
+        self.assertEqual([], [e for e in observed if e.type == "down"])
+
+    def test_the_doctor_says_how_often_it_was_wiped(self):
+        self.client.flush_all()
+        (finding,) = [one for one in self.driver().check() if not one.ok]
+        self.assertIn("wiped 1 times (flush_all)", finding.text)
+        self.assertIn("(-F)", finding.remedy)
+
     def test_a_group_is_not_lost(self):
         """The monitor lost the group."""
         self.join("one")
@@ -281,6 +308,7 @@ class FlushAllTest(mc.McTestCase):
         self.assertEqual({"one": "down", "two": "up"}, self.states())
         # It reads the mark with its next report.
         member.tick()
+        self.assertEqual([], self.logs.matching("has lost values"))
         self.client.flush_all()
         member.tick()
         self.assertEqual({"one": "down"}, self.states())

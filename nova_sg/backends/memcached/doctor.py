@@ -37,15 +37,11 @@ def check(replicas: mc_replicas.Replicas, option: str) -> list[base.Finding]:
         try:
             found = replicas.gather({server: server.stats()})[server]
         except exception.BackendError as error:
-            prefix = f"memcached at {server.address}: "
-            findings.append(
-                base.Finding(
-                    False,
-                    where,
-                    str(error).removeprefix(prefix),
-                    f"Start the server, or correct {option}",
-                )
-            )
+            why = str(error).removeprefix(f"memcached at {server.address}: ")
+            remedy = f"Check {option}"
+            if why.startswith(("cannot connect", "no answer")):
+                remedy = f"Start the server, or correct {option}"
+            findings.append(base.Finding(False, where, why, remedy))
             continue
         took = time.monotonic() - began
         findings.append(
@@ -68,6 +64,18 @@ def check(replicas: mc_replicas.Replicas, option: str) -> list[base.Finding]:
                 "members seem to vanish when their values are evicted",
             )
         )
+        flushes = int(found.get("cmd_flush", 0))
+        if flushes:
+            findings.append(
+                base.Finding(
+                    False,
+                    where,
+                    f"wiped {flushes} times (flush_all) since it started",
+                    "Find the program that does it, forbid it (-F), or use a "
+                    "memcached for nova_sg alone: each time new observers "
+                    "miss members for up to report_interval",
+                )
+            )
     return findings
 
 

@@ -50,7 +50,7 @@ PAUSE = 600.0
 
 
 class McDriver(base.LockingDriver):
-    """Reports by one set for each server, observes by multi-gets.
+    """Reports by one command for each server, observes by multi-gets.
 
     Stored times are those of each server's own clock.
     """
@@ -169,12 +169,16 @@ class McDriver(base.LockingDriver):
         The marks come first: after a server was wiped no observer sees a
         member without its mark.
         """
-        self._marks.restore(membership.group)
-        now = time.monotonic()
+        known = self._marks.restore(membership.group)
+        mark = known.get(membership.host)
+        written_at = membership.state["written"]
+        young = time.monotonic() - CONF.service_down_time
         for server in lost:
-            written_at = membership.state["written"].get(server, now)
-            # Otherwise it has just expired.
-            if now - written_at < CONF.service_down_time:
+            # Otherwise it has expired, or the command that made the mark has
+            # deleted it.
+            if written_at.get(server, 0.0) > young and not (
+                mark is not None and mark.forced
+            ):
                 self._log_lost(server)
         self._replicas.gather(
             {s: s.set(key, written[s], expire) for s in lost}

@@ -95,14 +95,16 @@ class Marks:
             self._known[group] = now, known
         return known
 
-    def restore(self, group: str) -> None:
+    def restore(self, group: str) -> dict[str, Mark]:
         """Read the marks from all servers; write them where they lack.
 
+        :returns: all marks that are known, by host
         :raises BackendError: no server answers
         """
         known, lacking, _ = self.take_in(group, self._read(group))
         if lacking:
             self._replicas.gather(self._write(group, lacking, known))
+        return known
 
     def restore_soon(
         self, group: str, lacking: Iterable[Server], known: Mapping[str, Mark]
