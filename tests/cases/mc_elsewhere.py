@@ -13,10 +13,11 @@
 
 It is started by `unshare`. Its argument is JSON: hosts (lines of /etc/hosts),
 resolver (the address of a name server), offline (whether there is no
-network), again (whether to try until it works) and options by section. It
-reports, and prints JSON: the error of the first attempt, the hosts of the
-group, how many seconds that took, and the longest time in which another
-thread of the process stood still.
+network), again (whether to try until it works), check (whether to do what the
+doctor does) and options by section. It reports, and prints JSON: the error of
+the first attempt, the hosts of the group, how many seconds that took, the
+longest time in which another thread of the process stood still, and what the
+doctor finds.
 """
 
 import contextlib
@@ -115,6 +116,9 @@ def main(settings):
             driver.report(member)
             hosts = [o.host for o in driver.observe("compute").observations]
     time.sleep(0.02)
+    bad = []
+    if settings.get("check"):
+        bad = [one.text for one in driver.check() if not one.ok]
     print(
         json.dumps(
             {
@@ -122,6 +126,7 @@ def main(settings):
                 "hosts": hosts,
                 "took": took,
                 "stood_still": ticks.longest,
+                "bad": bad,
             }
         ),
         flush=True,

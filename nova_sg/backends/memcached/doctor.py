@@ -66,11 +66,12 @@ def check(replicas: mc_replicas.Replicas, option: str) -> list[base.Finding]:
         )
         flushes = int(found.get("cmd_flush", 0))
         if flushes:
+            times = "once" if flushes == 1 else f"{flushes} times"
             findings.append(
                 base.Finding(
                     False,
                     where,
-                    f"wiped {flushes} times (flush_all) since it started",
+                    f"wiped {times} (flush_all) since it started",
                     "Find the program that does it, forbid it (-F), or use a "
                     "memcached for nova_sg alone: each time new observers "
                     "miss members for up to report_interval",
