@@ -28,10 +28,12 @@ read, and writes it to servers that have lost it.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Iterable
 
+from nova_sg import exception
 from nova_sg.backends.base import Lock
 from nova_sg.backends.memcached import values
 from nova_sg.backends.memcached.replicas import Replicas, Server
@@ -144,7 +146,9 @@ class Locks:
         self._notes[group] = newest
         lacking = [server for server, note in found.items() if note != newest]
         if lacking:
-            self._write_note(group, lacking, newest)
+            # A server that takes no note does not make it unknown.
+            with contextlib.suppress(exception.BackendError):
+                self._write_note(group, lacking, newest)
         return newest
 
     def _write_note(

@@ -20,6 +20,7 @@ server that lacks them.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Iterable, Mapping
@@ -103,7 +104,10 @@ class Marks:
         """
         known, lacking, _ = self.take_in(group, self._read(group))
         if lacking:
-            self._replicas.gather(self._write(group, lacking, known))
+            # A server that takes no mark must not keep a member from
+            # reporting.
+            with contextlib.suppress(exception.BackendError):
+                self._replicas.gather(self._write(group, lacking, known))
         return known
 
     def restore_soon(

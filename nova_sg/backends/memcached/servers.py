@@ -21,6 +21,7 @@ that hangs delays no other server, and a caller by one time-out at most.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import queue
 import secrets
@@ -353,8 +354,9 @@ class RemoteServer:
         def compare(client: _Client) -> str:
             key = f"nova_sg:p:{secrets.token_hex(8)}"
             client.set(key, b"1", PROBE_LIFETIME)
-            targets = self._lookup.targets(self._timeout)
-            used = self.target
+            used, targets = self.target, []
+            with contextlib.suppress(OSError):
+                targets = self._lookup.targets(self._timeout)
             tried = [used] * attempts + [t for t in targets if t != used]
             for target in tried[: attempts + 8]:
                 other = _Client()
@@ -362,7 +364,7 @@ class RemoteServer:
                     other.use(self._open(target))
                     if other.read([key]):
                         continue
-                except OSError:
+                except Exception:
                     # Whether it answers is not asked here.
                     continue
                 finally:
