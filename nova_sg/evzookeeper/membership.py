@@ -274,7 +274,7 @@ class MembershipMonitor(service.ZKServiceBase):
         self._hurry = False
         self._lost = not session.is_connected()
         self._closed = False
-        # The id of the session in which the watch is set. A watch survives a
+        # The handle on which the watch is set. A watch survives a
         # reconnection; a second one would make a second event.
         self._watching: int | None = None
         session.add_listener(self._session_event)
@@ -360,12 +360,13 @@ class MembershipMonitor(service.ZKServiceBase):
     def _list(self) -> set[str] | None:
         timeout = self._session.recv_timeout / 1000
         try:
-            handle, session_id = self._session.connected_handle(0)
+            handle, _ = self._session.connected_handle(0)
             watch = None
-            if self._watching != session_id:
+            # Not "!=": another handle can have the same number.
+            if self._watching is not handle:
                 watch = zookeeper.Immediate(self._watch)
                 # Before the request, as the watch may fire before its answer.
-                self._watching = session_id
+                self._watching = handle
             try:
                 return set(zookeeper.get_children(
                     handle, self._basepath, watch, timeout=timeout))
