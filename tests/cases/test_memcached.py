@@ -285,6 +285,46 @@ class FlushAllTest(mc.McTestCase):
         self.assertEqual({"up"}, seen)
         self.assertEqual([], [e for e in observed if e.type == "down"])
 
+    def storm(self, seconds, period):
+        """Wipe the server again and again; observers see few reports."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            self.client.flush_all()
+            time.sleep(period)
+
+    def assert_a_storm_takes_no_member_down(self, number):
+        """Also not those of which no report was seen meanwhile."""
+        self.flags(service_down_time=4.0, report_interval=0.5)
+        self.flags("servicegroup", view_refresh_interval=1.0)
+        # Members that fell silent together would be held for a while.
+        self.flags("servicegroup", mass_silence_fraction=0.0)
+        hosts = [f"node{n}" for n in range(number)]
+        members = self.join(*hosts, interval=0.5)
+        observed = self.collect(self.api)
+        expected = dict.fromkeys(hosts, "up")
+        self.wait_for_states(expected, process.shared())
+        self.storm(5.0, 0.05)
+        # One dies.
+        members[0].tg.moving.clear()
+        self.storm(5.0, 0.05)
+        self.assertEqual([], [e for e in observed if e.type == "down"])
+        # It is found once the storm is over.
+        self.wait_for_states({**expected, "node0": "down"}, process.shared())
+        self.assertEqual(
+            ["node0"], [e.host for e in observed if e.type == "down"]
+        )
+
+    def test_a_storm_in_a_small_group(self):
+        """Clients that flush the server at each reconnect follow each other.
+
+        An observer hardly sees a report.
+        """
+        self.assert_a_storm_takes_no_member_down(3)
+
+    def test_a_storm_in_a_large_group(self):
+        """An observer sees the reports of some members."""
+        self.assert_a_storm_takes_no_member_down(40)
+
     def test_the_doctor_says_how_often_it_was_wiped(self):
         self.client.flush_all()
         (finding,) = [one for one in self.driver().check() if not one.ok]

@@ -20,6 +20,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 from oslo_log import log as logging
 
@@ -114,21 +115,11 @@ class McDriver(base.LockingDriver):
     def _write(
         self, membership: base.Membership, kind: str, expire: int
     ) -> None:
-        group, host = membership.group, membership.host
-        state = membership.state
-        key = values.member_key(group, host)
+        group, state = membership.group, membership.state
+        key = values.member_key(group, membership.host)
         replicas = self._replicas.of(group)
         self._replicas.read_clocks(replicas)
-        reports = {
-            server: _make_report(kind, membership, server)
-            for server in replicas
-        }
-        written = {
-            server: self._codec.write_report(key, report)
-            for server, report in reports.items()
-        }
-        if kind != values.LEFT and self._orders.wanted():
-            self._give_order(membership, key, reports, written)
+        reports, written = self._make_reports(membership, kind, replicas)
         stored = self._replicas.gather(
             {
                 server: server.renew(key, written[server], expire)
@@ -143,7 +134,18 @@ class McDriver(base.LockingDriver):
         state["shown"] = shown
         lost = [s for s, renewed in stored.items() if renewed is False]
         if lost:
-            self._restore(membership, lost, key, written, expire)
+            # After a server was wiped no observer sees a member without its
+            # mark.
+            mark = self._marks.restore(group).get(membership.host)
+            # It may have been deleted by the command that made the mark.
+            if mark is None or not mark.forced:
+                self._note_loss(state, lost, stored)
+                reports, written = self._make_reports(
+                    membership, kind, replicas
+                )
+            self._replicas.gather(
+                {s: s.set(key, written[s], expire) for s in lost}
+            )
         written_at = state.setdefault("written", {})
         written_at.update(dict.fromkeys(stored, time.monotonic()))
         stale = [s for s in stored if s in lost or self._is_stale(state, s)]
@@ -156,33 +158,45 @@ class McDriver(base.LockingDriver):
         registered_at = state.get(server, float("-inf"))
         return time.monotonic() - registered_at > CONF.service_down_time / 2
 
-    def _restore(
-        self,
-        membership: base.Membership,
-        lost: Iterable[Server],
-        key: str,
-        written: Mapping[Server, bytes],
-        expire: int,
-    ) -> None:
-        """Write a report to servers that have lost the one before.
+    def _make_reports(
+        self, membership: base.Membership, kind: str, replicas: list[Server]
+    ) -> tuple[dict[Server, values.StoredReport], dict[Server, bytes]]:
+        """Return the report for each server, and the value that has it.
 
-        The marks come first: after a server was wiped no observer sees a
-        member without its mark.
+        The crash guard knows the values before a server does.
         """
-        known = self._marks.restore(membership.group)
-        mark = known.get(membership.host)
-        written_at = membership.state["written"]
-        young = time.monotonic() - CONF.service_down_time
-        for server in lost:
-            # Otherwise it has expired, or the command that made the mark has
-            # deleted it.
-            if written_at.get(server, 0.0) > young and not (
-                mark is not None and mark.forced
-            ):
-                self._log_lost(server)
-        self._replicas.gather(
-            {s: s.set(key, written[s], expire) for s in lost}
-        )
+        key = values.member_key(membership.group, membership.host)
+        reports = {
+            server: _make_report(kind, membership, server)
+            for server in replicas
+        }
+        written = {
+            server: self._codec.write_report(key, report)
+            for server, report in reports.items()
+        }
+        if kind != values.LEFT and self._orders.wanted():
+            self._give_order(membership, key, reports, written)
+        return reports, written
+
+    def _note_loss(
+        self, state: dict, lost: Iterable[Server], stored: Mapping[Server, Any]
+    ) -> None:
+        """Note that servers have lost the last report of a member.
+
+        If no server has it any more, the time since then is an outage, which
+        the next reports tell observers of: they may not have seen it.
+        """
+        written_at = state["written"]
+        now = time.monotonic()
+        # An older one has expired.
+        young = now - CONF.service_down_time
+        wiped = [s for s in lost if written_at.get(s, 0.0) > young]
+        for server in wiped:
+            self._log_lost(server)
+        if wiped and not any(stored.values()):
+            last = max(written_at.values())
+            begin, end = state.get("lost", (last, last))
+            state["lost"] = (begin if end >= last else last), now
 
     def _log_lost(self, server: Server) -> None:
         now = time.monotonic()
@@ -316,7 +330,11 @@ class McDriver(base.LockingDriver):
         self._signals.unfollow(group, wake)
 
     def outage(self, group: str, since: float) -> ServerOutage | None:
-        return self._replicas.restarted(self._replicas.of(group), since)
+        shown = [
+            self._replicas.restarted(self._replicas.of(group), since),
+            self._reader.wiped(group, since),
+        ]
+        return max(filter(None, shown), key=lambda one: one.end, default=None)
 
     def groups(self) -> list[str]:
         # What has no clock, such as a proxy, is no server.
@@ -407,11 +425,10 @@ def _make_report(
 ) -> values.StoredReport:
     """Return a report with times by a server's clock."""
     at, outage = mc_replicas.now(server), None
-    if kind != values.LEFT and membership.reported_outage is not None:
+    told = _outage_to_tell(membership)
+    if kind != values.LEFT and told is not None:
         now = time.monotonic()
-        begin, end = (
-            max(0.0, at - (now - t)) for t in membership.reported_outage
-        )
+        begin, end = (max(0.0, at - (now - t)) for t in told)
         outage = begin, end
     return values.StoredReport(
         kind,
@@ -421,3 +438,21 @@ def _make_report(
         "" if kind == values.LEFT else membership.unwell,
         membership.domain,
     )
+
+
+def _outage_to_tell(
+    membership: base.Membership,
+) -> tuple[float, float] | None:
+    """Return the last outage of a member's reports, from when to when.
+
+    They failed, or the servers have lost them.
+    """
+    failed, lost = membership.reported_outage, membership.state.get("lost")
+    if lost is None or lost[1] < time.monotonic() - CONF.service_down_time:
+        return failed
+    if failed is None:
+        return lost
+    first, second = sorted((failed, lost))
+    if second[0] > first[1]:
+        return second
+    return first[0], max(first[1], second[1])

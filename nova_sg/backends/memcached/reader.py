@@ -27,10 +27,20 @@ from oslo_log import log as logging
 
 from nova_sg import once
 from nova_sg.backends import base
-from nova_sg.backends.memcached import marks, refresh_signals, values
+from nova_sg.backends.memcached import (
+    canaries,
+    marks,
+    refresh_signals,
+    values,
+)
 from nova_sg.backends.memcached import replicas as mc_replicas
 from nova_sg.backends.memcached.replicas import Server
-from nova_sg.liveness.model import Attributes, Observation, Refresh
+from nova_sg.liveness.model import (
+    Attributes,
+    Observation,
+    Refresh,
+    ServerOutage,
+)
 
 LOG = logging.getLogger(__name__)
 
@@ -118,6 +128,7 @@ class GroupReader:
         self._codec = codec
         self._signals = signals
         self._marks = all_marks
+        self._canaries = canaries.Canaries()
         self._lock = threading.Lock()
         # By group: the members that observations have shown so far. They
         # are asked for even when the index has lost them.
@@ -126,6 +137,9 @@ class GroupReader:
         #: old.
         self.unlisted: dict[str, set[str]] = {}
         self._numbers: dict[str, _ReportNumbers] = {}
+        # By group and host: the outage that the member's last report told of,
+        # monotonic. It stays true when memcached has lost the report.
+        self._told: dict[str, dict[str, tuple[float, float]]] = {}
         self._warned = once.Once("memcached keys")
         # When clocks were last read because of a report from the future.
         self._doubted_at = float("-inf")
@@ -140,7 +154,9 @@ class GroupReader:
         self._replicas.read_clocks(replicas)
         forced_key = values.forced_key(group)
         signal_key = values.refresh_signal_key(group)
-        shared = [*values.index_keys(group), forced_key, signal_key]
+        canary_key = self._canaries.key(group)
+        own_keys = (forced_key, signal_key, canary_key)
+        shared = [*values.index_keys(group), *own_keys]
         lists = self._replicas.gather({s: s.get(shared) for s in replicas})
         with self._lock:
             seen = self._seen.get(group, set())
@@ -149,7 +165,7 @@ class GroupReader:
         ignored: dict[str, str] = {}
         for found in lists.values():
             for key, value in found.items():
-                if key in (forced_key, signal_key):
+                if key in own_keys:
                     continue
                 names, refused = self._codec.read_lines(key, value)
                 if refused:
@@ -195,6 +211,7 @@ class GroupReader:
         # A record stays for a week: where there is none, memcached was
         # restarted, or had no room for it.
         vanished = seen - last.keys() - unread
+        told = self._told.get(group, {})
         observations = [
             _observation(
                 host,
@@ -202,14 +219,26 @@ class GroupReader:
                 numbers,
                 forced=host in forced,
                 vanished=host in vanished,
+                told=told.get(host),
             )
             for host in hosts
         ]
+        self._told[group] = {
+            one.host: one.attributes.outage
+            for one in observations
+            if one.attributes.outage is not None
+        }
         numbers.keep(hosts)
+        having = [s for s, got in lists.items() if canary_key in got]
+        self._canaries.refreshed(group, asked, replicas, having)
         self._signals.refreshed(
             group, asked, {s: got.get(signal_key) for s, got in lists.items()}
         )
         return Refresh("mc", asked, observations, exact=True)
+
+    def wiped(self, group: str, since: float) -> ServerOutage | None:
+        """Return the time in which all servers lost what was written."""
+        return self._canaries.wiped(group, since)
 
     def _has_future_report(self, last: Mapping[str, _LastReport]) -> bool:
         """Whether a report suggests that a server's clock was misread."""
@@ -276,13 +305,19 @@ def _observation(
     *,
     forced: bool,
     vanished: bool,
+    told: tuple[float, float] | None,
 ) -> Observation:
     """Return what memcached says of a member.
 
     :param last: its last report; None: memcached has none
+    :param told: the outage that an earlier report told of
     """
     if last is None:
-        attributes = Attributes(forced_down=forced, vanished=vanished)
+        attributes = Attributes(
+            forced_down=forced,
+            vanished=vanished,
+            outage=told if vanished else None,
+        )
         return Observation(host, attributes=attributes)
     moment, report = last.moment, last.report
     try:
