@@ -322,8 +322,28 @@ class FlushAllTest(mc.McTestCase):
         self.assert_a_storm_takes_no_member_down(3)
 
     def test_a_storm_in_a_large_group(self):
-        """An observer sees the reports of some members."""
+        """An observer sees the reports of some members, now and then."""
         self.assert_a_storm_takes_no_member_down(40)
+
+    def test_members_tell_that_their_reports_were_lost(self):
+        """An observer that always sees some of them believes them."""
+        self.flags(service_down_time=3.0, report_interval=0.1)
+        self.flags("servicegroup", mass_silence_fraction=0.0)
+        *seen, unseen = hosts = ["a", "b", "c", "d"]
+        members = dict(zip(hosts, self.join(*hosts), strict=True))
+        view = self.another().view("compute")
+        self.assertEqual(hosts, sorted(view.hosts_up()))
+        end = time.monotonic() + 6.0
+        while time.monotonic() < end:
+            for host in seen:
+                for member in members.values():
+                    member.tick()
+                self.client.flush_all()
+                members[host].tick()
+                view.refresh()
+                time.sleep(0.1)
+            self.assertEqual(hosts, sorted(view.hosts_up()))
+        self.assertIn("without the backend", view.member(unseen).reason)
 
     def test_the_doctor_says_how_often_it_was_wiped(self):
         self.client.flush_all()

@@ -133,21 +133,24 @@ class McDriver(base.LockingDriver):
             self._signal(group, stored)
         state["shown"] = shown
         lost = [s for s, renewed in stored.items() if renewed is False]
+        noted = False
         if lost:
             # After a server was wiped no observer sees a member without its
             # mark.
             mark = self._marks.restore(group).get(membership.host)
             # It may have been deleted by the command that made the mark.
             if mark is None or not mark.forced:
-                self._note_loss(state, lost, stored)
+                noted = self._note_loss(state, lost, stored)
                 reports, written = self._make_reports(
                     membership, kind, replicas
                 )
             self._replicas.gather(
                 {s: s.set(key, written[s], expire) for s in lost}
             )
-        written_at = state.setdefault("written", {})
-        written_at.update(dict.fromkeys(stored, time.monotonic()))
+        moment = time.monotonic()
+        state.setdefault("written", {}).update(dict.fromkeys(stored, moment))
+        if noted:
+            state["told_at"] = moment
         stale = [s for s in stored if s in lost or self._is_stale(state, s)]
         if stale:
             self._register(membership, {s: reports[s] for s in stale})
@@ -180,11 +183,13 @@ class McDriver(base.LockingDriver):
 
     def _note_loss(
         self, state: dict, lost: Iterable[Server], stored: Mapping[Server, Any]
-    ) -> None:
+    ) -> bool:
         """Note that servers have lost the last report of a member.
 
         If no server has it any more, the time since then is an outage, which
         the next reports tell observers of: they may not have seen it.
+
+        :returns: whether it is one
         """
         written_at = state["written"]
         now = time.monotonic()
@@ -193,10 +198,14 @@ class McDriver(base.LockingDriver):
         wiped = [s for s in lost if written_at.get(s, 0.0) > young]
         for server in wiped:
             self._log_lost(server)
-        if wiped and not any(stored.values()):
-            last = max(written_at.values())
-            begin, end = state.get("lost", (last, last))
-            state["lost"] = (begin if end >= last else last), now
+        if not wiped or any(stored.values()):
+            return False
+        begin = max(written_at.values())
+        if state.get("told_at") == begin:
+            # The last report told of an outage, and is lost as well.
+            begin = state["lost"][0]
+        state["lost"] = begin, now
+        return True
 
     def _log_lost(self, server: Server) -> None:
         now = time.monotonic()
