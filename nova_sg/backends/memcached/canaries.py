@@ -25,7 +25,7 @@ import concurrent.futures
 import math
 import secrets
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from nova_sg.backends.memcached.replicas import Server
@@ -81,12 +81,13 @@ class Canaries:
         group: str,
         asked: float,
         replicas: Iterable[Server],
-        having: Iterable[Server],
+        found: Mapping[Server, bool],
     ) -> None:
         """Take in which servers had the canary in a refresh.
 
         :param asked: when the refresh began, monotonic
-        :param having: those of the servers of the group that have it
+        :param replicas: the servers of the group
+        :param found: whether those that answered have it
         """
         mine = self._groups[group]
         last, mine.asked = mine.asked, asked
@@ -95,12 +96,16 @@ class Canaries:
             return
         lifetime = 2 * math.ceil(CONF.service_down_time) + 60
         young = time.monotonic() - lifetime / 2
-        having, all_wiped = set(having), True
+        all_wiped = True
         for server in replicas:
+            if server not in found:
+                # It may have all reports.
+                all_wiped = False
+                continue
             written = mine.written.get(server)
             # A younger one cannot have expired.
             if written is not None and written.at > young:
-                if server in having:
+                if found[server]:
                     all_wiped = False
                     continue
                 all_wiped &= written.is_there

@@ -229,8 +229,8 @@ class GroupReader:
             if one.attributes.outage is not None
         }
         numbers.keep(hosts)
-        having = [s for s, got in lists.items() if canary_key in got]
-        self._canaries.refreshed(group, asked, replicas, having)
+        canary = {server: canary_key in got for server, got in lists.items()}
+        self._canaries.refreshed(group, asked, replicas, canary)
         self._signals.refreshed(
             group, asked, {s: got.get(signal_key) for s, got in lists.items()}
         )
