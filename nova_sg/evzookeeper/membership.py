@@ -270,6 +270,8 @@ class MembershipMonitor(service.ZKServiceBase):
         self._members: set[str] | None = None
         self._condition = threading.Condition()
         self._published = False
+        # Whether an error has been logged, and no list has come since.
+        self._in_trouble = False
         self._stale = False
         self._hurry = False
         self._lost = not session.is_connected()
@@ -350,6 +352,8 @@ class MembershipMonitor(service.ZKServiceBase):
                 if not stale:
                     continue  # connected again; restore() follows
                 members = self._list()
+                if members is not None:
+                    self._in_trouble = False
                 pause = self._min_interval
                 if members is None and self._session.is_connected():
                     pause = RETRY_INTERVAL
@@ -384,9 +388,11 @@ class MembershipMonitor(service.ZKServiceBase):
         except zookeeper.ZooKeeperException as exc:
             # It is no error if this process has closed the session.
             if not self._session.is_closed():
-                LOG.warning(
+                LOG.log(
+                    logging.DEBUG if self._in_trouble else logging.WARNING,
                     "Cannot list the members in %s: %s. Trying again",
                     self._basepath, exc)
+                self._in_trouble = True
             return None
 
     def _publish(self, members: set[str] | None) -> None:

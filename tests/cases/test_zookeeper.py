@@ -163,10 +163,29 @@ class NoServerTest(OwnServerCase):
         )
 
 
+class RefusedTest(OwnServerCase):
+    def test_one_message_while_a_group_may_not_be_read(self):
+        """There was one a second."""
+        owner = self.open(auths=[("digest", "user:secret")])
+        self.assertTrue(owner.wait_connected(PATIENCE))
+        acl = [{"perms": zookeeper.PERM_ALL, "scheme": "auth", "id": ""}]
+        owner.create("/group", "", acl)
+        with self.assertLogs("nova_sg.evzookeeper", "DEBUG") as logs:
+            monitor = membership.MembershipMonitor(self.open(), "/group")
+            wait_for(
+                lambda: sum("Cannot list" in one for one in logs.output) == 3,
+                message=lambda: f"it has tried three times: {logs.output}",
+            )
+        self.assertIsNone(monitor.get_all())
+        levels = [one[:7] for one in logs.output if "Cannot list" in one]
+        self.assertEqual(["WARNING", "DEBUG:n", "DEBUG:n"], levels)
+
+
 class ServerListTest(OwnServerCase):
     def test_the_authentication_reaches_the_server_that_answers(self):
         """It was lost when the first server refused the connection."""
         first = self.open(auths=[("digest", "user:secret")])
+        self.assertTrue(first.wait_connected(PATIENCE))
         acl = [{"perms": zookeeper.PERM_ALL, "scheme": "auth", "id": ""}]
         first.create("/a", "x", acl)
         with socket.socket() as closed:
@@ -253,6 +272,7 @@ class WipedTest(OwnServerCase):
         record = {"host": "one", "topic": "compute"}
         wait_for(lambda: api.service_is_up(record), message="it is up")
         session = self.open()
+        self.assertTrue(session.wait_connected(PATIENCE))
         # So that the server has no such number when it begins anew.
         for _ in range(200):
             session.create("/x", "")
