@@ -36,6 +36,8 @@ RESOLVER = "nameserver {}\noptions timeout:3 attempts:1\n"
 def start(settings):
     """Start such a process; return what it prints."""
     command = ["unshare", "--mount"]
+    if os.geteuid():
+        command.append("--map-root-user")
     if settings.get("offline"):
         command.append("--net")
     done = subprocess.run(
