@@ -88,7 +88,7 @@ def _configured_drivers(used: list[str]) -> list[str]:
     names = list(used)
     if CONF.database.connection:
         names.append("db")
-    if server_options.addresses()[1]:
+    if server_options.named_for_members():
         names.append("mc")
     if CONF.zookeeper.address:
         names.append("zk")

@@ -20,7 +20,7 @@ DEFAULT_OPTS = [
         sample_default="<None>",
         help="""
 Memcached servers for the mc driver: a list of "host:port",
-"inet6:[address]:port" or "unix:path". Without servers, or with "<None>",
+"[IPv6 address]:port" or "unix:path". Without servers, or with "<None>",
 the members are kept inside the process, and no other process sees them.
 
 Reports go to all of up to three servers. Of a longer list each group uses

@@ -74,6 +74,14 @@ class DoctorTest(base.TestCase):
         result = self.check(["memcached 127.0.0.1:1", "Start the server"])
         self.assertIn("driver mc: configured, not in use", result.out)
 
+    def test_servers_of_oslo_cache_alone_are_not_checked(self):
+        """A nova.conf has them for Nova's cache, in any spelling."""
+        self.configure(
+            "[cache]\nmemcache_servers = [::1]:1,inet:[127.0.0.1]:1\n"
+            "memcache_sasl_enabled = true\ntls_cafile = /none"
+        )
+        self.assertNotIn("driver mc", self.check().out)
+
     def test_database_down(self):
         url = f"mysql+pymysql://nova:{base.PASSWORD}@127.0.0.1:1/nova"
         self.configure(f"[database]\nconnection = {url}")
@@ -123,7 +131,10 @@ class DoctorTest(base.TestCase):
     def test_wrong_memcached_address(self):
         for address, words in (
             ("127.0.0.1:1", ["127.0.0.1:1: cannot connect", "Start"]),
-            ("memcached.invalid:11211", ["cannot connect", "correct memc"]),
+            (
+                "memcached.invalid:11211",
+                ["there is no host", "correct [DEFAULT] memc"],
+            ),
             (
                 "one:two",
                 ["[DEFAULT] memcached_servers: 'one:two' is not", "Write"],

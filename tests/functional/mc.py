@@ -79,6 +79,10 @@ class Raw:
             self._send(f"delete {key}")
             self._lines.readline()
 
+    def flush_all(self):
+        self._send("flush_all")
+        self._expect(b"OK")
+
     def seconds_left(self, key):
         """Return the seconds after which a value expires; -1: never."""
         self._send(f"mg {key} t")

@@ -15,6 +15,7 @@
 import json
 import time
 
+from nova_sg.backends.memcached import values
 from tests.base import wait_for
 from tests.fixtures.proxy import TcpProxy
 from tests.functional import mc, zk
@@ -62,17 +63,27 @@ class LateTest(mc.McTestCase):
         wait_for(lambda: self.cut(proxy, raw), 60, "a report is held")
         member.kill()
         died = time.monotonic()
-        before = self.reported_at(raw, "one")
+        last = self.reported_at(raw, "one")
+        commands = int(raw.stats()["cmd_set"])
         observer = self.another()
         self.wait_for_states({"one": "down"}, observer)
         # Observers read memcached's clock to a second.
         wait_for(lambda: time.monotonic() - died > self.DOWN_TIME + 2)
         proxy.restore()
         wait_for(
-            lambda: self.reported_at(raw, "one") > before,
+            lambda: int(raw.stats()["cmd_set"]) > commands,
             30,
             "the late report arrives",
         )
-        # It has the time at which the member wrote it.
+        # It replaces a value that has expired, and so nothing.
+        self.assertEqual(0.0, self.reported_at(raw, "one"))
+        self.assertEqual({"one": "down"}, self.states())
+        self.assertEqual({"one": "down"}, self.states(observer))
+        # The first report of a process is stored, however late. It has the
+        # time at which the member wrote it.
+        key = values.member_key("compute", "one")
+        late = values.StoredReport(values.UP, last + 0.1, "nova-compute")
+        raw.set(key, values.Codec(None).write_report(key, late))
+        observer.view("compute").refresh()
         self.assertEqual({"one": "down"}, self.states())
         self.assertEqual({"one": "down"}, self.states(observer))

@@ -129,6 +129,11 @@ class McOptionsTest(base.TestCase):
             "inet:localhost:11211",
             "inet6:[::1]:11211",
             "inet6:[fe80::1%eth0]",
+            "[::1]:11211",
+            "[::1]",
+            "[localhost]:11211",
+            "inet:[localhost]:11211",
+            "/run/memcached.sock",
             "unix:/run/memcached.sock",
         ):
             with self.subTest(address=address):
@@ -168,7 +173,11 @@ class McOptionsTest(base.TestCase):
     def test_the_error_names_the_option_and_the_invalid_address(self):
         for address in (
             "::1",
-            "[::1]:11211",
+            "[::1]:port",
+            "[]:11211",
+            "[::1",
+            "two words:11211",
+            "host/path:11211",
             "host:port",
             "host:0",
             "host:99999",

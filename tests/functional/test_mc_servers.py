@@ -72,6 +72,29 @@ class ThreeServersTest(mc.McTestCase):
             )
         self.assertEqual(expected, self.states())
 
+    def test_forced_down_survives_a_restart_of_all_servers_at_once(self):
+        self.join(*HOSTS, interval=0.1)
+        # As another process does.
+        self.driver().force_down("compute", "node1", True)
+        expected = ALL_UP | {"node1": "down"}
+        # With this report the member reads its mark.
+        base.wait_for(
+            lambda: all(self.reported_at(raw, "node1") for raw in self.raws)
+        )
+        for server in self.servers:
+            server.kill()
+        for server in self.servers:
+            server.start()
+        seen = set()
+
+        def all_are_back():
+            states = self.states()
+            seen.add(states.get("node1"))
+            return states == expected
+
+        base.wait_for(all_are_back)
+        self.assertNotIn("up", seen)
+
     def test_an_old_mark_on_an_unreachable_server_does_not_come_back(self):
         self.join(*HOSTS, interval=0.1)
         self.api.force_down("node1", "compute")

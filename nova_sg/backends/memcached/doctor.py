@@ -15,14 +15,21 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 
 from nova_sg import exception
 from nova_sg.backends import base
 from nova_sg.backends.memcached import replicas as mc_replicas
 
+# Connections by which it is checked that an address leads to one server.
+CONNECTIONS = 3
 
-def check(replicas: mc_replicas.Replicas) -> list[base.Finding]:
-    """Check each server by itself."""
+
+def check(replicas: mc_replicas.Replicas, option: str) -> list[base.Finding]:
+    """Check each server by itself.
+
+    :param option: the option that names the servers
+    """
     findings = []
     for server in replicas.servers:
         where = f"memcached {server.address}"
@@ -30,15 +37,11 @@ def check(replicas: mc_replicas.Replicas) -> list[base.Finding]:
         try:
             found = replicas.gather({server: server.stats()})[server]
         except exception.BackendError as error:
-            prefix = f"memcached at {server.address}: "
-            findings.append(
-                base.Finding(
-                    False,
-                    where,
-                    str(error).removeprefix(prefix),
-                    "Start the server, or correct memcached_servers",
-                )
-            )
+            why = str(error).removeprefix(f"memcached at {server.address}: ")
+            remedy = f"Check {option}"
+            if why.startswith(("cannot connect", "no answer")):
+                remedy = f"Start the server, or correct {option}"
+            findings.append(base.Finding(False, where, why, remedy))
             continue
         took = time.monotonic() - began
         findings.append(
@@ -50,6 +53,7 @@ def check(replicas: mc_replicas.Replicas) -> list[base.Finding]:
             )
         )
         findings.append(_check_clock(server))
+        findings.extend(_check_identity(replicas, server, where, option))
         evictions = int(found.get("evictions", 0))
         findings.append(
             base.Finding(
@@ -60,7 +64,42 @@ def check(replicas: mc_replicas.Replicas) -> list[base.Finding]:
                 "members seem to vanish when their values are evicted",
             )
         )
+        flushes = int(found.get("cmd_flush", 0))
+        if flushes:
+            times = "once" if flushes == 1 else f"{flushes} times"
+            findings.append(
+                base.Finding(
+                    False,
+                    where,
+                    f"wiped {times} (flush_all) since it started",
+                    "Find the program that does it, forbid it (-F), or use a "
+                    "memcached for nova_sg alone: each time new observers "
+                    "miss members for up to report_interval",
+                )
+            )
     return findings
+
+
+def _check_identity(
+    replicas: mc_replicas.Replicas,
+    server: mc_replicas.Server,
+    where: str,
+    option: str,
+) -> Iterator[base.Finding]:
+    """Check that an address leads to one server."""
+    try:
+        result = replicas.gather({server: server.compare(CONNECTIONS)})[server]
+    except exception.BackendError:
+        # It has answered before; the next run shows what it is.
+        return
+    if result:
+        yield base.Finding(
+            False,
+            where,
+            result,
+            "Each process sees another part of each group. Name each server "
+            f"by itself in {option}, and not a load balancer",
+        )
 
 
 def _check_clock(server: mc_replicas.Server) -> base.Finding:

@@ -17,7 +17,6 @@ The keys and values are described in nova_sg.backends.memcached.values.
 
 from __future__ import annotations
 
-import concurrent.futures
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -29,8 +28,8 @@ from nova_sg import exception, grace
 from nova_sg.backends import base
 from nova_sg.backends.memcached import (
     doctor,
-    forced_down,
     locks,
+    marks,
     reader,
     refresh_signals,
     server_options,
@@ -47,10 +46,12 @@ LOG = logging.getLogger(__name__)
 
 # Seconds for which a record is kept after it was written last.
 RECORD_LIFETIME = int(base.LISTED)
+# Seconds between two messages that one server has lost values.
+PAUSE = 600.0
 
 
 class McDriver(base.LockingDriver):
-    """Reports by one set for each server, observes by multi-gets.
+    """Reports by one command for each server, observes by multi-gets.
 
     Stored times are those of each server's own clock.
     """
@@ -61,13 +62,15 @@ class McDriver(base.LockingDriver):
         bound="service_down_time + view_refresh_interval",
         blind=(
             "a service whose timer runs while its work is stuck; which "
-            "members were forced down, once all servers were restarted at "
-            "the same time"
+            "members were forced down, once all servers and all processes "
+            "that knew of it were restarted at the same time"
         ),
     )
 
     def __init__(self) -> None:
         self._servers = server_options.make_servers()
+        self._tls = getattr(self._servers[0], "tls", None)
+        self._login = getattr(self._servers[0], "login", None)
         self._local = isinstance(self._servers[0], servers.LocalServer)
         if self._local:
             LOG.warning(
@@ -76,12 +79,19 @@ class McDriver(base.LockingDriver):
             )
         self._codec = values.Codec(CONF.memcache.memcache_secret_key)
         self._replicas = mc_replicas.Replicas(
-            self._servers, CONF.memcache.socket_timeout
+            self._servers,
+            CONF.memcache.socket_timeout,
+            server_options.addresses()[0],
         )
         self._signals = refresh_signals.RefreshSignals(self._codec)
+        self._marks = marks.Marks(self._replicas, self._codec)
         self._reader = reader.GroupReader(
-            self._replicas, self._codec, self._signals
+            self._replicas, self._codec, self._signals, self._marks
         )
+        # The groups that memcached has named so far: it may lose the names.
+        self._groups: set[str] = set()
+        # When it was last logged that a server has lost values, monotonic.
+        self._logged_lost: dict[Server, float] = {}
         self._locks = locks.Locks(self._replicas, self._codec)
         self._orders = orders.Orders("mc")
 
@@ -105,10 +115,60 @@ class McDriver(base.LockingDriver):
     def _write(
         self, membership: base.Membership, kind: str, expire: int
     ) -> None:
-        group, host = membership.group, membership.host
-        key = values.member_key(group, host)
+        group, state = membership.group, membership.state
+        key = values.member_key(group, membership.host)
         replicas = self._replicas.of(group)
         self._replicas.read_clocks(replicas)
+        reports, written = self._make_reports(membership, kind, replicas)
+        stored = self._replicas.gather(
+            {
+                server: server.renew(key, written[server], expire)
+                if server in state
+                else server.set(key, written[server], expire)
+                for server in replicas
+            }
+        )
+        shown = kind, bool(membership.unwell)
+        if state.get("shown", (values.UP, False)) != shown:
+            self._signal(group, stored)
+        state["shown"] = shown
+        lost = [s for s, renewed in stored.items() if renewed is False]
+        noted = False
+        if lost:
+            # After a server was wiped no observer sees a member without its
+            # mark.
+            mark = self._marks.restore(group).get(membership.host)
+            # It may have been deleted by the command that made the mark.
+            if mark is None or not mark.forced:
+                noted = self._note_loss(state, lost, stored)
+                reports, written = self._make_reports(
+                    membership, kind, replicas
+                )
+            self._replicas.gather(
+                {s: s.set(key, written[s], expire) for s in lost}
+            )
+        moment = time.monotonic()
+        state.setdefault("written", {}).update(dict.fromkeys(stored, moment))
+        if noted:
+            state["told_at"] = moment
+        stale = [s for s in stored if s in lost or self._is_stale(state, s)]
+        if stale:
+            self._register(membership, {s: reports[s] for s in stale})
+
+    @staticmethod
+    def _is_stale(state: dict, server: Server) -> bool:
+        """Whether a server may have lost what _register() wrote there."""
+        registered_at = state.get(server, float("-inf"))
+        return time.monotonic() - registered_at > CONF.service_down_time / 2
+
+    def _make_reports(
+        self, membership: base.Membership, kind: str, replicas: list[Server]
+    ) -> tuple[dict[Server, values.StoredReport], dict[Server, bytes]]:
+        """Return the report for each server, and the value that has it.
+
+        The crash guard knows the values before a server does.
+        """
+        key = values.member_key(membership.group, membership.host)
         reports = {
             server: _make_report(kind, membership, server)
             for server in replicas
@@ -119,20 +179,45 @@ class McDriver(base.LockingDriver):
         }
         if kind != values.LEFT and self._orders.wanted():
             self._give_order(membership, key, reports, written)
-        stored = self._replicas.gather(
-            {s: s.set(key, written[s], expire) for s in replicas}
-        )
-        shown = kind, bool(membership.unwell)
-        if membership.state.get("shown", (values.UP, False)) != shown:
-            self._signal(group, stored)
-        membership.state["shown"] = shown
-        stale = [
-            server
-            for server in stored
-            if self._is_stale(membership.state, server)
-        ]
-        if stale:
-            self._register(membership, {s: reports[s] for s in stale})
+        return reports, written
+
+    def _note_loss(
+        self, state: dict, lost: Iterable[Server], stored: Mapping[Server, Any]
+    ) -> bool:
+        """Note that servers have lost the last report of a member.
+
+        If no server has it any more, the time since then is an outage, which
+        the next reports tell observers of: they may not have seen it.
+
+        :returns: whether it is one
+        """
+        written_at = state["written"]
+        now = time.monotonic()
+        # An older one has expired.
+        young = now - CONF.service_down_time
+        wiped = [s for s in lost if written_at.get(s, 0.0) > young]
+        for server in wiped:
+            self._log_lost(server)
+        if not wiped or any(stored.values()):
+            return False
+        begin = max(written_at.values())
+        if state.get("told_at") == begin:
+            # The last report told of an outage, and is lost as well.
+            begin = state["lost"][0]
+        state["lost"] = begin, now
+        return True
+
+    def _log_lost(self, server: Server) -> None:
+        now = time.monotonic()
+        if now - self._logged_lost.get(server, -PAUSE) >= PAUSE:
+            self._logged_lost[server] = now
+            LOG.warning(
+                "memcached at %s has lost values: it was restarted, another "
+                "program wiped it (flush_all), or it has too little memory. "
+                "Writing again what this process knows. If this happens "
+                "again, use a memcached for nova_sg alone",
+                server.address,
+            )
 
     def _signal(self, group: str, replicas: Iterable[Server]) -> None:
         """Have observers that follow a group refresh at once."""
@@ -169,10 +254,12 @@ class McDriver(base.LockingDriver):
             refresh_signal=(signal, self._signal_lifetime(), signal_value),
             key=key,
             servers=[
-                server.socket_address
+                (*server.target, server.host)
                 for server in written
                 if isinstance(server, servers.RemoteServer)
             ],
+            tls=self._tls and tuple(self._tls),
+            login=self._login and tuple(self._login),
             value=list(written.values()),
             crashed=[self._codec.write_report(key, one) for one in crashed],
             life=RECORD_LIFETIME,
@@ -183,29 +270,24 @@ class McDriver(base.LockingDriver):
         """Return the seconds for which a refresh signal is kept."""
         return 2 * math.ceil(CONF.service_down_time)
 
-    def _is_stale(self, state: dict, server: Server) -> bool:
-        """Whether server may have lost what _register() wrote there."""
-        registered, generation = state.get(server, (None, 0))
-        return (
-            registered is None
-            or generation != server.generation
-            or time.monotonic() - registered > CONF.service_down_time / 2
-        )
-
     def _register(
         self,
         membership: base.Membership,
         reports: Mapping[Server, values.StoredReport],
     ) -> None:
-        """Have observers find the member: write its record and index line."""
+        """Have observers find the member: write its record and index line.
+
+        The marks come first: see _restore().
+        """
         group, host = membership.group, membership.host
         record = values.record_key(group, host)
         index = values.index_key(group, host)
+        self._marks.restore(group)
         found = self._replicas.gather(
             {s: s.get([index, values.GROUPS_KEY]) for s in reports}
         )
         wanted = ((index, host), (values.GROUPS_KEY, group))
-        writes = self._repair_marks(group)
+        writes = {}
         for server, lists in found.items():
             for key, name in wanted:
                 value = lists.get(key, b"")
@@ -239,10 +321,7 @@ class McDriver(base.LockingDriver):
         done = self._replicas.gather(writes)
         for server in found:
             if (server, record) in done:
-                membership.state[server] = (
-                    time.monotonic(),
-                    server.generation,
-                )
+                membership.state[server] = time.monotonic()
 
     # -- observing
 
@@ -260,29 +339,35 @@ class McDriver(base.LockingDriver):
         self._signals.unfollow(group, wake)
 
     def outage(self, group: str, since: float) -> ServerOutage | None:
-        return self._replicas.restarted(self._replicas.of(group), since)
+        shown = [
+            self._replicas.restarted(self._replicas.of(group), since),
+            self._reader.wiped(group, since),
+        ]
+        return max(filter(None, shown), key=lambda one: one.end, default=None)
 
     def groups(self) -> list[str]:
-        found: set[str] = set()
+        # What has no clock, such as a proxy, is no server.
+        self._replicas.read_clocks(self._servers)
         key = values.GROUPS_KEY
         answers = self._replicas.gather(
             {s: s.get([key]) for s in self._servers}
         )
         for answer in answers.values():
             names, _ = self._codec.read_lines(key, answer.get(key, b""))
-            found |= names
-        return list(found)
+            self._groups |= names
+        return list(self._groups)
 
     # -- commands of operators
 
     def force_down(self, group: str, host: str, forced: bool) -> None:
         self._require_member(group, host)
-        self._replicas.gather(self._write_mark(group, host, forced))
+        self._marks.command(group, host, forced)
 
     def forget(self, group: str, host: str) -> None:
         self._require_member(group, host)
         index = values.index_key(group, host)
-        writes = self._write_mark(group, host, False)
+        self._marks.command(group, host, False, forgotten=True)
+        writes = {}
         for server in self._replicas.of(group):
             writes[server, index] = server.update(
                 index, self._edit_list(index, lambda names: names - {host})
@@ -297,36 +382,6 @@ class McDriver(base.LockingDriver):
                 value = self._codec.write_report(key, gone)
                 writes[server, key] = server.set(key, value, RECORD_LIFETIME)
         self._replicas.gather(writes)
-
-    def _write_mark(
-        self, group: str, host: str, forced: bool
-    ) -> dict[Any, concurrent.futures.Future]:
-        """Begin to write whether host is forced down."""
-        key = values.forced_key(group)
-        replicas = self._replicas.of(group)
-        known, _ = self._reader.read_marks(
-            key, self._replicas.gather({s: s.get([key]) for s in replicas})
-        )
-        if not forced and host not in known:
-            return {}
-        new = forced_down.newer_mark(known, host, forced, time.time())
-        change = forced_down.merging(self._codec, key, {**known, host: new})
-        return {(s, key): s.update(key, change) for s in replicas}
-
-    def _repair_marks(
-        self, group: str
-    ) -> dict[Any, concurrent.futures.Future]:
-        """Begin to write the marks that a server has missed or lost."""
-        key = values.forced_key(group)
-        replicas = self._replicas.of(group)
-        found = self._replicas.gather({s: s.get([key]) for s in replicas})
-        known, _ = self._reader.read_marks(key, found)
-        change = forced_down.merging(self._codec, key, known)
-        return {
-            (server, key): server.update(key, change)
-            for server, answer in found.items()
-            if self._reader.read_marks(key, {server: answer})[0] != known
-        }
 
     def _edit_list(
         self, key: str, edit: Callable[[set[str]], set[str]]
@@ -365,7 +420,7 @@ class McDriver(base.LockingDriver):
                     "Unless that is what you want, name your servers",
                 )
             ]
-        return doctor.check(self._replicas)
+        return doctor.check(self._replicas, server_options.addresses()[0])
 
     def close(self) -> None:
         self._orders.cancel_all()
@@ -379,11 +434,10 @@ def _make_report(
 ) -> values.StoredReport:
     """Return a report with times by a server's clock."""
     at, outage = mc_replicas.now(server), None
-    if kind != values.LEFT and membership.reported_outage is not None:
+    told = _outage_to_tell(membership)
+    if kind != values.LEFT and told is not None:
         now = time.monotonic()
-        begin, end = (
-            max(0.0, at - (now - t)) for t in membership.reported_outage
-        )
+        begin, end = (max(0.0, at - (now - t)) for t in told)
         outage = begin, end
     return values.StoredReport(
         kind,
@@ -393,3 +447,21 @@ def _make_report(
         "" if kind == values.LEFT else membership.unwell,
         membership.domain,
     )
+
+
+def _outage_to_tell(
+    membership: base.Membership,
+) -> tuple[float, float] | None:
+    """Return the last outage of a member's reports, from when to when.
+
+    They failed, or the servers have lost them.
+    """
+    failed, lost = membership.reported_outage, membership.state.get("lost")
+    if lost is None or lost[1] < time.monotonic() - CONF.service_down_time:
+        return failed
+    if failed is None:
+        return lost
+    first, second = sorted((failed, lost))
+    if second[0] > first[1]:
+        return second
+    return first[0], max(first[1], second[1])

@@ -13,8 +13,9 @@
 """Marks of members that are forced down, kept by several servers.
 
 A server may miss a mark, because it was unreachable, or lose it, because it
-was restarted. So each mark has the time at which it was made, also the one
-that takes another back, and of two the newer one counts. No I/O here.
+was restarted or wiped. So each mark has the time at which it was made, also
+the one that takes another back, and of two the newer one counts. No I/O here;
+marks.py remembers marks and writes them again.
 """
 
 from __future__ import annotations
@@ -62,15 +63,28 @@ def read(
 
 def write(codec: values.Codec, key: str, marks: Mapping[str, Mark]) -> bytes:
     """Write marks, without those that are no longer needed."""
-    newest = max((mark.at for mark in marks.values()), default=0)
     return codec.lines(
         key,
         [
             f"{mark.at} {'down' if mark.forced else 'unset'} {host}"
-            for host, mark in marks.items()
-            if mark.forced or mark.at > newest - LIFETIME * 1000
+            for host, mark in pruned(marks).items()
         ],
     )
+
+
+def pruned(marks: Mapping[str, Mark]) -> dict[str, Mark]:
+    """Return the marks that are still needed."""
+    oldest = newest_time(marks) - LIFETIME * 1000
+    return {
+        host: mark
+        for host, mark in marks.items()
+        if mark.forced or mark.at > oldest
+    }
+
+
+def newest_time(marks: Mapping[str, Mark]) -> int:
+    """Return when the newest mark was made; 0: there is none."""
+    return max((mark.at for mark in marks.values()), default=0)
 
 
 def merge(

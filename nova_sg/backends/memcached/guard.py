@@ -20,7 +20,9 @@ What an order holds:
 
 ==============  =========================================================
 key             of the member's report
-servers         [(family, address)]
+servers         [(family, address, name)]: the name is that in the server's
+                certificate; family 0: the address has a name, too
+tls, login      connection.Tls and connection.Login as tuples, or None
 value           [bytes]: the last report, in the order of the servers
 before          [bytes] or None: the report before that one
 crashed         [bytes]: what replaces them
@@ -33,6 +35,8 @@ patience        seconds for one server to answer
 from __future__ import annotations
 
 import socket
+
+from nova_sg.backends.memcached import connection
 
 # Seconds for one server to answer.
 TIMEOUT = 2.0
@@ -57,9 +61,8 @@ def withdraw(order: dict) -> bool:
 
 
 def _withdraw(order: dict, number: int) -> bool:
-    family, address = order["servers"][number]
     timeout = min(TIMEOUT, order["patience"])
-    with _connect(family, address, timeout) as link:
+    with _connect(order, number, timeout) as link:
         lines = link.makefile("rb")
         key = order["key"].encode()
         link.sendall(b"gets %b\r\n" % key)
@@ -104,20 +107,25 @@ def _values(order: dict) -> list:
     return [values for values in (order["value"], order["before"]) if values]
 
 
-def _connect(
-    family: int, address: tuple[str, int] | str, timeout: float
-) -> socket.socket:
-    if family == socket.AF_INET:
-        assert isinstance(address, tuple)
-        return socket.create_connection(address, timeout)
-    link = socket.socket(family)
-    try:
-        link.settimeout(timeout)
-        link.connect(address)
-    except BaseException:
-        link.close()
-        raise
-    return link
+def _connect(order: dict, number: int, timeout: float) -> socket.socket:
+    family, address, name = order["servers"][number]
+    tls = order["tls"] and connection.Tls(*order["tls"])
+    login = order["login"] and connection.Login(*order["login"])
+    targets = [(family, address)]
+    if not family:
+        targets = [
+            (int(one), place)
+            for one, _, _, _, place in socket.getaddrinfo(
+                address[0], address[1], type=socket.SOCK_STREAM
+            )
+        ]
+    problem = None
+    for target in targets:
+        try:
+            return connection.connect(target, name, timeout, tls, login)
+        except OSError as error:
+            problem = error
+    raise problem or OSError("no address")
 
 
 def _line(lines) -> bytes:

@@ -22,17 +22,21 @@ majority one after the other the later one waits until the earlier one no
 longer relies on the lock.
 
 A note has the time at which it was written, by the clock of the process that
-wrote it, and the newest counts. All servers restarted at once lose it.
+wrote it, and the newest counts. A process keeps in mind the newest that it has
+read, and writes it to servers that have lost it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
+from collections.abc import Iterable
 
+from nova_sg import exception
 from nova_sg.backends.base import Lock
 from nova_sg.backends.memcached import values
-from nova_sg.backends.memcached.replicas import Replicas
+from nova_sg.backends.memcached.replicas import Replicas, Server
 
 # Seconds for which a server keeps that a lock was released.
 RELEASED_LIFETIME = 7 * 24 * 3600
@@ -47,6 +51,8 @@ class Locks:
     def __init__(self, replicas: Replicas, codec: values.Codec) -> None:
         self._replicas = replicas
         self._codec = codec
+        # By group: the newest note, and when it was written.
+        self._notes: dict[str, tuple[int, str]] = {}
 
     def acquire(self, group: str, holder: str, seconds: float) -> Lock:
         """As Driver.acquire()."""
@@ -124,26 +130,37 @@ class Locks:
 
     def write_note(self, group: str, text: str) -> None:
         """As Driver.write_note()."""
-        key = values.note_key(group)
         at = max(int(time.time() * 1000), self._newest(group)[0] + 1)
+        self._write_note(group, self._replicas.of(group), (at, text))
+
+    def _newest(self, group: str) -> tuple[int, str]:
+        key = values.note_key(group)
+        answers = self._replicas.gather(
+            {s: s.get([key]) for s in self._replicas.of(group)}
+        )
+        found = {
+            server: self._read_note(key, answer.get(key, b""))
+            for server, answer in answers.items()
+        }
+        newest = max(*found.values(), self._notes.get(group, (0, "")))
+        self._notes[group] = newest
+        lacking = [server for server, note in found.items() if note != newest]
+        if lacking:
+            # A server that takes no note does not make it unknown.
+            with contextlib.suppress(exception.BackendError):
+                self._write_note(group, lacking, newest)
+        return newest
+
+    def _write_note(
+        self, group: str, replicas: Iterable[Server], note: tuple[int, str]
+    ) -> None:
+        key, (at, text) = values.note_key(group), note
         line = self._codec.lines(key, [f"{at} {text}"])
 
         def change(old: bytes) -> bytes:
             return line if self._read_note(key, old)[0] < at else old
 
-        self._replicas.gather(
-            {s: s.update(key, change) for s in self._replicas.of(group)}
-        )
-
-    def _newest(self, group: str) -> tuple[int, str]:
-        key = values.note_key(group)
-        found = self._replicas.gather(
-            {s: s.get([key]) for s in self._replicas.of(group)}
-        )
-        return max(
-            self._read_note(key, answer.get(key, b""))
-            for answer in found.values()
-        )
+        self._replicas.gather({s: s.update(key, change) for s in replicas})
 
     def _read_note(self, key: str, value: bytes) -> tuple[int, str]:
         """Return when a note was written, in ms, and its text."""

@@ -27,10 +27,20 @@ from oslo_log import log as logging
 
 from nova_sg import once
 from nova_sg.backends import base
-from nova_sg.backends.memcached import forced_down, refresh_signals, values
+from nova_sg.backends.memcached import (
+    canaries,
+    marks,
+    refresh_signals,
+    values,
+)
 from nova_sg.backends.memcached import replicas as mc_replicas
 from nova_sg.backends.memcached.replicas import Server
-from nova_sg.liveness.model import Attributes, Observation, Refresh
+from nova_sg.liveness.model import (
+    Attributes,
+    Observation,
+    Refresh,
+    ServerOutage,
+)
 
 LOG = logging.getLogger(__name__)
 
@@ -112,10 +122,13 @@ class GroupReader:
         replicas: mc_replicas.Replicas,
         codec: values.Codec,
         signals: refresh_signals.RefreshSignals,
+        all_marks: marks.Marks,
     ) -> None:
         self._replicas = replicas
         self._codec = codec
         self._signals = signals
+        self._marks = all_marks
+        self._canaries = canaries.Canaries()
         self._lock = threading.Lock()
         # By group: the members that observations have shown so far. They
         # are asked for even when the index has lost them.
@@ -124,6 +137,9 @@ class GroupReader:
         #: old.
         self.unlisted: dict[str, set[str]] = {}
         self._numbers: dict[str, _ReportNumbers] = {}
+        # By group and host: the outage that the member's last report told of,
+        # monotonic. It stays true when memcached has lost the report.
+        self._told: dict[str, dict[str, tuple[float, float]]] = {}
         self._warned = once.Once("memcached keys")
         # When clocks were last read because of a report from the future.
         self._doubted_at = float("-inf")
@@ -138,7 +154,9 @@ class GroupReader:
         self._replicas.read_clocks(replicas)
         forced_key = values.forced_key(group)
         signal_key = values.refresh_signal_key(group)
-        shared = [*values.index_keys(group), forced_key, signal_key]
+        canary_key = self._canaries.key(group)
+        own_keys = (forced_key, signal_key, canary_key)
+        shared = [*values.index_keys(group), *own_keys]
         lists = self._replicas.gather({s: s.get(shared) for s in replicas})
         with self._lock:
             seen = self._seen.get(group, set())
@@ -147,15 +165,20 @@ class GroupReader:
         ignored: dict[str, str] = {}
         for found in lists.values():
             for key, value in found.items():
-                if key in (forced_key, signal_key):
+                if key in own_keys:
                     continue
                 names, refused = self._codec.read_lines(key, value)
                 if refused:
                     ignored[key] = f"{refused} lines are not names"
                 hosts |= names
-        marks, refused = self.read_marks(forced_key, lists)
+        known_marks, lacking, refused = self._marks.take_in(group, lists)
+        if lacking:
+            self._marks.restore_soon(group, lacking, known_marks)
         if refused:
             ignored[forced_key] = f"{refused} lines are not marks"
+        forced = {h for h, mark in known_marks.items() if mark.forced}
+        # Also if the index has lost them.
+        hosts |= forced
         keys = {values.member_key(group, h): h for h in hosts}
         last = self._read(lists, keys, ignored)
         if self._has_future_report(last):
@@ -178,7 +201,7 @@ class GroupReader:
         unlisted = {
             host
             for host in hosts - last.keys() - unread
-            if not (host in marks and marks[host].forced)
+            if host not in forced
             and numbers.is_old(host, asked)
         }
         hosts -= unlisted
@@ -188,21 +211,34 @@ class GroupReader:
         # A record stays for a week: where there is none, memcached was
         # restarted, or had no room for it.
         vanished = seen - last.keys() - unread
+        told = self._told.get(group, {})
         observations = [
             _observation(
                 host,
                 last.get(host),
                 numbers,
-                forced=host in marks and marks[host].forced,
+                forced=host in forced,
                 vanished=host in vanished,
+                told=told.get(host),
             )
             for host in hosts
         ]
+        self._told[group] = {
+            one.host: one.attributes.outage
+            for one in observations
+            if one.attributes.outage is not None
+        }
         numbers.keep(hosts)
+        canary = {server: canary_key in got for server, got in lists.items()}
+        self._canaries.refreshed(group, asked, replicas, canary)
         self._signals.refreshed(
             group, asked, {s: got.get(signal_key) for s, got in lists.items()}
         )
         return Refresh("mc", asked, observations, exact=True)
+
+    def wiped(self, group: str, since: float) -> ServerOutage | None:
+        """Return the time in which all servers lost what was written."""
+        return self._canaries.wiped(group, since)
 
     def _has_future_report(self, last: Mapping[str, _LastReport]) -> bool:
         """Whether a report suggests that a server's clock was misread."""
@@ -249,22 +285,6 @@ class GroupReader:
                     last[host] = _LastReport(moment, report, by_server)
         return last
 
-    def read_marks(
-        self, key: str, answers: Mapping[Server, Mapping[str, bytes]]
-    ) -> tuple[dict[str, forced_down.Mark], int]:
-        """Return the newest marks of members that are forced down.
-
-        :returns: the marks by host, and how many lines are no marks
-        """
-        marks: dict[str, forced_down.Mark] = {}
-        all_refused = 0
-        for found in answers.values():
-            value = found.get(key, b"")
-            more, refused = forced_down.read(self._codec, key, value)
-            marks = forced_down.merge(marks, more)
-            all_refused += refused
-        return marks, all_refused
-
     def _warn(self, ignored: Mapping[str, str]) -> None:
         """Log which values were ignored: each key once."""
         new = [key for key in sorted(ignored) if self._warned.first(key)]
@@ -285,13 +305,19 @@ def _observation(
     *,
     forced: bool,
     vanished: bool,
+    told: tuple[float, float] | None,
 ) -> Observation:
     """Return what memcached says of a member.
 
     :param last: its last report; None: memcached has none
+    :param told: the outage that an earlier report told of
     """
     if last is None:
-        attributes = Attributes(forced_down=forced, vanished=vanished)
+        attributes = Attributes(
+            forced_down=forced,
+            vanished=vanished,
+            outage=told if vanished else None,
+        )
         return Observation(host, attributes=attributes)
     moment, report = last.moment, last.report
     try:

@@ -15,20 +15,27 @@
 from __future__ import annotations
 
 import concurrent.futures
+import functools
 import hashlib
 import time
 from collections.abc import Mapping
 from typing import Any
 
-from nova_sg import exception
+from oslo_log import log as logging
+
+from nova_sg import exception, once
 from nova_sg.backends import clock
 from nova_sg.backends.memcached import servers
 from nova_sg.liveness.model import ServerOutage
+
+LOG = logging.getLogger(__name__)
 
 # Servers that keep a group.
 REPLICAS = 3
 # Seconds after which a server's clock is read again.
 CLOCK_LIFETIME = 60.0
+# Seconds between two checks whether an address leads to one server.
+COMPARE_INTERVAL = 600.0
 # The uptime of a memcached that has just been started, in seconds.
 UPTIME_AT_START = 2.0
 
@@ -39,14 +46,24 @@ class Replicas:
     """All servers, of which REPLICAS keep each group.
 
     :param timeout: seconds within which a server has to connect or answer
+    :param option: the option that names the servers, for messages
     """
 
-    def __init__(self, all_servers: list[Server], timeout: float) -> None:
+    def __init__(
+        self,
+        all_servers: list[Server],
+        timeout: float,
+        option: str = "memcached_servers",
+    ) -> None:
         self.servers = all_servers
+        self._option = option
         self._timeout = timeout
         # When each server's clock was read, by which connection (a server
         # that was restarted may show another time), and our own clocks then.
         self._clock_read: dict[Server, tuple[float, int, clock.Clocks]] = {}
+        # When each server was last compared, monotonic.
+        self._compared: dict[Server, float] = {}
+        self._warned = once.Once("addresses of memcached servers")
 
     def of(self, group: str) -> list[Server]:
         """Return the servers that keep a group: the same in each process."""
@@ -114,7 +131,37 @@ class Replicas:
         except exception.BackendError:
             return
         for server in read:
+            if server in self._clock_read:
+                # Not in a process that ends at once.
+                self._compare(server, now)
             self._clock_read[server] = now, server.generation, ours
+
+    def _compare(self, server: Server, now: float) -> None:
+        """Begin to check, now and then, whether there is one server."""
+        last = self._compared.get(server)
+        if last is not None and now - last < COMPARE_INTERVAL:
+            return
+        self._compared[server] = now
+        server.compare(1).add_done_callback(
+            functools.partial(self._take_comparison, server)
+        )
+
+    def _take_comparison(
+        self, server: Server, request: concurrent.futures.Future
+    ) -> None:
+        if request.cancelled() or request.exception() is not None:
+            return
+        if request.result() and self._warned.first(server.address):
+            LOG.warning(
+                "memcached at %(address)s: %(result)s. Each process sees "
+                "another part of each group, and living members may go down. "
+                "Name each server by itself in %(option)s",
+                {
+                    "address": server.address,
+                    "result": request.result(),
+                    "option": self._option,
+                },
+            )
 
     def restarted(
         self, replicas: list[Server], since: float

@@ -21,8 +21,11 @@ that hangs delays no other server, and a caller by one time-out at most.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import queue
+import secrets
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -33,6 +36,8 @@ import memcache
 
 from nova_sg import exception, threads
 from nova_sg.backends import clock
+from nova_sg.backends.memcached import address as mc_address
+from nova_sg.backends.memcached import connection, lookup, values
 
 # Seconds after a failure in which a server is not tried again.
 RETRY = 1.0
@@ -40,16 +45,71 @@ RETRY = 1.0
 CHUNK = 1000
 # Attempts to change a value that other processes change, too.
 ATTEMPTS = 20
+# Seconds for which a value is kept by which two connections are compared.
+PROBE_LIFETIME = 60
+
+_NO_STATISTICS = (
+    "it gives no statistics, and so not its clock: is that a proxy, such as "
+    "twemproxy? Name the memcached servers themselves"
+)
+_WANTS_PASSWORD = (
+    "it wants a user name and a password (memcached -Y): set [cache] username "
+    "and password"
+)
+_WANTS_TLS = (
+    "the server closed the connection: does it want TLS (memcached -Z, "
+    "[cache] tls_enabled), or does it refuse this host?"
+)
+
+
+class _NoStatistics(Exception):
+    """The server answers, but not with its statistics."""
+
+
+class _Closed(ConnectionError):
+    """The server has closed the connection."""
 
 
 class _Client(memcache.Client):
-    """python-memcached for one server: values are bytes, failures raise."""
+    """python-memcached for one server: values are bytes, failures raise.
 
-    def set_servers(self, servers: Sequence[str]) -> None:
-        super().set_servers(servers)
+    It is given its connections: see use().
+    """
+
+    def __init__(self) -> None:
+        # An address that is not used.
+        super().__init__(["127.0.0.1"])
         (self.server,) = self.servers
         # The library calls it for every failure, which it then hides.
         self.server.mark_dead = functools.partial(_fail, self.server)
+        self.server.connect = lambda: self.server.socket is not None
+        #: Whether the server has answered on this connection.
+        self.answered = False
+
+    def use(self, link: socket.socket) -> None:
+        """Use a connection, in the place of the one before."""
+        self.disconnect_all()
+        self.server.socket = link
+        self.server.buffer = b""
+        self.answered = False
+
+    def statistics(self) -> dict[str, str]:
+        """Return the server's statistics.
+
+        :raises _NoStatistics: the server has none
+        """
+        found = {}
+        self.server.send_cmd("stats")
+        while (line := self.server.readline()) != b"END":
+            words = line.decode("ascii", "replace").split(" ", 2)
+            if words[0] == "ERROR":
+                raise _NoStatistics()
+            if words[0] != "STAT" or len(words) < 3:
+                _refuse_answer(line)
+            found[words[1]] = words[2]
+        if "time" not in found:
+            raise _NoStatistics()
+        return found
 
     def read(
         self, keys: Sequence[str], command: str = "get"
@@ -66,7 +126,7 @@ class _Client(memcache.Client):
         while (line := server.readline()) != b"END":
             words = line.split()
             if len(words) < 4 or words[0] != b"VALUE":
-                raise OSError(f"unexpected answer {line[:100]!r}")
+                _refuse_answer(line)
             if command == "gets":
                 self.cas_ids[words[1]] = int(words[4])
             found[words[1].decode()] = server.recv(int(words[3]) + 2)[:-2]
@@ -75,13 +135,16 @@ class _Client(memcache.Client):
 
 def _fail(server: Any, reason: OSError | str) -> NoReturn:
     """Close the connection and raise what went wrong."""
-    connected = server.socket is not None
     server.close_socket()
     if isinstance(reason, OSError):
         raise reason
-    raise ConnectionError(
-        "the server closed the connection" if connected else f"cannot {reason}"
-    )
+    raise _Closed("the server closed the connection")
+
+
+def _refuse_answer(line: bytes) -> NoReturn:
+    if line.startswith(b"CLIENT_ERROR unauth"):
+        raise OSError(_WANTS_PASSWORD)
+    raise OSError(f"unexpected answer {line[:100]!r}")
 
 
 class RemoteServer:
@@ -90,27 +153,38 @@ class RemoteServer:
     Each operation returns a future, which fails with BackendError. An
     operation may be executed twice; that makes no difference.
 
-    :param address: "host:port", "inet6:[address]:port" or "unix:path"
+    :param address: as mc_address.parse() takes it
     :param timeout: seconds to wait for a connection and for an answer
+    :param tls: None: the connection is not encrypted
+    :param login: None: there is no password
     :raises ValueError: the address is invalid
     """
 
-    def __init__(self, address: str, timeout: float) -> None:
+    def __init__(
+        self,
+        address: str,
+        timeout: float,
+        tls: connection.Tls | None = None,
+        login: connection.Login | None = None,
+    ) -> None:
         self.address = address
         self.clock = clock.BackendClock()
         #: Grows with every new connection: the server may have been
         #: restarted, and be empty.
         self.generation = 0
         self._timeout = timeout
-        parsed = _Client([address]).server
-        #: Its family, and the address as a socket of that family takes it.
-        self.socket_address: tuple[int, tuple[str, int] | str] = (
-            int(parsed.family),
-            parsed.address,
+        self.tls, self.login = tls, login
+        self._parsed = mc_address.parse(address)
+        #: The name that the server's certificate has to have; "": no TLS.
+        self.host = (
+            "" if self._parsed.family == "unix" else self._parsed.host
         )
-        if isinstance(parsed.address, tuple):
-            if not 0 < parsed.port < 65536:
-                raise ValueError(f"{parsed.port} is not a port")
+        #: Where the last connection leads; before, the name.
+        self.target: lookup.Target = (
+            0 if self.host else int(socket.AF_UNIX),
+            (self.host, self._parsed.port) if self.host else self._parsed.host,
+        )
+        self._lookup = lookup.Lookup(self._parsed)
         self._queue: queue.Queue = queue.Queue()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -118,6 +192,8 @@ class RemoteServer:
         # Monotonic.
         self._retry_at = float("-inf")
         self._failure = ""
+        # Why no operation is possible until it has given its statistics.
+        self._refused = ""
 
     # -- operations
 
@@ -134,13 +210,27 @@ class RemoteServer:
         return self._submit(get)
 
     def set(self, key: str, value: bytes, expire: int = 0) -> Future:
-        """Set a value, for expire seconds; 0: for good."""
+        """Set a value, for expire seconds; 0: for good.
+
+        :returns: None
+        """
 
         def set_(client: _Client) -> None:
             if not client.set(key, value, expire):
                 raise self._error("the value was not stored")
 
         return self._submit(set_)
+
+    def renew(self, key: str, value: bytes, expire: int) -> Future:
+        """Replace a value, for expire seconds.
+
+        :returns: whether there was one; if not, nothing is written
+        """
+
+        def renew(client: _Client) -> bool:
+            return bool(client.replace(key, value, expire))
+
+        return self._submit(renew)
 
     def keep(self, key: str, value: bytes, expire: int) -> Future:
         """Keep a value for expire more seconds; set it if there is none."""
@@ -150,6 +240,10 @@ class RemoteServer:
                 client.add(key, value, expire)
 
         return self._submit(keep)
+
+    def delete(self, key: str) -> Future:
+        """Delete a value, if there is one."""
+        return self._submit(lambda client: client.delete(key))
 
     def append(self, key: str, line: bytes) -> Future:
         """Add a line to a list, or begin the list."""
@@ -186,7 +280,7 @@ class RemoteServer:
     def exchange(
         self, key: str, change: Callable[[bytes], bytes | None], expire: int
     ) -> Future:
-        """Replace a value by change(value), for expire seconds.
+        """Replace a value by change(value), for expire seconds; 0: for good.
 
         :param change: gets b"" if there is no value, and returns None if the
             value shall stay; may be called several times
@@ -213,20 +307,90 @@ class RemoteServer:
 
         def stats(client: _Client) -> dict[str, str]:
             sent = time.monotonic()
-            ((_, found),) = client.get_stats()
-            received = time.monotonic()
-            if "time" not in found:
-                raise OSError("the server does not give its statistics")
+            found = self._statistics(client)
+            if found is None:
+                self._refused = _NO_STATISTICS
+                raise self._error(_NO_STATISTICS)
             self.clock.sample(
-                sent, received, float(found["time"]), resolution=1.0
+                sent, time.monotonic(), float(found["time"]), resolution=1.0
             )
+            self._refused = ""
             return found
 
-        return self._submit(stats)
+        return self._submit(stats, always=True)
+
+    def _statistics(self, client: _Client) -> dict[str, str] | None:
+        """Return the server's statistics; None: it answers without them."""
+        try:
+            return client.statistics()
+        except _NoStatistics:
+            return None
+        except ConnectionError:
+            if client.answered:
+                raise
+        # A proxy closes the connection if it does not know the command. It
+        # answers others.
+        self._connect(client)
+        try:
+            client.read([values.GROUPS_KEY])
+        except ConnectionError:
+            raise OSError(_WANTS_TLS) from None
+        try:
+            # Not if a server was started just now.
+            return client.statistics()
+        except (_NoStatistics, ConnectionError):
+            return None
+
+    def compare(self, attempts: int) -> Future:
+        """Find out whether other connections lead to another server.
+
+        A value is set on one connection, and read on others: one to each
+        address that the name has, and more of them to the first one.
+
+        :param attempts: how many connections to one address
+        :returns: "" or what answers as another server, as a clause
+        """
+
+        def compare(client: _Client) -> str:
+            key = f"nova_sg:p:{secrets.token_hex(8)}"
+            client.set(key, b"1", PROBE_LIFETIME)
+            used, targets = self.target, []
+            with contextlib.suppress(OSError):
+                targets = self._lookup.targets(self._timeout)
+            tried = [used] * attempts + [t for t in targets if t != used]
+            for target in tried[: attempts + 8]:
+                other = _Client()
+                try:
+                    other.use(self._open(target))
+                    if other.read([key]):
+                        continue
+                except Exception:
+                    # Whether it answers is not asked here.
+                    continue
+                finally:
+                    other.disconnect_all()
+                if not client.read([key]):
+                    # Wiped, or restarted, meanwhile.
+                    return ""
+                if target == used:
+                    return "two connections answer as different servers"
+                return (
+                    f"{_show(used)} and {_show(target)}, the addresses of "
+                    "its name, answer as different servers"
+                )
+            return ""
+
+        return self._submit(compare)
 
     # -- the thread
 
-    def _submit(self, operation: Callable[[_Client], Any]) -> Future:
+    def _submit(
+        self, operation: Callable[[_Client], Any], always: bool = False
+    ) -> Future:
+        """Have the server's thread execute an operation.
+
+        :param always: also while the server has refused its statistics
+        """
         future: Future = Future()
         with self._lock:
             if self._closed:
@@ -240,12 +404,12 @@ class RemoteServer:
                     daemon=True,
                 )
                 self._thread.start()
-            self._queue.put((operation, future))
+            self._queue.put((operation, always, future))
         return future
 
     def _run(self) -> None:
         # A client belongs to the thread that made it.
-        client = _Client([self.address], socket_timeout=self._timeout)
+        client = _Client()
         while (job := self._queue.get()) is not None:
             self._answer(client, *job)
             # Of ten thousand members it is a megabyte.
@@ -256,11 +420,14 @@ class RemoteServer:
         self,
         client: _Client,
         operation: Callable[[_Client], Any],
+        always: bool,
         future: Future,
     ) -> None:
         if not future.set_running_or_notify_cancel():
             return
         try:
+            if self._refused and not always:
+                raise self._error(self._refused)
             future.set_result(self._execute(client, operation))
         except Exception as error:
             future.set_exception(error)
@@ -276,10 +443,8 @@ class RemoteServer:
         except exception.BackendError:
             # The server refused one value, and works.
             raise
-        except TimeoutError:
-            self._failure = f"no answer within {self._timeout:g} s"
         except OSError as error:
-            self._failure = str(error)
+            self._failure = connection.explain(error, self._timeout)
         except Exception as error:
             self._failure = exception.describe(error)
         client.disconnect_all()
@@ -290,16 +455,63 @@ class RemoteServer:
     def _attempt(self, client: _Client, operation: Callable) -> Any:
         if client.server.socket is not None:
             try:
-                return operation(client)
+                result = operation(client)
+                client.answered = True
+                return result
             except (TimeoutError, exception.BackendError):
                 raise
             except Exception:
                 # The server may have been restarted since the connection
                 # was used last.
-                client.disconnect_all()
-        client.server.connect()
-        self.generation += 1
-        return operation(client)
+                pass
+        self._connect(client)
+        result = operation(client)
+        client.answered = True
+        return result
+
+    def _connect(self, client: _Client) -> None:
+        """Give a client a new connection.
+
+        :raises OSError: the text says why there is none
+        """
+        client.disconnect_all()
+        deadline = time.monotonic() + self._timeout
+        try:
+            targets = self._lookup.targets(self._timeout)
+        except OSError as error:
+            raise OSError(f"cannot connect: {error}") from None
+        failures = []
+        for number, target in enumerate(targets):
+            left = max(0.01, deadline - time.monotonic())
+            try:
+                # One that does not answer leaves time for the others.
+                link = self._open(target, left / (len(targets) - number))
+            except OSError as error:
+                why = connection.explain(error, self._timeout)
+                failures.append((target, why))
+                continue
+            link.settimeout(self._timeout)
+            client.use(link)
+            self.target = target
+            self.generation += 1
+            return
+        if len(failures) == 1 and not self._is_name(failures[0][0]):
+            raise OSError(f"cannot connect: {failures[0][1]}")
+        raise OSError(
+            "cannot connect to "
+            + "; ".join(f"{_show(target)}: {why}" for target, why in failures)
+        )
+
+    def _is_name(self, target: lookup.Target) -> bool:
+        """Whether the address that was configured is not the target's."""
+        return bool(self.host) and self.host != target[1][0]
+
+    def _open(
+        self, target: lookup.Target, timeout: float | None = None
+    ) -> socket.socket:
+        return connection.connect(
+            target, self.host, timeout or self._timeout, self.tls, self.login
+        )
 
     def close(self) -> None:
         """Close the connection for good; the thread ends."""
@@ -338,6 +550,20 @@ class LocalServer:
             self._values[key] = value, until
         return _done(None)
 
+    def renew(self, key: str, value: bytes, expire: int) -> Future:
+        """As RemoteServer.renew."""
+        with self._lock:
+            found = self._get(key) is not None
+        if found:
+            self.set(key, value, expire)
+        return _done(found)
+
+    def delete(self, key: str) -> Future:
+        """As RemoteServer.delete."""
+        with self._lock:
+            self._values.pop(key, None)
+        return _done(None)
+
     def append(self, key: str, line: bytes) -> Future:
         """As RemoteServer.append."""
         return self.update(key, lambda old: old + line)
@@ -358,12 +584,17 @@ class LocalServer:
             new = change(old)
             if new is None:
                 return _done((old, old))
-            self._values[key] = new, time.monotonic() + expire
+            until = time.monotonic() + (expire or float("inf"))
+            self._values[key] = new, until
         return _done((old, new))
 
     def stats(self) -> Future:
         """As RemoteServer.stats."""
         return _done({"version": "none", "time": str(int(time.time()))})
+
+    def compare(self, attempts: int) -> Future:
+        """As RemoteServer.compare."""
+        return _done("")
 
     def _get(self, key: str) -> bytes | None:
         value, until = self._values.get(key, (None, 0.0))
@@ -374,6 +605,15 @@ class LocalServer:
 
     def close(self) -> None:
         """Nothing to close."""
+
+
+def _show(target: lookup.Target) -> str:
+    """Return an address for people."""
+    place = target[1]
+    if isinstance(place, str):
+        return place
+    host, port = place[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _done(result: Any) -> Future:

@@ -31,6 +31,7 @@ nova_sg:f:HASH      members that are forced down: a line for each mark, see
                     forced_down.py
 nova_sg:c:HASH      the refresh signal: replaced after a crash that a guard
                     has seen, for example; see refresh_signals.py
+nova_sg:w:RANDOM    an observer's own: see canaries.py
 nova_sg:l:HASH      the group's lock, and its note: see locks.py
 nova_sg:n:HASH
 nova_sg:g           the groups, a line each
