@@ -10,7 +10,6 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-
 """Whether a server was wiped between two refreshes of an observer.
 
 If other programs wipe a server again and again (flush_all), an observer may
