@@ -28,9 +28,9 @@ from collections.abc import Callable
 
 from oslo_config import cfg
 from oslo_log import log as logging
-from oslo_service import backend, service
+from oslo_service import service
 
-from nova_sg import config, exception, servicegroup
+from nova_sg import config, exception, monkey_patch, servicegroup
 from nova_sg.conf import CONF
 from nova_sg.manager import Manager
 from nova_sg.monitor import service as monitor
@@ -267,7 +267,7 @@ def launcher(
     conf: cfg.ConfigOpts, hung_up: Callable[[], bool] = lambda: False
 ) -> Launcher:
     """Return the launcher for the threads that this process runs on."""
-    native = backend.get_backend_type() is backend.BackendType.THREADING
+    native = monkey_patch.is_native()
     return (NativeLauncher if native else Launcher)(conf, hung_up)
 
 

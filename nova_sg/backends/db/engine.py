@@ -34,6 +34,7 @@ import sqlalchemy as sa
 from oslo_db import exception as db_exception
 from oslo_db.sqlalchemy import exc_filters
 from sqlalchemy import exc as sa_exception
+from sqlalchemy.engine import default
 from sqlalchemy.ext import compiler
 from sqlalchemy.sql import functions
 
@@ -49,6 +50,8 @@ SQLITE_PATIENCE = 5.0
 # made on demand and kept: a new one takes 15 ms of CPU time, as PyMySQL reads
 # all certificates of the system.
 POOL_SIZE = 10
+# Whether SQLAlchemy can leave ROLLBACK out in autocommit mode: since 2.0.43.
+SKIPS_ROLLBACK = hasattr(default.DefaultDialect, "detect_autocommit_setting")
 # Error number of MySQL and MariaDB.
 NO_SUCH_TABLE = 1146
 # "running with the --read-only option", "running in read-only mode".
@@ -150,6 +153,10 @@ class Database:
     def _make_engine(self) -> sa.Engine:
         arguments: dict = {}
         pool: dict = {}
+        # In autocommit mode a ROLLBACK after each statement does nothing, and
+        # would double the round trips.
+        if SKIPS_ROLLBACK:
+            pool["skip_autocommit_rollback"] = True
         if self.is_sqlite:
             # No waiting for locks inside the C library, which would block the
             # hub; run() waits instead.
@@ -181,9 +188,11 @@ class Database:
             # The statement itself shows whether the connection works; a ping
             # would double the round trips.
             pool_pre_ping=False,
-            skip_autocommit_rollback=True,
             **pool,
         )
+        if not SKIPS_ROLLBACK:
+            # The engine has a dialect of its own.
+            engine.dialect.do_rollback = lambda connection: None
         if self.is_sqlite:
             sa.event.listen(engine, "connect", _set_up_sqlite)
         elif self.url.drivername.endswith("+pymysql"):
