@@ -68,7 +68,7 @@ def transport_of(arguments: Sequence[str]) -> Any:
     except (ImportError, ValueError) as error:
         raise exception.ConfigError(
             "it takes oslo.messaging and oslo.service's threading backend "
-            f"({error}): pip install 'nova-sg[notifications]'"
+            f"({error}): install nova-sg with its extra notifications"
         ) from None
     config.parse(arguments, "nova-sg")
     # Nova's: what listens to its notifications receives ours, too.
