@@ -19,6 +19,7 @@ threads.
 """
 
 import argparse
+import logging
 import sys
 import warnings
 from collections.abc import Sequence
@@ -94,6 +95,9 @@ def choose(arguments: Sequence[str]) -> None:
     sys.meta_path.insert(0, _Refusing())
     from oslo_service import backend
 
+    # Its error would be a second line.
+    log = logging.getLogger(backend.__name__)
+    log.setLevel(logging.CRITICAL)
     try:
         backend.init_backend(backend.BackendType.THREADING)
     except ValueError:
@@ -104,6 +108,7 @@ def choose(arguments: Sequence[str]) -> None:
             file=sys.stderr,
         )
         sys.exit(2)
+    log.setLevel(logging.NOTSET)
 
 
 class _Refusing:

@@ -19,6 +19,7 @@ import threading
 import time
 
 from nova_sg import exception
+from tests import native_services
 from tests.fixtures import mariadb, memcached, process, proxy
 from tests.fixtures.process import wait_for
 from tests.processes import base
@@ -487,6 +488,7 @@ class OnNativeThreads:
         super().configure(f"concurrency_backend = threading\n{more}", **kwargs)
 
 
+@native_services
 class NativeStopTest(OnNativeThreads, StopTest):
     def test_it_imports_no_eventlet(self):
         agent = self.agent("node")
@@ -495,5 +497,6 @@ class NativeStopTest(OnNativeThreads, StopTest):
         agent.stop()
 
 
+@native_services
 class NativeReloadTest(OnNativeThreads, ReloadTest):
     pass

@@ -50,6 +50,35 @@ class ConfigurationTest(base.TestCase):
         self.check("[DEFAULT] report_interval", "'often'", self.config)
 
 
+class NativeThreadsTest(base.TestCase):
+    """The library for concurrency_backend = threading is missing."""
+
+    @property
+    def environment(self):
+        # With oslo.service 4.1 it is not missing, but unknown.
+        os.makedirs(self.path("without"), exist_ok=True)
+        self.write(
+            "without/cotyledon.py",
+            "raise ModuleNotFoundError('there is none', name='cotyledon')\n",
+        )
+        return super().environment | {"PYTHONPATH": self.path("without")}
+
+    def test_the_remedy_is_named(self):
+        self.configure("concurrency_backend = threading")
+        for program in ("nova-sg-agent", "nova-sg-monitor"):
+            with self.subTest(program):
+                result = self.run_program(program)
+                self.assertEqual((2, ""), (result.status, result.out))
+                self.assertEqual(1, result.err.count("\n"), result.err)
+                self.assertIn("oslo.service[threading]>=4.3.0", result.err)
+                self.assertIn("concurrency_backend = eventlet", result.err)
+
+    def test_eventlet_takes_no_such_library(self):
+        agent = self.agent("node")
+        agent.wait_for_log("node joins the group")
+        agent.stop()
+
+
 class BackendTest(base.TestCase):
     """An unusable backend: nova-sg prints an error and ends, an agent goes on.
     """

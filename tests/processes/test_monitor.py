@@ -655,14 +655,17 @@ class AccessTest(monitor.TestCase):
         self.assertEqual((0, "", ""), (result.status, result.out, result.err))
 
 
+@tests.native_services
 class NativeApiTest(ApiTest):
     BACKEND = "threading"
 
 
+@tests.native_services
 class NativeAskingTest(AskingTest):
     BACKEND = "threading"
 
 
+@tests.native_services
 class NativeAccessTest(AccessTest):
     BACKEND = "threading"
 

@@ -19,6 +19,7 @@ import signal
 import socket
 import subprocess
 
+from tests import native_services
 from tests.fixtures import process
 from tests.processes import base
 
@@ -62,6 +63,7 @@ class NotifyTest(base.TestCase):
     def test_agent(self):
         self.check_agent()
 
+    @native_services
     def test_agent_on_native_threads(self):
         self.check_agent("concurrency_backend = threading")
 
