@@ -123,7 +123,7 @@ class UnitsTest(unittest.TestCase):
     def kill(self, unit):
         """Kill a unit's program; wait until systemd has started it again."""
         before = self.show(unit, "MainPID")
-        self.system.do("kill", "-KILL", before)
+        self.sh(f"kill -KILL {before}")
         process.wait_for(
             lambda: self.show(unit, "MainPID") not in ("0", before)
             and self.show(unit, "ActiveState") == "active",
