@@ -21,7 +21,7 @@
 # .venv-nova-2025.1:
 #
 #   NOVA_SG_NOVA_PYTHON=$(tools/nova-env.sh 2025.1) \
-#     tools/run-tests.sh tests.nova.test_services
+#     tools/run-tests.sh tests.nova.test_clouds.ZkTest
 #
 # Nova has an environment of its own, as it has many requirements, some of
 # which contradict those that the project itself is tested with.
