@@ -28,7 +28,7 @@ from prometheus_client import parser
 import tests
 from nova_sg import exception
 from nova_sg.conf import CONF
-from nova_sg.monitor import server, service
+from nova_sg.monitor import server
 from tests.fixtures import memcached
 from tests.fixtures.process import free_port, wait_for
 from tests.processes import base, description, monitor
@@ -559,8 +559,11 @@ class AccessTest(monitor.TestCase):
             self._renew(second, crt, key)
         agent.stop()
 
+    @tests.native_services
     def test_a_silent_client_of_an_agent(self):
         """It holds up no other, on the threads of this process, either."""
+        from nova_sg.monitor import service
+
         crt, key = self.certificate()
         self.port = free_port()
         self.configure(
@@ -607,7 +610,10 @@ class AccessTest(monitor.TestCase):
             agent.stop()
             self.assertLess(time.monotonic() - begun, 10)
 
+    @tests.native_services
     def test_options_that_are_wrong(self):
+        from nova_sg.monitor import service
+
         crt, key = self.certificate()
         _, other = self.certificate("other")
         for options, words in (
