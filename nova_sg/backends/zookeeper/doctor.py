@@ -22,6 +22,7 @@ from nova_sg.backends import base
 from nova_sg.backends.zookeeper import address as addresses
 from nova_sg.backends.zookeeper import connection, names, servers
 from nova_sg.conf import CONF
+from nova_sg.zookeeper import clib
 
 
 def check(link: connection.Connection) -> list[base.Finding]:
@@ -57,7 +58,7 @@ def check(link: connection.Connection) -> list[base.Finding]:
             where,
             f"connected in {connected * 1000:.0f} ms, an answer takes "
             f"{took * 1000:.1f} ms, client library "
-            f"{zookeeper.__version__}",
+            f"{clib.describe()}",
         ),
         base.Finding(
             agreed == asked,
