@@ -59,6 +59,8 @@ class UnitsTest(unittest.TestCase):
 
     def setUp(self):
         super().setUp()
+        # One is started at boot.
+        self.stop()
         self.begun = time.time()
         self.addCleanup(self.stop)
 
@@ -105,7 +107,9 @@ class UnitsTest(unittest.TestCase):
 
     def nova_sg(self, *arguments):
         return self.system.do(
-            *("runuser", "-u", "nova-sg", "--"), "nova-sg", *arguments
+            *("runuser", "-u", "nova-sg", "--"),
+            *("nova-sg", *arguments),
+            timeout=2 * PATIENCE,
         )
 
     def member(self, name):
@@ -114,11 +118,7 @@ class UnitsTest(unittest.TestCase):
         return shown[name]
 
     def wait_until_up(self):
-        process.wait_for(
-            lambda: self.member("State") == "up",
-            PATIENCE,
-            lambda: f"node is up\n{self.journal(AGENT)}",
-        )
+        self.nova_sg("wait", "node", "--for", "up", "--timeout", str(PATIENCE))
 
     def kill(self, unit):
         """Kill a unit's program; wait until systemd has started it again."""
