@@ -81,7 +81,8 @@ class Service(service.Service):
             },
         )
         self._join()
-        self.tg.add_dynamic_timer(self.periodic_tasks)
+        # add_dynamic_timer() of oslo.service 4.3 takes more on native threads.
+        self.tg.add_dynamic_timer_args(self.periodic_tasks)
         if self._shown is not None:
             self._shown.start()
 
@@ -245,7 +246,12 @@ class NativeLauncher(Launcher):
         for signo in handled:
             signal.signal(signo, lambda *_: None)
         (service,) = self.services.services
-        service.start()
+        try:
+            service.start()
+        except Exception:
+            # Its threads would keep the process, and the member, alive.
+            self.stop()
+            raise
         if self._hung_up():
             self._reload()
         while not self._stopping:

@@ -19,6 +19,7 @@ process: files that its user may not use, and Python's own output at its end.
 
 import os
 
+from tests import native_services
 from tests.fixtures import mariadb, process
 from tests.processes import base
 
@@ -77,6 +78,48 @@ class NativeThreadsTest(base.TestCase):
         agent = self.agent("node")
         agent.wait_for_log("node joins the group")
         agent.stop()
+
+
+# An agent whose start fails after it has joined.
+FAILING = """\
+import sys
+
+from nova_sg.cmd import agent
+from nova_sg import service
+
+start = service.Service.start
+
+def fail(self):
+    start(self)
+    raise RuntimeError("it cannot start")
+
+service.Service.start = fail
+sys.exit(agent.main())
+"""
+
+
+class StartTest(base.TestCase):
+    """An agent whose start fails ends, and its member leaves."""
+
+    def check(self, backend):
+        self.configure(f"concurrency_backend = {backend}")
+        started = self.start(
+            "python",
+            *("-c", FAILING, "--config-file", self.config, "--host=node"),
+            config=False,
+        )
+        said, _ = started.communicate(timeout=base.PATIENCE)
+        self.assertNotEqual(0, started.returncode)
+        self.assertIn("it cannot start", said)
+        shown = self.do("show", "node", "-f", "value", "-c", "Reason")
+        self.assertEqual("left the group\n", shown)
+
+    def test_on_eventlet(self):
+        self.check("eventlet")
+
+    @native_services
+    def test_on_native_threads(self):
+        self.check("threading")
 
 
 class BackendTest(base.TestCase):
