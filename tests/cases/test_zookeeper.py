@@ -185,6 +185,7 @@ class ServerListTest(OwnServerCase):
     def test_the_authentication_reaches_the_server_that_answers(self):
         """It was lost when the first server refused the connection."""
         first = self.open(auths=[("digest", "user:secret")])
+        self.assertTrue(first.wait_connected(PATIENCE))
         acl = [{"perms": zookeeper.PERM_ALL, "scheme": "auth", "id": ""}]
         first.create("/a", "x", acl)
         with socket.socket() as closed:
@@ -271,6 +272,7 @@ class WipedTest(OwnServerCase):
         record = {"host": "one", "topic": "compute"}
         wait_for(lambda: api.service_is_up(record), message="it is up")
         session = self.open()
+        self.assertTrue(session.wait_connected(PATIENCE))
         # So that the server has no such number when it begins anew.
         for _ in range(200):
             session.create("/x", "")
