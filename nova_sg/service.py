@@ -161,6 +161,9 @@ class Launcher(service.ServiceLauncher):
         hung_up: Callable[[], bool] = lambda: False,
     ) -> None:
         super().__init__(conf, restart_method="mutate")
+        # oslo.service 4.3 does not do so on native threads.
+        for _, options in service.list_opts():
+            conf.register_opts(options)
         self._hung_up = hung_up
         # Held while a signal is handled: the next one waits.
         self._answering = threading.Lock()
