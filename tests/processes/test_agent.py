@@ -491,9 +491,13 @@ class OnNativeThreads:
 @native_services
 class NativeStopTest(OnNativeThreads, StopTest):
     def test_it_imports_no_eventlet(self):
-        agent = self.agent("node")
+        # What would be imported first tells.
+        os.mkdir(self.path("first"))
+        self.write("first/eventlet.py", f"open({self.path('told')!r}, 'w')\n")
+        environment = self.environment | {"PYTHONPATH": self.path("first")}
+        agent = self.agent("node", env=environment)
         wait_for(self.is_up, base.PATIENCE)
-        self.assertFalse(base.maps(agent.process.pid, "greenlet"))
+        self.assertFalse(os.path.exists(self.path("told")))
         agent.stop()
 
 

@@ -23,6 +23,7 @@ import sys
 import time
 
 import hypothesis
+import sqlalchemy
 from prometheus_client import parser
 
 import tests
@@ -500,9 +501,11 @@ class AccessTest(monitor.TestCase):
         process.send_signal(signal.SIGHUP)
         wait_for(lambda: "is reloaded" in self.log(), base.PATIENCE)
         self.wait_until_ready()
-        self.assertEqual(
-            self.BACKEND == "eventlet", base.maps(process.pid, "greenlet")
-        )
+        # SQLAlchemy before 2.1 imports it, too.
+        if not sqlalchemy.__version__.startswith("2.0."):
+            self.assertEqual(
+                self.BACKEND == "eventlet", base.maps(process.pid, "greenlet")
+            )
         self.assert_ends_in_order(signal.SIGTERM)
 
     def test_tls(self):
