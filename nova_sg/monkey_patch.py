@@ -19,6 +19,7 @@ threads.
 """
 
 import argparse
+import logging
 import sys
 import warnings
 from collections.abc import Sequence
@@ -41,8 +42,24 @@ def patch() -> None:
     eventlet.monkey_patch()
 
     from oslo_service import backend
+    from oslo_service.backend import exceptions
 
-    backend.init_backend(backend.BackendType.EVENTLET)
+    try:
+        backend.init_backend(backend.BackendType.EVENTLET)
+    except exceptions.BackendAlreadySelected:
+        # oslo.service 4.1 says so of the same one, too.
+        if is_native():
+            raise
+
+
+def is_native() -> bool:
+    """Return whether oslo.service runs services on native threads."""
+    from oslo_service import backend
+
+    # oslo.service 4.1, of OpenStack 2025.1, has eventlet alone.
+    if not hasattr(backend, "get_backend_type"):
+        return False
+    return backend.get_backend_type() is backend.BackendType.THREADING
 
 
 def choose(arguments: Sequence[str]) -> None:
@@ -78,15 +95,20 @@ def choose(arguments: Sequence[str]) -> None:
     sys.meta_path.insert(0, _Refusing())
     from oslo_service import backend
 
+    # Its error would be a second line.
+    log = logging.getLogger(backend.__name__)
+    log.setLevel(logging.CRITICAL)
     try:
         backend.init_backend(backend.BackendType.THREADING)
     except ValueError:
         print(
             "[DEFAULT] concurrency_backend is threading, and a library for "
-            'that is not installed. Install "oslo.service[threading]"',
+            'that is not installed. Install "oslo.service[threading]>=4.3.0", '
+            "or set concurrency_backend = eventlet",
             file=sys.stderr,
         )
         sys.exit(2)
+    log.setLevel(logging.NOTSET)
 
 
 class _Refusing:

@@ -28,9 +28,9 @@ from collections.abc import Callable
 
 from oslo_config import cfg
 from oslo_log import log as logging
-from oslo_service import backend, service, systemd
+from oslo_service import service
 
-from nova_sg import config, exception, log, servicegroup
+from nova_sg import config, exception, log, monkey_patch, servicegroup
 from nova_sg.conf import CONF
 from nova_sg.guard import orders
 from nova_sg.manager import Manager
@@ -84,7 +84,8 @@ class Service(service.Service):
         # Also where crash_guard is off by now.
         orders.remove_stale_files()
         self._join()
-        self.tg.add_dynamic_timer(self.periodic_tasks)
+        # add_dynamic_timer() of oslo.service 4.3 takes more on native threads.
+        self.tg.add_dynamic_timer_args(self.periodic_tasks)
         if self._shown is not None:
             self._shown.start()
 
@@ -163,6 +164,9 @@ class Launcher(service.ServiceLauncher):
         hung_up: Callable[[], bool] = lambda: False,
     ) -> None:
         super().__init__(conf, restart_method="mutate")
+        # oslo.service 4.3 does not do so on native threads.
+        for _, options in service.list_opts():
+            conf.register_opts(options)
         self._hung_up = hung_up
         # Held while a signal is handled: the next one waits.
         self._answering = threading.Lock()
@@ -249,9 +253,12 @@ class NativeLauncher(Launcher):
         for signo in handled:
             signal.signal(signo, lambda *_: None)
         (service,) = self.services.services
-        service.start()
-        # systemd may send a SIGHUP from now on, with Type=notify.
-        systemd.notify_once()
+        try:
+            service.start()
+        except Exception:
+            # Its threads would keep the process, and the member, alive.
+            self.stop()
+            raise
         if self._hung_up():
             self._reload()
         while not self._stopping:
@@ -273,7 +280,7 @@ def launcher(
     conf: cfg.ConfigOpts, hung_up: Callable[[], bool] = lambda: False
 ) -> Launcher:
     """Return the launcher for the threads that this process runs on."""
-    native = backend.get_backend_type() is backend.BackendType.THREADING
+    native = monkey_patch.is_native()
     return (NativeLauncher if native else Launcher)(conf, hung_up)
 
 

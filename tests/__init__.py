@@ -29,6 +29,7 @@ NOVA_SG_LONG, where set, adds the long form: see long_form below.
 """
 
 import faulthandler
+import importlib.metadata
 import os
 import sys
 
@@ -38,6 +39,11 @@ MODE = os.environ.get("NOVA_SG_TEST_MODE", "threads")
 LONG = bool(os.environ.get("NOVA_SG_LONG"))
 
 
+def _has_native_services():
+    release = importlib.metadata.version("oslo.service").split(".")
+    return tuple(map(int, release[:2])) >= (4, 2)
+
+
 def long_form(test):
     """Decorate a test, or a class of tests, that only the long form has.
 
@@ -45,6 +51,19 @@ def long_form(test):
     form it does not exist, so that no test is counted as skipped.
     """
     return test if LONG else None
+
+
+#: Whether oslo.service has native threads, as since 4.2.
+NATIVE_SERVICES = _has_native_services()
+
+
+def native_services(test):
+    """Decorate a test that takes oslo.service on native threads.
+
+    It does not exist where oslo.service is too old, as with the constraints
+    of OpenStack 2025.1.
+    """
+    return test if NATIVE_SERVICES else None
 
 
 def single_mode(test):
@@ -100,9 +119,10 @@ if MODE == "threads":
     sys.meta_path.insert(0, _EventletForbidden)
     atexit.register(_refuse_eventlet)
 
-    from oslo_service import backend
+    if NATIVE_SERVICES:
+        from oslo_service import backend
 
-    backend.init_backend(backend.BackendType.THREADING)
+        backend.init_backend(backend.BackendType.THREADING)
 elif MODE == "eventlet":
     from nova_sg import monkey_patch
 

@@ -179,7 +179,7 @@ copy_settings() {
     if [[ -d $authorities ]]; then
         cp -RL "$authorities/." "$folder$authorities"
     fi
-    said=$(chroot "$folder" update-ca-certificates 2>&1) ||
+    said=$(chroot "$folder" env --unset=TMPDIR update-ca-certificates 2>&1) ||
         die "update-ca-certificates failed: $said"
 }
 

@@ -262,13 +262,17 @@ trust_checkout() {
 # Make a virtual environment with pip's arguments, unless it exists and the
 # files that it was made from have not changed.
 make_environment() {
-    local folder=$1 python=$2 stamp
+    local folder=$1 python=$2 stamp argument
     shift 2
     stamp=$(
         {
             printf '%s\n' "$folder" "$@"
             "$python" -c 'import sys; print(sys.executable, sys.version)'
             cat "$ROOT"/{pyproject.toml,setup.cfg,*requirements.txt}
+            # Such as constraints.
+            for argument in "$@"; do
+                [[ ! -f $argument ]] || cat "$argument"
+            done
         } | sha256sum
     )
     if [[ -x $folder/bin/python && -e $folder/stamp &&

@@ -14,6 +14,15 @@
 # Make the environment .venv-nova, with a released Nova, which some tests and
 # tools/bench need, unless it exists. Print the path of its Python.
 #
+# Usage: tools/nova-env.sh [RELEASE]
+#
+# RELEASE is an older one of OpenStack that tests/constraints has a file for,
+# such as 2025.1. Its Nova has an environment of its own, such as
+# .venv-nova-2025.1:
+#
+#   NOVA_SG_NOVA_PYTHON=$(tools/nova-env.sh 2025.1) \
+#     tools/run-tests.sh tests.nova.test_clouds.ZkTest
+#
 # Nova has an environment of its own, as it has many requirements, some of
 # which contradict those that the project itself is tested with.
 set -euo pipefail
@@ -21,11 +30,23 @@ set -euo pipefail
 # shellcheck source=tools/lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
-packages=(
-    nova==34.0.0
+release=${1:-}
+environment=$ROOT/.venv-nova${release:+-$release}
+if [[ -z $release ]]; then
+    packages=(
+        nova==34.0.0
+        'SQLAlchemy<2.1'
+        # For the test of its hostmonitor with nova_sg's driver.
+        masakari-monitors==22.0.0
+    )
+else
+    constraints=$ROOT/tests/constraints/$release.txt
+    [[ -r $constraints ]] || die "there is no $constraints"
+    packages=(nova --constraint "$constraints")
+fi
+packages+=(
     openstack-placement
     PyMySQL
-    'SQLAlchemy<2.1'
     # For Nova's own tests.
     ddt
     fixtures
@@ -42,8 +63,6 @@ packages=(
     # The libraries of tooz for memcached and ZooKeeper, for the benchmark.
     kazoo
     pymemcache
-    # For the test of its hostmonitor with nova_sg's driver.
-    masakari-monitors==22.0.0
     # For the benchmark's plots.
     matplotlib
     # nova_sg itself, for Nova's own tests to run against it.
@@ -54,5 +73,5 @@ packages=(
 exec {lock}<"${BASH_SOURCE[0]}"
 flock "$lock"
 python=$(find_python)
-make_environment "$ROOT/.venv-nova" "$python" "${packages[@]}"
-printf '%s\n' "$ROOT/.venv-nova/bin/python"
+make_environment "$environment" "$python" "${packages[@]}"
+printf '%s\n' "$environment/bin/python"

@@ -13,11 +13,15 @@
 
 # Style checks and every test, in native threads and in eventlet.
 #
-# Usage: tools/run-tests.sh [--long] [SELECTION...]
+# Usage: tools/run-tests.sh [--long] [--constraints FILE] [SELECTION...]
 #
 # --long adds the long form: every driver in every mode on a real Nova, each
 # fault at default settings, whole migrations, soak and scale. It takes several
 # times as long; a selection takes less.
+#
+# --constraints has pip install the libraries in these versions, into an
+# environment of its own. tests/constraints has a file for each older release
+# of OpenStack: tools/run-tests.sh --constraints tests/constraints/2025.1.txt
 #
 # A selection is a regular expression; tests whose names match any of them
 # run, and the style checks do not. Environment: PYTHON, the Python to use;
@@ -204,27 +208,43 @@ finish() {
     ((failed == 0 && passed > 0)) || exit 1
 }
 
-unset NOVA_SG_LONG
-if [[ ${1:-} == --long ]]; then
-    export NOVA_SG_LONG=1
-    RUN_DEADLINE=$((RUN_DEADLINE * 5))
-    shift
-fi
-case ${1:-} in
--*)
+usage() {
     sed -n '/^# Style checks/,/^set/{/^set/d;s/^# \{0,1\}//;p}' \
         "${BASH_SOURCE[0]}"
-    [[ $1 == -h || $1 == --help ]] || exit 2
-    exit 0
-    ;;
-esac
+}
+
+unset NOVA_SG_LONG
+constraints=()
+while [[ ${1:-} == -* ]]; do
+    case $1 in
+    --long)
+        export NOVA_SG_LONG=1
+        RUN_DEADLINE=$((RUN_DEADLINE * 5))
+        ;;
+    --constraints)
+        [[ -r ${2:-} ]] || die "--constraints: no such file: ${2:-}"
+        constraints=(--constraint "$(realpath "$2")")
+        ENVIRONMENT=$ROOT/.venv-test-$(basename "$2" .txt)
+        shift
+        ;;
+    -h | --help)
+        usage
+        exit 0
+        ;;
+    *)
+        usage
+        exit 2
+        ;;
+    esac
+    shift
+done
 
 cd "$ROOT"
 selection="$*"
 install_packages
 python=$(find_python)
 make_environment "$ENVIRONMENT" "$python" \
-    --requirement test-requirements.txt --editable .
+    --requirement test-requirements.txt --editable . "${constraints[@]}"
 
 if [[ -z $selection ]]; then
     check_style

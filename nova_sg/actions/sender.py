@@ -57,12 +57,18 @@ def transport_of(arguments: Sequence[str]) -> Any:
     try:
         from oslo_service import backend
 
-        backend.init_backend(backend.BackendType.THREADING)
+        if hasattr(backend, "get_backend_type"):
+            backend.init_backend(backend.BackendType.THREADING)
+        else:
+            # oslo.service 4.1, of OpenStack 2025.1, cannot do without it. As
+            # nothing is patched, oslo.messaging uses native threads all the
+            # same.
+            del sys.modules["eventlet"]
         import oslo_messaging
-    except ImportError as error:
+    except (ImportError, ValueError) as error:
         raise exception.ConfigError(
             "it takes oslo.messaging and oslo.service's threading backend "
-            f"({error}): pip install 'nova-sg[notifications]'"
+            f"({error}): install nova-sg with its extra notifications"
         ) from None
     config.parse(arguments, "nova-sg")
     # Nova's: what listens to its notifications receives ours, too.

@@ -25,6 +25,7 @@ import threading
 import time
 
 from cliff import command
+from oslo_service import systemd
 
 from nova_sg import exception, observer, poller
 from nova_sg.actions import pause
@@ -79,6 +80,8 @@ class Watch(command.Command):
         acting = actions.make_engine(parsed_args, self.app.api, receive)
         watch = self.app.api.watch(parsed_args.group or CONF.topic, receive)
         write = _json if parsed_args.format == "json" else _text
+        # For a unit with Type=notify.
+        systemd.notify_once()
         try:
             while (event := received.get()) is not None:
                 room.release()

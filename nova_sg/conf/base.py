@@ -76,8 +76,8 @@ write to it. Change it to keep these files elsewhere.
 The threads that nova-sg-agent and nova-sg-monitor run on. Nova has the same
 option.
 
-Native threads need oslo.service with the extra "threading". A change takes
-effect at a restart.
+Native threads need oslo.service 4.3 or newer with the extra "threading". A
+change takes effect at a restart.
 """,
     ),
 ]

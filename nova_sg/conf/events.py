@@ -47,8 +47,8 @@ Whether each event is sent to a message queue, in the form of Nova's
 versioned notifications.
 
 The broker is set by oslo.messaging's own options: transport_url in
-[oslo_messaging_notifications] or [DEFAULT], and others. Needs: pip install
-'nova-sg[notifications]'.
+[oslo_messaging_notifications] or [DEFAULT], and others. Needs nova-sg's
+extra "notifications".
 """,
     ),
     cfg.ListOpt(

@@ -19,7 +19,7 @@ import subprocess
 import sys
 
 from nova_sg import servicegroup
-from tests import base, single_mode
+from tests import base, native_services, single_mode
 
 ROOT = pathlib.Path(__file__).parents[2]
 EXAMPLES = ROOT / "doc" / "source" / "examples"
@@ -63,8 +63,9 @@ class DocExamplesTest(base.TestCase):
     def test_watch(self):
         self.assertEqual(self.expected("watch"), self.run_example("watch"))
 
-    # The example chooses its mode itself.
+    # The example chooses its mode itself: native threads.
     @single_mode
+    @native_services
     def test_service(self):
         process = self.start(EXAMPLES / "service.py")
         api = servicegroup.API()

@@ -19,6 +19,7 @@ import threading
 import time
 
 from nova_sg import exception
+from tests import native_services
 from tests.fixtures import mariadb, memcached, process, proxy
 from tests.fixtures.process import wait_for
 from tests.processes import base
@@ -487,13 +488,19 @@ class OnNativeThreads:
         super().configure(f"concurrency_backend = threading\n{more}", **kwargs)
 
 
+@native_services
 class NativeStopTest(OnNativeThreads, StopTest):
     def test_it_imports_no_eventlet(self):
-        agent = self.agent("node")
+        # What would be imported first tells.
+        os.mkdir(self.path("first"))
+        self.write("first/eventlet.py", f"open({self.path('told')!r}, 'w')\n")
+        environment = self.environment | {"PYTHONPATH": self.path("first")}
+        agent = self.agent("node", env=environment)
         wait_for(self.is_up, base.PATIENCE)
-        self.assertFalse(base.maps(agent.process.pid, "greenlet"))
+        self.assertFalse(os.path.exists(self.path("told")))
         agent.stop()
 
 
+@native_services
 class NativeReloadTest(OnNativeThreads, ReloadTest):
     pass

@@ -18,6 +18,7 @@ import os
 import urllib.error
 import urllib.request
 
+from tests import native_services
 from tests.fixtures import memcached
 from tests.fixtures.process import free_port, wait_for
 from tests.processes import base
@@ -96,5 +97,6 @@ class AgentHealthTest(base.TestCase):
         second.stop()
 
 
+@native_services
 class NativeTest(AgentHealthTest):
     MODE = "threading"

@@ -19,6 +19,7 @@ process: files that its user may not use, and Python's own output at its end.
 
 import os
 
+from tests import native_services
 from tests.fixtures import mariadb, process
 from tests.processes import base
 
@@ -48,6 +49,77 @@ class ConfigurationTest(base.TestCase):
     def test_wrong_value(self):
         self.configure(report_interval="often")
         self.check("[DEFAULT] report_interval", "'often'", self.config)
+
+
+class NativeThreadsTest(base.TestCase):
+    """The library for concurrency_backend = threading is missing."""
+
+    @property
+    def environment(self):
+        # With oslo.service 4.1 it is not missing, but unknown.
+        os.makedirs(self.path("without"), exist_ok=True)
+        self.write(
+            "without/cotyledon.py",
+            "raise ModuleNotFoundError('there is none', name='cotyledon')\n",
+        )
+        return super().environment | {"PYTHONPATH": self.path("without")}
+
+    def test_the_remedy_is_named(self):
+        self.configure("concurrency_backend = threading")
+        for program in ("nova-sg-agent", "nova-sg-monitor"):
+            with self.subTest(program):
+                result = self.run_program(program)
+                self.assertEqual((2, ""), (result.status, result.out))
+                self.assertEqual(1, result.err.count("\n"), result.err)
+                self.assertIn("oslo.service[threading]>=4.3.0", result.err)
+                self.assertIn("concurrency_backend = eventlet", result.err)
+
+    def test_eventlet_takes_no_such_library(self):
+        agent = self.agent("node")
+        agent.wait_for_log("node joins the group")
+        agent.stop()
+
+
+# An agent whose start fails after it has joined.
+FAILING = """\
+import sys
+
+from nova_sg.cmd import agent
+from nova_sg import service
+
+start = service.Service.start
+
+def fail(self):
+    start(self)
+    raise RuntimeError("it cannot start")
+
+service.Service.start = fail
+sys.exit(agent.main())
+"""
+
+
+class StartTest(base.TestCase):
+    """An agent whose start fails ends, and its member leaves."""
+
+    def check(self, backend):
+        self.configure(f"concurrency_backend = {backend}")
+        started = self.start(
+            "python",
+            *("-c", FAILING, "--config-file", self.config, "--host=node"),
+            config=False,
+        )
+        said, _ = started.communicate(timeout=base.PATIENCE)
+        self.assertNotEqual(0, started.returncode)
+        self.assertIn("it cannot start", said)
+        shown = self.do("show", "node", "-f", "value", "-c", "Reason")
+        self.assertEqual("left the group\n", shown)
+
+    def test_on_eventlet(self):
+        self.check("eventlet")
+
+    @native_services
+    def test_on_native_threads(self):
+        self.check("threading")
 
 
 class BackendTest(base.TestCase):

@@ -23,12 +23,13 @@ import sys
 import time
 
 import hypothesis
+import sqlalchemy
 from prometheus_client import parser
 
 import tests
 from nova_sg import exception
 from nova_sg.conf import CONF
-from nova_sg.monitor import server, service
+from nova_sg.monitor import server
 from tests.fixtures import memcached
 from tests.fixtures.process import free_port, wait_for
 from tests.processes import base, description, monitor
@@ -500,9 +501,11 @@ class AccessTest(monitor.TestCase):
         process.send_signal(signal.SIGHUP)
         wait_for(lambda: "is reloaded" in self.log(), base.PATIENCE)
         self.wait_until_ready()
-        self.assertEqual(
-            self.BACKEND == "eventlet", base.maps(process.pid, "greenlet")
-        )
+        # SQLAlchemy before 2.1 imports it, too.
+        if not sqlalchemy.__version__.startswith("2.0."):
+            self.assertEqual(
+                self.BACKEND == "eventlet", base.maps(process.pid, "greenlet")
+            )
         self.assert_ends_in_order(signal.SIGTERM)
 
     def test_tls(self):
@@ -559,8 +562,11 @@ class AccessTest(monitor.TestCase):
             self._renew(second, crt, key)
         agent.stop()
 
+    @tests.native_services
     def test_a_silent_client_of_an_agent(self):
         """It holds up no other, on the threads of this process, either."""
+        from nova_sg.monitor import service
+
         crt, key = self.certificate()
         self.port = free_port()
         self.configure(
@@ -607,7 +613,10 @@ class AccessTest(monitor.TestCase):
             agent.stop()
             self.assertLess(time.monotonic() - begun, 10)
 
+    @tests.native_services
     def test_options_that_are_wrong(self):
+        from nova_sg.monitor import service
+
         crt, key = self.certificate()
         _, other = self.certificate("other")
         for options, words in (
@@ -655,14 +664,17 @@ class AccessTest(monitor.TestCase):
         self.assertEqual((0, "", ""), (result.status, result.out, result.err))
 
 
+@tests.native_services
 class NativeApiTest(ApiTest):
     BACKEND = "threading"
 
 
+@tests.native_services
 class NativeAskingTest(AskingTest):
     BACKEND = "threading"
 
 
+@tests.native_services
 class NativeAccessTest(AccessTest):
     BACKEND = "threading"
 

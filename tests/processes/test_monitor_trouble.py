@@ -17,6 +17,7 @@ import contextlib
 import socket
 
 from nova_sg.monitor import event_streams, server
+from tests import native_services
 from tests.fixtures import memcached
 from tests.fixtures.process import wait_for
 from tests.processes import base, monitor
@@ -249,5 +250,6 @@ class LimitsTest(monitor.SharedTestCase):
                 self.assertEqual(200, self.status("/healthz"))
 
 
+@native_services
 class NativeLimitsTest(LimitsTest):
     BACKEND = "threading"

@@ -17,6 +17,7 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tarfile
 import tempfile
 import unittest
@@ -70,9 +71,23 @@ class PackageTest(unittest.TestCase):
         with tarfile.open(os.path.join(dist, name)) as archive:
             archive.extractall(cls.folder, filter="data")
         cls.source = os.path.join(cls.folder, name.removesuffix(".tar.gz"))
-        # The files that pip would make a wheel of.
-        cls.library = os.path.join(cls.folder, "library")
-        cls.set_up(cls.source, "build", f"--build-lib={cls.library}")
+        # The wheel is made of the sdist, as by pip install.
+        wheels = os.path.join(cls.folder, "wheels")
+        cls.pip(
+            *("wheel", "--no-deps", "--no-build-isolation"),
+            *("--wheel-dir", wheels, os.path.join(dist, name)),
+        )
+        (name,) = os.listdir(wheels)
+        # Installed as into an environment of its own.
+        cls.prefix = os.path.join(cls.folder, "prefix")
+        cls.pip(
+            *("install", "--no-deps", "--ignore-installed", "--no-compile"),
+            *("--no-warn-script-location", "--prefix", cls.prefix),
+            os.path.join(wheels, name),
+        )
+        variables = {"base": cls.prefix, "platbase": cls.prefix}
+        # Not that of Debian's Python, which is for /usr/local.
+        cls.library = sysconfig.get_path("purelib", "venv", variables)
 
     @classmethod
     def _remove(cls):
@@ -95,17 +110,28 @@ class PackageTest(unittest.TestCase):
             text=True,
         ).stdout
 
+    @classmethod
+    def set_up(cls, where, *arguments):
+        cls.python(where, "setup.py", *arguments)
+
+    @classmethod
+    def pip(cls, *arguments):
+        cls.python(cls.folder, "-m", "pip", "--no-input", *arguments)
+
     @staticmethod
-    def set_up(where, *arguments):
+    def python(where, *arguments, **variables):
+        """Run Python, which has to succeed; return what it prints."""
         done = subprocess.run(
-            [sys.executable, "setup.py", *arguments],
+            [sys.executable, *arguments],
             cwd=where,
+            env={**os.environ, "PIP_NO_INDEX": "1", **variables},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
         )
         if done.returncode != 0:
-            raise AssertionError(f"setup.py {arguments} fails\n{done.stdout}")
+            raise AssertionError(f"{arguments} fails\n{done.stdout}")
+        return done.stdout
 
     @staticmethod
     def files(where):
@@ -150,12 +176,68 @@ class PackageTest(unittest.TestCase):
         )
 
     def test_what_is_installed(self):
-        installed = self.files(self.library)
+        installed = {
+            name
+            for name in self.files(self.library)
+            if not name.partition("/")[0].endswith(".dist-info")
+        }
         self.assertEqual(self.modules(), installed)
         self.assertIn(
             "nova_sg/backends/db/migrations/versions/0001_services.py",
             installed,
         )
+
+    def test_what_operators_need_is_installed(self):
+        share = os.path.join(self.prefix, "share", "nova-sg")
+        self.assertEqual(
+            {
+                "events/fence-and-evacuate",
+                "grafana/nova-sg.json",
+                "logrotate.d/nova-sg",
+                "nova-sg.conf.sample",
+                "prometheus/nova-sg.rules.yaml",
+                "systemd/nova-sg-agent.service",
+                "systemd/nova-sg-monitor.service",
+                "systemd/nova-sg-watch.service",
+                "sysusers.d/nova-sg.conf",
+                "tmpfiles.d/nova-sg.conf",
+            },
+            self.files(share),
+        )
+        # Every file of etc/, but for what makes the sample.
+        names = {os.path.basename(name) for name in self.files(share)}
+        etc = os.path.join(self.folder, "checkout", "etc")
+        self.assertEqual(
+            {os.path.basename(name) for name in self.files(etc)}
+            - {"config-generator.conf"},
+            names,
+        )
+        script = os.path.join(share, "events", "fence-and-evacuate")
+        self.assertTrue(os.access(script, os.X_OK))
+
+    def test_the_installed_programs_run(self):
+        for name in ("nova-sg", "nova-sg-agent", "nova-sg-monitor"):
+            said = self.python(
+                self.folder,
+                os.path.join(self.prefix, "bin", name),
+                "--version",
+                PYTHONPATH=self.library,
+            )
+            self.assertIn(self.version(), said)
+        said = self.python(
+            self.folder,
+            *("-c", "import nova_sg; print(nova_sg.__file__)"),
+            PYTHONPATH=self.library,
+        )
+        self.assertTrue(said.startswith(self.library), said)
+
+    def version(self):
+        (name,) = (
+            name
+            for name in os.listdir(self.library)
+            if name.endswith(".dist-info")
+        )
+        return name.removesuffix(".dist-info").partition("-")[2]
 
     def test_entry_points(self):
         parser = configparser.ConfigParser(delimiters="=")

@@ -147,7 +147,7 @@ class WatchNotifiesTest(watching.TestCase):
         result = self.nova_sg("watch", "--notify", env=environment)
         self.assertEqual(2, result.status)
         self.assertIn("[events] notifications: it takes", result.err)
-        self.assertIn("pip install 'nova-sg[notifications]'", result.err)
+        self.assertIn("with its extra notifications", result.err)
         # Without the option it is not imported.
         process = self.watch(env=environment)
         self.assertEqual("", self.end(process))

@@ -170,6 +170,25 @@ class ModulesTest(unittest.TestCase):
         self.assertEqual(sorted(there), sorted(named))
 
 
+class InstallTest(unittest.TestCase):
+    """tests/processes/test_systemd_boot.py runs the commands of the page."""
+
+    def test_the_readme_has_the_commands_of_the_page(self):
+        text = (ROOT / "README.rst").read_text()
+        _, _, text = text.partition("\nInstalling\n")
+        shown = re.search(r"::\n\n((?:    .+\n)+)", text)[1]
+        page = (DOC / "install.rst").read_text().replace(" --yes", "")
+        for line in shown.splitlines():
+            self.assertIn(line.strip().replace(" .", " /srv/nova_sg"), page)
+
+    def test_no_index_is_said_to_have_it(self):
+        for page in (*DOC.rglob("*.rst"), *ROOT.glob("*.rst")):
+            for line in page.read_text().splitlines():
+                self.assertNotRegex(
+                    line, r"pip3? install\b.*[ '\"]nova-sg\b", page
+                )
+
+
 class WordsTest(unittest.TestCase):
     #: Of a machine: it is a member, an observer, a process. Not in names,
     #: such as --kill-whom.

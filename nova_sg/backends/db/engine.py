@@ -34,6 +34,7 @@ from typing import Any, TypeVar
 import sqlalchemy as sa
 from oslo_db.sqlalchemy import exc_filters
 from sqlalchemy import exc as sa_exception
+from sqlalchemy.engine import default
 from sqlalchemy.ext import compiler
 from sqlalchemy.sql import functions
 
@@ -59,6 +60,8 @@ GROWTH, GROWTH_IF_LOST = 2, 4
 # Connections to servers that refuse are kept open unused: how many at most,
 # and for how many seconds.
 ASIDE, ASIDE_FOR = 2, 30.0
+# Whether SQLAlchemy can leave ROLLBACK out in autocommit mode: since 2.0.43.
+SKIPS_ROLLBACK = hasattr(default.DefaultDialect, "detect_autocommit_setting")
 
 
 class utcnow(functions.FunctionElement):
@@ -191,6 +194,10 @@ class Database:
     def _make_engine(self) -> sa.Engine:
         arguments: dict = {}
         pool: dict = {}
+        # In autocommit mode a ROLLBACK after each statement does nothing, and
+        # would double the round trips.
+        if SKIPS_ROLLBACK:
+            pool["skip_autocommit_rollback"] = True
         if self.is_sqlite:
             # No waiting for locks inside the C library, which would block the
             # hub; run() waits instead.
@@ -221,10 +228,12 @@ class Database:
             # The statement itself shows whether the connection works; a ping
             # would double the round trips.
             pool_pre_ping=False,
-            skip_autocommit_rollback=True,
             **pool,
         )
         exc_filters.register_engine(engine)
+        if not SKIPS_ROLLBACK:
+            # The engine has a dialect of its own.
+            engine.dialect.do_rollback = lambda connection: None
         if self.is_sqlite:
             sa.event.listen(engine, "connect", _set_up_sqlite)
         else:
