@@ -64,7 +64,8 @@ class ZKSession(listeners.Listeners, calls.Calls):
             init_cbs: Iterable[Any] | None = None, *,
             operation_timeout: float | None = None,
             ssl_cert: str | None = None,
-            auths: Iterable[tuple[str, Any]] = ()) -> None:
+            auths: Iterable[tuple[str, Any]] = (),
+            client: Any = zookeeper) -> None:
         """Begin a session.
 
         :param host: host:port pairs with commas between them, and possibly
@@ -82,13 +83,16 @@ class ZKSession(listeners.Listeners, calls.Calls):
             from the first request on; see add_auth().
         :param ssl_cert: use TLS, with the files that zookeeper.init_ssl
             takes.
+        :param client: the module nova_sg.zookeeper, or another transport: a
+            nova_sg.kazoo_transport.KazooTransport.
         :raises zookeeper.OperationTimeoutException: when there is no
             connection after `timeout`; the session is then closed.
         :raises zookeeper.TLSNotSupported: with ssl_cert, when the C library
             has no TLS.
         """
         super().__init__(init_cbs or ())
-        self._init = zookeeper.init
+        self._client = client
+        self._init = client.init
         if ssl_cert is not None:
             init_ssl = zookeeper.init_ssl
             self._init = lambda host, *args: init_ssl(host, ssl_cert, *args)
@@ -177,7 +181,7 @@ class ZKSession(listeners.Listeners, calls.Calls):
             service.close()
         try:
             if handle is not None:
-                zookeeper.close(handle, timeout=remaining(deadline))
+                self._client.close(handle, timeout=remaining(deadline))
         except zookeeper.ZooKeeperException:
             if not quiet:
                 raise
@@ -205,6 +209,11 @@ class ZKSession(listeners.Listeners, calls.Calls):
         return self._session_id
 
     @property
+    def client(self) -> Any:
+        """The module nova_sg.zookeeper, or another transport."""
+        return self._client
+
+    @property
     def operation_timeout(self) -> float | None:
         """The timeout of calls that are given none, in seconds."""
         return self._operation_timeout
@@ -216,7 +225,7 @@ class ZKSession(listeners.Listeners, calls.Calls):
 
     def client_id(self) -> tuple[int, str]:
         """The present session's (id, password), for `ident`."""
-        return zookeeper.client_id(self._handle(0))
+        return self._client.client_id(self._handle(0))
 
     def state(self) -> int:
         """One of zookeeper's *_STATE constants."""
@@ -224,7 +233,7 @@ class ZKSession(listeners.Listeners, calls.Calls):
             handle = self._zhandle
         if handle is None:
             return zookeeper.NOTCONNECTED_STATE
-        return zookeeper.state(handle)
+        return self._client.state(handle)
 
     def add_auth(
             self, scheme: str, cert: Any,
@@ -234,13 +243,13 @@ class ZKSession(listeners.Listeners, calls.Calls):
         :raises zookeeper.AuthFailedException: when the server refuses.
         """
         def send(handle: int, done: Any) -> None:
-            zookeeper.add_auth(handle, scheme, cert, done)
+            self._client.add_auth(handle, scheme, cert, done)
             self._auths.append((scheme, cert))
 
         code = self._answer(timeout, "the authentication", send)
         if code != zookeeper.OK:
             self._auths.remove((scheme, cert))
-            calls.check(code)
+            self._check(code)
 
     # For services.
 
@@ -353,7 +362,7 @@ class ZKSession(listeners.Listeners, calls.Calls):
                 if self._closing is handle:
                     break
             try:
-                zookeeper.close(handle)
+                self._client.close(handle)
             except zookeeper.ZooKeeperException:
                 pass  # already closed at the exit of Python
         self._tell(listeners.CLOSED)
@@ -388,11 +397,11 @@ class ZKSession(listeners.Listeners, calls.Calls):
                 self._zhandle = handle
                 self._condition.notify_all()
         if closed:
-            zookeeper.close(handle)
+            self._client.close(handle)
             return None
         for scheme, cert in list(self._auths):
             try:
-                zookeeper.add_auth(handle, scheme, cert)
+                self._client.add_auth(handle, scheme, cert)
             except zookeeper.ZooKeeperException:
                 LOG.exception(
                     "Could not send the authentication to ZooKeeper at %s",
@@ -441,7 +450,7 @@ class ZKSession(listeners.Listeners, calls.Calls):
 
     def _have_connected(self, handle: int) -> bool:
         try:
-            session_id = zookeeper.client_id(handle)[0] & (1 << 64) - 1
+            session_id = self._client.client_id(handle)[0] & (1 << 64) - 1
         except zookeeper.ZooKeeperException:
             return False  # closed meanwhile
         with self._condition:

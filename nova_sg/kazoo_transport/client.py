@@ -1,0 +1,256 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""kazoo's client as one session: it ends when the session ends.
+
+Here: what is different from kazoo. It has no public way to learn of every
+state and of a failed attempt to connect, so these classes override methods
+that it does not document; a test of each exists.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import socket
+import time
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from kazoo import client, exceptions
+from kazoo.handlers import threading as threads
+from kazoo.protocol import connection, states
+from kazoo.retry import KazooRetry
+
+# Seconds between two rounds of attempts to connect to the servers: the first
+# pause, and the longest.
+FIRST_PAUSE = 0.1
+LONGEST_PAUSE = 1.0
+
+
+class Owner(Protocol):
+    """What a client tells its session, on the thread of the connection."""
+
+    def connected(self, timeout: int) -> None:
+        """A server is connected, and has accepted the authentication.
+
+        :param timeout: the session timeout that it agreed to, in ms
+        """
+
+    def failed(self, problem: str) -> None:
+        """An attempt to connect has failed."""
+
+    def changed(self, state: str) -> None:
+        """Called before the client acts on one of KeeperState's states."""
+
+
+class Log(logging.LoggerAdapter):
+    """kazoo's messages, without those that contain passwords.
+
+    At DEBUG it logs each request, also those with credentials and data.
+    """
+
+    def __init__(self, log: logging.Logger) -> None:
+        super().__init__(log, {})
+
+    def log(self, level: int, msg: object, *args: Any, **kwargs: Any) -> None:
+        if level >= logging.INFO:
+            super().log(level, msg, *args, **kwargs)
+
+    def warn(self, msg: object, *args: Any, **kwargs: Any) -> None:
+        # kazoo's spelling, which Python 3.13 no longer has.
+        self.warning(msg, *args, **kwargs)
+
+
+class InChild(BaseException):
+    """This is the copy of a green thread in the child of a fork."""
+
+
+class Handler(threads.SequentialThreadingHandler):
+    """kazoo's threads, with connections of our own.
+
+    :param make_context: makes the ssl.SSLContext of a connection, so that
+        renewed certificates are used; None: no TLS
+    :param patience: seconds that connecting to one server may take
+    """
+
+    def __init__(
+        self, make_context: Callable[[], Any] | None, patience: float
+    ) -> None:
+        super().__init__()
+        self._make_context = make_context
+        self._patience = patience
+        self._pid = os.getpid()
+
+    def create_connection(
+        self, address: tuple, hostname: str | None = None, **_: Any
+    ) -> socket.socket:
+        link = socket.create_connection(address[:2], self._patience)
+        try:
+            link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if self._make_context is not None:
+                return self._make_context().wrap_socket(
+                    link, server_hostname=hostname
+                )
+        except BaseException:
+            link.close()
+            raise
+        return link
+
+    def select(self, *args: Any, **kwargs: Any) -> Any:
+        ready = super().select(*args, **kwargs)
+        # If two descriptors are ready at once, eventlet's hub switches here
+        # twice: the second time must not end whatever comes next.
+        time.sleep(0)
+        if os.getpid() != self._pid:
+            # The parent uses the connection.
+            raise InChild
+        return ready
+
+
+class _Connection(connection.ConnectionHandler):
+    """Tells the session of each attempt to connect."""
+
+    def __init__(self, owner: Owner, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._owner = owner
+        self._last: tuple | None = None
+
+    def _expand_client_hosts(self) -> list[tuple]:
+        found = super()._expand_client_hosts()
+        if not found:
+            self._owner.failed("no name of a server could be resolved")
+        # The server whose connection broke comes last: it may hang.
+        return sorted(found, key=lambda one: one[1:] == self._last)
+
+    def _connect(self, host: str, hostip: str, port: int) -> tuple:
+        self._last = hostip, port
+        try:
+            times = super()._connect(host, hostip, port)
+        except (
+            exceptions.SessionExpiredError,
+            exceptions.AuthFailedError,
+        ):
+            raise
+        except exceptions.SessionClosedRequireSaslError as error:
+            raise exceptions.AuthFailedError(
+                "the server requires SASL"
+            ) from error
+        except exceptions.SASLException as error:
+            raise exceptions.AuthFailedError(f"SASL: {error}") from error
+        except Exception as error:
+            # kazoo's own texts leave out what TLS found.
+            cause = error.__context__ or error
+            self._owner.failed(f"{host}:{port}: {cause or error!r}")
+            if not isinstance(
+                error,
+                (exceptions.ConnectionDropped, threads.KazooTimeoutError),
+            ):
+                # Any other would end kazoo's thread.
+                raise exceptions.ConnectionDropped(repr(error)) from error
+            raise
+        # The read timeout is two thirds of the session timeout.
+        self._owner.connected(round(times[0] * 1500))
+        return times
+
+    def _authenticate_with_sasl(self, host: str, timeout: float) -> None:
+        try:
+            super()._authenticate_with_sasl(host, timeout)
+        except exceptions.AuthFailedError as error:
+            if isinstance(error.__cause__, exceptions.ConnectionDropped):
+                # Not an answer: the session may still be continued.
+                raise error.__cause__ from None
+            raise
+
+
+class Client(client.KazooClient):
+    """A KazooClient that makes one session, and none after it."""
+
+    def __init__(
+        self,
+        owner: Owner,
+        hosts: str,
+        timeout: float,
+        client_id: tuple[int, bytes] | None,
+        handler: Handler,
+        log: logging.Logger,
+        sasl_options: dict[str, str] | None,
+    ) -> None:
+        self._owner = owner
+        super().__init__(
+            hosts=hosts,
+            timeout=timeout,
+            client_id=client_id,
+            handler=handler,
+            logger=Log(log),
+            connection_retry=KazooRetry(
+                max_tries=-1,
+                delay=FIRST_PAUSE,
+                max_delay=LONGEST_PAUSE,
+                sleep_func=handler.sleep_func,
+            ),
+        )
+        retry = self._conn_retry.copy()
+        retry.interrupt = self._stopped.is_set
+        self._connection = _Connection(
+            owner, self, retry, logger=self.logger, sasl_options=sasl_options
+        )
+
+    def _session_callback(self, state: str) -> None:
+        if state != self._state:
+            self._owner.changed(state)
+            if state in (
+                states.KeeperState.EXPIRED_SESSION,
+                states.KeeperState.AUTH_FAILED,
+            ):
+                # Otherwise it would begin another session.
+                self._stopped.set()
+        super()._session_callback(state)
+
+    def begin_close(self) -> None:
+        """Have the server end the session; wait for nothing."""
+        self._stopped.set()
+        self._queue.append((client.CloseInstance, None))
+        self.wake()
+
+    def wake(self) -> None:
+        link = self._connection._write_sock
+        if link is not None:
+            with contextlib.suppress(OSError):
+                link.send(b"\0")
+
+    def has_stopped(self, timeout: float | None = 0) -> bool:
+        """Wait until there is no connection, and none is attempted."""
+        return self._connection.connection_stopped.wait(timeout)
+
+    def cut(self) -> None:
+        """Have the connection fail at once."""
+        link = self._connection._socket
+        if link is not None:
+            # It may have just been closed.
+            with contextlib.suppress(OSError):
+                link.shutdown(socket.SHUT_RDWR)
+
+    def free(self) -> None:
+        """Free threads and sockets, once it has stopped."""
+        self.handler.stop()
+        self._connection.stop()
+        self._connection.close()
+
+    def session(self) -> tuple[int, bytes]:
+        """The session's id, signed, and its password."""
+        return self._session_id or 0, self._session_passwd
+
+    def remember_auth(self, scheme: str, credential: str) -> None:
+        """Authenticate with each connection from now on."""
+        self.auth_data.add((scheme, credential))

@@ -1,0 +1,60 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The tests of ZKSession and of members, on kazoo's transport."""
+
+from nova_sg import kazoo_transport, zookeeper
+from tests.evzookeeper import base, test_membership, test_queue, test_session
+
+
+class _Kazoo:
+    client = kazoo_transport.KazooTransport()
+
+
+class CallsTest(_Kazoo, test_session.CallsTest):
+    test_log_stream = None  # the C client's
+
+
+class StateTest(_Kazoo, test_session.StateTest):
+    UNRESOLVED = zookeeper.ConnectionLossException
+
+
+class ExpiryTest(_Kazoo, test_session.ExpiryTest):
+    pass
+
+
+class ConnectTest(_Kazoo, test_session.ConnectTest):
+    pass
+
+
+class CloseTest(_Kazoo, test_session.CloseTest):
+    pass
+
+
+class CooperationTest(_Kazoo, test_session.CooperationTest):
+    pass
+
+
+class MembershipTest(_Kazoo, test_membership.MembershipTest):
+    pass
+
+
+class MonitorTest(_Kazoo, test_membership.MonitorTest):
+    pass
+
+
+class ServiceTest(_Kazoo, test_membership.ServiceTest):
+    pass
+
+
+class QueueTest(_Kazoo, test_queue.QueueTest):
+    pass
