@@ -235,6 +235,14 @@ class ZKSession(listeners.Listeners, calls.Calls):
             return zookeeper.NOTCONNECTED_STATE
         return self._client.state(handle)
 
+    def problem(self) -> str | None:
+        """Why the last attempt to connect failed, where the client says."""
+        with self._condition:
+            handle = self._zhandle
+        if handle is None or not hasattr(self._client, "problem"):
+            return None
+        return self._client.problem(handle)
+
     def add_auth(
             self, scheme: str, cert: Any,
             timeout: float | None = None) -> None:

@@ -13,7 +13,7 @@
 """The tests of ZKSession and of members, on kazoo's transport."""
 
 from nova_sg import kazoo_transport, zookeeper
-from tests.evzookeeper import base, test_membership, test_queue, test_session
+from tests.evzookeeper import test_membership, test_queue, test_session
 
 
 class _Kazoo:

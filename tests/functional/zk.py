@@ -184,12 +184,14 @@ class ZkTestCase(base.TestCase):
 
     :cvar SERVERS: how many servers: 3 if a test needs several, or if sessions
         of different servers could see different states
+    :cvar CLIENT: [zookeeper] client of the members and observers
     :ivar zk: a session of the test's own
     """
 
     SERVERS = 1
     RECV_TIMEOUT = 10000
     DOWN_TIME = 20.0
+    CLIENT = "c"
 
     def setUp(self):
         super().setUp()
@@ -203,6 +205,7 @@ class ZkTestCase(base.TestCase):
         self.flags(
             "zookeeper",
             address=self.ensemble.address,
+            client=self.CLIENT,
             recv_timeout=self.RECV_TIMEOUT,
             sg_prefix=self.prefix,
             sg_retry_interval=1,
@@ -266,6 +269,7 @@ class ZkTestCase(base.TestCase):
                     **options,
                     "zookeeper": {
                         "address": self.ensemble.address,
+                        "client": self.CLIENT,
                         "recv_timeout": self.RECV_TIMEOUT,
                         "sg_prefix": self.prefix,
                         "sg_retry_interval": 1,
@@ -295,6 +299,7 @@ class ZkTestCase(base.TestCase):
             "view_refresh_interval = 0.1",
             "[zookeeper]",
             f"address = {self.ensemble.address}",
+            f"client = {self.CLIENT}",
             f"recv_timeout = {self.RECV_TIMEOUT}",
             f"sg_prefix = {self.prefix}",
             *(f"{name} = {value}" for name, value in options.items()),
