@@ -160,7 +160,7 @@ class _Connection(connection.ConnectionHandler):
                 raise exceptions.ConnectionDropped(repr(error)) from error
             raise
         # The read timeout is two thirds of the session timeout.
-        self._owner.connected(round(times[0] * 1500))
+        self._owner.connected(round(times[0] * 1.5))
         return times
 
     def _authenticate_with_sasl(self, host: str, timeout: float) -> None:

@@ -204,22 +204,26 @@ class ZkTestCase(base.TestCase):
         )
         self.flags(
             "zookeeper",
-            address=self.ensemble.address,
-            client=self.CLIENT,
             recv_timeout=self.RECV_TIMEOUT,
             sg_prefix=self.prefix,
             sg_retry_interval=1,
+            **self.access(),
         )
         self.flags("servicegroup", view_refresh_interval=0.05)
         self.zk = self.connect()
         self.api = servicegroup.API()
 
-    def connect(self, address=None):
+    def access(self):
+        """Return the options of [zookeeper] that say how to connect."""
+        return {"address": self.ensemble.address, "client": self.CLIENT}
+
+    def connect(self, address=None, **arguments):
         """Return a session; it ends with the test."""
         session = evzookeeper.ZKSession(
             address or self.ensemble.address,
             base.PATIENCE,
             operation_timeout=base.PATIENCE,
+            **arguments,
         )
         self.addCleanup(session.close)
         return session
@@ -268,8 +272,7 @@ class ZkTestCase(base.TestCase):
                     "DEFAULT": {"service_down_time": self.DOWN_TIME},
                     **options,
                     "zookeeper": {
-                        "address": self.ensemble.address,
-                        "client": self.CLIENT,
+                        **self.access(),
                         "recv_timeout": self.RECV_TIMEOUT,
                         "sg_prefix": self.prefix,
                         "sg_retry_interval": 1,
@@ -298,11 +301,12 @@ class ZkTestCase(base.TestCase):
             "[servicegroup]",
             "view_refresh_interval = 0.1",
             "[zookeeper]",
-            f"address = {self.ensemble.address}",
-            f"client = {self.CLIENT}",
             f"recv_timeout = {self.RECV_TIMEOUT}",
             f"sg_prefix = {self.prefix}",
-            *(f"{name} = {value}" for name, value in options.items()),
+            *(
+                f"{name} = {value}"
+                for name, value in {**self.access(), **options}.items()
+            ),
         ]
         with open(path, "w") as config:
             config.write("\n".join(lines) + "\n")

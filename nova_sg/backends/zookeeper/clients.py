@@ -105,12 +105,12 @@ def _c_problem(secured: security.Security) -> tuple[str, str] | None:
 
 def _kazoo(secured: security.Security, why: str) -> Client:
     """:raises ImportError: it, or what SASL needs, is not installed"""
-    from nova_sg import kazoo_transport
+    from nova_sg.kazoo_transport import KazooTransport, Sasl
 
     if secured.sasl:
         import puresasl  # noqa: F401
-    transport = kazoo_transport.KazooTransport(
+    transport = KazooTransport(
         secured.context if secured.tls else None,
-        kazoo_transport.Sasl(*secured.sasl) if secured.sasl else None,
+        Sasl(*secured.sasl) if secured.sasl else None,
     )
     return Client("kazoo", transport.version, why, transport)

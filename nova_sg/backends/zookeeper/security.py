@@ -104,6 +104,12 @@ def _read_tls() -> dict[str, str | None] | None:
         return None
     tls = {name: value or None for name, value in found.items()}
     try:
+        for name in ("ca", "cert", "key"):
+            file = tls[name]
+            if file:
+                # The errors of the ssl module do not name the file.
+                with open(file, "rb"):
+                    pass
         wire.tls_context(tls)
     except OSError as error:
         raise exception.ConfigError(
