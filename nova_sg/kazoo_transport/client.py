@@ -37,6 +37,8 @@ from kazoo.retry import KazooRetry
 FIRST_PAUSE = 0.1
 LONGEST_PAUSE = 1.0
 
+Encrypt = Callable[[socket.socket, str], socket.socket]
+
 
 class Owner(Protocol):
     """What a client tells its session, on the thread of the connection."""
@@ -79,33 +81,25 @@ class InChild(BaseException):
 class Handler(threads.SequentialThreadingHandler):
     """kazoo's threads, with connections of our own.
 
-    :param make_context: makes the ssl.SSLContext of a connection, so that
-        renewed certificates are used; None: no TLS
+    :param encrypt: begins TLS on a connection to a host, and returns the
+        encrypted connection; None: no TLS
     :param patience: seconds that connecting to one server may take
     """
 
     def __init__(
-        self, make_context: Callable[[], Any] | None, patience: float
+        self, encrypt: Encrypt | None, patience: float
     ) -> None:
         super().__init__()
-        self._make_context = make_context
+        self._encrypt = encrypt
         self._patience = patience
         self._pid = os.getpid()
 
     def create_connection(
-        self, address: tuple, hostname: str | None = None, **_: Any
+        self, address: tuple, hostname: str = "", **_: Any
     ) -> socket.socket:
         link = socket.create_connection(address[:2], self._patience)
-        try:
-            link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if self._make_context is not None:
-                return self._make_context().wrap_socket(
-                    link, server_hostname=hostname
-                )
-        except BaseException:
-            link.close()
-            raise
-        return link
+        link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return self._encrypt(link, hostname) if self._encrypt else link
 
     def select(self, *args: Any, **kwargs: Any) -> Any:
         ready = super().select(*args, **kwargs)

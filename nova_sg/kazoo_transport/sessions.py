@@ -142,7 +142,7 @@ class Session:
         watcher: Completion | None,
         recv_timeout: int,
         client_id: tuple[int, bytes] | None,
-        make_context: Callable[[], Any] | None,
+        encrypt: client.Encrypt | None,
         sasl_options: dict[str, str] | None,
     ) -> None:
         self.handle = Handle(next(_numbers))
@@ -171,7 +171,7 @@ class Session:
             recv_timeout / 1000,
             client_id,
             # The other servers have to be tried before the session ends.
-            client.Handler(make_context, recv_timeout / 1000 / servers),
+            client.Handler(encrypt, recv_timeout / 1000 / servers),
             CLIENT_LOG,
             sasl_options,
         )

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 from kazoo import version
 
-from nova_sg.kazoo_transport import convert, sessions
+from nova_sg.kazoo_transport import client, convert, sessions
 from nova_sg.zookeeper import constants
 from nova_sg.zookeeper import convert as texts
 
@@ -40,8 +40,8 @@ class Sasl(NamedTuple):
 class KazooTransport:
     """Begins sessions with the same TLS and SASL.
 
-    :param make_context: makes the ssl.SSLContext of a connection; None: no
-        TLS
+    :param encrypt: begins TLS on a connection to a host, and returns the
+        encrypted connection; None: no TLS
     :param sasl: None: no SASL; otherwise pure-sasl has to be installed
     """
 
@@ -49,10 +49,10 @@ class KazooTransport:
 
     def __init__(
         self,
-        make_context: Callable[[], Any] | None = None,
+        encrypt: client.Encrypt | None = None,
         sasl: Sasl | None = None,
     ) -> None:
-        self._make_context = make_context
+        self._encrypt = encrypt
         self._sasl = sasl
 
     # Sessions.
@@ -76,7 +76,7 @@ class KazooTransport:
             None
             if number == -1
             else (number, texts.to_bytes(password)[:16].ljust(16, b"\0")),
-            self._make_context,
+            self._encrypt,
             # A copy, as kazoo changes it.
             self._sasl and {"mechanism": "DIGEST-MD5", **self._sasl._asdict()},
         )

@@ -110,7 +110,7 @@ def _kazoo(secured: security.Security, why: str) -> Client:
     if secured.sasl:
         import puresasl  # noqa: F401
     transport = KazooTransport(
-        secured.context if secured.tls else None,
+        secured.encrypt if secured.tls else None,
         Sasl(*secured.sasl) if secured.sasl else None,
     )
     return Client("kazoo", transport.version, why, transport)

@@ -18,15 +18,16 @@ no harm to a service that was started again: it has a session of its own.
 
 An order has servers, [(host, port)], session, password, timeout (ms), tls,
 which wire.tls_context() takes, or None, sasl, (user, password), or None,
-auths, [(scheme, bytes)], and marks, [(path, [(permissions, scheme, id)])]:
-znodes that are created before the session is closed and say that the member
-crashed.
+folder, in which the library for sasl is, auths, [(scheme, bytes)], and marks,
+[(path, [(permissions, scheme, id)])]: znodes that are created before the
+session is closed and say that the member crashed.
 """
 
 from __future__ import annotations
 
 import random
 import socket
+import sys
 
 from nova_sg.backends.zookeeper import wire
 
@@ -39,6 +40,9 @@ def withdraw(order: dict) -> bool:
 
     :raises OSError: no server has closed it
     """
+    folder = order["folder"]
+    if folder is not None and folder not in sys.path:
+        sys.path.append(folder)
     servers = list(order["servers"])
     random.shuffle(servers)
     problem: OSError | None = None

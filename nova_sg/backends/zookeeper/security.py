@@ -14,14 +14,12 @@
 
 from __future__ import annotations
 
-import logging
-from typing import Any, NamedTuple
+import socket
+from typing import NamedTuple
 
 from nova_sg import exception
 from nova_sg.backends.zookeeper import wire
 from nova_sg.conf import CONF
-
-LOG = logging.getLogger(__name__)
 
 _FILES = ("ca_file", "cert_file", "key_file", "key_password")
 
@@ -36,13 +34,10 @@ class Security(NamedTuple):
     #: Pairs of scheme and secret.
     auths: list[tuple[str, str]]
 
-    def context(self) -> Any:
-        """Return an ssl.SSLContext, from files that are read now.
-
-        :raises OSError: they cannot be read
-        """
+    def encrypt(self, link: socket.socket, host: str) -> socket.socket:
+        """As wire.encrypt()."""
         assert self.tls is not None
-        return wire.tls_context(self.tls)
+        return wire.encrypt(link, host, self.tls)
 
 
 def read() -> Security:

@@ -14,6 +14,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
 import threading
 
 from nova_sg import evzookeeper
@@ -77,6 +79,7 @@ class SessionOrder:
                 password=password.ljust(16, b"\0"),
                 tls=security.tls,
                 sasl=security.sasl,
+                folder=_library_folder() if security.sasl else None,
                 auths=[
                     (scheme, secret.encode())
                     for scheme, secret in security.auths
@@ -101,3 +104,11 @@ class SessionOrder:
 
     def close(self) -> None:
         self._orders.cancel_all()
+
+
+def _library_folder() -> str | None:
+    """Return the folder with the library for SASL."""
+    found = importlib.util.find_spec("puresasl")
+    if found is None or found.origin is None:
+        return None
+    return os.path.dirname(os.path.dirname(found.origin))

@@ -61,16 +61,35 @@ def connect(
     :raises OSError: there is no connection
     """
     link = socket.create_connection(server, timeout)
+    link.settimeout(timeout)
+    return link if tls is None else encrypt(link, server[0], tls)
+
+
+def encrypt(
+    link: socket.socket, host: str, tls: Mapping[str, str | None]
+) -> socket.socket:
+    """Return a connection on which TLS has begun; close the other.
+
+    :param host: the name that the server's certificate has to have
+    :raises OSError: it has another, or something else is wrong with TLS
+    """
+    timeout = link.gettimeout()
     try:
-        link.settimeout(timeout)
-        if tls is not None:
-            return tls_context(tls).wrap_socket(
-                link, server_hostname=server[0]
-            )
+        # The files are read each time: certificates are renewed.
+        encrypted = tls_context(tls).wrap_socket(
+            link, server_hostname=host, do_handshake_on_connect=False
+        )
     except BaseException:
         link.close()
         raise
-    return link
+    try:
+        # eventlet's sockets would stay open if the handshake failed before.
+        encrypted.settimeout(timeout)
+        encrypted.do_handshake()
+    except BaseException:
+        encrypted.close()
+        raise
+    return encrypted
 
 
 def begin(
