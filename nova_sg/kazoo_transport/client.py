@@ -32,6 +32,9 @@ from kazoo.handlers import threading as threads
 from kazoo.protocol import connection, states
 from kazoo.retry import KazooRetry
 
+from nova_sg.kazoo_transport import convert
+from nova_sg.zookeeper import constants
+
 # Seconds between two rounds of attempts to connect to the servers: the first
 # pause, and the longest.
 FIRST_PAUSE = 0.1
@@ -127,6 +130,16 @@ class _Connection(connection.ConnectionHandler):
         # The server whose connection broke comes last: it may hang.
         return sorted(found, key=lambda one: one[1:] == self._last)
 
+    def _connect_attempt(self, *args: Any) -> Any:
+        try:
+            return super()._connect_attempt(*args)
+        except Exception as error:
+            # Such as of a message that it cannot read. kazoo has logged it,
+            # and would give up the session. The next attempt follows.
+            self._owner.failed(repr(error))
+            self.client._session_callback(states.KeeperState.CONNECTING)
+            return None
+
     def _connect(self, host: str, hostip: str, port: int) -> tuple:
         self._last = hostip, port
         try:
@@ -136,13 +149,11 @@ class _Connection(connection.ConnectionHandler):
             exceptions.AuthFailedError,
         ):
             raise
-        except exceptions.SessionClosedRequireSaslError as error:
-            raise exceptions.AuthFailedError(
-                "the server requires SASL"
-            ) from error
         except exceptions.SASLException as error:
             raise exceptions.AuthFailedError(f"SASL: {error}") from error
         except Exception as error:
+            if convert.code(error) == constants.SESSIONCLOSEDREQUIRESASLAUTH:
+                raise exceptions.AuthFailedError("SASL") from error
             # kazoo's own texts leave out what TLS found.
             cause = error.__context__ or error
             self._owner.failed(f"{host}:{port}: {cause or error!r}")

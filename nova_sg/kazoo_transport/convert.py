@@ -22,6 +22,16 @@ from kazoo import security
 
 from nova_sg.zookeeper import constants, convert, exceptions
 
+# kazoo 2.10 does not know all codes, and gives up a connection on which one of
+# the others comes.
+for _code, _exception in exceptions.BY_CODE.items():
+    if _code not in kazoo_exceptions.EXCEPTIONS:
+        kazoo_exceptions.EXCEPTIONS[_code] = type(
+            _exception.__name__,
+            (kazoo_exceptions.ZookeeperError,),
+            {"code": _code},
+        )
+
 # These are unsigned in python-zookeeper, and signed in kazoo.
 _UNSIGNED = ("czxid", "mzxid", "ctime", "mtime", "ephemeralOwner", "pzxid")
 

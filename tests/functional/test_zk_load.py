@@ -17,7 +17,6 @@ import threading
 import time
 from unittest import mock
 
-from nova_sg import zookeeper
 from nova_sg.servicegroup import process
 from tests import LONG, base
 from tests.base import wait_for
@@ -119,8 +118,9 @@ class CrowdTest(zk.ZkTestCase):
         # A member beside those that are counted.
         self.wait_until_up("observer")
         events = self.collect(self.api)
+        client = process.shared().driver._link.client.transport
         listing = mock.patch.object(
-            zookeeper, "get_children", wraps=zookeeper.get_children
+            client, "get_children", wraps=client.get_children
         )
         counted = self.enterContext(listing)
         path = f"{self.prefix}/compute"

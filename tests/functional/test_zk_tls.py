@@ -45,7 +45,7 @@ class _Secure:
 
     def access(self):
         server = servers.shared(self.SERVER)
-        cert, key = server.issue("client")
+        cert, key = server.client_files
         options = {
             "address": server.tls_address,
             "client": self.CLIENT,
@@ -145,6 +145,7 @@ class SaslTest(TlsTest):
         self.assertEqual([], self.logs.matching("hush hush"))
 
 
+@single_mode
 class WatchdogTest(_Secure, test_zk_failures.WatchdogTest):
     SERVER = _SaslServer
     KEEPS_SESSION = False
@@ -153,12 +154,13 @@ class WatchdogTest(_Secure, test_zk_failures.WatchdogTest):
     test_a_new_session_restores_no_member_that_stands_still = None
 
 
+@single_mode
 class GuardTest(_Secure, test_guard.ZkTest):
     SERVER = _SaslServer
 
 
-class RefusedTest(_Secure, zk.ZkTestCase):
-    """What keeps a process from connecting is said."""
+class _Doctor(_Secure):
+    """Asks a server that cannot be asked, and doctor."""
 
     RECV_TIMEOUT = 4000
 
@@ -177,6 +179,11 @@ class RefusedTest(_Secure, zk.ZkTestCase):
         )
         self.assertEqual(status, program.wait(), program.output())
         return program.output()
+
+
+@single_mode
+class RefusedTest(_Doctor, zk.ZkTestCase):
+    """What keeps a process from connecting is said."""
 
     def test_doctor(self):
         said = self.doctor(status=0)
@@ -214,18 +221,13 @@ class RefusedTest(_Secure, zk.ZkTestCase):
         )
 
 
-class NameTest(RefusedTest):
+@single_mode
+class NameTest(_Doctor, zk.ZkTestCase):
     """The server's certificate has another name than the address."""
 
     class SERVER(fixture.SecureZooKeeperServer):
         def __init__(self):
             super().__init__(names=["DNS:localhost"], asks="none")
-
-    test_doctor = None
-    test_another_authority = None
-    test_no_certificate = None
-    test_tls_to_a_port_without = None
-    test_no_tls_to_a_port_with = None
 
     def test_another_name(self):
         self.refused("certificate is not valid for '127.0.0.1'")
