@@ -24,10 +24,11 @@ import logging
 import os
 import socket
 import time
+import types
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from kazoo import client, exceptions
+from kazoo import client, exceptions, version
 from kazoo.handlers import threading as threads
 from kazoo.protocol import connection, states
 from kazoo.retry import KazooRetry
@@ -39,6 +40,13 @@ from nova_sg.zookeeper import constants
 # pause, and the longest.
 FIRST_PAUSE = 0.1
 LONGEST_PAUSE = 1.0
+
+# Before 2.11 kazoo measures the time until the next ping by the wall clock,
+# and would lose the session when that is set.
+if tuple(map(int, version.__version__.split(".")[:2])) < (2, 11):
+    connection.time = types.SimpleNamespace(
+        time=time.monotonic, monotonic=time.monotonic
+    )
 
 Encrypt = Callable[[socket.socket, str], socket.socket]
 
@@ -89,20 +97,18 @@ class Handler(threads.SequentialThreadingHandler):
     :param patience: seconds that connecting to one server may take
     """
 
-    def __init__(
-        self, encrypt: Encrypt | None, patience: float
-    ) -> None:
+    def __init__(self, encrypt: Encrypt | None, patience: float) -> None:
         super().__init__()
         self._encrypt = encrypt
         self._patience = patience
+        # The name of the server; kazoo does not pass it before 2.11.
+        self.hostname = ""
         self._pid = os.getpid()
 
-    def create_connection(
-        self, address: tuple, hostname: str = "", **_: Any
-    ) -> socket.socket:
+    def create_connection(self, address: tuple, **_: Any) -> socket.socket:
         link = socket.create_connection(address[:2], self._patience)
         link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return self._encrypt(link, hostname) if self._encrypt else link
+        return self._encrypt(link, self.hostname) if self._encrypt else link
 
     def select(self, *args: Any, **kwargs: Any) -> Any:
         ready = super().select(*args, **kwargs)
@@ -142,6 +148,7 @@ class _Connection(connection.ConnectionHandler):
 
     def _connect(self, host: str, hostip: str, port: int) -> tuple:
         self._last = hostip, port
+        self.handler.hostname = host
         try:
             times = super()._connect(host, hostip, port)
         except (
@@ -192,6 +199,7 @@ class Client(client.KazooClient):
         sasl_options: dict[str, str] | None,
     ) -> None:
         self._owner = owner
+        self._closing = False
         super().__init__(
             hosts=hosts,
             timeout=timeout,
@@ -212,6 +220,9 @@ class Client(client.KazooClient):
         )
 
     def _session_callback(self, state: str) -> None:
+        if self._closing and state == states.KeeperState.CONNECTING:
+            # The connection broke before the server's answer.
+            self._stopped.set()
         if state != self._state:
             self._owner.changed(state)
             if state in (
@@ -224,7 +235,10 @@ class Client(client.KazooClient):
 
     def begin_close(self) -> None:
         """Have the server end the session; wait for nothing."""
-        self._stopped.set()
+        self._closing = True
+        if not self._live.is_set():
+            self._stopped.set()
+        # Otherwise not yet: before 2.11 kazoo would not wait for the answer.
         self._queue.append((client.CloseInstance, None))
         self.wake()
 
@@ -239,7 +253,8 @@ class Client(client.KazooClient):
         return self._connection.connection_stopped.wait(timeout)
 
     def cut(self) -> None:
-        """Have the connection fail at once."""
+        """Have the connection fail at once, and no other follow."""
+        self._stopped.set()
         link = self._connection._socket
         if link is not None:
             # It may have just been closed.
