@@ -16,6 +16,8 @@ Each runs in one mode, as the modes differ below the driver, where the tests
 of evzookeeper run in both.
 """
 
+import time
+
 import tests
 from nova_sg.conf import CONF
 from tests import single_mode
@@ -76,12 +78,21 @@ class MemberFailureTest(_Kazoo, test_zk_failures.MemberFailureTest):
         member = self.start_member("one")
         before = self.znodes()
         with zk.Poller(self.api, "one") as poller:
+            begun = time.monotonic()
             member.tell("freeze 9")
             self.wait_until_down("one")
+            down = time.monotonic() - begun
             self.assertNotIn("done", member.output())
+            member.expect("done: freeze")
+            over = time.monotonic()
             wait_for(
                 lambda: poller.states[-1] == "up", message="it is up again"
             )
+            up = time.monotonic() - over
+        zk.print_figure(
+            f"interpreter lock held for 9 s: down after {down:.1f} s, up "
+            f"{up:.1f} s after that"
+        )
         self.assertEqual(["up", "down: one", "up"], poller.states)
         self.assertNotEqual(before, self.znodes())
 

@@ -14,7 +14,10 @@
 
 import contextlib
 import os
+import pathlib
+import subprocess
 import sys
+import textwrap
 from unittest import mock
 
 from nova_sg import exception, kazoo_transport, servicegroup, zookeeper
@@ -22,12 +25,14 @@ from nova_sg.backends.zookeeper import wire
 from nova_sg.conf import CONF
 from nova_sg.servicegroup import process
 from nova_sg.zookeeper import clib
-from tests import single_mode
+from tests import long_form, single_mode
 from tests.base import wait_for
 from tests.fixtures import certificates
 from tests.fixtures import process as servers
 from tests.fixtures import zookeeper as fixture
 from tests.functional import test_guard, test_zk_failures, zk
+
+ROOT = pathlib.Path(__file__).parents[2]
 
 
 class _SaslServer(fixture.SecureZooKeeperServer):
@@ -239,6 +244,66 @@ class NameTest(_Doctor, zk.ZkTestCase):
         self.flags("zookeeper", address=f"localhost:{self.server.tls_port}")
         self.join("one")
         self.wait_until_up("one")
+
+
+@long_form
+@single_mode
+class StunnelTest(zk.ZkTestCase):
+    """The recipe in doc/source/drivers/zk.rst, as it is written there."""
+
+    RECV_TIMEOUT = 4000
+
+    def setUp(self):
+        super().setUp()
+        server = self.enterContext(
+            fixture.SecureZooKeeperServer(["DNS:localhost"])
+        )
+        page = (ROOT / "doc/source/drivers/zk.rst").read_text()
+        _, _, recipe = page.partition("/etc/stunnel/zookeeper.conf")
+        recipe = textwrap.dedent(
+            recipe.split("\n\n", 2)[2].split("\n\n   [zk2]")[0]
+        )
+        self.port = servers.free_port()
+        cert, key = server.client_files
+        for before, after in (
+            ("/etc/nova-sg/zookeeper-ca.pem", server.authority),
+            ("/etc/nova-sg/host.pem", cert),
+            ("/etc/nova-sg/host.key", key),
+            ("zk1.example.org:2281", f"localhost:{server.tls_port}"),
+            ("127.0.0.1:21811", f"127.0.0.1:{self.port}"),
+            ("zk1.example.org", self.NAME),
+        ):
+            self.assertIn(before, recipe)
+            recipe = recipe.replace(before, after)
+        path = os.path.join(self.folder, "stunnel.conf")
+        with open(path, "w") as config:
+            # In the foreground, where systemd would keep it, too.
+            config.write(f"foreground = yes\npid =\n{recipe}\n")
+        self.stunnel = subprocess.Popen(
+            ["stunnel", path],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        self.addCleanup(self.stunnel.wait)
+        self.addCleanup(self.stunnel.kill)
+        self.flags("zookeeper", address=f"127.0.0.1:{self.port}", client="c")
+
+    NAME = "localhost"
+
+    def test_the_c_client_through_it(self):
+        self.join("one")
+        self.wait_until_up("one")
+
+
+@long_form
+@single_mode
+class StunnelNameTest(StunnelTest):
+    NAME = "elsewhere.example.org"
+
+    def test_the_c_client_through_it(self):
+        """Another name than the certificate has is refused."""
+        service = self.join("one")
+        wait_for(lambda: service.model_disconnected, message="it cannot join")
 
 
 @single_mode
