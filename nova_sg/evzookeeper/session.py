@@ -241,7 +241,10 @@ class ZKSession(listeners.Listeners, calls.Calls):
             handle = self._zhandle
         if handle is None or not hasattr(self._client, "problem"):
             return None
-        return self._client.problem(handle)
+        try:
+            return self._client.problem(handle)
+        except zookeeper.ZooKeeperException:
+            return None  # closed meanwhile
 
     def add_auth(
             self, scheme: str, cert: Any,
