@@ -280,5 +280,8 @@ make_environment() {
     trust_checkout
     "$python" -m venv --clear "$folder" >&2
     (cd "$ROOT" && "$folder/bin/python" -m pip install --quiet "$@") >&2
+    # Left by the build. In this folder Python would find its entry points
+    # before those of the environment, also after they have changed.
+    rm -rf "$ROOT/nova_sg.egg-info"
     printf '%s\n' "$stamp" >"$folder/stamp"
 }

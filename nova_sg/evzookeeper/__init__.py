@@ -22,11 +22,11 @@ Names, arguments and their meaning are those of evzookeeper 0.4.0. New are:
   and watches are set again.
 - close() ends the threads and frees all resources.
 
-Here: session.py (ZKSession, with calls.py, listeners.py and restorer.py as
-parts of it), service.py (ZKServiceBase), membership.py (Membership,
-MembershipMonitor), queue.py (ZKQueue), utils.py (StatePipeCondition). Not
-here: the meaning of the ZooKeeper calls and their exceptions, which are those
-of nova_sg.zookeeper.
+Here: session.py (ZKSession, with keeper.py, calls.py, listeners.py and
+restorer.py as parts of it), service.py (ZKServiceBase), membership.py
+(Membership, MembershipMonitor), queue.py (ZKQueue), utils.py
+(StatePipeCondition). Not here: the meaning of the ZooKeeper calls and their
+exceptions, which are those of nova_sg.zookeeper.
 """
 
 from nova_sg.evzookeeper.calls import ZOO_OPEN_ACL_UNSAFE

@@ -270,11 +270,13 @@ class MembershipMonitor(service.ZKServiceBase):
         self._members: set[str] | None = None
         self._condition = threading.Condition()
         self._published = False
+        # Whether an error has been logged, and no list has come since.
+        self._in_trouble = False
         self._stale = False
         self._hurry = False
         self._lost = not session.is_connected()
         self._closed = False
-        # The id of the session in which the watch is set. A watch survives a
+        # The handle on which the watch is set. A watch survives a
         # reconnection; a second one would make a second event.
         self._watching: int | None = None
         session.add_listener(self._session_event)
@@ -350,6 +352,8 @@ class MembershipMonitor(service.ZKServiceBase):
                 if not stale:
                     continue  # connected again; restore() follows
                 members = self._list()
+                if members is not None:
+                    self._in_trouble = False
                 pause = self._min_interval
                 if members is None and self._session.is_connected():
                     pause = RETRY_INTERVAL
@@ -360,12 +364,13 @@ class MembershipMonitor(service.ZKServiceBase):
     def _list(self) -> set[str] | None:
         timeout = self._session.recv_timeout / 1000
         try:
-            handle, session_id = self._session.connected_handle(0)
+            handle, _ = self._session.connected_handle(0)
             watch = None
-            if self._watching != session_id:
+            # Not "!=": another handle can have the same number.
+            if self._watching is not handle:
                 watch = zookeeper.Immediate(self._watch)
                 # Before the request, as the watch may fire before its answer.
-                self._watching = session_id
+                self._watching = handle
             try:
                 return set(self._session.client.get_children(
                     handle, self._basepath, watch, timeout=timeout))
@@ -383,9 +388,11 @@ class MembershipMonitor(service.ZKServiceBase):
         except zookeeper.ZooKeeperException as exc:
             # It is no error if this process has closed the session.
             if not self._session.is_closed():
-                LOG.warning(
+                LOG.log(
+                    logging.DEBUG if self._in_trouble else logging.WARNING,
                     "Cannot list the members in %s: %s. Trying again",
                     self._basepath, exc)
+                self._in_trouble = True
             return None
 
     def _publish(self, members: set[str] | None) -> None:

@@ -12,8 +12,8 @@
 
 """A ZooKeeper session that is replaced when it expires.
 
-Here: ZKSession, which opens a session and replaces it. Not here: its calls
-(calls.py), its listeners (listeners.py), how services are restored
+Here: ZKSession, its beginning and its end. Not here: its handles (keeper.py),
+its calls (calls.py), its listeners (listeners.py), how services are restored
 (restorer.py), and what they restore (service.py, membership.py).
 
 A session has two threads. The keeper opens and closes handles and calls the
@@ -29,20 +29,13 @@ from collections.abc import Iterable
 from typing import Any
 
 from nova_sg import threads, zookeeper
-from nova_sg.evzookeeper import calls, listeners, restorer
+from nova_sg.evzookeeper import calls, keeper, reconnection, restorer
 from nova_sg.evzookeeper.deadlines import after, remaining
 
 LOG = logging.getLogger(__name__)
 
-# Seconds until making a handle is tried again, when no server's name could be
-# resolved.
-RETRY_INTERVAL = 1.0
 
-_NO_IDENT = (-1, "")
-_RECONNECT = object()
-
-
-class ZKSession(listeners.Listeners, calls.Calls):
+class ZKSession(keeper.Keeper, calls.Calls):
     """A session; after it has expired, the next session.
 
     Calls wait for the answer for at most `timeout` seconds. Without that
@@ -60,7 +53,7 @@ class ZKSession(listeners.Listeners, calls.Calls):
     def __init__(
             self, host: str, timeout: float | None = None,
             recv_timeout: int = 10000,
-            ident: tuple[int, str] = _NO_IDENT, zklog_fd: Any = None,
+            ident: tuple[int, str] = keeper.NO_IDENT, zklog_fd: Any = None,
             init_cbs: Iterable[Any] | None = None, *,
             operation_timeout: float | None = None,
             ssl_cert: str | None = None,
@@ -141,7 +134,7 @@ class ZKSession(listeners.Listeners, calls.Calls):
             again = not self._closed
             self._lose()
         if again:
-            self._events.put(_RECONNECT)
+            self._events.put(keeper.RECONNECT)
         else:
             self._begin()
         if timeout is not None and not self.wait_connected(timeout):
@@ -338,15 +331,16 @@ class ZKSession(listeners.Listeners, calls.Calls):
         if self._closed:
             raise zookeeper.ClosingException("the ZooKeeper session is closed")
 
-    def _lose(self) -> int | None:
-        """Forget the present handle and return it; with the lock held."""
-        handle, self._zhandle = self._zhandle, None
-        self._session_id = None
-        self._connected = False
-        return handle
-
     def _begin(self) -> None:
+        try:
+            waiting = reconnection.Reconnection(
+                self._recv_timeout,
+                paced=not getattr(self._client, "paces_itself", False))
+        except OSError as exc:
+            raise zookeeper.SystemErrorException(
+                f"no port on the loopback interface: {exc}") from exc
         with self._condition:
+            self._waiting = waiting
             self._closed = False
             self._pid = os.getpid()
             self._restorer = restorer.Restorer(
@@ -355,125 +349,3 @@ class ZKSession(listeners.Listeners, calls.Calls):
         self._keeper = threading.Thread(
             target=self._keep, name="nova_sg.evzookeeper keeper", daemon=True)
         self._keeper.start()
-
-    def _keep(self) -> None:
-        events = self._events
-        ident, self._ident = self._ident, _NO_IDENT
-        delay = 0.0
-        while not self._pause(events, delay):
-            handle = self._open(events, ident)
-            if handle is None:
-                delay = RETRY_INTERVAL
-                continue
-            ident = _NO_IDENT
-            delay = self._follow(events, handle)
-            with self._condition:
-                if self._zhandle is handle:
-                    self._lose()
-                if self._closing is handle:
-                    break
-            try:
-                self._client.close(handle)
-            except zookeeper.ZooKeeperException:
-                pass  # already closed at the exit of Python
-        self._tell(listeners.CLOSED)
-
-    def _pause(self, events: queue.Queue, delay: float) -> bool:
-        """Wait; return True if the session has been closed."""
-        with self._condition:
-            self._condition.wait_for(
-                lambda: self._closed or events is not self._events, delay)
-            return self._closed or events is not self._events
-
-    def _open(
-            self, events: queue.Queue,
-            ident: tuple[int, str]) -> int | None:
-        try:
-            handle = self._init(
-                self._host, zookeeper.Immediate(
-                    lambda *event: events.put(event)),
-                self._recv_timeout, ident)
-        except zookeeper.LibraryNotFound:
-            LOG.exception(
-                "Cannot begin a session with ZooKeeper at %s", self._host)
-            return None
-        except Exception as exc:
-            LOG.warning(
-                "Cannot begin a session with ZooKeeper at %s: %s. Trying "
-                "again", self._host, exc)
-            return None
-        with self._condition:
-            closed = self._closed or events is not self._events
-            if not closed:
-                self._zhandle = handle
-                self._condition.notify_all()
-        if closed:
-            self._client.close(handle)
-            return None
-        for scheme, cert in list(self._auths):
-            try:
-                self._client.add_auth(handle, scheme, cert)
-            except zookeeper.ZooKeeperException:
-                LOG.exception(
-                    "Could not send the authentication to ZooKeeper at %s",
-                    self._host)
-        return handle
-
-    def _follow(self, events: queue.Queue, handle: int) -> float:
-        """Handle the events of a session until it ends.
-
-        :returns: seconds to wait before the next session.
-        """
-        while True:
-            event = events.get()
-            if event is None or event is _RECONNECT:
-                return 0.0
-            if event[0] is not handle:
-                continue
-            state = event[2]
-            LOG.debug("ZooKeeper session %d: state %d", handle, state)
-            if state == zookeeper.CONNECTED_STATE:
-                if not self._have_connected(handle):
-                    continue
-                self._tell(listeners.CONNECTED)
-            elif state == zookeeper.EXPIRED_SESSION_STATE:
-                LOG.warning(
-                    "The session with ZooKeeper at %s has expired. Making a "
-                    "new one", self._host)
-                self._have_lost(handle)
-                self._tell(listeners.EXPIRED)
-            elif state == zookeeper.AUTH_FAILED_STATE:
-                LOG.error(
-                    "ZooKeeper at %s refused the authentication. Trying "
-                    "again with a new session", self._host)
-                self._have_lost(handle)
-                self._tell(listeners.AUTH_FAILED)
-            else:
-                with self._condition:
-                    was_connected, self._connected = self._connected, False
-                if was_connected:
-                    self._tell(listeners.SUSPENDED)
-            self._call_back(event)
-            if state == zookeeper.EXPIRED_SESSION_STATE:
-                return 0.0
-            if state == zookeeper.AUTH_FAILED_STATE:
-                return self._recv_timeout / 1000
-
-    def _have_connected(self, handle: int) -> bool:
-        try:
-            session_id = self._client.client_id(handle)[0] & (1 << 64) - 1
-        except zookeeper.ZooKeeperException:
-            return False  # closed meanwhile
-        with self._condition:
-            if self._zhandle is not handle:
-                return False
-            self._session_id = session_id
-            self._connected = True
-            self._condition.notify_all()
-            self._restorer.connected()
-        return True
-
-    def _have_lost(self, handle: int) -> None:
-        with self._condition:
-            if self._zhandle is handle:
-                self._lose()

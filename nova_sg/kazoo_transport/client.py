@@ -36,10 +36,18 @@ from kazoo.retry import KazooRetry
 from nova_sg.kazoo_transport import convert
 from nova_sg.zookeeper import constants
 
-# Seconds between two rounds of attempts to connect to the servers: the first
-# pause, and the longest.
-FIRST_PAUSE = 0.1
-LONGEST_PAUSE = 1.0
+# Seconds between two rounds of attempts to connect to the servers, as with the
+# C client (nova_sg/evzookeeper/reconnection.py): the first pause, and the
+# longest one without a session.
+FIRST_PAUSE = 0.2
+LONGEST_PAUSE = 30.0
+# kazoo's pauses are random: they may be longer by this part.
+_JITTER = 0.4
+# After so many session timeouts without a connection the client no longer
+# tells the servers what it has seen. If their data were lost or restored, they
+# are older than that; then the servers refuse the client, but not the session,
+# which has expired if they do not know it.
+_MEMORY = 2
 
 # Before 2.11 kazoo measures the time until the next ping by the wall clock,
 # and would lose the session when that is set.
@@ -128,13 +136,32 @@ class _Connection(connection.ConnectionHandler):
         super().__init__(*args, **kwargs)
         self._owner = owner
         self._last: tuple | None = None
+        self._known: list[tuple] = []
+        # When the connection broke; None: there is one, or was none yet.
+        self._lost_at: float | None = None
 
     def _expand_client_hosts(self) -> list[tuple]:
+        timeout = self.client._session_timeout / 1000
+        lost = self._lost_at
+        if lost is not None and time.monotonic() - lost > _MEMORY * timeout:
+            self.client.last_zxid = 0
         found = super()._expand_client_hosts()
+        # A name that cannot be resolved now has the addresses that it had.
+        names = {host for host, *_ in found}
+        found += [one for one in self._known if one[0] not in names]
+        self._known = list(found)
         if not found:
             self._owner.failed("no name of a server could be resolved")
         # The server whose connection broke comes last: it may hang.
         return sorted(found, key=lambda one: one[1:] == self._last)
+
+    def _connect_loop(self, retry: KazooRetry) -> Any:
+        # While there is a session it must not end because of a pause.
+        longest = LONGEST_PAUSE
+        if self.client._session_id:
+            longest = self.client._session_timeout / 1000 / 2
+        retry.max_delay = longest / (1 + _JITTER)
+        return super()._connect_loop(retry)
 
     def _connect_attempt(self, *args: Any) -> Any:
         try:
@@ -145,6 +172,9 @@ class _Connection(connection.ConnectionHandler):
             self._owner.failed(repr(error))
             self.client._session_callback(states.KeeperState.CONNECTING)
             return None
+        finally:
+            if self._lost_at is None:
+                self._lost_at = time.monotonic()
 
     def _connect(self, host: str, hostip: str, port: int) -> tuple:
         self._last = hostip, port
@@ -171,6 +201,7 @@ class _Connection(connection.ConnectionHandler):
                 # Any other would end kazoo's thread.
                 raise exceptions.ConnectionDropped(repr(error)) from error
             raise
+        self._lost_at = None
         # The read timeout is two thirds of the session timeout.
         self._owner.connected(round(times[0] * 1.5))
         return times
@@ -209,7 +240,7 @@ class Client(client.KazooClient):
             connection_retry=KazooRetry(
                 max_tries=-1,
                 delay=FIRST_PAUSE,
-                max_delay=LONGEST_PAUSE,
+                max_jitter=_JITTER,
                 sleep_func=handler.sleep_func,
             ),
         )

@@ -46,6 +46,8 @@ class KazooTransport:
     """
 
     version = version.__version__
+    #: It needs no pauses between attempts to connect.
+    paces_itself = True
 
     def __init__(
         self,

@@ -26,9 +26,9 @@ REPORTED        it has a session, or its deadline has not passed;
                 if it reports that it cannot do its work
 REGISTERED      it has not reported yet, and the deadline since its
                 registration has not passed
-UNWATCHED       its reports were old at the first refresh, and so were
-                those of all others; this observer has not watched for
-                service_down_time yet
+UNWATCHED       its report, or registration, was old at the first
+                refresh, and so were the reports of all others; this
+                observer has not watched for service_down_time yet
 VANISHED        the backend lost its report; the next one is not due
 HELD            it is silent together with most of the group
 LOST            its session ended, and no other backend has a later
@@ -283,7 +283,10 @@ def doubt(
     oldest = newest - limit if newest >= asked - limit else NEVER
     doubted = []
     for member in members:
-        if member.unforced is SILENT and member.report >= oldest:
+        shown = max(member.report, _registered(member))
+        if member.unforced in (SILENT, NEVER_REPORTED) and (
+            shown > NEVER and shown >= oldest
+        ):
             doubted.append(
                 member._replace(
                     unforced=UNWATCHED, silent_since=NEVER, watched=asked
@@ -292,6 +295,13 @@ def doubt(
         elif member.unforced is REPORTED:
             doubted.append(member._replace(watched=asked))
     return doubted
+
+
+def _registered(member: Member) -> float:
+    """Return when a member has registered; NEVER: it is not known."""
+    return max(
+        known.registered for known in member.histories if known is not None
+    )
 
 
 def alone(group: Group, index: int, limits: Limits) -> Group:

@@ -26,6 +26,7 @@ touch freed memory.
 """
 
 import contextlib
+import re
 import types
 from typing import Any
 
@@ -137,6 +138,24 @@ extern int ZOO_CHILD_EVENT, ZOO_SESSION_EVENT, ZOO_NOTWATCHING_EVENT;
 
 void *fdopen(int fd, const char *mode);
 int usleep(unsigned int microseconds);
+struct addrinfo {
+    int ai_flags;
+    int ai_family;
+    int ai_socktype;
+    int ai_protocol;
+    uint32_t ai_addrlen;
+    void *ai_addr;
+    char *ai_canonname;
+    struct addrinfo *ai_next;
+};
+int getaddrinfo(
+    const char *host, const char *service, const struct addrinfo *hints,
+    struct addrinfo **first);
+void freeaddrinfo(struct addrinfo *first);
+int getnameinfo(
+    const void *address, uint32_t length, char *host, uint32_t host_length,
+    char *service, uint32_t service_length, int flags);
+const char *gai_strerror(int code);
 int pthread_create(
     unsigned long *thread, void *attributes, void *(*start)(uintptr_t),
     uintptr_t argument);
@@ -193,3 +212,38 @@ def _find_all(library: Any) -> None:
         # Each of the two libraries has a part of the declared names.
         with contextlib.suppress(AttributeError, KeyError):
             getattr(library, name)
+
+
+_VERSION = re.compile(rb"zookeeper C client ([0-9][\w.-]*)")
+
+
+def describe() -> str:
+    """The version of the library that is loaded, and its file.
+
+    The library has no function for its version. It has the text that it logs.
+
+    :raises LibraryNotFound: when it, or cffi, is not installed.
+    """
+    load()
+    path = _file()
+    if path is None:
+        return SONAME
+    try:
+        with open(path, "rb") as file:
+            found = _VERSION.search(file.read())
+    except OSError:
+        found = None
+    version = found[1].decode() if found else "of an unknown version"
+    return f"{version} ({path})"
+
+
+def _file() -> str | None:
+    try:
+        with open("/proc/self/maps") as maps:
+            for line in maps:
+                *_, path = line.rstrip("\n").partition("/")
+                if path.rpartition("/")[2].startswith("libzookeeper_mt.so"):
+                    return f"/{path}"
+    except OSError:
+        pass
+    return None

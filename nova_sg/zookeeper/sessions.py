@@ -195,6 +195,24 @@ class Session:
         if self._deliveries is not None:
             self._deliveries.put(None)
 
+    def end_watches(self) -> None:
+        """Tell all watchers that their znodes are watched no longer.
+
+        For a session that goes on with another handle: the C client does not
+        know its watches there.
+        """
+        reply = dispatch.Reply()
+
+        def end() -> None:
+            for ident, watch in list(dispatch.contexts.items()):
+                if isinstance(watch, Watch) and watch.session is self:
+                    dispatch.contexts.pop(ident, None)
+                    watch.fire(constants.NOTWATCHING_EVENT, 0, None)
+            reply.set(None)
+
+        dispatch.post(end)
+        reply.wait()
+
     # Requests.
 
     def submit(

@@ -349,9 +349,12 @@ class LateRefreshTest(FakeTestCase):
             self.enterContext(mock.patch.object(module, "time", waiting))
         give_up = time.monotonic() + 2 * self.DOWN_TIME
         while time.monotonic() < give_up:
-            self.driver.members["one"] = time.monotonic()
-            self.assertTrue(self.is_up("one"))
-            self.assertEqual(["one"], self.api.get_all("compute"))
+            reported = time.monotonic()
+            self.driver.members["one"] = reported
+            answers = self.is_up("one"), self.api.get_all("compute")
+            # If the whole machine stood still, the report is too old.
+            if time.monotonic() - reported < self.DOWN_TIME / 2:
+                self.assertEqual((True, ["one"]), answers)
             time.sleep(0.02)
 
     def test_a_view_that_rarely_refreshes_still_answers(self):

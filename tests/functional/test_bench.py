@@ -82,6 +82,15 @@ _FOLLOW = {
     for figure in ("", ": behind", ": CPU", ": bytes", ": lists seen")
 }
 _STANDSTILL = {"session of 1 s after a standstill of 2.5 s"}
+_OUTAGE = {
+    f"5 sessions without a server for 2 s: {figure}"
+    for figure in (
+        "connections a second",
+        "until all are back",
+        "connections until then",
+        "sessions",
+    )
+}
 _CRASH = {"a crash seen, beside a guard", "a crash seen, by silence"}
 _SHORT_REFRESH = {"a crash seen, beside a guard, refresh every 0.2 s"}
 _OURS = _ALL | _BY_NAME | _OBSERVER | _IN_MEMORY | _CRASH
@@ -102,10 +111,15 @@ EXPECTED = {
     ("tooz", "ZooKeeper"): _ALL | _BY_NAME | _OBSERVER | _SERVER,
     ("nova_sg zookeeper", "ZooKeeper clients"): _REQUESTS | _IN_FLIGHT,
     ("nova_sg evzookeeper", "ZooKeeper clients"): (
-        _REQUESTS | _JOIN | _FOLLOW | _STANDSTILL
+        _REQUESTS | _JOIN | _FOLLOW | _STANDSTILL | _OUTAGE
     ),
     ("kazoo", "ZooKeeper clients"): (
-        _REQUESTS | _IN_FLIGHT | _JOIN | _FOLLOW | _STANDSTILL
+        _REQUESTS
+        | _IN_FLIGHT
+        | _JOIN
+        | _FOLLOW
+        | _STANDSTILL
+        | _OUTAGE
     ),
     ("tooz", "ZooKeeper clients"): _JOIN,
 }
@@ -177,8 +191,13 @@ class Bench:
                     # It may be zero: the observer may know of a join before
                     # the crowd does.
                     self.assertGreaterEqual(row["figure"], 0)
+                elif row["name"].endswith(("connections a second", "then")):
+                    # It may be zero: a client may have paused meanwhile, or
+                    # connected while the server started.
+                    self.assertGreaterEqual(row["figure"], 0)
                 elif row["unit"] == "kept":
-                    self.assertIn(row["figure"], (0, 1))
+                    self.assertGreaterEqual(row["figure"], 0)
+                    self.assertLessEqual(row["figure"], 1)
                 else:
                     self.assertGreater(row["figure"], 0)
                 self.assertNotIn("failed", row["note"])

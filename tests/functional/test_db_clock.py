@@ -67,7 +67,8 @@ class ClockTest(db.MariaDBTestCase):
             "TIMESTAMPDIFF(MICROSECOND, last_seen_up, UTC_TIMESTAMP(6)) / 1e6",
             host,
         )
-        self.assertGreaterEqual(age, 0)
+        # Its own estimate of the server's clock is not exact.
+        self.assertGreater(age, -1)
         self.assertLess(age, self.DOWN_TIME)
 
     def assert_sane(self, host):

@@ -113,7 +113,7 @@ class MemberFailureTest(FailureTestCase):
         self.assertGreater(min(lives), timeout / 3)
         self.assertGreater(statistics.median(lives), timeout * 2 / 3)
         # The quickest: a busy machine delays some, waiting delays all.
-        self.assertLess(min(delays), 0.1)
+        self.assertLess(min(delays), 0.5)
 
     def test_a_rack_that_is_cut_off_is_held(self):
         """Its sessions do not end at the same moment."""

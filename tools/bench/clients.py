@@ -24,9 +24,11 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import IO
 
 from bench import measure, operations, rows
 from bench.contenders import client
+from tests.fixtures import zookeeper
 
 # Threads that ask at the same time.
 _THREADS = 20
@@ -59,6 +61,7 @@ class Clients:
         yield from self.joins()
         yield from self.follow()
         yield from self.stall()
+        yield from self.outage()
 
     def requests(self) -> Iterator[rows.Row]:
         seconds, server = self._sizes.seconds, self._server
@@ -130,6 +133,39 @@ class Clients:
             "kept",
         )
 
+    def outage(self) -> Iterator[rows.Row]:
+        """Stop the server of many sessions, and start it again.
+
+        The connections are those of the second half of the outage.
+        """
+        count, outage = self._sizes.sessions, self._sizes.outage
+        with contextlib.ExitStack() as stack:
+            server = stack.enter_context(zookeeper.ZooKeeperServer())
+            where, connections = stack.enter_context(_gateway(server.port))
+            asked = self._client.sessions(where, count, self._sizes.session)
+            if asked is None:
+                return
+            before = _all_connected(asked)
+            server.kill()
+            time.sleep(outage / 2)
+            begun = connections()
+            time.sleep(outage / 2)
+            tried = connections() - begun
+            server.start()
+            begin, begun = time.monotonic(), connections()
+            after = _all_connected(asked)
+            took = time.monotonic() - begin
+            name = f"{count} sessions without a server for {outage:g} s"
+            yield self._row(
+                f"{name}: connections a second", tried / outage * 2, ""
+            )
+            yield self._row(f"{name}: until all are back", took, "s")
+            yield self._row(
+                f"{name}: connections until then", connections() - begun, ""
+            )
+            kept = sum(a == b for a, b in zip(before, after, strict=True))
+            yield self._row(f"{name}: sessions", kept / count, "kept")
+
     def _rates(
         self, name: str, timing: measure.Timing, each: int = 1
     ) -> Iterator[rows.Row]:
@@ -182,12 +218,69 @@ class _Observer:
             return self._moment
 
 
+def _all_connected(asked: list[Callable[[], int | None]]) -> list[int]:
+    """Wait until all sessions are connected; return their ids."""
+    deadline = time.monotonic() + _PATIENCE
+    while True:
+        found = [ask() for ask in asked]
+        if None not in found:
+            return found
+        if time.monotonic() > deadline:
+            raise AssertionError(f"{found.count(None)} are not connected")
+        time.sleep(0.05)
+
+
+@contextlib.contextmanager
+def _gateway(port: int) -> Iterator[tuple[str, Callable[[], int]]]:
+    """Start bench.gateway; yield its address, and a function that counts."""
+    with tempfile.TemporaryFile() as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "bench.gateway", str(port)],
+            stdin=subprocess.PIPE,
+            stdout=output,
+        )
+        lines = _Lines(process, output)
+        numbers = itertools.count(1)
+
+        def count() -> int:
+            os.write(process.stdin.fileno(), b"\n")
+            return int(lines.wait(next(numbers)))
+
+        try:
+            yield f"127.0.0.1:{lines.wait(0)}", count
+        finally:
+            process.kill()
+            process.wait()
+
+
+class _Lines:
+    """The lines that a process writes to a file.
+
+    A file, as reading a pipe would block all green threads.
+    """
+
+    def __init__(self, process: subprocess.Popen, output: IO[bytes]) -> None:
+        self._process = process
+        self._output = output.fileno()
+
+    def wait(self, number: int) -> str:
+        """Wait for a line; the first one is 0."""
+        deadline = time.monotonic() + _PATIENCE
+        while True:
+            length = os.fstat(self._output).st_size
+            said = os.pread(self._output, length, 0).decode()
+            if said.count("\n") > number:
+                return said.splitlines()[number]
+            if self._process.poll() or time.monotonic() > deadline:
+                raise AssertionError(f"no more from the process: {said}")
+            time.sleep(0.01)
+
+
 @contextlib.contextmanager
 def _crowd(
     where: str, path: str, count: int, pace: float
 ) -> Iterator[tuple[Callable[[], None], Callable[[], float]]]:
     """Start bench.crowd; yield a function to go on, and one to wait."""
-    # A file, as reading a pipe would block all green threads.
     with tempfile.TemporaryFile() as output:
         process = subprocess.Popen(
             [
@@ -198,23 +291,13 @@ def _crowd(
             stdout=output,
         )
 
-        def line(number: int) -> str:
-            deadline = time.monotonic() + _PATIENCE
-            while True:
-                length = os.fstat(output.fileno()).st_size
-                said = os.pread(output.fileno(), length, 0).decode()
-                if said.count("\n") > number:
-                    return said.splitlines()[number]
-                if process.poll() or time.monotonic() > deadline:
-                    raise AssertionError(f"no more from the crowd: {said}")
-                time.sleep(0.01)
-
+        lines = _Lines(process, output)
         numbers = itertools.count(1)
         try:
-            line(0)
+            lines.wait(0)
             yield (
                 lambda: os.write(process.stdin.fileno(), b"\n"),
-                lambda: float(line(next(numbers))),
+                lambda: float(lines.wait(next(numbers))),
             )
         finally:
             process.kill()

@@ -46,6 +46,8 @@ _FULL = operations.Sizes(
     # Three rounds: fifty in all.
     kills=17,
     silence=10.0,
+    sessions=500,
+    outage=20.0,
 )
 _QUICK = operations.Sizes(
     seconds=0.05,
@@ -57,6 +59,8 @@ _QUICK = operations.Sizes(
     session=1.0,
     kills=2,
     silence=2.5,
+    sessions=5,
+    outage=2.0,
 )
 
 
@@ -234,7 +238,11 @@ def _measure(
     answer = _run(
         [python, "-P", "-m", "bench.worker"],
         input=json.dumps(job),
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(path)},
+        env={
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(path),
+            "NOVA_SG_TEST_MODE": mode,
+        },
     )
     return [rows.Row(**row) for row in json.loads(answer)]
 

@@ -47,6 +47,9 @@ class Sizes(NamedTuple):
     #: service_down_time of members without one.
     kills: int
     silence: float
+    #: How many sessions lose their server, and for how many seconds.
+    sessions: int
+    outage: float
 
 
 class Operations:

@@ -20,6 +20,7 @@ from nova_sg import exception, zookeeper
 from nova_sg.backends.zookeeper import address as addresses
 from nova_sg.backends.zookeeper import security
 from nova_sg.conf import CONF
+from nova_sg.zookeeper import clib
 
 
 class Client(NamedTuple):
@@ -69,7 +70,7 @@ def choose(secured: security.Security) -> Client:
         cert = None
         if secured.tls:
             cert = ",".join(one for one in secured.tls.values() if one)
-        return Client("c", zookeeper.__version__, "", zookeeper, cert)
+        return Client("c", clib.describe(), "", zookeeper, cert)
     why = problem[1] if problem and named == "auto" else ""
     try:
         return _kazoo(secured, why)

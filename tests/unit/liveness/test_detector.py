@@ -863,6 +863,28 @@ class FirstRefreshTest(unittest.TestCase):
             verdicts,
         )
 
+    def test_a_replica_that_lags_may_lack_a_member_s_first_report(self):
+        observer = Observer(mass=MASS)
+        reported = [seen(f"h{number}", 1, 45.0) for number in range(4)]
+        verdicts = observer.refresh(
+            100.0,
+            [
+                *reported,
+                Observation("new", registered=10.0),
+                Observation("long-dead", registered=-30.0),
+            ],
+        )
+        self.assertEqual("unwatched", verdicts["new"])
+        self.assertEqual("never-reported", verdicts["long-dead"])
+        verdicts = observer.refresh(
+            161.0,
+            [
+                *(seen(f"h{number}", 2, 160.0) for number in range(4)),
+                Observation("new", registered=10.0),
+            ],
+        )
+        self.assertEqual("never-reported", verdicts["new"])
+
     def test_members_of_a_small_group_are_down_at_the_first_refresh(self):
         observer = Observer(mass=MASS)
         verdicts = observer.refresh(100.0, {"a": 30.0, "b": 20.0})

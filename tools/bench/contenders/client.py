@@ -60,6 +60,15 @@ class Client:
         """Make an ephemeral znode, in a session of such a timeout."""
         return False
 
+    def sessions(
+        self, where: str, count: int, session: float
+    ) -> list[Callable[[], int | None]] | None:
+        """Begin so many sessions, of such a timeout.
+
+        :returns: for each a function: its id, or None without a connection.
+        """
+        return None
+
     def exists(self, path: str) -> bool:
         """Whether a znode exists, asked in the long session."""
         raise NotImplementedError

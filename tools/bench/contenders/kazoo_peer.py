@@ -25,6 +25,12 @@ from bench.contenders import base, client
 
 def connect(where: str, session: float) -> kazoo_client.KazooClient:
     """Return a client that is connected."""
+    made = _client(where, session)
+    made.start(60)
+    return made
+
+
+def _client(where: str, session: float) -> kazoo_client.KazooClient:
     if base.is_green():
         from kazoo.handlers import eventlet as handlers
 
@@ -33,9 +39,7 @@ def connect(where: str, session: float) -> kazoo_client.KazooClient:
         from kazoo.handlers import threading as handlers
 
         handler = handlers.SequentialThreadingHandler()
-    made = kazoo_client.KazooClient(where, timeout=session, handler=handler)
-    made.start(60)
-    return made
+    return kazoo_client.KazooClient(where, timeout=session, handler=handler)
 
 
 class Kazoo(client.Client):
@@ -89,6 +93,17 @@ class Kazoo(client.Client):
         self._held = connect(self.where, session)
         self._held.create(path, b"", ephemeral=True)
         return True
+
+    def sessions(
+        self, where: str, count: int, session: float
+    ) -> list[Callable[[], int | None]]:
+        made = [_client(where, session) for _ in range(count)]
+        for one in made:
+            one.start_async()
+        return [
+            lambda one=one: one.client_id[0] if one.connected else None
+            for one in made
+        ]
 
     def exists(self, path: str) -> bool:
         return self._client.exists(path) is not None

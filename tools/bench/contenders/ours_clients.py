@@ -63,6 +63,18 @@ class EvZooKeeper(_Ours):
         self._held.create(path, "", flags=zookeeper.EPHEMERAL)
         return True
 
+    def sessions(
+        self, where: str, count: int, session: float
+    ) -> list[Callable[[], int | None]]:
+        made = [
+            evzookeeper.ZKSession(where, None, int(session * 1000))
+            for _ in range(count)
+        ]
+        return [
+            lambda one=one: one.session_id if one.is_connected() else None
+            for one in made
+        ]
+
     def exists(self, path: str) -> bool:
         try:
             self._session.exists(path)
