@@ -22,6 +22,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import random
 import socket
 import time
 import types
@@ -34,7 +35,7 @@ from kazoo.protocol import connection, states
 from kazoo.retry import KazooRetry
 
 from nova_sg.kazoo_transport import convert
-from nova_sg.zookeeper import constants
+from nova_sg.zookeeper import addresses, constants, dispatch
 
 # Seconds between two rounds of attempts to connect to the servers, as with the
 # C client (nova_sg/evzookeeper/reconnection.py): the first pause, and the
@@ -145,13 +146,19 @@ class _Connection(connection.ConnectionHandler):
         lost = self._lost_at
         if lost is not None and time.monotonic() - lost > _MEMORY * timeout:
             self.client.last_zxid = 0
-        found = super()._expand_client_hosts()
-        # A name that cannot be resolved now has the addresses that it had.
-        names = {host for host, *_ in found}
-        found += [one for one in self._known if one[0] not in names]
+        found: list[tuple] = []
+        problem = ""
+        for host, port in self.client.hosts:
+            ips, error = _resolve(host, port)
+            problem = error or problem
+            # A name that cannot be resolved now has the addresses it had.
+            found += [(host, ip, port) for ip in ips] or [
+                one for one in self._known if one[::2] == (host, port)
+            ]
         self._known = list(found)
+        random.shuffle(found)
         if not found:
-            self._owner.failed("no name of a server could be resolved")
+            self._owner.failed(problem)
         # The server whose connection broke comes last: it may hang.
         return sorted(found, key=lambda one: one[1:] == self._last)
 
@@ -214,6 +221,22 @@ class _Connection(connection.ConnectionHandler):
                 # Not an answer: the session may still be continued.
                 raise error.__cause__ from None
             raise
+
+
+def _resolve(host: str, port: int) -> tuple[list[str], str]:
+    """Return the addresses of a host, and the resolver's error.
+
+    It is resolved in a thread of the operating system, as a green one would
+    block the hub.
+    """
+    servers = addresses.split(f"{host}:{port}")
+    if servers.are_addresses:
+        return [host], ""
+    reply = dispatch.Reply()
+    addresses.resolve(servers, lambda *result: reply.set(result))
+    reply.wait()
+    found, error = reply.value
+    return [one.rpartition(":")[0] for one in found.servers], error
 
 
 class Client(client.KazooClient):

@@ -333,6 +333,8 @@ class Session:
     def add_auth(
         self, scheme: str, credential: str, completion: Completion | None
     ) -> None:
+        # Also if the next attempt to connect fails, and with it the request.
+        self._client.remember_auth(scheme, credential)
         self.submit(
             Request(
                 self,

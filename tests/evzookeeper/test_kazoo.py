@@ -14,10 +14,19 @@
 
 import time
 
+from kazoo import exceptions as kazoo_exceptions
+
 from nova_sg import kazoo_transport, zookeeper
+from nova_sg.kazoo_transport import convert
 from tests.cases import test_zookeeper as cases
-from tests.evzookeeper import test_membership, test_queue, test_session
-from tests.fixtures import process
+from tests.evzookeeper import (
+    base,
+    test_membership,
+    test_queue,
+    test_session,
+)
+from tests.fixtures import process, proxy
+from tests.zookeeper import base as zk_base
 
 
 class _Kazoo:
@@ -42,6 +51,75 @@ class ConnectTest(_Kazoo, test_session.ConnectTest):
 
 class CloseTest(_Kazoo, test_session.CloseTest):
     pass
+
+
+class RequestTest(_Kazoo, base.TestCase):
+    def test_a_request_whose_caller_has_given_up_is_not_sent(self):
+        """kazoo would send it, however much later a server is connected."""
+        with proxy.TcpProxy(self.server.port) as way:
+            session = self.open(way.address + self.root, recv_timeout=6000)
+            way.cut()
+            process.wait_for(lambda: not session.is_connected())
+            with self.assertRaises(zookeeper.ZooKeeperException):
+                session.create("/late", "", timeout=0.05)
+            way.restore()
+            self.assertTrue(session.wait_connected(process.PATIENCE))
+            session.sync("/")
+            with self.assertRaises(zookeeper.NoNodeException):
+                session.exists("/late")
+
+    def test_arguments_that_kazoo_refuses(self):
+        for call in (
+            lambda: self.session.get("/a/../b"),
+            lambda: self.session.get("a"),
+            lambda: self.session.get("/\udcff"),
+            lambda: self.session.create("/a", "", [{"perms": 1}]),
+            lambda: self.session.add_auth("digest", "\udcff"),
+        ):
+            with self.assertRaises((
+                    zookeeper.BadArgumentsException,
+                    zookeeper.InvalidACLException)):
+                call()
+        self.assertTrue(self.session.is_connected())
+        self.session.get("/")
+
+    def test_data_that_are_no_text(self):
+        self.session.create("/a", b"\xff\0")
+        self.assertEqual("\udcff\0", self.session.get("/a")[0])
+
+    def test_a_code_that_kazoo_does_not_know(self):
+        for code in zookeeper.exceptions.BY_CODE:
+            error = kazoo_exceptions.EXCEPTIONS[code]()
+            self.assertEqual(code, convert.code(error))
+            self.assertTrue(convert.text(code))
+
+
+class ExitTest(_Kazoo, base.TestCase):
+    def test_ephemerals_are_gone_when_the_process_has_ended(self):
+        status, output, _ = zk_base.run_python("""
+import sys
+from nova_sg import evzookeeper, kazoo_transport, zookeeper
+session = evzookeeper.ZKSession(
+    sys.argv[1], timeout=60, client=kazoo_transport.KazooTransport())
+session.create("/a", "", flags=zookeeper.EPHEMERAL)
+""", self.host)
+        self.assertEqual(0, status, output)
+        self.session.sync("/")
+        with self.assertRaises(zookeeper.NoNodeException):
+            self.session.exists("/a")
+
+    def test_a_process_ends_although_the_server_does_not_answer(self):
+        self.addCleanup(self.server.thaw)
+        status, output, seconds = zk_base.run_python("""
+import os, signal, sys
+from nova_sg import evzookeeper, kazoo_transport, zookeeper
+session = evzookeeper.ZKSession(
+    sys.argv[1], timeout=60, recv_timeout=60000,
+    client=kazoo_transport.KazooTransport())
+os.kill(int(sys.argv[2]), signal.SIGSTOP)
+""", self.host, str(self.server.pid))
+        self.assertEqual(0, status, output)
+        self.assertLess(seconds, 30)
 
 
 class CooperationTest(_Kazoo, test_session.CooperationTest):

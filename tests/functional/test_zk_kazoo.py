@@ -56,7 +56,12 @@ class GroupTest(_Kazoo, test_zk_group.GroupTest):
 
 @single_mode
 class AccessTest(_Kazoo, test_zk_group.AccessTest):
-    pass
+    def test_the_digest_is_not_logged(self):
+        """kazoo logs each request at DEBUG, also those with passwords."""
+        self.join("one")
+        self.wait_until_up("one")
+        self.assertTrue(self.logs.matching("Zookeeper connection established"))
+        self.assertEqual([], self.logs.matching("secret"))
 
 
 @green_mode
