@@ -119,15 +119,24 @@ class Handler(threads.SequentialThreadingHandler):
         link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return self._encrypt(link, self.hostname) if self._encrypt else link
 
-    def select(self, *args: Any, **kwargs: Any) -> Any:
-        ready = super().select(*args, **kwargs)
+    def select(
+        self, readers: list, writers: list, others: list, timeout: float
+    ) -> tuple[list, list, list]:
+        # What TLS has read from the socket already; kazoo forgets it.
+        pending = [
+            one for one in readers if hasattr(one, "pending") and one.pending()
+        ]
+        readable, writable, _ = super().select(
+            readers, writers, others, 0 if pending else timeout
+        )
+        readable += [one for one in pending if one not in readable]
         # If two descriptors are ready at once, eventlet's hub switches here
         # twice: the second time must not end whatever comes next.
         time.sleep(0)
         if os.getpid() != self._pid:
             # The parent uses the connection.
             raise InChild
-        return ready
+        return readable, writable, []
 
 
 class _Connection(connection.ConnectionHandler):
@@ -200,7 +209,7 @@ class _Connection(connection.ConnectionHandler):
                 raise exceptions.AuthFailedError("SASL") from error
             # kazoo's own texts leave out what TLS found.
             cause = error.__context__ or error
-            self._owner.failed(f"{host}:{port}: {cause or error!r}")
+            self._owner.failed(f"{host}:{port}: {str(cause) or repr(cause)}")
             if not isinstance(
                 error,
                 (exceptions.ConnectionDropped, threads.KazooTimeoutError),
@@ -233,10 +242,13 @@ def _resolve(host: str, port: int) -> tuple[list[str], str]:
     if servers.are_addresses:
         return [host], ""
     reply = dispatch.Reply()
-    addresses.resolve(servers, lambda *result: reply.set(result))
+    try:
+        addresses.resolve(servers, lambda *result: reply.set(result))
+    except OSError as error:
+        return [], f"{host}: {error}"
     reply.wait()
-    found, error = reply.value
-    return [one.rpartition(":")[0] for one in found.servers], error
+    found, problem = reply.value
+    return [one.rpartition(":")[0] for one in found.servers], problem
 
 
 class Client(client.KazooClient):

@@ -15,12 +15,23 @@
 import contextlib
 import os
 import pathlib
+import select
+import socket
+import ssl
 import subprocess
 import sys
 import textwrap
+import threading
+import time
 from unittest import mock
 
-from nova_sg import exception, kazoo_transport, servicegroup, zookeeper
+from nova_sg import (
+    evzookeeper,
+    exception,
+    kazoo_transport,
+    servicegroup,
+    zookeeper,
+)
 from nova_sg.backends.zookeeper import wire
 from nova_sg.conf import CONF
 from nova_sg.servicegroup import process
@@ -120,6 +131,78 @@ class TlsTest(_Secure, zk.ZkTestCase):
         self.flags("zookeeper", address=address)
         self.join("one")
         self.wait_until_up("one")
+
+
+class _OneRecord:
+    """A server with TLS that sends what it has in one record.
+
+    It passes on what another server, without TLS, has sent meanwhile.
+    """
+
+    def __init__(self, port, files):
+        self._port = port
+        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self._context.load_cert_chain(*files)
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
+
+    def _serve(self):
+        link, _ = self._listener.accept()
+        far = socket.create_connection(("127.0.0.1", self._port))
+        near = self._context.wrap_socket(link, server_side=True)
+        near.setblocking(False)
+        with near, far:
+            while True:
+                ready, _, _ = select.select([near, far], [], [], 0.01)
+                if near in ready or near.pending():
+                    with contextlib.suppress(ssl.SSLWantReadError):
+                        chunk = near.recv(65536)
+                        if not chunk:
+                            return
+                        far.sendall(chunk)
+                if far in ready:
+                    # Until all answers are there.
+                    time.sleep(0.2)
+                    near.setblocking(True)
+                    near.sendall(far.recv(65536))
+                    near.setblocking(False)
+
+    def close(self):
+        self._listener.close()
+
+
+class RecordTest(zk.ZkTestCase):
+    def test_answers_in_one_record(self):
+        """Those that TLS has read ahead are not seen by select()."""
+        authority = certificates.Authority(self.folder)
+        files = authority.issue("server", "IP:127.0.0.1")
+        server = _OneRecord(self.ensemble.servers[0].port, files)
+        self.addCleanup(server.close)
+        tls = {"ca": authority.file, "cert": None, "key": None}
+        session = evzookeeper.ZKSession(
+            server.address,
+            servers.PATIENCE,
+            recv_timeout=60000,
+            client=kazoo_transport.KazooTransport(
+                lambda link, host: wire.encrypt(link, host, tls)
+            ),
+        )
+        self.addCleanup(session.close)
+        answered = []
+        threads = [
+            threading.Thread(
+                target=lambda: answered.append(session.get_children("/"))
+            )
+            for _ in range(10)
+        ]
+        for thread in threads:
+            thread.start()
+        # The next ping would come after 20 s.
+        wait_for(lambda: len(answered) == 10, 10, "ten answers")
+        for thread in threads:
+            thread.join()
 
 
 class SaslTest(TlsTest):

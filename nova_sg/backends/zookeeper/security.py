@@ -21,8 +21,6 @@ from nova_sg import exception
 from nova_sg.backends.zookeeper import wire
 from nova_sg.conf import CONF
 
-_FILES = ("ca_file", "cert_file", "key_file", "key_password")
-
 
 class Security(NamedTuple):
     """How connections are encrypted and authenticated."""
@@ -41,56 +39,60 @@ class Security(NamedTuple):
 
 
 def read() -> Security:
-    """Read the options.
+    """Read the CONF.zookeeper.
 
     :raises ConfigError: they contradict each other, or a file cannot be used
     """
-    options = CONF.zookeeper
-    if bool(options.sasl_username) != bool(options.sasl_password):
+    user, password = CONF.zookeeper.sasl_username, CONF.zookeeper.sasl_password
+    if bool(user) != bool(password):
         raise exception.ConfigError(
             "[zookeeper] sasl_username, sasl_password: one is set and the "
             "other is not. Set both, or neither"
         )
-    sasl = None
-    if options.sasl_username:
-        sasl = options.sasl_username, options.sasl_password
-    if options.acl == "creator" and not (options.digest or sasl):
+    sasl = (user, password) if user else None
+    digest = CONF.zookeeper.digest
+    if CONF.zookeeper.acl == "creator" and not (digest or sasl):
         raise exception.ConfigError(
             "[zookeeper] digest: acl = creator needs the user:password "
             "of the creator, or sasl_username and sasl_password"
         )
-    auths = [("digest", options.digest)] if options.digest else []
+    auths = [("digest", digest)] if digest else []
     return Security(_read_tls(), sasl, auths)
 
 
 def _read_tls() -> dict[str, str | None] | None:
-    options = CONF.zookeeper
     names = "ca_file, cert_file, key_file"
     found: dict[str, str | None]
-    if options.cert:
-        if options.use_ssl:
+    if CONF.zookeeper.cert:
+        if CONF.zookeeper.use_ssl:
             raise exception.ConfigError(
                 "[zookeeper] cert: use_ssl is set as well. Set ca_file, "
                 "cert_file and key_file, and remove cert"
             )
         names = "cert"
-        ca, cert, key, password = [*options.cert.split(","), "", "", ""][:4]
+        listed = [*CONF.zookeeper.cert.split(","), "", "", ""]
+        ca, cert, key, password = listed[:4]
         found = {"ca": ca, "cert": cert, "key": key, "password": password}
-    elif options.use_ssl:
-        if options.key_file and not options.cert_file:
+    elif CONF.zookeeper.use_ssl:
+        if CONF.zookeeper.key_file and not CONF.zookeeper.cert_file:
             raise exception.ConfigError(
                 "[zookeeper] key_file is set and cert_file is not: set both, "
                 "or neither"
             )
         found = {
-            "ca": options.ca_file,
-            "cert": options.cert_file,
-            "key": options.key_file,
-            "password": options.key_password,
+            "ca": CONF.zookeeper.ca_file,
+            "cert": CONF.zookeeper.cert_file,
+            "key": CONF.zookeeper.key_file,
+            "password": CONF.zookeeper.key_password,
         }
     else:
-        for name in _FILES:
-            if options[name]:
+        for name, value in (
+            ("ca_file", CONF.zookeeper.ca_file),
+            ("cert_file", CONF.zookeeper.cert_file),
+            ("key_file", CONF.zookeeper.key_file),
+            ("key_password", CONF.zookeeper.key_password),
+        ):
+            if value:
                 raise exception.ConfigError(
                     f"[zookeeper] {name} is set and use_ssl is not, so there "
                     "would be no TLS. Set use_ssl = true, or remove "
