@@ -18,6 +18,7 @@ from kazoo import exceptions as kazoo_exceptions
 
 from nova_sg import kazoo_transport, zookeeper
 from nova_sg.kazoo_transport import convert
+from tests import green_mode, single_mode
 from tests.cases import test_zookeeper as cases
 from tests.evzookeeper import (
     base,
@@ -146,6 +147,7 @@ class _KazooCase(_Kazoo):
     CLIENT = "kazoo"
 
 
+@single_mode
 class NoServerTest(_KazooCase, cases.NoServerTest):
     test_with_a_session_the_pauses_are_shorter_than_its_timeout = None
     test_a_monitor_goes_on_with_the_next_handle = None
@@ -171,9 +173,11 @@ class ServerListTest(_KazooCase, cases.ServerListTest):
     pass
 
 
+@green_mode
 class WipedTest(_KazooCase, cases.WipedTest):
     pass
 
 
+@green_mode
 class NamesTest(_KazooCase, cases.NamesTest):
     test_no_name_is_known_at_first = None

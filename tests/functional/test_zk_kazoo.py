@@ -20,7 +20,7 @@ import time
 
 import tests
 from nova_sg.conf import CONF
-from tests import single_mode
+from tests import green_mode, single_mode
 from tests.base import wait_for
 from tests.functional import (
     test_deleted,
@@ -38,11 +38,6 @@ from tests.functional import (
     test_zk_load,
     zk,
 )
-
-
-def green_mode(test):
-    """Decorate a class of tests that runs in green processes only."""
-    return test if tests.MODE == "eventlet" else None
 
 
 class _Kazoo:
