@@ -31,7 +31,7 @@ from typing import Any, Protocol
 
 from kazoo import client, exceptions, version
 from kazoo.handlers import threading as threads
-from kazoo.protocol import connection, states
+from kazoo.protocol import connection, serialization, states
 from kazoo.retry import KazooRetry
 
 from nova_sg.kazoo_transport import convert
@@ -103,19 +103,19 @@ class Handler(threads.SequentialThreadingHandler):
 
     :param encrypt: begins TLS on a connection to a host, and returns the
         encrypted connection; None: no TLS
-    :param patience: seconds that connecting to one server may take
     """
 
-    def __init__(self, encrypt: Encrypt | None, patience: float) -> None:
+    def __init__(self, encrypt: Encrypt | None) -> None:
         super().__init__()
         self._encrypt = encrypt
-        self._patience = patience
+        #: Seconds that each step of connecting to one server may take.
+        self.patience = 0.0
         # The name of the server; kazoo does not pass it before 2.11.
         self.hostname = ""
         self._pid = os.getpid()
 
     def create_connection(self, address: tuple, **_: Any) -> socket.socket:
-        link = socket.create_connection(address[:2], self._patience)
+        link = socket.create_connection(address[:2], self.patience)
         link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return self._encrypt(link, self.hostname) if self._encrypt else link
 
@@ -147,6 +147,8 @@ class _Connection(connection.ConnectionHandler):
         self._owner = owner
         self._last: tuple | None = None
         self._known: list[tuple] = []
+        # How many attempts have taken too long since there was a connection.
+        self._slow = 0
         # When the connection broke; None: there is one, or was none yet.
         self._lost_at: float | None = None
 
@@ -192,8 +194,28 @@ class _Connection(connection.ConnectionHandler):
             if self._lost_at is None:
                 self._lost_at = time.monotonic()
 
+    def _invoke(
+        self, timeout: float, request: Any, xid: int | None = None
+    ) -> Any:
+        # kazoo would wait for the whole session timeout. A server that has
+        # just started may never answer, and the session would end meanwhile.
+        if isinstance(request, serialization.Connect):
+            timeout = self.handler.patience
+        return super()._invoke(timeout, request, xid)
+
+    def _patience(self) -> float:
+        """Return the seconds that connecting may take: time for all servers.
+
+        It grows while the servers are slow.
+        """
+        timeout = self.client._session_timeout / 1000
+        share = timeout / 3 / len(self.client.hosts)
+        # After hours the power would be too large.
+        return min(timeout, share * 2 ** min(self._slow, 20))
+
     def _connect(self, host: str, hostip: str, port: int) -> tuple:
         self._last = hostip, port
+        self.handler.patience = self._patience()
         self.handler.hostname = host
         try:
             times = super()._connect(host, hostip, port)
@@ -209,6 +231,8 @@ class _Connection(connection.ConnectionHandler):
                 raise exceptions.AuthFailedError("SASL") from error
             # kazoo's own texts leave out what TLS found.
             cause = error.__context__ or error
+            if isinstance(cause, (TimeoutError, threads.KazooTimeoutError)):
+                self._slow += 1
             self._owner.failed(f"{host}:{port}: {str(cause) or repr(cause)}")
             if not isinstance(
                 error,
@@ -218,6 +242,7 @@ class _Connection(connection.ConnectionHandler):
                 raise exceptions.ConnectionDropped(repr(error)) from error
             raise
         self._lost_at = None
+        self._slow = 0
         # The read timeout is two thirds of the session timeout.
         self._owner.connected(round(times[0] * 1.5))
         return times

@@ -164,14 +164,12 @@ class Session:
         self._held: list[Request] = []
         self._requests: set[Request] = set()
         self._deliveries: queue.Queue | None = None
-        servers = hosts.partition("/")[0].count(",") + 1
         self._client = client.Client(
             self,
             hosts,
             recv_timeout / 1000,
             client_id,
-            # The other servers have to be tried before the session ends.
-            client.Handler(encrypt, recv_timeout / 1000 / servers),
+            client.Handler(encrypt),
             CLIENT_LOG,
             sasl_options,
         )

@@ -12,6 +12,7 @@
 
 """The tests of ZKSession and of members, on kazoo's transport."""
 
+import socket
 import time
 
 from kazoo import exceptions as kazoo_exceptions
@@ -52,6 +53,22 @@ class ConnectTest(_Kazoo, test_session.ConnectTest):
 
 class CloseTest(_Kazoo, test_session.CloseTest):
     pass
+
+
+class ServerTest(_Kazoo, base.TestCase):
+    def test_a_server_that_does_not_answer_is_given_up_in_time(self):
+        """kazoo would wait until the session has ended.
+
+        A server that has just started may take a connection and forget it.
+        """
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            address = f"127.0.0.1:{silent.getsockname()[1]}"
+            session = self.open(address, timeout=None, recv_timeout=12000)
+            begun = time.monotonic()
+            # After a third of the session timeout.
+            process.wait_for(session.problem, message="it is given up")
+            self.assertLess(time.monotonic() - begun, 9)
+            self.assertIn("time-out", session.problem())
 
 
 class RequestTest(_Kazoo, base.TestCase):
