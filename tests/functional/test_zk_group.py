@@ -559,15 +559,6 @@ class OptionsTest(zk.ZkTestCase):
         self.flags("zookeeper", acl="creator")
         self.refused(r"^\[zookeeper\] digest: ")
 
-    def test_a_certificate_without_tls_in_the_library_is_refused(self):
-        with mock.patch.object(
-            zookeeper.api,
-            "init_ssl",
-            side_effect=zookeeper.TLSNotSupported("no TLS"),
-        ):
-            self.flags("zookeeper", cert="ca.pem,cert.pem,key.pem")
-            self.refused(r"^\[zookeeper\] cert: .* no TLS")
-
     def test_a_missing_library_is_refused(self):
         """Only the zk driver needs it."""
         with (

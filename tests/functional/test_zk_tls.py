@@ -479,6 +479,10 @@ class ChoiceTest(zk.ZkTestCase):
                 {"client": "c", "use_ssl": True, **self.all_files},
             ),
             (
+                "use_ssl: .* without TLS.*client = kazoo",
+                {"client": "c", "cert": ",".join(self.all_files.values())},
+            ),
+            (
                 "sasl_username: .* no SASL .*client = kazoo",
                 {"client": "c", "sasl_username": "a", "sasl_password": "b"},
             ),
