@@ -471,6 +471,15 @@ class ChoiceTest(zk.ZkTestCase):
             r"client = c: .*libzookeeper-mt2.*client = kazoo$", client="c"
         )
 
+    def test_an_old_kazoo(self):
+        """Debian 12 has 2.8."""
+        self.enterContext(
+            mock.patch.object(
+                kazoo_transport.KazooTransport, "version", "2.8.0"
+            )
+        )
+        self.refused("kazoo 2.8.0 is older than 2.10", client="kazoo")
+
     def test_wrong_combinations(self):
         missing = os.path.join(self.folder, "missing")
         for words, options in (

@@ -22,6 +22,8 @@ from nova_sg.backends.zookeeper import security
 from nova_sg.conf import CONF
 from nova_sg.zookeeper import clib
 
+_OLDEST_KAZOO = 2, 10
+
 
 class Client(NamedTuple):
     """A client library."""
@@ -108,10 +110,13 @@ def _kazoo(secured: security.Security, why: str) -> Client:
     """:raises ImportError: it, or what SASL needs, is not installed"""
     from nova_sg.kazoo_transport import KazooTransport, Sasl
 
+    version = KazooTransport.version
+    if tuple(map(int, version.split(".")[:2])) < _OLDEST_KAZOO:
+        raise ImportError(f"kazoo {version} is older than 2.10")
     if secured.sasl:
         import puresasl  # noqa: F401
     transport = KazooTransport(
         secured.encrypt if secured.tls else None,
         Sasl(*secured.sasl) if secured.sasl else None,
     )
-    return Client("kazoo", transport.version, why, transport)
+    return Client("kazoo", version, why, transport)
