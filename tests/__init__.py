@@ -75,6 +75,11 @@ def single_mode(test):
     return test if MODE == "threads" else None
 
 
+def green_mode(test):
+    """Decorate a test, or a class, that runs on green threads only."""
+    return test if MODE == "eventlet" else None
+
+
 class _EventletForbidden:
     """A finder that answers every import of eventlet with ImportError."""
 

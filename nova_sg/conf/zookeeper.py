@@ -75,8 +75,8 @@ acl.
             ("open", "every client may read and write"),
             (
                 "creator",
-                "clients with the digest of the creator may write, every "
-                "client may read; needs digest",
+                "clients with the digest or the SASL user of the creator may "
+                "write, every client may read; needs digest or sasl_username",
             ),
         ],
         help="""
@@ -86,13 +86,88 @@ writing.
 """,
     ),
     cfg.StrOpt(
-        "cert",
+        "client",
+        default="auto",
+        choices=[
+            (
+                "auto",
+                "the C client where it is installed and does what the other "
+                "options ask, otherwise kazoo",
+            ),
+            ("c", "the C client"),
+            ("kazoo", "kazoo, in pure Python"),
+        ],
+        help="""
+The client library. The C client, Debian's package libzookeeper-mt2, keeps the
+session while all of Python stands still; kazoo does not. kazoo has SASL, and
+TLS that checks the names of hosts. Choose kazoo to have the same everywhere,
+and c to be told where the C client does not do.
+""",
+    ),
+    cfg.BoolOpt(
+        "use_ssl",
+        default=False,
+        help="""
+Whether to use TLS, and check the servers' certificates and the names of hosts
+in them. The port in address is then the servers' secureClientPort. By default
+nothing is encrypted. Set it if the network may be read, or where the servers
+ask for certificates.
+""",
+    ),
+    cfg.StrOpt(
+        "ca_file",
+        help="""
+For use_ssl: the file of the authority that signed the servers' certificates,
+PEM. By default the system's authorities are trusted. Set it if the authority
+is your own.
+""",
+    ),
+    cfg.StrOpt(
+        "cert_file",
+        help="""
+For use_ssl: the file of this process's certificate, PEM. By default it shows
+none. Set it if the servers ask for one, as they do by default.
+""",
+    ),
+    cfg.StrOpt(
+        "key_file",
+        help="""
+For use_ssl: the file of the key of cert_file, PEM. It is not needed if
+cert_file has the key.
+""",
+    ),
+    cfg.StrOpt(
+        "key_password",
         secret=True,
         help="""
+For use_ssl: the password of the key. By default the key has none.
+""",
+    ),
+    cfg.StrOpt(
+        "sasl_username",
+        help="""
+The user for SASL, mechanism DIGEST-MD5, the same for all members and
+observers. By default there is no SASL. Set it if the servers require it; it
+serves acl = creator as digest does.
+""",
+    ),
+    cfg.StrOpt(
+        "sasl_password",
+        secret=True,
+        help="""
+The password of sasl_username. By default there is none.
+""",
+    ),
+    cfg.StrOpt(
+        "cert",
+        secret=True,
+        deprecated_for_removal=True,
+        deprecated_reason="use_ssl, ca_file, cert_file, key_file and "
+        "key_password replace it.",
+        help="""
 Files for TLS, with commas between them: the certificate of the authority,
-the certificate of the client, its key, and the password of the key. Needs a
-ZooKeeper client library with TLS, which Debian's is not. By default there
-is no TLS.
+the certificate of the client, its key, and the password of the key. By default
+there is no TLS. Do not set it: the options above replace it.
 """,
     ),
 ]

@@ -36,6 +36,8 @@ class Calls(abc.ABC):
     """
 
     _operation_timeout: float | None
+    # The module nova_sg.zookeeper, or a transport with the same functions.
+    _client: Any
 
     @abc.abstractmethod
     def _handle(self, timeout: float | None) -> int:
@@ -54,7 +56,7 @@ class Calls(abc.ABC):
         :param flags: zookeeper.EPHEMERAL, SEQUENCE, both or 0.
         """
         return self._call(
-            timeout, zookeeper.create, path, value, _acl(acl), flags)
+            timeout, self._client.create, path, value, _acl(acl), flags)
 
     def ensure_path(
             self, path: str, acl: list | None = None,
@@ -67,7 +69,7 @@ class Calls(abc.ABC):
         deadline = after(self._timeout(timeout))
         # Not simply create(): without the permission to create it, that does
         # not show that a znode exists.
-        if self._call(remaining(deadline), zookeeper.exists, path):
+        if self._call(remaining(deadline), self._client.exists, path):
             return
         if path != "/":
             above = path.rpartition("/")[0] or "/"
@@ -81,7 +83,7 @@ class Calls(abc.ABC):
             self, path: str, version: int = -1,
             timeout: float | None = None) -> int:
         """Delete a znode, provided that it has this version; -1: any."""
-        return self._call(timeout, zookeeper.delete, path, version)
+        return self._call(timeout, self._client.delete, path, version)
 
     def exists(
             self, path: str, watch: Any = None,
@@ -94,7 +96,7 @@ class Calls(abc.ABC):
         :raises zookeeper.NoNodeException: when there is no znode; the watch
             is set nevertheless.
         """
-        stat = self._call(timeout, zookeeper.exists, path, watch)
+        stat = self._call(timeout, self._client.exists, path, watch)
         if stat is None:
             raise zookeeper.NoNodeException("no node")
         return stat
@@ -103,44 +105,44 @@ class Calls(abc.ABC):
             self, path: str, watcher: Any = None,
             timeout: float | None = None) -> tuple[str, dict[str, int]]:
         """The znode's (data, stat)."""
-        return self._call(timeout, zookeeper.get, path, watcher)
+        return self._call(timeout, self._client.get, path, watcher)
 
     def get_children(
             self, path: str, watcher: Any = None,
             timeout: float | None = None) -> list[str]:
         """The names of the znode's children."""
-        return self._call(timeout, zookeeper.get_children, path, watcher)
+        return self._call(timeout, self._client.get_children, path, watcher)
 
     def set(
             self, path: str, data: Any, version: int = -1,
             timeout: float | None = None) -> int:
         """Write a znode's data, provided that it has this version."""
-        return self._call(timeout, zookeeper.set, path, data, version)
+        return self._call(timeout, self._client.set, path, data, version)
 
     def set2(
             self, path: str, data: Any, version: int = -1,
             timeout: float | None = None) -> dict[str, int]:
         """As set(); returns the new stat."""
-        return self._call(timeout, zookeeper.set2, path, data, version)
+        return self._call(timeout, self._client.set2, path, data, version)
 
     def get_acl(
             self, path: str,
             timeout: float | None = None) -> tuple[list, dict[str, int]]:
         """The znode's (ACL, stat)."""
-        stat, acl = self._call(timeout, zookeeper.get_acl, path)
+        stat, acl = self._call(timeout, self._client.get_acl, path)
         return acl, stat
 
     def set_acl(
             self, path: str, version: int, acl: list,
             timeout: float | None = None) -> int:
         """Write a znode's ACL, provided that the ACL has this version."""
-        return self._call(timeout, zookeeper.set_acl, path, version, acl)
+        return self._call(timeout, self._client.set_acl, path, version, acl)
 
     def sync(self, path: str, timeout: float | None = None) -> int:
         """Make this session's server catch up with the leader."""
-        return check(self._answer(
+        return self._check(self._answer(
             timeout, "sync",
-            lambda handle, done: zookeeper.async_(handle, path, done)))
+            lambda handle, done: self._client.async_(handle, path, done)))
 
     def _timeout(self, timeout: float | None) -> float | None:
         return self._operation_timeout if timeout is None else timeout
@@ -176,12 +178,12 @@ class Calls(abc.ABC):
             raise zookeeper.OperationTimeoutException(f"no answer to {what}")
         return codes[0]
 
-
-def check(code: int) -> int:
-    """:raises zookeeper.ZooKeeperException: for any code but OK."""
-    if code != zookeeper.OK:
-        raise zookeeper.exceptions.for_code(code, zookeeper.zerror(code))
-    return code
+    def _check(self, code: int) -> int:
+        """:raises zookeeper.ZooKeeperException: for any code but OK."""
+        if code != zookeeper.OK:
+            raise zookeeper.exceptions.for_code(
+                code, self._client.zerror(code))
+        return code
 
 
 def _acl(acl: list | None) -> list:

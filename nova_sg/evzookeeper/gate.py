@@ -97,6 +97,21 @@ class Gate:
         self._filler.close()
 
 
+class NoGate(Gate):
+    """For a client that has pauses of its own."""
+
+    def __init__(self) -> None:
+        self.address = self.filler = ""
+        # So that it is never opened.
+        self._is_shut = False
+
+    def shut(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
 def _address(bound: socket.socket) -> str:
     host, port = bound.getsockname()
     return f"{host}:{port}"

@@ -27,6 +27,8 @@ A handle of the C client is replaced
 - when the servers' names have other addresses by now: likewise;
 - when it has no session, after each attempt: the C client has no longer pause
   than a fraction of the session timeout.
+
+A client that paces itself does the last three on its own.
 """
 
 import logging
@@ -66,6 +68,7 @@ class Keeper(listeners.Listeners):
     _recv_timeout: int
     _ident: tuple[int, str]
     _auths: list[tuple[Any, Any]]
+    _client: Any
     _init: Callable[..., int]
     _restorer: restorer.Restorer
     _waiting: reconnection.Reconnection
@@ -110,7 +113,7 @@ class Keeper(listeners.Listeners):
             if self._closing is handle:
                 return True
         try:
-            zookeeper.close(handle)
+            self._client.close(handle)
         except zookeeper.ZooKeeperException:
             pass  # it is closed already
         return False
@@ -126,16 +129,11 @@ class Keeper(listeners.Listeners):
             self, events: queue.Queue,
             ident: tuple[int, str]) -> int | None:
         try:
-            self._used = self._addresses(events)
-            if self._used is None:
+            host = self._host_argument(events)
+            if host is None:
                 return None  # the session is being closed
-            if not self._used.servers:
-                raise zookeeper.ZooKeeperException(self._names.error)
-            self._waiting.begin()
-            gate = self._waiting.gate
             handle = self._init(
-                self._used.for_client(gate.address, gate.filler),
-                zookeeper.Immediate(lambda *event: events.put(event)),
+                host, zookeeper.Immediate(lambda *event: events.put(event)),
                 self._recv_timeout, ident)
         except Exception as exc:
             self._warn(
@@ -149,13 +147,12 @@ class Keeper(listeners.Listeners):
                 self._zhandle = handle
                 self._condition.notify_all()
         if closed:
-            zookeeper.close(handle)
+            self._client.close(handle)
             return None
         return handle
 
-    @staticmethod
     def _send_auths(
-            handle: int, auths: list[tuple[Any, Any]]) -> list[tuple]:
+            self, handle: int, auths: list[tuple[Any, Any]]) -> list[tuple]:
         """Authenticate.
 
         :returns: what the C client does not take now, as it takes nothing
@@ -164,10 +161,27 @@ class Keeper(listeners.Listeners):
         unsent = []
         for scheme, cert in list(auths):
             try:
-                zookeeper.add_auth(handle, scheme, cert)
+                self._client.add_auth(handle, scheme, cert)
             except zookeeper.ZooKeeperException:
                 unsent.append((scheme, cert))
         return unsent
+
+    def _host_argument(self, events: queue.Queue) -> str | None:
+        """Return the client's host argument; None: the session is closed.
+
+        :raises zookeeper.ZooKeeperException: no name can be resolved.
+        """
+        if not self._waiting.paced:
+            self._waiting.begin()
+            return self._host
+        self._used = self._addresses(events)
+        if self._used is None:
+            return None
+        if not self._used.servers:
+            raise zookeeper.ZooKeeperException(self._names.error)
+        self._waiting.begin()
+        gate = self._waiting.gate
+        return self._used.for_client(gate.address, gate.filler)
 
     def _addresses(self, events: queue.Queue) -> addresses.Servers | None:
         """Return the servers by address; None: the session is closed."""
@@ -269,8 +283,8 @@ class Keeper(listeners.Listeners):
 
         :raises zookeeper.ZooKeeperException: it has been closed meanwhile.
         """
-        ident = zookeeper.client_id(handle)
-        timeout = zookeeper.recv_timeout(handle)
+        ident = self._client.client_id(handle)
+        timeout = self._client.recv_timeout(handle)
         late = self._unsent
         if late:
             # Before any request of another thread.

@@ -172,7 +172,7 @@ class Membership(service.ZKServiceBase):
         self._path = path
         while True:
             try:
-                zookeeper.create(
+                self._session.client.create(
                     handle, path, self._session_token, self.acl,
                     zookeeper.EPHEMERAL, timeout=remaining(deadline))
             except zookeeper.NoNodeException:
@@ -195,7 +195,7 @@ class Membership(service.ZKServiceBase):
         :raises RuntimeError: when it belongs to another member.
         """
         try:
-            token, stat = zookeeper.get(
+            token, stat = self._session.client.get(
                 handle, path, timeout=remaining(deadline))
             if stat["ephemeralOwner"] == session_id:
                 return True
@@ -203,7 +203,7 @@ class Membership(service.ZKServiceBase):
                 raise RuntimeError(f"Duplicated membership name {path}")
             # It was created by this object in an earlier session, and would
             # disappear when that session expires.
-            zookeeper.delete(
+            self._session.client.delete(
                 handle, path, stat["version"], timeout=remaining(deadline))
         except zookeeper.NoNodeException:
             pass
@@ -215,10 +215,10 @@ class Membership(service.ZKServiceBase):
         if self._path is not None:
             handle, _ = self._session.connected_handle(connect_timeout)
             try:
-                token, _stat = zookeeper.get(
+                token, _stat = self._session.client.get(
                     handle, self._path, timeout=remaining(deadline))
                 if token == self._session_token:
-                    zookeeper.delete(
+                    self._session.client.delete(
                         handle, self._path, timeout=remaining(deadline))
             except zookeeper.NoNodeException:
                 pass
@@ -372,10 +372,10 @@ class MembershipMonitor(service.ZKServiceBase):
                 # Before the request, as the watch may fire before its answer.
                 self._watching = handle
             try:
-                return set(zookeeper.get_children(
+                return set(self._session.client.get_children(
                     handle, self._basepath, watch, timeout=timeout))
             except zookeeper.NoNodeException:
-                stat = zookeeper.exists(
+                stat = self._session.client.exists(
                     handle, self._basepath, watch, timeout=timeout)
                 if stat is not None:
                     # Created between the two calls.

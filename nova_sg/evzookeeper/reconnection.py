@@ -35,9 +35,10 @@ LONGEST_PAUSE = 30.0
 class Reconnection:
     """Counts the attempts of one session, over all its handles."""
 
-    def __init__(self, recv_timeout: int) -> None:
+    def __init__(self, recv_timeout: int, paced: bool = True) -> None:
         """
         :param recv_timeout: the session timeout that is asked for, in ms.
+        :param paced: False: the client has pauses of its own.
         :raises OSError: no port can be had on the loopback interface.
         """
         #: The session timeout, in seconds.
@@ -48,8 +49,9 @@ class Reconnection:
         self._is_new = True
         self._lost_at: float | None = None
         self._next = 0.0
+        self.paced = paced
         #: Where the C client waits.
-        self.gate = gate.Gate()
+        self.gate = gate.Gate() if paced else gate.NoGate()
 
     def begin(self) -> None:
         """A new handle begins to connect."""
@@ -76,7 +78,7 @@ class Reconnection:
 
     def due(self) -> float | None:
         """Seconds until try_again() is to be called; None: never."""
-        if self._lost_at is None:
+        if self._lost_at is None or not self.paced:
             return None
         return max(0.0, self._next - time.monotonic())
 

@@ -69,7 +69,8 @@ class ZKSession(keeper.Keeper, calls.Calls):
             init_cbs: Iterable[Any] | None = None, *,
             operation_timeout: float | None = None,
             ssl_cert: str | None = None,
-            auths: Iterable[tuple[str, Any]] = ()) -> None:
+            auths: Iterable[tuple[str, Any]] = (),
+            client: Any = zookeeper) -> None:
         """Begin a session.
 
         :param host: host:port pairs with commas between them, and possibly
@@ -87,13 +88,16 @@ class ZKSession(keeper.Keeper, calls.Calls):
             from the first request on; see add_auth().
         :param ssl_cert: use TLS, with the files that zookeeper.init_ssl
             takes.
+        :param client: the module nova_sg.zookeeper, or another transport: a
+            nova_sg.kazoo_transport.KazooTransport.
         :raises zookeeper.OperationTimeoutException: when there is no
             connection after `timeout`; the session is then closed.
         :raises zookeeper.TLSNotSupported: with ssl_cert, when the C library
             has no TLS.
         """
         super().__init__(init_cbs or ())
-        self._init = zookeeper.init
+        self._client = client
+        self._init = client.init
         if ssl_cert is not None:
             init_ssl = zookeeper.init_ssl
             self._init = lambda host, *args: init_ssl(host, ssl_cert, *args)
@@ -183,7 +187,7 @@ class ZKSession(keeper.Keeper, calls.Calls):
             service.close()
         try:
             if handle is not None:
-                zookeeper.close(handle, timeout=remaining(deadline))
+                self._client.close(handle, timeout=remaining(deadline))
         except zookeeper.ZooKeeperException:
             if not quiet:
                 raise
@@ -211,6 +215,11 @@ class ZKSession(keeper.Keeper, calls.Calls):
         return self._session_id
 
     @property
+    def client(self) -> Any:
+        """The module nova_sg.zookeeper, or another transport."""
+        return self._client
+
+    @property
     def operation_timeout(self) -> float | None:
         """The timeout of calls that are given none, in seconds."""
         return self._operation_timeout
@@ -222,7 +231,7 @@ class ZKSession(keeper.Keeper, calls.Calls):
 
     def client_id(self) -> tuple[int, str]:
         """The present session's (id, password), for `ident`."""
-        return zookeeper.client_id(self._handle(0))
+        return self._client.client_id(self._handle(0))
 
     def state(self) -> int:
         """One of zookeeper's *_STATE constants."""
@@ -230,7 +239,18 @@ class ZKSession(keeper.Keeper, calls.Calls):
             handle = self._zhandle
         if handle is None:
             return zookeeper.NOTCONNECTED_STATE
-        return zookeeper.state(handle)
+        return self._client.state(handle)
+
+    def problem(self) -> str | None:
+        """Why the last attempt to connect failed, where the client says."""
+        with self._condition:
+            handle = self._zhandle
+        if handle is None or not hasattr(self._client, "problem"):
+            return None
+        try:
+            return self._client.problem(handle)
+        except zookeeper.ZooKeeperException:
+            return None  # closed meanwhile
 
     def add_auth(
             self, scheme: str, cert: Any,
@@ -240,13 +260,13 @@ class ZKSession(keeper.Keeper, calls.Calls):
         :raises zookeeper.AuthFailedException: when the server refuses.
         """
         def send(handle: int, done: Any) -> None:
-            zookeeper.add_auth(handle, scheme, cert, done)
+            self._client.add_auth(handle, scheme, cert, done)
             self._auths.append((scheme, cert))
 
         code = self._answer(timeout, "the authentication", send)
         if code != zookeeper.OK:
             self._auths.remove((scheme, cert))
-            calls.check(code)
+            self._check(code)
 
     # For services.
 
@@ -326,7 +346,9 @@ class ZKSession(keeper.Keeper, calls.Calls):
 
     def _begin(self) -> None:
         try:
-            waiting = reconnection.Reconnection(self._recv_timeout)
+            waiting = reconnection.Reconnection(
+                self._recv_timeout,
+                paced=not getattr(self._client, "paces_itself", False))
         except OSError as exc:
             raise zookeeper.SystemErrorException(
                 f"no port on the loopback interface: {exc}") from exc

@@ -87,7 +87,7 @@ def resolve(
         servers.
     :raises OSError: when no thread can be created.
     """
-    library = clib.load()
+    library = clib.load_libc()
 
     def work() -> tuple[Servers, str]:
         found: dict[str, None] = {}

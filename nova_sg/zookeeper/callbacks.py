@@ -40,8 +40,7 @@ def load() -> types.SimpleNamespace:
 
 
 def _make() -> types.SimpleNamespace:
-    library = clib.load()
-    ffi = library.ffi
+    ffi = clib.load_libc().ffi
     contexts = dispatch.contexts
     post = dispatch.post
     null = ffi.NULL

@@ -169,6 +169,7 @@ NO_LOG_CLIENTENV = 2
 
 
 _loaded: dict[str, types.SimpleNamespace] = {}
+_base: dict[str, types.SimpleNamespace] = {}
 
 
 def load() -> types.SimpleNamespace:
@@ -179,6 +180,29 @@ def load() -> types.SimpleNamespace:
     """
     if _loaded:
         return _loaded["library"]
+    base = load_libc()
+    ffi = base.ffi
+    try:
+        zk = ffi.dlopen(SONAME)
+    except OSError as exc:
+        raise exceptions.LibraryNotFound(
+            f"ZooKeeper needs the C client {SONAME}: install Debian's "
+            f"package libzookeeper-mt2 ({exc})") from exc
+    _find_all(zk)
+    # If two threads load it at the same time, one of them wins. setdefault()
+    # is atomic, and needs no lock that a fork could leave locked.
+    return _loaded.setdefault("library", types.SimpleNamespace(
+        ffi=ffi, zk=zk, libc=base.libc))
+
+
+def load_libc() -> types.SimpleNamespace:
+    """The part that needs no libzookeeper_mt.
+
+    :returns: a namespace with `ffi` and `libc`.
+    :raises LibraryNotFound: when cffi is not installed.
+    """
+    if _base:
+        return _base["base"]
     try:
         import cffi
     except ImportError as exc:
@@ -187,19 +211,10 @@ def load() -> types.SimpleNamespace:
             "libzookeeper-mt2: cffi is not installed") from exc
     ffi: Any = cffi.FFI()
     ffi.cdef(_DECLARATIONS)
-    try:
-        zk = ffi.dlopen(SONAME)
-    except OSError as exc:
-        raise exceptions.LibraryNotFound(
-            f"ZooKeeper needs the C client {SONAME}: install Debian's "
-            f"package libzookeeper-mt2 ({exc})") from exc
     libc = ffi.dlopen(None)
-    _find_all(zk)
     _find_all(libc)
-    # If two threads load it at the same time, one of them wins. setdefault()
-    # is atomic, and needs no lock that a fork could leave locked.
-    return _loaded.setdefault("library", types.SimpleNamespace(
-        ffi=ffi, zk=zk, libc=libc))
+    return _base.setdefault(
+        "base", types.SimpleNamespace(ffi=ffi, libc=libc))
 
 
 def _find_all(library: Any) -> None:

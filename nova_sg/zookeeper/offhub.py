@@ -49,7 +49,7 @@ def _detached() -> Any:
     pthread_detach() accesses a thread that may already have ended and been
     freed. With short threads this sometimes crashes the process.
     """
-    library = clib.load()
+    library = clib.load_libc()
     attributes = library.ffi.new("char[]", _ATTRIBUTES_SIZE)
     library.libc.pthread_attr_init(attributes)
     library.libc.pthread_attr_setdetachstate(
@@ -96,7 +96,7 @@ def run(func: Callable[[], Any], then: Callable[[Any], object]) -> Job:
 
     :raises OSError: when no thread can be created.
     """
-    library = clib.load()
+    library = clib.load_libc()
     job = Job(func, then)
     ident = dispatch.new_id()
     dispatch.contexts[ident] = job

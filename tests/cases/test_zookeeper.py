@@ -58,7 +58,14 @@ class Hangup:
 
 
 class OwnServerCase(base.TestCase):
-    """A test with a server of its own."""
+    """A test with a server of its own.
+
+    :cvar client: the transport of its sessions
+    :cvar CLIENT: the same as [zookeeper] client
+    """
+
+    client = zookeeper
+    CLIENT = "c"
 
     def setUp(self):
         super().setUp()
@@ -71,6 +78,7 @@ class OwnServerCase(base.TestCase):
             address or self.server.address,
             recv_timeout=recv_timeout,
             operation_timeout=PATIENCE,
+            client=self.client,
             **kwargs,
         )
         self.addCleanup(session.close)
@@ -257,6 +265,7 @@ class WipedTest(OwnServerCase):
         self.flags(
             "zookeeper",
             address=self.server.address,
+            client=self.CLIENT,
             recv_timeout=2000,
             sg_retry_interval=1,
         )
@@ -316,7 +325,7 @@ class NamesTest(OwnServerCase):
             'mount --bind "$2" /etc/nsswitch.conf && shift 2 && exec "$@"',
             *("sh", self.hosts, switch, sys.executable),
             *("-m", "tests.cases.zk_session"),
-            *(f"{name}:{self.server.port}", "2000"),
+            *(f"{name}:{self.server.port}", "2000", self.CLIENT),
         )
         self.addCleanup(session.close)
         session.expect("connected")
@@ -386,4 +395,4 @@ class LibraryTest(zk.ZkTestCase):
         self.addCleanup(checked.close)
         findings = checked.check()
         found = [one for one in findings if "libzookeeper_mt" in one.text]
-        self.assertRegex(found[0].text, r"client library 3\.\d+\.\d+ \(/")
+        self.assertRegex(found[0].text, r"the C client 3\.\d+\.\d+ \(/")

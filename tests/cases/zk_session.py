@@ -11,13 +11,14 @@
 # under the License.
 
 
-"""A session that prints its states, one a line: ADDRESS RECV_TIMEOUT."""
+"""A session that prints its states: ADDRESS RECV_TIMEOUT CLIENT."""
 
 import sys
 import time
 
 import tests  # noqa: F401
 from nova_sg import evzookeeper, zookeeper
+from nova_sg.kazoo_transport import KazooTransport
 
 _STATES = {
     zookeeper.CONNECTED_STATE: "connected",
@@ -33,9 +34,12 @@ class Printer:
         print(_STATES.get(event[2], event[2]), flush=True)
 
 
-def main(address, recv_timeout):
+def main(address, recv_timeout, client):
     session = evzookeeper.ZKSession(
-        address, recv_timeout=int(recv_timeout), init_cbs=[Printer()]
+        address,
+        recv_timeout=int(recv_timeout),
+        init_cbs=[Printer()],
+        client=zookeeper if client == "c" else KazooTransport(),
     )
     while not session.is_closed():
         time.sleep(60)

@@ -23,7 +23,12 @@ from tests.zookeeper import base
 
 
 class TestCase(base.TestCase):
-    """A test with a self.session that is connected."""
+    """A test with a self.session that is connected.
+
+    :cvar client: the transport of its sessions
+    """
+
+    client = zookeeper
 
     def setUp(self):
         super().setUp()
@@ -33,7 +38,8 @@ class TestCase(base.TestCase):
         """Open a session that ends with the test."""
         arguments = {
             "timeout": process.PATIENCE, "recv_timeout": 4000,
-            "operation_timeout": process.PATIENCE}
+            "operation_timeout": process.PATIENCE,
+            "client": self.client}
         session = evzookeeper.ZKSession(
             host or self.host, **(arguments | kwargs))
         self.addCleanup(session.close, timeout=process.PATIENCE)

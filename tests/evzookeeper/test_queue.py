@@ -58,7 +58,7 @@ class QueueTest(base.TestCase):
         taker = threading.Thread(
             target=lambda: got.append(self.queue.dequeue(process.PATIENCE)))
         asked = self.enterContext(mock.patch.object(
-            zookeeper, "get_children", wraps=zookeeper.get_children))
+            self.client, "get_children", wraps=self.client.get_children))
         taker.start()
         process.wait_for(lambda: asked.called, message="it asks")
         self.expire(self.session)

@@ -399,21 +399,20 @@ class ZkTest(_ProcessTests, zk.ZkTestCase):
                 "state_path": self.folder,
             },
             "zookeeper": {
-                "address": self.ensemble.address + "/guarded",
+                **self.access(),
                 "recv_timeout": self.RECV_TIMEOUT,
                 "sg_prefix": self.prefix,
                 "sg_retry_interval": 1,
             },
         }
 
+    def access(self):
+        options = super().access()
+        return {**options, "address": options["address"] + "/guarded"}
+
     def setUp(self):
         super().setUp()
-        self.flags(
-            "zookeeper",
-            address=self.ensemble.address + "/guarded",
-            digest="nova:s3cret",
-            acl="creator",
-        )
+        self.flags("zookeeper", digest="nova:s3cret", acl="creator")
 
     def make_unreachable(self):
         for server in self.ensemble.servers:

@@ -18,6 +18,7 @@ import importlib
 import os
 import signal
 import subprocess
+import threading
 import time
 from unittest import mock
 
@@ -135,6 +136,44 @@ class GroupTest(zk.ZkTestCase):
             [("left", "one"), ("left", "two")],
             sorted((event.type, event.host) for event in events),
         )
+
+    def test_a_listing_from_before_a_leave_does_not_undo_it(self):
+        self.join("one")
+        self.wait_until_up("one")
+        # The refresh that lists the member, and the one after it.
+        listed, again = threading.Event(), threading.Event()
+        go_on, end = threading.Event(), threading.Event()
+        self.addCleanup(end.set)
+        self.addCleanup(go_on.set)
+        real = watched.WatchedGroup._list
+
+        def list_slowly(group, path):
+            members = path == znodes.group_path("compute")
+            if members and listed.is_set():
+                again.set()
+                end.wait()
+            found = real(group, path)
+            if members and not listed.is_set():
+                listed.set()
+                go_on.wait()
+            return found
+
+        with (
+            mock.patch.object(watched.WatchedGroup, "_list", list_slowly),
+            mock.patch.object(
+                watched.WatchedGroup,
+                "names",
+                lambda group, timeout: group.ask(set()),
+            ),
+        ):
+            wait_for(listed.is_set, message="a refresh has listed the member")
+            self.api.leave("one", "compute")
+            go_on.set()
+            wait_for(again.is_set, message="that refresh has ended")
+            view = process.shared().view("compute")
+            state = view.observer.verdict("one").state
+            end.set()
+        self.assertEqual("down", state)
 
     def test_odd_names(self):
         names = ["a/b", "..", ".hidden", "x@y", "höst", "50%", "a b"]
@@ -519,15 +558,6 @@ class OptionsTest(zk.ZkTestCase):
     def test_sg_creator_without_digest_is_refused(self):
         self.flags("zookeeper", acl="creator")
         self.refused(r"^\[zookeeper\] digest: ")
-
-    def test_a_certificate_without_tls_in_the_library_is_refused(self):
-        with mock.patch.object(
-            zookeeper.api,
-            "init_ssl",
-            side_effect=zookeeper.TLSNotSupported("no TLS"),
-        ):
-            self.flags("zookeeper", cert="ca.pem,cert.pem,key.pem")
-            self.refused(r"^\[zookeeper\] cert: .* no TLS")
 
     def test_a_missing_library_is_refused(self):
         """Only the zk driver needs it."""

@@ -119,8 +119,9 @@ class CrowdTest(zk.ZkTestCase):
         # A member beside those that are counted.
         self.wait_until_up("observer")
         events = self.collect(self.api)
+        client = process.shared().driver._link.client.transport
         listing = mock.patch.object(
-            zookeeper, "get_children", wraps=zookeeper.get_children
+            client, "get_children", wraps=client.get_children
         )
         counted = self.enterContext(listing)
         path = f"{self.prefix}/compute"

@@ -184,12 +184,14 @@ class ZkTestCase(base.TestCase):
 
     :cvar SERVERS: how many servers: 3 if a test needs several, or if sessions
         of different servers could see different states
+    :cvar CLIENT: [zookeeper] client of the members and observers
     :ivar zk: a session of the test's own
     """
 
     SERVERS = 1
     RECV_TIMEOUT = 10000
     DOWN_TIME = 20.0
+    CLIENT = "c"
 
     def setUp(self):
         super().setUp()
@@ -202,21 +204,26 @@ class ZkTestCase(base.TestCase):
         )
         self.flags(
             "zookeeper",
-            address=self.ensemble.address,
             recv_timeout=self.RECV_TIMEOUT,
             sg_prefix=self.prefix,
             sg_retry_interval=1,
+            **self.access(),
         )
         self.flags("servicegroup", view_refresh_interval=0.05)
         self.zk = self.connect()
         self.api = servicegroup.API()
 
-    def connect(self, address=None):
+    def access(self):
+        """Return the options of [zookeeper] that say how to connect."""
+        return {"address": self.ensemble.address, "client": self.CLIENT}
+
+    def connect(self, address=None, **arguments):
         """Return a session; it ends with the test."""
         session = evzookeeper.ZKSession(
             address or self.ensemble.address,
             base.PATIENCE,
             operation_timeout=base.PATIENCE,
+            **arguments,
         )
         self.addCleanup(session.close)
         return session
@@ -265,7 +272,7 @@ class ZkTestCase(base.TestCase):
                     "DEFAULT": {"service_down_time": self.DOWN_TIME},
                     **options,
                     "zookeeper": {
-                        "address": self.ensemble.address,
+                        **self.access(),
                         "recv_timeout": self.RECV_TIMEOUT,
                         "sg_prefix": self.prefix,
                         "sg_retry_interval": 1,
@@ -294,10 +301,12 @@ class ZkTestCase(base.TestCase):
             "[servicegroup]",
             "view_refresh_interval = 0.1",
             "[zookeeper]",
-            f"address = {self.ensemble.address}",
             f"recv_timeout = {self.RECV_TIMEOUT}",
             f"sg_prefix = {self.prefix}",
-            *(f"{name} = {value}" for name, value in options.items()),
+            *(
+                f"{name} = {value}"
+                for name, value in {**self.access(), **options}.items()
+            ),
         ]
         with open(path, "w") as config:
             config.write("\n".join(lines) + "\n")

@@ -28,7 +28,7 @@ from nova_sg.liveness import model
 ROOT = pathlib.Path(__file__).parents[2]
 DOC = ROOT / "doc" / "source"
 # Libraries of their own, which log what ZooKeeper's C client says.
-OTHER_PACKAGES = ("zookeeper", "evzookeeper")
+OTHER_PACKAGES = ("zookeeper", "evzookeeper", "kazoo_transport")
 
 
 class OptionsTest(unittest.TestCase):

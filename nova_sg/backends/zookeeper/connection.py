@@ -22,14 +22,18 @@ from collections.abc import Iterator
 
 from nova_sg import evzookeeper, exception, metrics, zookeeper
 from nova_sg.backends.zookeeper import address as addresses
+from nova_sg.backends.zookeeper import clients, security
 from nova_sg.conf import CONF
 
-# The logger of the C client's messages, see nova_sg/zookeeper/logstream.py.
+LOG = logging.getLogger(__name__)
+
+# The logger of the client library's messages: see
+# nova_sg/zookeeper/logstream.py.
 _CLIENT_LOG = "nova_sg.zookeeper.client"
 
 
 class _AtDebug(logging.Filter):
-    """Has the C client's messages logged at DEBUG.
+    """Has the client library's messages logged at DEBUG.
 
     While no server is reachable there are some thirty lines a second. What
     becomes of the session is logged by nova_sg, once.
@@ -44,14 +48,25 @@ class Connection:
     """The session that the options describe, begun on first use.
 
     :ivar address: the servers, and the path below which all is kept
+    :ivar security: TLS and authentication
+    :ivar client: the client library
     :ivar timeout: how long a call may take, in seconds
     :ivar acl: the ACL of new znodes; None: every client may do everything
     :raises ConfigError: the options are wrong or incomplete
     """
 
     def __init__(self) -> None:
-        _check_options()
+        self.security = security.read()
         self.address = _read_address()
+        self.client = clients.choose(self.security)
+        LOG.info("ZooKeeper at %s: using %s", self.address, self.client)
+        if self.client.ssl_cert:
+            LOG.warning(
+                "[zookeeper] client = c: the C client does not check the "
+                "names of hosts in the certificates of ZooKeeper's servers, "
+                "so another host with a certificate of the same authority "
+                "can take their place. Set client = kazoo"
+            )
         # For as long as this exists: other programs may use the library, too.
         log, at_debug = logging.getLogger(_CLIENT_LOG), _AtDebug()
         log.addFilter(at_debug)
@@ -80,20 +95,18 @@ class Connection:
                 if self._closed:
                     raise self.error("was closed by this process")
                 if self._made is None:
-                    self._made = self._begin(self.address.for_client)
+                    self._made = self._begin()
                     self._made.add_listener(metrics.current().session_event)
         return self._made
 
-    def _begin(self, address: str) -> evzookeeper.ZKSession:
-        auths = []
-        if CONF.zookeeper.digest:
-            auths.append(("digest", CONF.zookeeper.digest))
+    def _begin(self, chroot: bool = True) -> evzookeeper.ZKSession:
         return evzookeeper.ZKSession(
-            address,
+            self.client.spell(self.address, chroot),
             recv_timeout=CONF.zookeeper.recv_timeout,
             operation_timeout=self.timeout,
-            auths=auths,
-            ssl_cert=CONF.zookeeper.cert,
+            auths=self.security.auths,
+            ssl_cert=self.client.ssl_cert,
+            client=self.client.transport,
         )
 
     @contextlib.contextmanager
@@ -120,8 +133,14 @@ class Connection:
         :param wait: wait for the connection, for self.timeout at most
         :raises BackendError: no server is connected
         """
-        if not self.session.wait_connected(self.timeout if wait else 0):
-            raise self.error("no server is connected")
+        session = self.session
+        if not session.wait_connected(self.timeout if wait else 0):
+            problem = session.problem()
+            raise self.error(
+                f"no server is connected: {problem}"
+                if problem
+                else "no server is connected"
+            )
 
     def error(self, text: str) -> exception.BackendError:
         return exception.BackendError(f"ZooKeeper at {self.address}: {text}")
@@ -143,7 +162,7 @@ class Connection:
         self._has_chroot = True
 
     def _create_chroot(self) -> None:
-        above = self._begin(self.address.without_chroot)
+        above = self._begin(chroot=False)
         try:
             if not above.wait_connected(self.timeout):
                 raise self.error("no server is connected")
@@ -184,25 +203,6 @@ def _read_address() -> addresses.Address:
         raise exception.ConfigError(
             f"[zookeeper] address: {error}"
         ) from None
-
-
-def _check_options() -> None:
-    if CONF.zookeeper.acl == "creator" and not CONF.zookeeper.digest:
-        raise exception.ConfigError(
-            "[zookeeper] digest: acl = creator needs the user:password "
-            "of the creator"
-        )
-    try:
-        zookeeper.zerror(zookeeper.OK)
-    except zookeeper.LibraryNotFound as error:
-        raise exception.ConfigError(
-            f"[DEFAULT] servicegroup_driver = zk: {error}"
-        ) from None
-    if CONF.zookeeper.cert and not hasattr(zookeeper, "init_ssl"):
-        raise exception.ConfigError(
-            "[zookeeper] cert: the ZooKeeper client library that is "
-            "installed has no TLS"
-        )
 
 
 def _acl() -> list[dict] | None:

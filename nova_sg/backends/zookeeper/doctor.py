@@ -15,6 +15,7 @@
 from __future__ import annotations
 
 import contextlib
+import ssl
 import time
 
 from nova_sg import evzookeeper, exception, zookeeper
@@ -22,12 +23,11 @@ from nova_sg.backends import base
 from nova_sg.backends.zookeeper import address as addresses
 from nova_sg.backends.zookeeper import connection, names, servers
 from nova_sg.conf import CONF
-from nova_sg.zookeeper import clib
 
 
 def check(link: connection.Connection) -> list[base.Finding]:
     """Check each server separately, then begin a session."""
-    findings = [] if CONF.zookeeper.cert else _check_servers(link.address)
+    findings = [_check_client(link), *_check_servers(link)]
     where = f"ZooKeeper {link.address}"
     begun = time.monotonic()
     try:
@@ -39,7 +39,7 @@ def check(link: connection.Connection) -> list[base.Finding]:
             with contextlib.suppress(zookeeper.NoNodeException):
                 session.exists(names.prefix())
             took = time.monotonic() - begun
-            agreed = zookeeper.recv_timeout(session.connected_handle()[0])
+            agreed = session.client.recv_timeout(session.connected_handle()[0])
     except exception.BackendError as error:
         findings.append(
             base.Finding(
@@ -57,8 +57,7 @@ def check(link: connection.Connection) -> list[base.Finding]:
             True,
             where,
             f"connected in {connected * 1000:.0f} ms, an answer takes "
-            f"{took * 1000:.1f} ms, client library "
-            f"{clib.describe()}",
+            f"{took * 1000:.1f} ms",
         ),
         base.Finding(
             agreed == asked,
@@ -90,13 +89,42 @@ def _check_chroot(
     return []
 
 
-def _check_servers(address: addresses.Address) -> list[base.Finding]:
+def _check_client(link: connection.Connection) -> base.Finding:
+    text = str(link.client)
+    if link.security.tls:
+        text += ", TLS"
+    if link.security.sasl:
+        text += ", SASL"
+    if link.client.name == "kazoo":
+        text += (
+            ". The session of a process that stands still for recv_timeout, "
+            f"{CONF.zookeeper.recv_timeout} ms, ends"
+        )
+    return base.Finding(
+        link.client.ssl_cert is None,
+        "ZooKeeper client",
+        text,
+        "The C client does not check the names of hosts in certificates: "
+        "set [zookeeper] client = kazoo",
+    )
+
+
+def _check_servers(link: connection.Connection) -> list[base.Finding]:
     """Check each server: a session does not show that one of them is down."""
     findings = []
-    for server in address.servers:
+    for server in link.address.servers:
         where = f"ZooKeeper server {server}"
         try:
-            answer = servers.ask(server)
+            answer = servers.ask(server, link.security.tls)
+        except ssl.SSLError as error:
+            finding = base.Finding(
+                False,
+                where,
+                f"no TLS: {error}",
+                "Its certificate has to have the name that [zookeeper] "
+                "address has, and be signed by an authority in ca_file; the "
+                "port has to be its secureClientPort",
+            )
         except OSError as error:
             finding = base.Finding(
                 False,

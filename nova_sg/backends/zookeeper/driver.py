@@ -24,7 +24,6 @@ from __future__ import annotations
 import contextlib
 import datetime
 import itertools
-import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
@@ -199,7 +198,9 @@ class ZkDriver(base.LockingDriver):
         :returns: when that was (monotonic), the live hosts, the entries by
             host, and what members say of themselves
         """
-        asked = time.monotonic()
+        # Not the present: this process may have written since they were
+        # listed.
+        asked = names.at
         now = datetime.datetime.now(datetime.UTC)
         alive, entries, said = self._read_group(session, followed, names)
         missing = entries.keys() - followed.known

@@ -61,10 +61,10 @@ class OwnMembers:
         if self._watchdog_made is None:
             with self._lock:
                 if self._watchdog_made is None:
-                    self._watchdog_made = watchdog.Watchdog(
-                        self._link.address.for_client,
-                        CONF.zookeeper.digest,
-                        CONF.zookeeper.cert,
+                    self._watchdog_made = watchdog.make(
+                        self._link.client,
+                        self._link.address,
+                        self._link.security,
                     )
         return self._watchdog_made
 

@@ -15,10 +15,13 @@
 from __future__ import annotations
 
 import re
-import socket
+from collections.abc import Mapping
 from typing import NamedTuple
 
-from nova_sg.backends.zookeeper import address
+from nova_sg.backends.zookeeper import address, wire
+
+# Seconds that connecting, and each part of the answer, may take.
+TIMEOUT = 3.0
 
 
 class Answer(NamedTuple):
@@ -30,12 +33,15 @@ class Answer(NamedTuple):
     version: str | None
 
 
-def ask(server: address.Server) -> Answer:
+def ask(
+    server: address.Server, tls: Mapping[str, str | None] | None
+) -> Answer:
     """Send a server the command srvr, one of ZooKeeper's four-letter words.
 
+    :param tls: what wire.tls_context() takes; None: no TLS
     :raises OSError: there is no answer
     """
-    with socket.create_connection(server, 3) as link:
+    with wire.connect(server, TIMEOUT, tls) as link:
         link.sendall(b"srvr")
         answer = b""
         while chunk := link.recv(65536):

@@ -14,6 +14,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
 import threading
 
 from nova_sg import evzookeeper
@@ -41,11 +43,6 @@ class SessionOrder:
         """
         if not self._orders.wanted():
             return
-        if CONF.zookeeper.cert:
-            self._orders.impossible(
-                "the guard cannot use TLS, which [zookeeper] cert asks for"
-            )
-            return
         number, password = self._link.session.client_id()
         if number & (1 << 64) - 1 != session_id:
             # Another session has replaced it; the member joins in that one.
@@ -72,7 +69,7 @@ class SessionOrder:
         if members:
             assert self._session is not None
             number, password = self._session
-            digest = CONF.zookeeper.digest
+            security = self._link.security
             self._orders.give(
                 *members,
                 apart=True,
@@ -80,7 +77,13 @@ class SessionOrder:
                 timeout=CONF.zookeeper.recv_timeout,
                 session=number,
                 password=password.ljust(16, b"\0"),
-                auths=[("digest", digest.encode())] if digest else [],
+                tls=security.tls,
+                sasl=security.sasl,
+                folder=_library_folder() if security.sasl else None,
+                auths=[
+                    (scheme, secret.encode())
+                    for scheme, secret in security.auths
+                ],
                 marks=[(self._mark(one), self._acl()) for one in members],
             )
         if before and before != members:
@@ -101,3 +104,11 @@ class SessionOrder:
 
     def close(self) -> None:
         self._orders.cancel_all()
+
+
+def _library_folder() -> str | None:
+    """Return the folder with the library for SASL."""
+    found = importlib.util.find_spec("puresasl")
+    if found is None or found.origin is None:
+        return None
+    return os.path.dirname(os.path.dirname(found.origin))

@@ -17,10 +17,12 @@ the rest of the process hangs, even if it hangs for ever. The watchdog notices
 that a member's timer has not run for longer than service_down_time, and
 deletes the member's znode.
 
-It cannot be a green thread, as the hub may be what hangs. It is a thread of
-the operating system that Python's threading does not know. It takes no lock
-and logs nothing; it reads numbers and calls C. An error does not end it. If
-it ends nevertheless, the next report starts another.
+With the C client it cannot be a green thread, as the hub may be what hangs. It
+is a thread of the operating system that Python's threading does not know. It
+takes no lock and logs nothing; it reads numbers and calls C. With kazoo it is
+a thread as kazoo's own: where that cannot run, kazoo does not keep the session
+either. An error does not end it. If it ends nevertheless, the next report
+starts another.
 
 It needs Python's interpreter lock. So it cannot notice a process in which one
 C function holds that lock all the time.
@@ -28,7 +30,10 @@ C function holds that lock all the time.
 
 from __future__ import annotations
 
+import abc
 import os
+import random
+import threading
 import time
 from typing import Any
 
@@ -37,6 +42,8 @@ from oslo_log import log as logging
 from nova_sg import exception
 from nova_sg import trouble as trouble_log
 from nova_sg.backends import base
+from nova_sg.backends.zookeeper import address as addresses
+from nova_sg.backends.zookeeper import clients, security, wire
 from nova_sg.zookeeper import clib, offhub
 
 LOG = logging.getLogger(__name__)
@@ -72,20 +79,10 @@ class _Fed:
         return time.monotonic() - self.at > self.limit
 
 
-class Watchdog:
-    """One thread that checks all members of this process.
+class Watchdog(abc.ABC):
+    """One thread that checks all members of this process."""
 
-    :param address: the ZooKeeper servers
-    :param digest: user:password to authenticate with; None: no authentication
-    :param cert: the files for TLS; None: no TLS
-    """
-
-    def __init__(
-        self, address: str, digest: str | None, cert: str | None
-    ) -> None:
-        self._address = address.encode()
-        self._digest = digest.encode() if digest else None
-        self._cert = cert.encode() if cert else None
+    def __init__(self) -> None:
         self._members: dict[base.Membership, _Fed] = {}
         self._stopping = False
         # The error of the last check; None: it succeeded.
@@ -93,8 +90,25 @@ class Watchdog:
         self._log = trouble_log.TroubleLog()
         self._start()
 
+    @abc.abstractmethod
     def _start(self) -> None:
-        self._job = offhub.run(self._run, lambda result: None)
+        """Start the thread, which calls _run()."""
+
+    @abc.abstractmethod
+    def _has_ended(self) -> bool:
+        """Whether the thread has ended."""
+
+    @abc.abstractmethod
+    def _sleep(self, seconds: float) -> None:
+        """Wait, on the thread."""
+
+    @abc.abstractmethod
+    def _withdraw(self, late: list[_Fed]) -> None:
+        """Delete the znodes of members, in a session of its own.
+
+        On the thread. Another thread may hang in the middle of a call of the
+        process's session.
+        """
 
     def feed(self, membership: base.Membership, limit: float) -> bool:
         """Note that a member reports, now.
@@ -124,7 +138,7 @@ class Watchdog:
                 exception.describe(error),
                 REST,
             )
-        if self._job.done and not self._stopping:
+        if self._has_ended() and not self._stopping:
             self._start()
 
     def watch(self, membership: base.Membership, path: str) -> bool:
@@ -149,30 +163,56 @@ class Watchdog:
     # On the watchdog's own thread:
 
     def _run(self) -> None:
-        library = clib.load()
         pid = os.getpid()
         while not self._stopping and os.getpid() == pid:
-            pause = PACE if self._error is None else REST
-            library.libc.usleep(int(pause * 1e6))
+            self._sleep(PACE if self._error is None else REST)
             try:
-                self._check(library)
+                self._check()
                 self._error = None
             except Exception as error:
                 # The next report logs it: this thread must not.
                 self._error = error
 
-    def _check(self, library: Any) -> None:
+    def _check(self) -> None:
         late = [
             fed
             for fed in list(self._members.values())
             if fed.path is not None and not fed.withdrawn and fed.is_late()
         ]
         if late:
-            self._withdraw(library, late)
+            self._withdraw(late)
 
-    def _withdraw(self, library: Any, late: list[_Fed]) -> None:
-        # A session of its own: another thread may hang in the middle of a
-        # call of the process's session.
+
+class CWatchdog(Watchdog):
+    """A thread that uses the C client, and no green primitive.
+
+    :param address: the ZooKeeper servers, as the C client reads them
+    :param auths: what to authenticate with
+    :param cert: the files for TLS; None: no TLS
+    """
+
+    def __init__(
+        self, address: str, auths: list[tuple[str, str]], cert: str | None
+    ) -> None:
+        self._address = address.encode()
+        self._auths = [
+            (scheme.encode(), secret.encode()) for scheme, secret in auths
+        ]
+        self._cert = cert.encode() if cert else None
+        super().__init__()
+
+    def _start(self) -> None:
+        self._library: Any = clib.load()
+        self._job = offhub.run(self._run, lambda result: None)
+
+    def _has_ended(self) -> bool:
+        return self._job.done
+
+    def _sleep(self, seconds: float) -> None:
+        self._library.libc.usleep(int(seconds * 1e6))
+
+    def _withdraw(self, late: list[_Fed]) -> None:
+        library = self._library
         zk, null = library.zk, library.ffi.NULL
         options = (null, int(PATIENCE * 1000), null, 0, clib.NO_LOG_CLIENTENV)
         if self._cert is None:
@@ -189,15 +229,8 @@ class Watchdog:
                 if self._stopping or time.monotonic() > give_up:
                     return
                 library.libc.usleep(10_000)
-            if self._digest is not None:
-                zk.zoo_add_auth(
-                    handle,
-                    b"digest",
-                    self._digest,
-                    len(self._digest),
-                    null,
-                    0,
-                )
+            for scheme, secret in self._auths:
+                zk.zoo_add_auth(handle, scheme, secret, len(secret), null, 0)
             for fed in late:
                 # It may have reported meanwhile.
                 if fed.is_late():
@@ -205,3 +238,78 @@ class Watchdog:
                     fed.withdrawn = code in (_OK, _NONODE)
         finally:
             zk.zookeeper_close(handle)
+
+
+class PythonWatchdog(Watchdog):
+    """A thread of Python's, green in a green process, as kazoo's are."""
+
+    def __init__(
+        self, address: addresses.Address, secured: security.Security
+    ) -> None:
+        self._address = address
+        self._security = secured
+        super().__init__()
+
+    def _start(self) -> None:
+        self._thread = threading.Thread(
+            target=self._run, name="nova_sg zk watchdog", daemon=True
+        )
+        self._thread.start()
+
+    def _has_ended(self) -> bool:
+        return not self._thread.is_alive()
+
+    def _sleep(self, seconds: float) -> None:
+        time.sleep(seconds)
+
+    def _withdraw(self, late: list[_Fed]) -> None:
+        servers = list(self._address.servers)
+        random.shuffle(servers)
+        problem: OSError | None = None
+        for server in servers:
+            try:
+                self._withdraw_at(server, late)
+                return
+            except OSError as error:
+                problem = error
+        raise problem or OSError("no servers")
+
+    def _withdraw_at(
+        self, server: addresses.Server, late: list[_Fed]
+    ) -> None:
+        secured = self._security
+        patience = PATIENCE / len(self._address.servers)
+        with wire.connect(server, patience, secured.tls) as link:
+            wire.begin(link, int(PATIENCE * 1000))
+            wire.authenticate(link, secured.sasl)
+            requests = [
+                wire.auth_request(scheme, secret.encode())
+                for scheme, secret in secured.auths
+            ]
+            # They may have reported meanwhile.
+            still = {
+                xid: fed for xid, fed in enumerate(late, 1) if fed.is_late()
+            }
+            for xid, fed in still.items():
+                assert fed.path is not None
+                path = self._address.chroot + fed.path.decode()
+                requests.append(wire.delete_request(xid, path))
+            last = len(late) + 1
+            requests.append(wire.close_request(last))
+            link.sendall(b"".join(requests))
+            for xid, code in wire.answers(link, last):
+                if xid in still:
+                    still[xid].withdrawn = code in (_OK, _NONODE)
+
+
+def make(
+    client: clients.Client,
+    address: addresses.Address,
+    secured: security.Security,
+) -> Watchdog:
+    """Return the watchdog for a client library."""
+    if client.name == "c":
+        return CWatchdog(
+            client.spell(address), secured.auths, client.ssl_cert
+        )
+    return PythonWatchdog(address, secured)

@@ -17,6 +17,7 @@ from __future__ import annotations
 import collections
 import datetime
 import threading
+import time
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -38,6 +39,8 @@ class Names(NamedTuple):
     #: Whether members, and then entries, were listed just now; otherwise the
     #: watches have brought them.
     asked: bool
+    #: When they were read: before they were listed, monotonic.
+    at: float
 
 
 class WatchedGroup:
@@ -161,12 +164,14 @@ class WatchedGroup:
     def names(self, timeout: float) -> Names | None:
         """Return the names below the three paths; None: not in time."""
         if not self._monitors:
+            at = time.monotonic()
             members, entries, forced = map(self._list, self._paths)
-            return Names(members, entries, forced, asked=True)
+            return Names(members, entries, forced, asked=True, at=at)
         with self._changes:
             self._changes.wait_for(lambda: None not in self._sets(), timeout)
             # Includes what is written while it waits.
             self._changes.wait_for(lambda: self._came(self._echoes), ECHO_WAIT)
+            at = time.monotonic()
             sets = [one for one in self._sets() if one is not None]
             if len(sets) == len(self._paths):
                 self._echoes.clear()
@@ -178,7 +183,7 @@ class WatchedGroup:
         ):
             self._asked = {}
             members, entries, forced = sets
-            return Names(members, entries, forced, asked=False)
+            return Names(members, entries, forced, asked=False, at=at)
         # The watches and the last listing differ. Either may be the older
         # one: only another listing tells.
         return self.ask(sets[2])
@@ -191,9 +196,12 @@ class WatchedGroup:
         :param forced: the names to return for the third path
         """
         members, entries, _ = self._paths
+        at = time.monotonic()
         asked = {path: self._list(path) for path in (members, entries)}
         self._asked = asked
-        return Names(asked[members], asked[entries], forced, asked=True)
+        return Names(
+            asked[members], asked[entries], forced, asked=True, at=at
+        )
 
     def _sets(self) -> list[set[str] | None]:
         return [monitor.get_all() for monitor in self._monitors]
