@@ -204,7 +204,7 @@ class Database:
             arguments["timeout"] = 0
             arguments["check_same_thread"] = False
         else:
-            pool = self._pool_options()
+            pool |= self._pool_options()
             # If the server hangs, the statement fails.
             arguments["connect_timeout"] = self.timeout
             arguments["read_timeout"] = self.timeout
