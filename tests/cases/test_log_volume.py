@@ -94,10 +94,10 @@ class Cloud(base.TestCase):
             lambda: f"the monitor is ready:\n{self.read('monitor')}",
         )
         # The watcher shows by an event that it watches.
-        self.force("force-down", "node")
-        self.force("force-down", "node", "--unset")
+        self.force(" down node", "force-down", "node")
+        self.force(" up node", "force-down", "node", "--unset")
         wait_for(
-            lambda: " up node" in self.read("watch") and self.is_calm(),
+            self.is_calm,
             base.PATIENCE,
             lambda: f"the agent is calm:\n{self.read('agent')}",
         )
@@ -108,17 +108,20 @@ class Cloud(base.TestCase):
         log = self.read("agent")
         return log.count("compute: down") == log.count("compute: up")
 
-    def force(self, *command):
-        """Have nova-sg do it until the watcher has printed an event."""
-        before = self.read("watch")
+    def force(self, event, *command):
+        """Have nova-sg do it until the watcher has printed the event."""
 
         def seen():
             self.do(*command)
             with contextlib.suppress(AssertionError):
-                wait_for(lambda: self.read("watch") != before, 2)
-            return self.read("watch") != before
+                wait_for(lambda: event in self.read("watch"), 2)
+            return event in self.read("watch")
 
-        wait_for(seen, base.PATIENCE, lambda: f"{command}: {before}")
+        wait_for(
+            seen,
+            base.PATIENCE,
+            lambda: f"{event} is printed:\n{self.read('watch')}",
+        )
 
     def logged(self, program):
         """Return the lines since wait_until_known()."""

@@ -13,14 +13,15 @@
 """The tests of the zk driver on kazoo's transport.
 
 Each runs in one mode, as the modes differ below the driver, where the tests
-of evzookeeper run in both.
+of evzookeeper run in both. What depends on the client the least is in the long
+form alone.
 """
 
 import time
 
 import tests
 from nova_sg.conf import CONF
-from tests import green_mode, single_mode
+from tests import green_mode, long_form, single_mode
 from tests.base import wait_for
 from tests.functional import (
     test_deleted,
@@ -59,11 +60,13 @@ class AccessTest(_Kazoo, test_zk_group.AccessTest):
         self.assertEqual([], self.logs.matching("secret"))
 
 
+@long_form
 @green_mode
 class HostileTest(_Kazoo, test_zk_group.HostileTest):
     pass
 
 
+@long_form
 @green_mode
 class ManyProcessesTest(_Kazoo, test_zk_group.ManyProcessesTest):
     pass
@@ -112,16 +115,19 @@ class OutageTest(_Kazoo, test_zk_failures.OutageTest):
     pass
 
 
+@long_form
 @green_mode
 class LeakTest(_Kazoo, test_zk_load.LeakTest):
     pass
 
 
+@long_form
 @single_mode
 class CrowdTest(_Kazoo, test_zk_load.CrowdTest):
     pass
 
 
+@long_form
 @green_mode
 class QuestionsTest(_Kazoo, test_zk_load.QuestionsTest):
     pass
@@ -132,41 +138,49 @@ class GuardTest(_Kazoo, test_guard.ZkTest):
     pass
 
 
+@long_form
 @green_mode
 class RestartsTest(_Kazoo, test_restarts.ZkTest):
     pass
 
 
+@long_form
 @single_mode
 class LocksTest(_Kazoo, test_locks.ZkTest):
     pass
 
 
+@long_form
 @green_mode
 class HealthTest(_Kazoo, test_health.ZkTest):
     pass
 
 
+@long_form
 @single_mode
 class NamesTest(_Kazoo, test_names.ZkTest):
     pass
 
 
+@long_form
 @green_mode
 class DeletedTest(_Kazoo, test_deleted.ZkTest):
     pass
 
 
+@long_form
 @single_mode
 class PermissionTest(_Kazoo, test_permission.ZkTest):
     pass
 
 
+@long_form
 @single_mode
 class UnwellTest(_Kazoo, test_unwell.ZkTest):
     pass
 
 
+@long_form
 @green_mode
 class StaleTest(_Kazoo, test_stale.ZkTest):
     pass
