@@ -308,6 +308,7 @@ class FlushAllTest(mc.McTestCase):
         self.storm(4.0)
         # One dies.
         first.tg.moving.clear()
+        self.addCleanup(first.tg.moving.set)
         self.storm(4.0)
         self.assertEqual([], [e for e in observed if e.type == "down"])
         # It is found once the storm is over.

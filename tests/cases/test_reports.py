@@ -97,7 +97,8 @@ class ZooKeeperTest(base.TestCase):
         wait_for(lambda: self.logs.matching(trouble))
         # Several attempts to connect, and twenty reports.
         time.sleep(2)
-        self.assertEqual(1, len(self.logs.matching("", logging.WARNING)))
+        warnings = self.logs.matching("", logging.WARNING)
+        self.assertEqual(1, len(warnings), warnings)
         [bad] = [
             one
             for one in process.shared().driver.check()
