@@ -260,11 +260,17 @@ def explained(subject: str = "", files: Iterable[str] = ()) -> Iterator[None]:
             f"{why}. Write [SECTION], OPTION = VALUE, or # and a comment; a "
             "line that begins with a space continues the one above it"
         ) from None
-    except (cfg.TemplateSubstitutionError, RecursionError):
+    except (
+        # Their texts name the reference.
+        cfg.NoSuchGroupError,
+        cfg.NoSuchOptError,
+        cfg.TemplateSubstitutionError,
+        RecursionError,
+    ):
         raise exception.ConfigError(
-            f"{subject or 'a value'} refers, by a dollar sign, to itself or "
-            "to a section. Write out the value; a dollar sign that is part "
-            "of the value is written $$"
+            f"{subject or 'a value'} refers, by a dollar sign, to itself, to "
+            "a section, or to an option that does not exist here. Write out "
+            "the value; a dollar sign that is part of the value is written $$"
         ) from None
     except cfg.Error as error:
         text = re.sub(r"LocationInfo\(.*?detail='(.*?)'\)", r"\1", str(error))

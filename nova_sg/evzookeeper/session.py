@@ -22,6 +22,7 @@ the first service, and may wait for answers.
 """
 
 import atexit
+import functools
 import logging
 import os
 import queue
@@ -98,9 +99,12 @@ class ZKSession(keeper.Keeper, calls.Calls):
         super().__init__(init_cbs or ())
         self._client = client
         self._init = client.init
+        if client is zookeeper:
+            self._init = functools.partial(zookeeper.init, in_order=True)
         if ssl_cert is not None:
             init_ssl = zookeeper.init_ssl
-            self._init = lambda host, *args: init_ssl(host, ssl_cert, *args)
+            self._init = lambda host, *args: init_ssl(
+                host, ssl_cert, *args, in_order=True)
         if zklog_fd is not None:
             zookeeper.set_log_stream(zklog_fd)
         self._host = host

@@ -21,6 +21,7 @@ any pause: it then takes a whole core. Addresses have no such effect.
 """
 
 import ipaddress
+import random
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -41,7 +42,10 @@ class Servers(NamedTuple):
     chroot: str
 
     def for_client(self, gate: str, filler: str) -> str:
-        """The host argument, with one or two more servers.
+        """The host argument, in random order, with one or two more servers.
+
+        These come last: the first attempt, and the requests that wait for
+        it, are for a server.
 
         The C client pauses after the last entry of its list. But after each
         failure it goes two entries further. If their number is even it may
@@ -51,7 +55,8 @@ class Servers(NamedTuple):
         :param gate: is always in the list.
         :param filler: is in the list if their number would be even.
         """
-        listed = [*self.servers, gate]
+        listed = random.sample(self.servers, len(self.servers))
+        listed.append(gate)
         if len(listed) % 2 == 0:
             listed.append(filler)
         return ",".join(listed) + self.chroot

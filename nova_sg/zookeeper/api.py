@@ -185,7 +185,7 @@ def _start(
 def init(
         host: str, watcher: Watcher = None, recv_timeout: int = 10000,
         clientid: tuple[int, Any] = (-1, ""), *,
-        timeout: float | None = None) -> int:
+        timeout: float | None = None, in_order: bool = False) -> int:
     """Begin a session. It connects, and reconnects, in the background.
 
     :param host: host:port pairs with commas between them, and possibly a
@@ -196,6 +196,8 @@ def init(
     :param clientid: client_id() of an earlier session, to continue it.
     :param timeout: seconds that making the handle may take. It includes
         resolving names, but not connecting.
+    :param in_order: try the servers in the given order, also if those of
+        other sessions are tried in random order.
     :returns: the handle.
     """
     library = clib.load()
@@ -203,10 +205,34 @@ def init(
     client = _client_id(clientid)
     watch = callbacks.load().watcher
     return sessions.open_session(
-        lambda context: library.zk.zookeeper_init(
+        _ordered(in_order, lambda context: library.zk.zookeeper_init(
             encoded, watch, recv_timeout, client, context,
-            clib.NO_LOG_CLIENTENV),
+            clib.NO_LOG_CLIENTENV)),
         watcher, timeout)
+
+
+# What deterministic_conn_order() was called with.
+_order = [0]
+
+
+def _ordered(
+        in_order: bool, init: Callable[[int], Any]) -> Callable[[int], Any]:
+    """Return a function that makes a handle, with the order of its servers.
+
+    C has one setting for all, which it reads when it makes a handle.
+    """
+    if not in_order:
+        return init
+    zk = clib.load().zk
+
+    def ordered(context: int) -> Any:
+        zk.zoo_deterministic_conn_order(1)
+        try:
+            return init(context)
+        finally:
+            zk.zoo_deterministic_conn_order(_order[0])
+
+    return ordered
 
 
 def init_ssl() -> Callable[..., int]:
@@ -231,15 +257,15 @@ def init_ssl() -> Callable[..., int]:
     def init_ssl(
             host: str, cert: str, watcher: Watcher = None,
             recv_timeout: int = 10000, clientid: tuple[int, Any] = (-1, ""),
-            *, timeout: float | None = None) -> int:
+            *, timeout: float | None = None, in_order: bool = False) -> int:
         encoded = convert.to_cstring(host, "host")
         files = convert.to_cstring(cert, "cert")
         client = _client_id(clientid)
         watch = callbacks.load().watcher
         return sessions.open_session(
-            lambda context: function(
+            _ordered(in_order, lambda context: function(
                 encoded, files, watch, recv_timeout, client, context,
-                clib.NO_LOG_CLIENTENV),
+                clib.NO_LOG_CLIENTENV)),
             watcher, timeout)
 
     return init_ssl
@@ -320,7 +346,8 @@ def add_auth(
 
 def deterministic_conn_order(yes: int) -> None:
     """Whether servers are tried in the given order, or in random order."""
-    clib.load().zk.zoo_deterministic_conn_order(1 if yes else 0)
+    _order[0] = 1 if yes else 0
+    clib.load().zk.zoo_deterministic_conn_order(_order[0])
 
 
 def zerror(rc: int) -> str:

@@ -541,6 +541,7 @@ class ReadOnlyTest(DatabaseTestCase):
             self.join(host)
         events = self.collect(self.api)
         self.wait_for_report("two")
+        self.wait_for_state("up", "two")
         self.server.execute("SET GLOBAL tx_read_only = 1")
         self.drop_connections()
         self.wait_for_log("takes no reports of the group")
@@ -736,7 +737,8 @@ class BalancerTest(DatabaseTestCase):
         attempts = self.count_reports()
         self.join("one")
         self.wait_for_report("one", 5)
-        self.assertEqual([], [error for error in attempts if error])
+        # On a busy machine one of them may not have had the time for both.
+        self.assertLessEqual(sum(map(bool, attempts)), 1, attempts)
         # The driver was led to both.
         driver = process.shared().driver
         self.assertTrue(driver._database._aside)

@@ -40,7 +40,9 @@ class CallsTest(_Kazoo, test_session.CallsTest):
 
 
 class StateTest(_Kazoo, test_session.StateTest):
-    UNRESOLVED = zookeeper.ConnectionLossException
+    UNRESOLVED = (
+        zookeeper.ConnectionLossException,
+        zookeeper.OperationTimeoutException)
 
 
 class ExpiryTest(_Kazoo, test_session.ExpiryTest):

@@ -35,7 +35,13 @@ class AfterAnOutageTest(mc.McTestCase):
         reporting = ["a", "b", "c", "d"]
         silent = ["w", "x", "y", "z"]
         members = self.join(*reporting)
-        self.join(*silent)
+        for member in [*members, *self.join(*silent)]:
+            base.wait_for(
+                lambda one=member: (
+                    not one.model_disconnected or one.tick()
+                ),
+                message="the server has its report",
+            )
         began = time.monotonic()
         self.server.freeze()
         # No report gets through until all are silent for too long.

@@ -165,6 +165,8 @@ class MemberFailureTest(FailureTestCase):
         self.assertEqual("other8", events[-1].host)
 
     def test_a_member_restarted_at_once_is_never_down(self):
+        # Longer than the second takes to join on a busy machine.
+        self.RECV_TIMEOUT = 10000
         first = self.start_member("one")
         second = self.start_member("one", wait=True)
         old = self.znodes()

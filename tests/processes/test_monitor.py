@@ -691,7 +691,7 @@ class NativeAccessTest(AccessTest):
             text=True,
         )
         self.assertEqual(2, result.returncode)
-        self.assertIn('Install "oslo.service[threading]"', result.stderr)
+        self.assertIn('Install "oslo.service[threading]', result.stderr)
         self.check_words(result.stderr)
 
 
