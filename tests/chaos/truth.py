@@ -386,6 +386,7 @@ class Truth:
         for segment in reversed(self._between(0.0, moment)):
             if not any(
                 self.pair(segment, host, observer, driver) == WHOLE
+                and self.path(segment, observer, driver) == WHOLE
                 for driver in self.drivers
             ):
                 break
@@ -458,7 +459,7 @@ class Truth:
         segments = self._between(begin, end)
         for host in self.hosts:
             count += self.trouble[host].overlap(begin, end) or any(
-                self.path(segment, host, driver) != WHOLE
+                self.path(segment, host, driver) == BROKEN
                 for segment in segments
                 for driver in self.drivers
             )
