@@ -138,8 +138,10 @@ class Host:
         self.process.order("leave")
         with contextlib.suppress(AssertionError):
             wait_for(
-                lambda: len(self.process.events("left")) > before
-                or len(self.process.events("leave-failed")) > failed,
+                lambda: (
+                    len(self.process.events("left")) > before
+                    or len(self.process.events("leave-failed")) > failed
+                ),
                 20,
             )
         if len(self.process.events("left")) > before:

@@ -92,7 +92,9 @@ class _Planner:
 
     def _add(self, at, lasts, kind, targets, **more):
         self.faults.append(
-            Fault(0, round(at, 2), round(lasts, 2), kind, tuple(targets), **more)
+            Fault(
+                0, round(at, 2), round(lasts, 2), kind, tuple(targets), **more
+            )
         )
 
     def _take(self, name, at, lasts, gap=_GAP):
@@ -188,9 +190,7 @@ class _Planner:
 
     def _some_hosts(self, most):
         most = max(1, min(most, len(self._hosts) - 1))
-        return self._random.sample(
-            self._hosts, self._random.randint(1, most)
-        )
+        return self._random.sample(self._hosts, self._random.randint(1, most))
 
     def _host(self, at, limit):
         name = self._random.choice(self._hosts)

@@ -13,7 +13,6 @@
 """One run: the cloud, its processes, the nemesis, and the history of it."""
 
 import contextlib
-import json
 import os
 import random
 import threading
@@ -47,11 +46,23 @@ class Run:
     :param folder: where its files are
     :param drivers: names, the primary first
     :param mode: threads or eventlet: hosts and the first observer
+    :param count: how many hosts
     :param only: numbers of the faults to play; None: all
+    :param plan: the faults to play; by default they are made from the seed
+    :param calm: seconds after the last fault in which everything comes back
     """
 
     def __init__(
-        self, folder, seed, seconds, drivers, mode, count=30, only=None
+        self,
+        folder,
+        seed,
+        seconds,
+        drivers,
+        mode,
+        count=30,
+        only=None,
+        plan=None,
+        calm=nemesis.CALM,
     ):
         self.folder = folder
         self.path = os.path.join(folder, "history.jsonl")
@@ -61,6 +72,8 @@ class Run:
         self._mode = mode
         self._names = [f"h{number:02}" for number in range(count)]
         self._only = only
+        self._plan = plan
+        self._calm = calm
         self._closing = contextlib.ExitStack()
         self._random = random.Random(f"cloud {seed}")
         self._nemesis = None
@@ -78,7 +91,7 @@ class Run:
                 while played.is_alive():
                     played.join(0.5)
                 # Everything comes back.
-                threading.Event().wait(nemesis.CALM)
+                threading.Event().wait(self._calm)
             finally:
                 self._nemesis.stop()
                 played.join(100)
@@ -107,15 +120,8 @@ class Run:
             self._fork_servers[mode] = hosts.ForkServer(mode)
             self._closing.callback(self._fork_servers[mode].close)
         self._start_processes()
-        fronts = [name for one in self._backends for name in one.fronts]
-        self._plan = nemesis.plan(
-            self._seed,
-            self._seconds,
-            self._names,
-            ["c1", "c2", "c3"],
-            {one.driver: one.names for one in self._backends},
-            fronts,
-        )
+        if self._plan is None:
+            self._plan = self._make_plan()
         if self._only is not None:
             self._plan = [
                 fault for fault in self._plan if fault.number in self._only
@@ -126,6 +132,16 @@ class Run:
         self._end = threading.Event()
         self._sampler = threading.Thread(target=self._sample, daemon=True)
         self._sampler.start()
+
+    def _make_plan(self):
+        return nemesis.plan(
+            self._seed,
+            self._seconds,
+            self._names,
+            ["c1", "c2", "c3"],
+            {one.driver: one.names for one in self._backends},
+            [name for one in self._backends for name in one.fronts],
+        )
 
     def _options(self, client):
         return [
@@ -289,9 +305,3 @@ def _waited(pid):
             with contextlib.suppress(OSError, IndexError), open(path) as file:
                 found[pid, thread] = int(file.read().split()[1]) / 1e9
     return found
-
-
-def describe(path):
-    """Return the first entry of a history."""
-    with open(path) as lines:
-        return json.loads(next(lines))

@@ -433,7 +433,9 @@ class Db(Backend):
             self.servers[name] = proxy
 
     def _start(self):
-        first, *others = nodes = [self.servers[name] for name in self.names[:3]]
+        first, *others = nodes = [
+            self.servers[name] for name in self.names[:3]
+        ]
         first.others = []
         first.start()
         for node in others:

@@ -343,9 +343,9 @@ class Truth:
             segment, observer, names
         ):
             return WHOLE
-        touched = self._is_touched(
-            segment, host, driver
-        ) or self._is_touched(segment, observer, driver)
+        touched = self._is_touched(segment, host, driver) or self._is_touched(
+            segment, observer, driver
+        )
         return BROKEN if touched else OUT
 
     def _between(self, begin, end):
@@ -458,7 +458,11 @@ class Truth:
         count = 0
         segments = self._between(begin, end)
         for host in self.hosts:
-            count += self.trouble[host].overlap(begin, end) or any(
+            # Not that it had not started yet.
+            count += any(
+                0.0 < b <= end and e >= begin
+                for b, e in self.trouble[host].spans
+            ) or any(
                 self.path(segment, host, driver) == BROKEN
                 for segment in segments
                 for driver in self.drivers
