@@ -77,10 +77,10 @@ class _Planner:
     def plan(self, seconds):
         begin = 4.0
         while begin + STORM <= seconds:
-            for _ in range(self._random.randint(4, 8)):
+            for _ in range(self._random.randint(5, 11)):
                 at = begin + self._random.uniform(0, STORM * 0.7)
                 self._server_or_network(at, begin + STORM)
-            for _ in range(self._random.randint(2, 5)):
+            for _ in range(self._random.randint(4, 9)):
                 at = begin + self._random.uniform(0, ROUND * 0.8)
                 self._host(at, seconds)
             begin += ROUND
