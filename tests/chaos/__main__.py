@@ -180,8 +180,8 @@ def _show(entries, most):
     """Print what was found; return the exit status."""
     result = checker.check(entries)
     print("\n".join(table(entries, result)))
-    for violation in result.violations:
-        print(violation)
+    for text in _together(result.violations):
+        print(text)
     for violation in result.violations[:most]:
         print(f"\n{violation}")
         for entry in checker.stretch(entries, violation):
@@ -193,6 +193,17 @@ def _show(entries, most):
     for error in errors:
         print(f"The nemesis failed: {error}")
     return int(bool(result.violations)) or 3 * bool(errors)
+
+
+def _together(violations):
+    """Yield a line for violations of the same kind at the same moment."""
+    groups = {}
+    for one in violations:
+        key = one.kind, one.observer, round(one.begin, 1)
+        groups.setdefault(key, []).append(one)
+    for some in groups.values():
+        others = ", ".join(one.host for one in some[1:])
+        yield f"{some[0]}{f'; also {others}' if others else ''}"
 
 
 def table(entries, result):

@@ -183,6 +183,9 @@ class Command:
             folder = os.path.join(self._folder, str(self._number))
             begun = now()
             letters = self.run(folder, "list", "-f", "json")
+            if self._end.is_set():
+                # It was killed.
+                break
             self._history.write(
                 "answers",
                 begun=begun,

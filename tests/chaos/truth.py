@@ -397,11 +397,11 @@ class Truth:
         return max(since, last[1]) if last else since
 
     def last_cut(self, host, moment):
-        """Return how long a host's path was last not whole, in seconds."""
+        """Return for how long a host's path was last broken, in seconds."""
         end = None
         for segment in reversed(self._between(0.0, moment)):
             broken = any(
-                self.path(segment, host, driver) != WHOLE
+                self.path(segment, host, driver) == BROKEN
                 for driver in self.drivers
             )
             if broken and end is None:
