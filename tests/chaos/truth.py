@@ -225,6 +225,7 @@ class Truth:
             for name in names:
                 for begin, end in self.starved[name].spans:
                     spans.append((name, begin, end))
+        servers = {n for names in self._servers.values() for n in names}
         points = {0.0, FOREVER}
         for _, begin, end in spans:
             points |= {begin, end}
@@ -234,16 +235,21 @@ class Truth:
         found = []
         for begin, end in itertools.pairwise(sorted(points)):
             middle = begin + 0.0005 if end == FOREVER else (begin + end) / 2
+            cuts = [c for c in self._cuts if c.may[0] <= middle <= c.may[1]]
+            # A server that is cut off from all, one way at least, is of no
+            # more use than one that is suspended.
+            isolated = [
+                cut
+                for cut in cuts
+                if cut.node in servers and not cut.peers and cut.loss >= 1
+            ]
             found.append(
                 _Segment(
                     begin,
                     end,
-                    frozenset(n for n, b, e in spans if b <= middle <= e),
-                    tuple(
-                        cut
-                        for cut in self._cuts
-                        if cut.may[0] <= middle <= cut.may[1]
-                    ),
+                    frozenset(n for n, b, e in spans if b <= middle <= e)
+                    | {cut.node for cut in isolated},
+                    tuple(cut for cut in cuts if cut not in isolated),
                     tuple(name for at, name in flushes if at <= middle),
                 )
             )
