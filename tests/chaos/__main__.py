@@ -165,7 +165,12 @@ def _play(given):
         f"{given.minutes:g} minutes, {given.hosts} hosts",
         flush=True,
     )
-    entries = play(given.only, given.minutes * 60)
+    try:
+        entries = play(given.only, given.minutes * 60)
+    except KeyboardInterrupt:
+        if not given.output:
+            shutil.rmtree(output, ignore_errors=True)
+        raise
     status = _show(entries, given.stretch)
     if status == 1 and given.shrink:
         shrinking.shrink(entries, play, given.shrink, given.minutes * 60)
@@ -182,7 +187,7 @@ def _show(entries, most):
     print("\n".join(table(entries, result)))
     for text in _together(result.violations):
         print(text)
-    for violation in result.violations[:most]:
+    for violation in result.wrongs[:most]:
         print(f"\n{violation}")
         for entry in checker.stretch(entries, violation):
             print(json.dumps(entry))
@@ -192,7 +197,7 @@ def _show(entries, most):
     )
     for error in errors:
         print(f"The nemesis failed: {error}")
-    return int(bool(result.violations)) or 3 * bool(errors)
+    return int(bool(result.wrongs)) or 3 * bool(errors)
 
 
 def _together(violations):
@@ -226,6 +231,7 @@ def table(entries, result):
         ("wrong up", result.wrong("wrong up")),
         ("rose", result.wrong("rose")),
         ("wrong unknown", result.wrong("unknown")),
+        ("stated", result.wrong(checker.STATED)),
     ]
     return [f"{name:15} {value}" for name, value in rows]
 

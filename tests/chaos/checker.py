@@ -21,6 +21,10 @@ not back         a host is down, though it, the observer and the backend have
                  had no trouble for long enough
 wrong up         a host that is gone is up past the driver's stated bound
 rose             a host that is gone, and was called down, is called up
+records          not counted as wrong: the first record that an observer reads
+                 after an outage is old, and it does not report itself, so it
+                 has no evidence of the outage (judgement.rst, "Records that
+                 the caller brings along")
 unknown          there is no answer, though a majority of the backend could be
                  reached for long enough
 ===============  ============================================================
@@ -39,8 +43,12 @@ SETTLES = {"db": 10.0, "mc": 4.0, "zk": 8.0}
 BACK = {"db": 10.0, "mc": 8.0, "zk": 10.0}
 # Without a session the pauses between attempts to connect grow to this.
 LONGEST_PAUSE = 30.0
+# Seconds after an outage in which each host has reported again.
+RECORDS = 5.0
 # Seconds by which an answer may be later, on a busy machine.
 SLACK = 0.5
+#: The kind of violation that is a stated bound.
+STATED = "records"
 # By how much clocks of servers may differ in a run.
 SKEW = 3.0
 
@@ -91,6 +99,11 @@ class Result:
         """Return how many answers broke one of these rules."""
         return sum(v.count for v in self.violations if v.kind in kinds)
 
+    @property
+    def wrongs(self):
+        """The violations that no stated bound allows."""
+        return [v for v in self.violations if v.kind != STATED]
+
 
 class Checker:
     """Judges one history.
@@ -108,6 +121,10 @@ class Checker:
         self._refresh = setup["refresh"]
         self._session = setup["session"]
         self._lived = setup["lived"]
+        # Observers that ask by records and do not report.
+        self._no_evidence = set(setup["records"]) - set(setup["reports"])
+        # By observer: when it last had no answer.
+        self._silent = {}
         # By observer and host: the last answer that was up or down.
         self._last = {}
         # The open violation.
@@ -154,6 +171,7 @@ class Checker:
         missing = self._unknown(observer, lived, begun)
         self.result.had_to_answer += bool(missing)
         if letter == "?":
+            self._silent[observer] = at
             kind, why = ("unknown", missing) if missing else ("", "")
         elif letter == "D":
             kind, why = self._down(observer, host, lived, begun, at)
@@ -216,10 +234,16 @@ class Checker:
     def _wrong_down(self, observer, host, lived, begun, at):
         before = self._last.get((observer, host))
         open_ = self._open.get((observer, host))
-        if lived and (before == "U" or (open_ and open_.kind == "wrong down")):
+        if lived and (
+            before == "U" or (open_ and open_.kind in ("wrong down", STATED))
+        ):
             seconds = self._clear(host, begun)
             if self.truth.clear(host, observer, begun - seconds, at):
-                return "wrong down", f"it was clear for {seconds:.1f} s"
+                kind = "wrong down"
+                last = self._silent.get(observer, -FOREVER)
+                if observer in self._no_evidence and begun < last + RECORDS:
+                    kind = STATED
+                return kind, f"it was clear for {seconds:.1f} s"
             return "", ""
         since = self._up_since(observer, host, begun)
         if begun < since:

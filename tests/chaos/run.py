@@ -113,7 +113,10 @@ class Run:
             self._backends.append(backend)
             self._closing.callback(backend.close)
             backend.start()
-        self._cloud.add("c1", "c2", "c3")
+        self._controllers = ["c1", "c2", "c3"]
+        if "db" in self._drivers:
+            self._controllers.append("c4")
+        self._cloud.add(*self._controllers)
         self._cloud.add(*self._names)
         self._fork_servers = {}
         for mode in dict.fromkeys([self._mode, "threads", "eventlet"]):
@@ -138,7 +141,7 @@ class Run:
             self._seed,
             self._seconds,
             self._names,
-            ["c1", "c2", "c3"],
+            self._controllers,
             {one.driver: one.names for one in self._backends},
             [name for one in self._backends for name in one.fronts],
         )
@@ -192,9 +195,11 @@ class Run:
             }
             | {
                 name: self._front(client)
-                for client, name in enumerate(["c1", "c2", "c3"])
+                for client, name in enumerate(self._controllers)
             },
-            lived={"c1": True, "c2": False, "c3": True},
+            lived={name: name != "c2" for name in self._controllers},
+            records=["c3", "c4"] if "db" in self._drivers else [],
+            reports=["c4"],
             service_down_time=SERVICE_DOWN_TIME,
             report_interval=REPORT_INTERVAL,
             refresh=REFRESH,
@@ -216,7 +221,10 @@ class Run:
             host.wait_until_joined()
         self._observers = {}
         other = "eventlet" if self._mode == "threads" else "threads"
-        for client, name, mode in ((0, "c1", self._mode), (2, "c3", other)):
+        for client, name in enumerate(self._controllers):
+            if name == "c2":
+                continue
+            mode = other if name == "c3" else self._mode
             self._observers[name] = hosts.start(
                 self._fork_servers[mode],
                 nodes[name],
@@ -225,7 +233,8 @@ class Run:
                 self._names,
                 self._options(client),
                 period=_PERIOD,
-                records=name == "c3" and "db" in self._drivers,
+                records=name in ("c3", "c4") and "db" in self._drivers,
+                joins=name if name == "c4" else "",
             )
             self._closing.callback(self._observers[name].close)
         wait_for(self._all_up, message="every observer sees all hosts up")

@@ -27,7 +27,7 @@ def shrink(entries, play, runs, seconds):
         and returns the entries of the new history
     :param runs: how often it may be called
     """
-    wanted = checker.check(entries).violations[0].kind
+    wanted = checker.check(entries).wrongs[0].kind
     begun = {
         entry["number"]: entry["planned"]
         for entry in entries

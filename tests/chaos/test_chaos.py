@@ -68,7 +68,7 @@ def _test(driver):
             (1.5, 2.0, "cut", (server,), (), "in", 0.3),
         )
         result = checker.check(entries)
-        self.assertEqual([], result.violations)
+        self.assertEqual([], result.wrongs)
         self.assertEqual(4, result.faults)
         # Something was judged.
         self.assertLess(0, result.had_to_be_up)

@@ -31,7 +31,7 @@ SERVERS = {
 class Story:
     """A made-up history: all is well unless it says otherwise."""
 
-    def __init__(self, *drivers):
+    def __init__(self, *drivers, records=False, reports=False):
         self.entries = []
         clients = [*HOSTS, "c1", "c2"]
         self._add(
@@ -50,6 +50,8 @@ class Story:
                 for client in clients
             },
             lived={"c1": True, "c2": False},
+            records=["c1"] if records else [],
+            reports=["c1"] if reports else [],
             service_down_time=6.0,
             report_interval=1.0,
             refresh=0.25,
@@ -147,6 +149,22 @@ class LivingTest(unittest.TestCase):
                         story.server(30, end, server, "suspended")
                     story.answers(40, 41, "D")
                     self.assertEqual(["wrong down"], story.check())
+
+    def test_old_records_after_an_outage(self):
+        for reports, late, kind in (
+            (False, 0, "records"),
+            (False, 8, "wrong down"),
+            (True, 0, "wrong down"),
+        ):
+            with self.subTest(reports=reports, late=late):
+                story = Story("db", records=True, reports=reports)
+                story.server(20, 45, "g2", "suspended")
+                story.server(20, 45, "g3", "suspended")
+                story.answers(1, 22, "U")
+                story.answers(22, 46, "?")
+                story.answers(46, 46 + late, "U")
+                story.answers(46 + late, 46.5 + late, "D")
+                self.assertEqual([kind], story.check())
 
     def test_a_host_that_was_cut_off_may_be_down(self):
         story = Story("db")

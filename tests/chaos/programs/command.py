@@ -18,13 +18,17 @@ Its output is the file "out". "prepare" instead makes the table.
 import os
 import sys
 
+from nova_sg.backends.db import engine, schema
 from nova_sg.cmd import shell
 
 
 def main(stack, order):
     folder = order["folder"]
     if order["arguments"] == ["prepare"]:
-        stack.Stack(folder, order["group"], []).prepare([])
+        stack.Stack(folder, order["group"], [])
+        database = engine.Database(engine.url())
+        schema.sync(database)
+        database.close()
         status = 0
     else:
         path = os.path.join(folder, "part")

@@ -24,21 +24,27 @@ import time
 
 import journal
 import pymysql
+import timers
 
 from nova_sg import exception, servicegroup
 from nova_sg.backends.db import engine
+from nova_sg.conf import CONF
 
 
 def main(stack, order):
     book = journal.Journal(order["folder"])
     hosts = order["hosts"]
-    service = stack.Stack(order["folder"], order["group"], hosts)
+    stack.Stack(order["folder"], order["group"], hosts)
     if order.get("records"):
         asking = _Records(order["group"])
     else:
         asking = _Names(order["group"])
     asking.book = book
-    del service
+    if order.get("joins"):
+        # As nova-conductor: a process that reports knows of outages.
+        name = order["joins"]
+        member = timers.Service(name, "conductor", CONF.report_interval)
+        servicegroup.API().join(name, "conductor", member)
     path = os.path.join(order["folder"], "answers")
     with open(path, "ab", buffering=0) as answers:
         while True:
