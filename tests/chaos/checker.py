@@ -121,6 +121,8 @@ class Checker:
         self._refresh = setup["refresh"]
         self._session = setup["session"]
         self._lived = setup["lived"]
+        # Observers that need the database for a question.
+        self._by_records = set(setup["records"])
         # Observers that ask by records and do not report.
         self._no_evidence = set(setup["records"]) - set(setup["reports"])
         # By observer: when it last had no answer.
@@ -197,13 +199,13 @@ class Checker:
             self.result.violations.append(violation)
             self._open[key] = violation
 
-    def _settled(self, observer, begun, some):
+    def _settled(self, observer, begun, some, drivers=None):
         """Return since when an observer's backends have settled; None.
 
         :param some: whether one of several backends is enough
         """
         found = []
-        for driver in self._drivers:
+        for driver in drivers or self._drivers:
             since = self.truth.good_since(observer, begun, [driver])
             found.append(None if since is None else since + SETTLES[driver])
         if some:
@@ -212,7 +214,10 @@ class Checker:
         return None if None in found else max(found)
 
     def _unknown(self, observer, lived, begun):
-        settled = self._settled(observer, begun, some=True)
+        if observer in self._by_records:
+            settled = self._settled(observer, begun, True, ["db"])
+        else:
+            settled = self._settled(observer, begun, True)
         if settled is None:
             return ""
         if not lived:

@@ -406,6 +406,14 @@ class UnknownTest(unittest.TestCase):
         story.answers(46, 62, "?")
         self.assertEqual([], story.check())
 
+    def test_an_observer_without_a_record_to_ask_by(self):
+        for records, kinds in ((True, []), (False, ["unknown"])):
+            with self.subTest(records=records):
+                story = Story("zk", "db", records=records)
+                story.cut(40, 60, "c1", ["lb1"])
+                story.answers(50, 60, "?")
+                self.assertEqual(kinds, story.check())
+
     def test_an_observer_that_did_not_get_a_core_is_not_judged(self):
         story = Story("db")
         story.starved(44, 46, "c1")
