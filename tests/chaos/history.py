@@ -23,7 +23,8 @@ fault       the nemesis begins or ends a fault: number, kind, targets
 process     a host's process: started, joined, killed, suspended, resumed,
             leaving, left, failed
 server      a server: killed, stopped, started, answering, suspended,
-            resumed, flushed
+            resumed, flushed; silent, serving: as it says itself
+rescue      an operator's command to servers that had lost each other
 cut         packets of a node are dropped: id, node, peers, direction, loss
 healed      the end of a cut: id
 starved     a node's process, or "*", did not get a core between the two

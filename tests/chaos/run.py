@@ -36,6 +36,8 @@ _COMMAND_PERIOD = 4.0
 # for which a thread was ready and had no core.
 _SAMPLE = 1.0
 _STARVED = 0.7
+# Seconds without any server after which an operator helps.
+_RESCUE = 20.0
 # Seconds for which the sampler itself had no core.
 _STOOD_STILL = 0.7
 
@@ -97,7 +99,8 @@ class Run:
                 played.join(100)
             self.errors = self._nemesis.errors
             self._end.set()
-            self._sampler.join()
+            for sampler in self._samplers:
+                sampler.join()
             self._command.close()
             self._collect()
             self.history.write("end", errors=self.errors)
@@ -133,8 +136,17 @@ class Run:
             self._cloud, self._hosts, self._backends, self.history
         )
         self._end = threading.Event()
-        self._sampler = threading.Thread(target=self._sample, daemon=True)
-        self._sampler.start()
+        self._samplers = [
+            threading.Thread(target=self._sample, daemon=True),
+            *(
+                threading.Thread(
+                    target=self._ask_servers, args=[backend], daemon=True
+                )
+                for backend in self._backends
+            ),
+        ]
+        for sampler in self._samplers:
+            sampler.start()
 
     def _make_plan(self):
         return nemesis.plan(
@@ -283,6 +295,34 @@ class Run:
                 pid = server.pid
                 if pid is not None:
                     yield name, pid
+
+    def _ask_servers(self, backend):
+        """Write down which servers serve, as they themselves say."""
+        names = [name for name in backend.names if name not in backend.fronts]
+        served = dict.fromkeys(names, True)
+        well = dict.fromkeys(names, cloud.now())
+        while not self._end.wait(0.5):
+            for name in names:
+                begun = cloud.now()
+                serves = False
+                with contextlib.suppress(OSError, AttributeError):
+                    serves = backend.answers(name)
+                if serves != served[name]:
+                    self.history.write(
+                        "server",
+                        begun=begun if serves else well[name],
+                        server=name,
+                        state="serving" if serves else "silent",
+                    )
+                    served[name] = serves
+                if serves:
+                    well[name] = begun
+            if cloud.now() - max(well.values()) > _RESCUE:
+                begun = cloud.now()
+                if backend.rescue():
+                    self.history.write(
+                        "rescue", begun=begun, driver=backend.driver
+                    )
 
     def _sample(self):
         before = {}

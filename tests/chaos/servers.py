@@ -349,6 +349,13 @@ class Backend:
         """Return whether a server serves its clients."""
         return self.servers[name].is_answering()
 
+    def rescue(self):
+        """Do what an operator has to do after some outages.
+
+        :returns: whether there was something to do
+        """
+        return False
+
     def close(self):
         self._closing.close()
 
@@ -454,6 +461,28 @@ class Db(Backend):
         if name in self.fronts:
             return server.is_answering()
         return galera_state(server, 1.0) == "Synced"
+
+    def rescue(self):
+        """Make a primary component again, if the nodes have lost it.
+
+        Nodes that all lost each other, and one of which was restarted
+        meanwhile, do not know whether they are a majority.
+        """
+        states = {
+            name: galera_state(self.servers[name], 1.0)
+            for name in self.names[:3]
+        }
+        waiting = [name for name, state in states.items() if state]
+        if len(waiting) < 2 or set(states.values()) & {"Synced", "Joined"}:
+            return False
+        try:
+            with _session(self.servers[waiting[0]], 5.0) as cursor:
+                cursor.execute(
+                    "SET GLOBAL wsrep_provider_options = 'pc.bootstrap=YES'"
+                )
+        except (OSError, pymysql.MySQLError):
+            return False
+        return True
 
     def front(self, client):
         return self.fronts[client % len(self.fronts)]

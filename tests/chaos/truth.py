@@ -208,6 +208,7 @@ class Truth:
 
     def _find_segments(self, entries):
         down = {}
+        silent = {}
         spans = []
         flushes = []
         for entry in entries:
@@ -218,9 +219,14 @@ class Truth:
                 down.setdefault(name, entry["begun"])
             elif state in ("answering", "resumed") and name in down:
                 spans.append((name, down.pop(name), entry["at"]))
+            elif state == "silent":
+                silent.setdefault(name, entry["begun"])
+            elif state == "serving" and name in silent:
+                spans.append((name, silent.pop(name), entry["at"]))
             elif state == "flushed":
                 flushes.append((entry["begun"], name))
-        spans += [(name, begin, FOREVER) for name, begin in down.items()]
+        for some in (down, silent):
+            spans += [(name, begin, FOREVER) for name, begin in some.items()]
         for names in self._servers.values():
             for name in names:
                 for begin, end in self.starved[name].spans:

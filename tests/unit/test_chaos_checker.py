@@ -77,7 +77,9 @@ class Story:
 
     def server(self, begin, end, name, state="killed"):
         self._add(begin, "server", server=name, state=state)
-        back = "resumed" if state == "suspended" else "answering"
+        back = {"suspended": "resumed", "silent": "serving"}.get(
+            state, "answering"
+        )
         self._add(end, "server", server=name, state=back)
 
     def cut(self, begin, end, node, peers=(), direction="both", loss=1.0):
@@ -399,6 +401,13 @@ class UnknownTest(unittest.TestCase):
                 story.answers(1, 46, "U")
                 story.answers(46, 46.2, "?")
                 self.assertEqual(["unknown"], story.check())
+
+    def test_the_servers_say_that_they_do_not_serve(self):
+        story = Story("db")
+        story.server(40, 60, "g1", "silent")
+        story.server(41, 60, "g2", "silent")
+        story.answers(47, 62, "?")
+        self.assertEqual([], story.check())
 
     def test_only_the_observer_is_cut_off(self):
         story = Story("db")
