@@ -170,7 +170,7 @@ class Checker:
         lived = self._lived[observer]
         key = observer, host
         kind, why = "", ""
-        missing = self._unknown(observer, lived, begun)
+        missing = self._unknown(observer, lived, begun, at)
         self.result.had_to_answer += bool(missing)
         if letter == "?":
             self._silent[observer] = at
@@ -199,25 +199,25 @@ class Checker:
             self.result.violations.append(violation)
             self._open[key] = violation
 
-    def _settled(self, observer, begun, some, drivers=None):
+    def _settled(self, observer, moment, some, drivers=None):
         """Return since when an observer's backends have settled; None.
 
         :param some: whether one of several backends is enough
         """
         found = []
         for driver in drivers or self._drivers:
-            since = self.truth.good_since(observer, begun, [driver])
+            since = self.truth.good_since(observer, moment, [driver])
             found.append(None if since is None else since + SETTLES[driver])
         if some:
             known = [since for since in found if since is not None]
             return min(known, default=None)
         return None if None in found else max(found)
 
-    def _unknown(self, observer, lived, begun):
+    def _unknown(self, observer, lived, begun, at):
         if observer in self._by_records:
-            settled = self._settled(observer, begun, True, ["db"])
+            settled = self._settled(observer, at, True, ["db"])
         else:
-            settled = self._settled(observer, begun, True)
+            settled = self._settled(observer, at, True)
         if settled is None:
             return ""
         if not lived:
@@ -250,7 +250,7 @@ class Checker:
                     kind = STATED
                 return kind, f"it was clear for {seconds:.1f} s"
             return "", ""
-        since = self._up_since(observer, host, begun)
+        since = self._up_since(observer, host, at)
         if begun < since:
             return "", ""
         return "not back", f"without any trouble since {since:.2f}"
@@ -260,7 +260,7 @@ class Checker:
             begin = begun - self._clear(host, begun)
             if self.truth.clear(host, observer, begin, at):
                 return True
-        return begun >= self._up_since(observer, host, begun)
+        return begun >= self._up_since(observer, host, at)
 
     def _clear(self, host, begun):
         """Return for how long a host has to be clear, in seconds."""
@@ -269,15 +269,15 @@ class Checker:
             clear += min(self.truth.last_cut(host, begun), LONGEST_PAUSE)
         return clear
 
-    def _up_since(self, observer, host, begun):
+    def _up_since(self, observer, host, at):
         """Return from when on a host has to be up again."""
-        settled = self._settled(observer, begun, some=True)
-        clear = self.truth.clear_since(host, observer, begun)
+        settled = self._settled(observer, at, some=True)
+        clear = self.truth.clear_since(host, observer, at)
         if settled is None or clear is None:
             return FOREVER
         back = max(BACK[driver] for driver in self._drivers)
         if "zk" in self._drivers:
-            back += min(self.truth.last_cut(host, begun), LONGEST_PAUSE)
+            back += min(self.truth.last_cut(host, at), LONGEST_PAUSE)
         return max(settled, clear) + back
 
     def _up(self, observer, host, lived, begun, at):
@@ -300,7 +300,7 @@ class Checker:
 
     def _limit(self, observer, gone, lived, begun, at):
         """Return until when a host that is gone may be up."""
-        settled = self._settled(observer, begun, some=False)
+        settled = self._settled(observer, at, some=False)
         if settled is None:
             return FOREVER
         limit = max(gone[0], settled)

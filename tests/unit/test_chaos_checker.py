@@ -275,6 +275,13 @@ class BackTest(unittest.TestCase):
         story.answers(64, 90, "U")
         self.assertEqual([], story.check())
 
+    def test_a_host_dies_while_a_command_runs(self):
+        story = Story("zk")
+        story.killed(31)
+        story.answers(30, 30.1, "D", observer="c2")
+        story.entries[-1]["at"] = 37.0
+        self.assertEqual([], story.check())
+
     def test_a_command_calls_a_living_host_down(self):
         story = Story("mc")
         story.answers(30, 30.1, "D", observer="c2")
