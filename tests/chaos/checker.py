@@ -171,6 +171,10 @@ class Checker:
         key = observer, host
         kind, why = "", ""
         missing = self._unknown(observer, lived, begun, at)
+        if not lived and "mc" in self._drivers:
+            # A memcached that was restarted knows those that report since.
+            if begun < self._up_since(observer, host, at):
+                missing = ""
         self.result.had_to_answer += bool(missing)
         if letter == "?":
             self._silent[observer] = at

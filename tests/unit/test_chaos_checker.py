@@ -409,6 +409,16 @@ class UnknownTest(unittest.TestCase):
                 story.answers(46, 46.2, "?")
                 self.assertEqual(["unknown"], story.check())
 
+    def test_a_command_does_not_know_a_host_that_died_before_a_restart(self):
+        for driver, kinds in (("mc", []), ("db", ["unknown"])):
+            with self.subTest(driver):
+                story = Story(driver)
+                story.killed(20)
+                for server in SERVERS[driver][:3]:
+                    story.server(22, 23, server)
+                story.answers(50, 50.1, "?", observer="c2")
+                self.assertEqual(kinds, story.check())
+
     def test_the_servers_say_that_they_do_not_serve(self):
         story = Story("db")
         story.server(40, 60, "g1", "silent")
