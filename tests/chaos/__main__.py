@@ -70,6 +70,7 @@ def _parse(arguments):
     parser.add_argument(
         "--driver",
         choices=DRIVERS,
+        metavar="|".join(DRIVERS),
         default="db",
         help="the driver, and a secondary driver; default: %(default)s",
     )

@@ -47,9 +47,8 @@ def why_not():
     """Return why no namespaces can be made here, with the remedy; or ""."""
     if os.geteuid() != 0:
         return "network namespaces need root: run this as root"
-    path = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
     for program, package in NEEDED.items():
-        if shutil.which(program, path=path) is None:
+        if shutil.which(program, path=_path()) is None:
             return (
                 f"the program {program} is missing: install Debian's package "
                 f"{package}"
@@ -63,6 +62,11 @@ def why_not():
         )
     _run("ip", "netns", "del", f"sg{os.getpid()}-try")
     return ""
+
+
+def _path():
+    # Not in every root's PATH.
+    return os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
 
 
 def enter(path):
@@ -233,6 +237,7 @@ def _run(*command, feed=None):
         command,
         input=feed,
         text=True,
+        env={**os.environ, "PATH": _path()},
         stdin=None if feed is not None else subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -16,13 +16,16 @@ tools/chaos.sh plays more. Without root, or without the programs, these tests
 are skipped and say what is missing. The long form has every driver.
 """
 
+import contextlib
+import io
 import os
 import subprocess
 import tempfile
 import unittest
+from unittest import mock
 
 import tests
-from tests.chaos import checker, cloud, history, nemesis
+from tests.chaos import __main__, checker, cloud, history, nemesis
 from tests.chaos.run import Run
 
 _REASON = cloud.why_not()
@@ -110,6 +113,16 @@ for _driver in _DRIVERS:
 
 
 class WhyNotTest(unittest.TestCase):
-    def test_the_reason_names_the_remedy(self):
-        if _REASON:
-            self.assertRegex(_REASON, "root|install|container")
+    def test_without_root(self):
+        with mock.patch("os.geteuid", return_value=1000):
+            self.assertRegex(cloud.why_not(), "run this as root")
+            output = self.enterContext(
+                contextlib.redirect_stderr(io.StringIO())
+            )
+            self.assertEqual(2, __main__.main(["--minutes", "1"]))
+        self.assertIn("run this as root", output.getvalue())
+
+    @unittest.skipIf(_REASON, _REASON)
+    def test_without_a_program(self):
+        with mock.patch("shutil.which", return_value=None):
+            self.assertRegex(cloud.why_not(), "install Debian's package")
