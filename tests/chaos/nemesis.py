@@ -198,7 +198,10 @@ class _Planner:
     def _host(self, at, limit):
         name = self._random.choice(self._hosts)
         kind = self._random.choice(
-            ["kill_host", "kill_host", "suspend_host", "leave", "restart_host"]
+            [
+                *("kill_host", "kill_host", "cut_and_kill_host"),
+                *("suspend_host", "leave", "restart_host"),
+            ]
         )
         lasts = min(self._random.uniform(2.0, 40.0), limit - at)
         if kind == "restart_host":
@@ -332,6 +335,11 @@ class Nemesis:
     # -- the network
 
     def _cut(self, fault):
+        made = self._make_cuts(fault)
+        self._wait(fault)
+        self._heal_cuts(made)
+
+    def _make_cuts(self, fault):
         made = []
         for name in fault.targets:
             with self._lock:
@@ -351,7 +359,9 @@ class Nemesis:
                 direction=fault.direction,
                 loss=fault.loss,
             )
-        self._wait(fault)
+        return made
+
+    def _heal_cuts(self, made):
         for number, name in made:
             begun = now()
             self._cloud.heal(number, name)
@@ -383,6 +393,19 @@ class Nemesis:
         [name] = fault.targets
         host = self._hosts[name]
         host.kill()
+        self._wait(fault)
+        host.start()
+        host.wait_until_joined()
+
+    def _cut_and_kill_host(self, fault):
+        """Its last report waits in a socket, and is sent after its death."""
+        made = self._make_cuts(fault)
+        self._ended.wait(min(2.0, fault.lasts / 2))
+        [name] = fault.targets
+        host = self._hosts[name]
+        host.kill()
+        self._ended.wait(min(1.0, fault.lasts / 2))
+        self._heal_cuts(made)
         self._wait(fault)
         host.start()
         host.wait_until_joined()
