@@ -16,9 +16,12 @@ Each test says what happened and what an observer answered, and which rule that
 breaks. A history has one host of interest, h0, and one observer, c1.
 """
 
+import contextlib
+import io
+import tempfile
 import unittest
 
-from tests.chaos import checker, history, nemesis, truth
+from tests.chaos import checker, history, nemesis, shrinking, truth
 
 HOSTS = ["h0", "h1", "h2", "h3"]
 SERVERS = {
@@ -559,10 +562,50 @@ class PlanTest(unittest.TestCase):
                         end = fault.at + fault.lasts
 
 
+class ShrinkingTest(unittest.TestCase):
+    def story(self, numbers):
+        """Fault 3 alone makes a host that is gone stay up."""
+        story = Story("db")
+        for number in sorted(numbers):
+            story._add(
+                *(float(number), "fault"),
+                state="begins",
+                number=number,
+                planned=float(number),
+            )
+        story.answers(1, 30, "U")
+        if 3 in numbers:
+            story.killed(3)
+        return sorted(story.entries, key=lambda entry: entry["at"])
+
+    def test_faults_that_do_not_matter_are_dropped(self):
+        played = []
+
+        def play(numbers, seconds):
+            played.append(numbers)
+            return self.story(numbers)
+
+        with contextlib.redirect_stdout(io.StringIO()) as output:
+            kept = shrinking.shrink(self.story(range(1, 9)), play, 20, 60.0)
+        self.assertEqual([3], kept)
+        self.assertIn("--only 3", output.getvalue())
+        self.assertLess(len(played), 12)
+
+    def test_it_ends_after_so_many_runs(self):
+        played = []
+
+        def play(numbers, seconds):
+            played.append(numbers)
+            return self.story(set())
+
+        with contextlib.redirect_stdout(io.StringIO()):
+            kept = shrinking.shrink(self.story(range(1, 9)), play, 5, 60.0)
+        self.assertEqual(list(range(1, 9)), kept)
+        self.assertEqual(5, len(played))
+
+
 class HistoryTest(unittest.TestCase):
     def test_it_is_read_as_it_was_written(self):
-        import tempfile
-
         with tempfile.NamedTemporaryFile() as file:
             written = history.History(file.name)
             begun = written.begun
