@@ -272,7 +272,8 @@ begin_run nova threads "$NOVA_WORKERS" "$scratch/nova.output" \
 # Tests of pure logic and of the programs do not depend on the mode, and have
 # run already.
 repository=.
-once='nova|faults|unit|processes|cases\.test_(programs|database_programs)'
+once='nova|faults|chaos|unit|processes'
+once+='|cases\.test_(programs|database_programs)'
 begin_run eventlet eventlet "$EVENTLET_WORKERS" - \
     --exclude-regex "^tests\.($once)\." "$@"
 end_run eventlet

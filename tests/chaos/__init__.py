@@ -1,0 +1,21 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""A cloud under random faults, and a checker that judges its observers.
+
+Network namespaces hold servers, hosts and controllers (cloud.py, servers.py,
+hosts.py). A nemesis plays overlapping faults from a seed (nemesis.py). All
+that was done, and every answer, becomes a history (history.py). A checker
+that reads the history knows which members lived and which could reach the
+backend, and judges the answers (truth.py, checker.py). doc/source/chaos.rst
+shows how to run it.
+"""

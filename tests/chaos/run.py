@@ -1,0 +1,356 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""One run: the cloud, its processes, the nemesis, and the history of it."""
+
+import contextlib
+import os
+import random
+import threading
+
+from tests.chaos import cloud, hosts, nemesis, servers
+from tests.chaos.history import History
+from tests.faults import truth as answers
+from tests.fixtures.process import wait_for
+
+SERVICE_DOWN_TIME = 6.0
+REPORT_INTERVAL = 1.0
+REFRESH = 0.25
+# ZooKeeper's: see tests/chaos/servers.py.
+SESSION = 4.0
+
+# Seconds between two questions of a long-lived observer.
+_PERIOD = 0.25
+# Seconds between two commands.
+_COMMAND_PERIOD = 4.0
+# Seconds between two samples of the kernel's scheduler, and the part of that
+# for which a thread was ready and had no core.
+_SAMPLE = 1.0
+_STARVED = 0.7
+# Seconds without any server after which an operator helps.
+_RESCUE = 20.0
+# Seconds for which the sampler itself had no core.
+_STOOD_STILL = 0.7
+
+
+class Run:
+    """One run.
+
+    :param folder: where its files are
+    :param drivers: names, the primary first
+    :param mode: threads or eventlet: hosts and the first observer
+    :param count: how many hosts
+    :param only: numbers of the faults to play; None: all
+    :param plan: the faults to play; by default they are made from the seed
+    :param calm: seconds after the last fault in which everything comes back
+    """
+
+    def __init__(
+        self,
+        folder,
+        seed,
+        seconds,
+        drivers,
+        mode,
+        count=30,
+        only=None,
+        plan=None,
+        calm=nemesis.CALM,
+    ):
+        self.folder = folder
+        self.path = os.path.join(folder, "history.jsonl")
+        self._seed = seed
+        self._seconds = seconds
+        self._drivers = drivers
+        self._mode = mode
+        self._names = [f"h{number:02}" for number in range(count)]
+        self._only = only
+        self._plan = plan
+        self._calm = calm
+        self._closing = contextlib.ExitStack()
+        self._random = random.Random(f"cloud {seed}")
+        self._nemesis = None
+        self.errors = []
+
+    def play(self):
+        """Set up, play, write the history, clean up."""
+        with self._closing:
+            self._set_up()
+            played = threading.Thread(
+                target=self._nemesis.play, args=[self._plan], daemon=True
+            )
+            played.start()
+            try:
+                while played.is_alive():
+                    played.join(0.5)
+                # Everything comes back.
+                threading.Event().wait(self._calm)
+            finally:
+                self._nemesis.stop()
+                played.join(100)
+            self.errors = self._nemesis.errors
+            self._end.set()
+            for sampler in self._samplers:
+                sampler.join()
+            self._command.close()
+            self._collect()
+            self.history.write("end", errors=self.errors)
+
+    def _set_up(self):
+        os.makedirs(self.folder, exist_ok=True)
+        self.history = History(self.path)
+        self._closing.callback(self.history.close)
+        self._cloud = self._closing.enter_context(cloud.Cloud())
+        self._backends = []
+        for driver in self._drivers:
+            backend = servers.BACKENDS[driver](self._cloud, self._random)
+            self._backends.append(backend)
+            self._closing.callback(backend.close)
+            backend.start()
+        self._controllers = ["c1", "c2", "c3"]
+        if "db" in self._drivers:
+            self._controllers.append("c4")
+        self._cloud.add(*self._controllers)
+        self._cloud.add(*self._names)
+        self._fork_servers = {}
+        for mode in dict.fromkeys([self._mode, "threads", "eventlet"]):
+            self._fork_servers[mode] = hosts.ForkServer(mode)
+            self._closing.callback(self._fork_servers[mode].close)
+        self._start_processes()
+        if self._plan is None:
+            self._plan = self._make_plan()
+        if self._only is not None:
+            self._plan = [
+                fault for fault in self._plan if fault.number in self._only
+            ]
+        self._nemesis = nemesis.Nemesis(
+            self._cloud, self._hosts, self._backends, self.history
+        )
+        self._end = threading.Event()
+        self._samplers = [
+            threading.Thread(target=self._sample, daemon=True),
+            *(
+                threading.Thread(
+                    target=self._ask_servers, args=[backend], daemon=True
+                )
+                for backend in self._backends
+            ),
+        ]
+        for sampler in self._samplers:
+            sampler.start()
+
+    def _make_plan(self):
+        return nemesis.plan(
+            self._seed,
+            self._seconds,
+            self._names,
+            self._controllers,
+            {one.driver: one.names for one in self._backends},
+            [name for one in self._backends for name in one.fronts],
+        )
+
+    def _options(self, client):
+        return [
+            {
+                "DEFAULT": {
+                    "servicegroup_driver": self._drivers[0],
+                    "service_down_time": SERVICE_DOWN_TIME,
+                    "report_interval": REPORT_INTERVAL,
+                },
+                "servicegroup": {
+                    "view_refresh_interval": REFRESH,
+                    "secondary_drivers": ",".join(self._drivers[1:]),
+                },
+            },
+            *(backend.options(client) for backend in self._backends),
+        ]
+
+    def _front(self, client):
+        return {
+            backend.driver: backend.front(client) for backend in self._backends
+        }
+
+    def _start_processes(self):
+        nodes = self._cloud.nodes
+        threads = self._fork_servers["threads"]
+        self._command = hosts.Command(
+            threads,
+            nodes["c2"],
+            os.path.join(self.folder, "c2"),
+            self._options(1),
+            self._names,
+            self.history,
+            _COMMAND_PERIOD,
+        )
+        if "db" in self._drivers:
+            self._command.run(os.path.join(self.folder, "prepare"), "prepare")
+        self.history.write(
+            "setup",
+            seed=self._seed,
+            seconds=self._seconds,
+            drivers=self._drivers,
+            mode=self._mode,
+            hosts=self._names,
+            servers={one.driver: one.names for one in self._backends},
+            fronts={
+                name: self._front(client)
+                for client, name in enumerate(self._names)
+            }
+            | {
+                name: self._front(client)
+                for client, name in enumerate(self._controllers)
+            },
+            lived={name: name != "c2" for name in self._controllers},
+            records=["c3", "c4"] if "db" in self._drivers else [],
+            reports=["c4"],
+            service_down_time=SERVICE_DOWN_TIME,
+            report_interval=REPORT_INTERVAL,
+            refresh=REFRESH,
+            session=SESSION,
+        )
+        self._hosts = {}
+        for client, name in enumerate(self._names):
+            host = hosts.Host(
+                self._fork_servers[self._mode],
+                nodes[name],
+                os.path.join(self.folder, name),
+                self._options(client),
+                self.history,
+            )
+            self._hosts[name] = host
+            self._closing.callback(host.close)
+            host.start()
+        for host in self._hosts.values():
+            host.wait_until_joined()
+        self._observers = {}
+        other = "eventlet" if self._mode == "threads" else "threads"
+        for client, name in enumerate(self._controllers):
+            if name == "c2":
+                continue
+            mode = other if name == "c3" else self._mode
+            self._observers[name] = hosts.start(
+                self._fork_servers[mode],
+                nodes[name],
+                "controller",
+                os.path.join(self.folder, name),
+                self._names,
+                self._options(client),
+                period=_PERIOD,
+                records=name in ("c3", "c4") and "db" in self._drivers,
+                joins=name if name == "c4" else "",
+            )
+            self._closing.callback(self._observers[name].close)
+        wait_for(self._all_up, message="every observer sees all hosts up")
+        self._command.start()
+
+    def _polls(self, name):
+        path = os.path.join(self._observers[name].folder, "answers")
+        with contextlib.suppress(OSError):
+            return answers.read(path)
+        return []
+
+    def _all_up(self):
+        for name in self._observers:
+            polls = self._polls(name)
+            if not polls or set(polls[-1].letters) != {"U"}:
+                return False
+        return True
+
+    def _collect(self):
+        """Add the observers' answers to the history."""
+        for name, process in self._observers.items():
+            for poll in self._polls(name):
+                self.history.write(
+                    *("answers", poll.begun, poll.at),
+                    observer=name,
+                    letters=poll.letters,
+                )
+            for entry in process.events("changed"):
+                self.history.write(
+                    *("reason", entry["at"], entry["at"]),
+                    observer=name,
+                    host=entry["host"],
+                    letter=entry["letter"],
+                    reason=entry["reason"],
+                )
+
+    # -- whether the machine is at fault
+
+    def _processes(self):
+        for name, host in self._hosts.items():
+            yield name, host.process.pid
+        for name, process in self._observers.items():
+            yield name, process.pid
+        for backend in self._backends:
+            for name, server in backend.servers.items():
+                pid = server.pid
+                if pid is not None:
+                    yield name, pid
+
+    def _ask_servers(self, backend):
+        """Write down which servers serve, as they themselves say."""
+        names = [name for name in backend.names if name not in backend.fronts]
+        served = dict.fromkeys(names, True)
+        well = dict.fromkeys(names, cloud.now())
+        while not self._end.wait(0.5):
+            for name in names:
+                begun = cloud.now()
+                serves = False
+                with contextlib.suppress(OSError, AttributeError):
+                    serves = backend.answers(name)
+                if serves != served[name]:
+                    self.history.write(
+                        "server",
+                        begun=begun if serves else well[name],
+                        server=name,
+                        state="serving" if serves else "silent",
+                    )
+                    served[name] = serves
+                if serves:
+                    well[name] = begun
+            if cloud.now() - max(well.values()) > _RESCUE:
+                begun = cloud.now()
+                if backend.rescue():
+                    self.history.write(
+                        "rescue", begun=begun, driver=backend.driver
+                    )
+
+    def _sample(self):
+        before = {}
+        at = cloud.now()
+        while not self._end.wait(_SAMPLE):
+            begun, at = at, cloud.now()
+            if at - begun > _SAMPLE + _STOOD_STILL:
+                self.history.write("starved", begun, at, node="*")
+            for name, pid in list(self._processes()):
+                waited = _waited(pid)
+                worst = max(
+                    (
+                        seconds - before.get(thread, seconds)
+                        for thread, seconds in waited.items()
+                    ),
+                    default=0.0,
+                )
+                before.update(waited)
+                if worst > _STARVED:
+                    self.history.write("starved", begun, at, node=name)
+
+
+def _waited(pid):
+    """Return for how long each thread of a process waited for a core."""
+    found = {}
+    with contextlib.suppress(OSError):
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            path = f"/proc/{pid}/task/{thread}/schedstat"
+            with contextlib.suppress(OSError, IndexError), open(path) as file:
+                found[pid, thread] = int(file.read().split()[1]) / 1e9
+    return found
