@@ -364,9 +364,9 @@ function _configure_nova_sg_zookeeper {
 dataDir=$folder/data
 clientPort=$((NOVA_SG_ZOOKEEPER_PORT + number - 1))
 clientPortAddress=$(ipv6_unquote "$SERVICE_LISTEN_ADDRESS")
-tickTime=2000
+tickTime=1000
 initLimit=10
-syncLimit=5
+syncLimit=2
 maxClientCnxns=0
 autopurge.purgeInterval=1
 admin.enableServer=false

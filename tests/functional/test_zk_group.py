@@ -450,6 +450,11 @@ class ToolsTest(zk.ZkTestCase):
         doctor = self.nova_sg(config, "doctor")
         for server in self.ensemble.servers:
             self.assertIn(f"{server.address}: {server.mode}, ", doctor)
+        # One that is cut off would keep its clients for 5 s.
+        self.RECV_TIMEOUT = 7000
+        said = self.nova_sg(self.write_config(), "doctor", status=1)
+        self.assertEqual(3, said.count("living members would be down"), said)
+        self.assertIn("recv_timeout to 7500 or more", said)
         # It finds a server that is down.
         self.ensemble.servers[0].stop()
         self.addCleanup(zk.ensemble, 3)

@@ -146,4 +146,31 @@ def _check_servers(link: connection.Connection) -> list[base.Finding]:
                 "reach each other",
             )
         findings.append(finding)
+        if finding.ok:
+            findings += _check_cut(server, link)
     return findings
+
+
+def _check_cut(
+    server: addresses.Server, link: connection.Connection
+) -> list[base.Finding]:
+    """Check that its clients move in time if it is cut off from the others."""
+    try:
+        kept = servers.kept_if_cut_off(server, link.security.tls)
+    except OSError:
+        return []  # it has just answered
+    session = CONF.zookeeper.recv_timeout / 1000
+    if kept is None or kept <= session * 2 / 3:
+        return []
+    return [
+        base.Finding(
+            False,
+            f"ZooKeeper server {server}",
+            f"if it is cut off from the other servers it keeps its clients "
+            f"for {kept:g} s (syncLimit times tickTime), and the others end "
+            f"their sessions after {session:g} s: living members would be "
+            "down",
+            f"Set [zookeeper] recv_timeout to {kept * 1500:.0f} or more, in "
+            "all processes, or lower syncLimit or tickTime",
+        )
+    ]

@@ -42,19 +42,7 @@ def ask(
     :param tls: what wire.tls_context() takes; None: no TLS
     :raises OSError: there is no answer
     """
-    with wire.connect(server, TIMEOUT, tls) as link:
-        answer = b""
-        # It may not have read the command.
-        with contextlib.suppress(ConnectionError):
-            link.sendall(b"srvr")
-            while chunk := link.recv(65536):
-                answer += chunk
-    if not answer:
-        raise ConnectionError(
-            "it closes the connection, as it does if this host has as many "
-            "as maxClientCnxns allows"
-        )
-    text = answer.decode(errors="replace")
+    text = _send(server, tls, b"srvr")
     mode = re.search(r"^Mode: (\w+)", text, re.M)
     version = re.search(r"version: ([\w.]+)", text)
     return Answer(
@@ -62,3 +50,46 @@ def ask(
         mode and mode[1],
         version and version[1],
     )
+
+
+def kept_if_cut_off(
+    server: address.Server, tls: Mapping[str, str | None] | None
+) -> float | None:
+    """Ask for how long a server that is cut off from the others serves.
+
+    Meanwhile the others do not hear of its clients, and end their sessions.
+
+    :returns: syncLimit times tickTime, in seconds; None: it does not tell, as
+        the command conf is not among its 4lw.commands.whitelist, or it is no
+        server of an ensemble
+    :raises OSError: there is no answer
+    """
+    text = _send(server, tls, b"conf")
+    found = {
+        name: re.search(rf"^{name}=(\d+)", text, re.M)
+        for name in ("tickTime", "syncLimit")
+    }
+    tick, limit = found["tickTime"], found["syncLimit"]
+    if tick is None or limit is None:
+        return None
+    return int(tick[1]) * int(limit[1]) / 1000
+
+
+def _send(
+    server: address.Server,
+    tls: Mapping[str, str | None] | None,
+    word: bytes,
+) -> str:
+    with wire.connect(server, TIMEOUT, tls) as link:
+        answer = b""
+        # It may not have read the command.
+        with contextlib.suppress(ConnectionError):
+            link.sendall(word)
+            while chunk := link.recv(65536):
+                answer += chunk
+    if not answer:
+        raise ConnectionError(
+            "it closes the connection, as it does if this host has as many "
+            "as maxClientCnxns allows"
+        )
+    return answer.decode(errors="replace")
