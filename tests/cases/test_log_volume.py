@@ -93,7 +93,13 @@ class Cloud(base.TestCase):
             base.PATIENCE,
             lambda: f"the monitor is ready:\n{self.read('monitor')}",
         )
-        # The watcher shows by an event that it watches.
+        # The watcher shows by an event that it watches, first of all by that
+        # of the member that it found.
+        wait_for(
+            lambda: "joined node" in self.read("watch"),
+            base.PATIENCE,
+            lambda: f"the watcher watches:\n{self.read('watch')}",
+        )
         self.force(" down node", "force-down", "node")
         self.force(" up node", "force-down", "node", "--unset")
         wait_for(

@@ -310,7 +310,10 @@ class FlushAllTest(mc.McTestCase):
         first.tg.moving.clear()
         self.addCleanup(first.tg.moving.set)
         self.storm(4.0)
-        self.assertEqual([], [e for e in observed if e.type == "down"])
+        # Of the dead one it may be known, if the machine is slow to wipe.
+        self.assertLessEqual(
+            {e.host for e in observed if e.type == "down"}, {"one"}
+        )
         # It is found once the storm is over.
         self.wait_for_states({**expected, "one": "down"}, process.shared())
         self.assertEqual(
@@ -335,7 +338,11 @@ class FlushAllTest(mc.McTestCase):
                 view.refresh()
                 time.sleep(0.1)
             self.assertEqual(hosts, sorted(view.hosts_up()))
-        self.assertIn("without the backend", view.member(unseen).reason)
+        # Of its own report, if a refresh came just before it was wiped.
+        self.assertRegex(
+            view.member(unseen).reason,
+            "without the backend|it says that it could not report",
+        )
 
     def test_the_doctor_says_how_often_it_was_wiped(self):
         self.client.flush_all()

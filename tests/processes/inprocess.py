@@ -26,6 +26,7 @@ import functools
 import gc
 import importlib.metadata
 import io
+import locale
 import logging
 import os
 import signal
@@ -186,6 +187,8 @@ def _loggers():
 @contextlib.contextmanager
 def _environment(variables):
     before = dict(os.environ)
+    # cliff sets it by the environment.
+    language = locale.setlocale(locale.LC_ALL)
     os.environ.clear()
     os.environ.update(variables)
     try:
@@ -193,6 +196,7 @@ def _environment(variables):
     finally:
         os.environ.clear()
         os.environ.update(before)
+        locale.setlocale(locale.LC_ALL, language)
 
 
 @contextlib.contextmanager

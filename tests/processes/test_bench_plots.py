@@ -85,7 +85,8 @@ def draw(folder, *tables):
         # So that it cannot download anything.
         env={**os.environ, "https_proxy": "http://127.0.0.1:9"},
     )
-    with open(os.path.join(folder, "benchmarks-plots.inc")) as page:
+    path = os.path.join(folder, "benchmarks-plots.inc")
+    with open(path, encoding="utf-8") as page:
         return done.stdout.splitlines(), page.read()
 
 
