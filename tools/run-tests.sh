@@ -273,7 +273,7 @@ begin_run nova threads "$NOVA_WORKERS" "$scratch/nova.output" \
 # run already.
 repository=.
 once='nova|faults|chaos|unit|processes'
-once+='|cases\.test_(programs|database_programs)'
+once+='|cases\.test_(programs|database_programs|log_volume)'
 begin_run eventlet eventlet "$EVENTLET_WORKERS" - \
     --exclude-regex "^tests\.($once)\." "$@"
 end_run eventlet

@@ -26,6 +26,7 @@ from nova_sg.backends.db import engine, health, schema
 from nova_sg.conf import CONF
 from nova_sg.conf import database as database_options
 from nova_sg.servicegroup import process
+from tests import LONG, single_mode
 from tests.base import wait_for
 from tests.fixtures import galera
 from tests.fixtures import process as servers
@@ -52,6 +53,14 @@ def make_certificate(path, *more):
         capture_output=True,
     )
     return path
+
+
+def _green_if_long(test):
+    """Decorate a class that runs in eventlet in the long form alone.
+
+    Its statements are those of other classes, which run in both modes.
+    """
+    return test if LONG else single_mode(test)
 
 
 class DatabaseTestCase(test_db_trouble.TroubleTestCase):
@@ -211,6 +220,7 @@ class FilesTest(DatabaseTestCase):
         self.assertEqual([], traced)
 
 
+@_green_if_long
 class AlikeTest(DatabaseTestCase):
     """mariadb+pymysql:// is mysql+pymysql://.
 
@@ -338,6 +348,7 @@ class OtherLibraryTest(DatabaseTestCase):
                 self.assertNotIn(db.PASSWORD, said)
 
 
+@_green_if_long
 class OptionsTest(DatabaseTestCase):
     """oslo.db's options have the effect that oslo.db gives them."""
 
@@ -744,6 +755,7 @@ class BalancerTest(DatabaseTestCase):
         self.assertTrue(driver._database._aside)
 
 
+@_green_if_long
 class ClusterTest(test_db_galera.GaleraTestCase):
     """Galera behind HAProxy with leastconn."""
 

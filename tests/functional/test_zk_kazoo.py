@@ -100,11 +100,13 @@ class MemberFailureTest(_Kazoo, test_zk_failures.MemberFailureTest):
         self.assertNotEqual(before, self.znodes())
 
 
+@green_mode
 class WatchdogTest(_Kazoo, test_zk_failures.WatchdogTest):
     # kazoo's threads are green, too.
-    KEEPS_SESSION = tests.MODE == "threads"
+    KEEPS_SESSION = False
 
 
+@long_form
 @green_mode
 class EnsembleFailureTest(_Kazoo, test_zk_failures.EnsembleFailureTest):
     pass
