@@ -129,7 +129,10 @@ stop_process() {
 }
 
 is_zombie() {
-    grep -q '^State:.Z' "/proc/$1/status" 2>/dev/null
+    # Its other threads may still end, and keep its ports until then.
+    local threads=("/proc/$1/task"/*)
+    ((${#threads[@]} == 1)) &&
+        grep -q '^State:.Z' "/proc/$1/status" 2>/dev/null
 }
 
 # -- configuration
