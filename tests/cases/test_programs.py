@@ -166,11 +166,6 @@ class LoggingFileTest(base.TestCase):
         agent.stop()
 
 
-# Known defect: if SIGTERM comes in the middle of its reload, it rarely ends by
-# graceful_shutdown_timeout alone, with SIGALRM.
-GREEN_MONITOR = "nova-sg-monitor", "eventlet"
-
-
 class HangUpTest(monitor.TestCase):
     def test_soon_after_the_start(self):
         """A SIGHUP soon after the start killed the program.
@@ -179,8 +174,6 @@ class HangUpTest(monitor.TestCase):
         """
         for program in ("nova-sg-agent", "nova-sg-monitor"):
             for backend in ("eventlet", "threading"):
-                if (program, backend) == GREEN_MONITOR and not tests.LONG:
-                    continue
                 with self.subTest(program, backend=backend):
                     self.set_up(f"concurrency_backend = {backend}")
                     self.configure(
