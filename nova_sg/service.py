@@ -28,7 +28,7 @@ from collections.abc import Callable
 
 from oslo_config import cfg
 from oslo_log import log as logging
-from oslo_service import service
+from oslo_service import service, systemd
 
 from nova_sg import config, exception, log, monkey_patch, servicegroup
 from nova_sg.conf import CONF
@@ -171,6 +171,33 @@ class Launcher(service.ServiceLauncher):
         # Held while a signal is handled: the next one waits.
         self._answering = threading.Lock()
         self._stopping = False
+        # Set when the service has started, or is stopped before.
+        self._started = threading.Event()
+
+    def launch_service(
+        self, service: service.ServiceBase, workers: int = 1
+    ) -> None:
+        self._tell_of_start(service)
+        super().launch_service(service, workers)
+
+    def _tell_of_start(self, service: service.ServiceBase) -> None:
+        """Have systemd and this launcher told once a service has started.
+
+        oslo.service's launcher of green threads tells systemd, of a unit with
+        Type=notify, before it calls start(), and that of native threads does
+        not.
+        """
+        notify_socket = os.environ.pop("NOTIFY_SOCKET", None)
+        start = service.start
+
+        def start_and_tell() -> None:
+            start()
+            self._started.set()
+            if notify_socket is not None:
+                os.environ["NOTIFY_SOCKET"] = notify_socket
+                systemd.notify_once()
+
+        service.start = start_and_tell
 
     def handle_signal(self) -> None:
         self.signal_handler.clear()
@@ -193,6 +220,7 @@ class Launcher(service.ServiceLauncher):
             if self._stopping:
                 return
             self._stopping = True
+            self._started.set()
             # Otherwise a SIGHUP would end the process while it leaves.
             signal.signal(signal.SIGHUP, signal.SIG_IGN)
             # Another one of these signals ends the process at once.
@@ -208,6 +236,8 @@ class Launcher(service.ServiceLauncher):
             # The SIGHUP means that the terminal was closed.
             self._stop()
             return
+        # A green thread may be starting the service.
+        self._started.wait()
         with self._answering:
             if self._stopping:
                 return
@@ -241,6 +271,7 @@ class NativeLauncher(Launcher):
     def launch_service(
         self, service: service.ServiceBase, workers: int = 1
     ) -> None:
+        self._tell_of_start(service)
         self.services = types.SimpleNamespace(services=[service])
 
     def wait(self) -> int:

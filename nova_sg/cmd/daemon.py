@@ -14,14 +14,12 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Iterable
 
 from oslo_config import cfg
 from oslo_log import log as logging
 from oslo_service import service as oslo_service
-from oslo_service import systemd
 
 from nova_sg import config, exception, log, service
 from nova_sg.cmd import entry
@@ -56,7 +54,6 @@ def run(
     config.warn_of_unknown()
     if CONF.debug:
         CONF.log_opt_values(LOG, logging.DEBUG)
-    _tell_systemd_of_start(server)
     launcher = service.launcher(CONF, entry.hung_up)
     launcher.launch_service(server)
     status = launcher.wait()
@@ -64,22 +61,3 @@ def run(
     # The reader of the log may have ended before, such as journald.
     entry.flush_output()
     return status or 0
-
-
-def _tell_systemd_of_start(server: oslo_service.Service) -> None:
-    """Have systemd told that a service has started, once it has.
-
-    For units with Type=notify. oslo.service's launcher of green threads says
-    so before it calls start(), and that of native threads does not.
-    """
-    notify_socket = os.environ.pop("NOTIFY_SOCKET", None)
-    if notify_socket is None:
-        return
-    start = server.start
-
-    def start_and_tell() -> None:
-        start()
-        os.environ["NOTIFY_SOCKET"] = notify_socket
-        systemd.notify_once()
-
-    server.start = start_and_tell

@@ -80,13 +80,19 @@ class Log(logging.LoggerAdapter):
     """kazoo's messages, without those that contain passwords.
 
     At DEBUG it logs each request, also those with credentials and data.
+
+    :param closing: whether this process ends the session: then kazoo warns
+        that it could not connect
     """
 
-    def __init__(self, log: logging.Logger) -> None:
+    def __init__(
+        self, log: logging.Logger, closing: Callable[[], bool]
+    ) -> None:
         super().__init__(log, {})
+        self._closing = closing
 
     def log(self, level: int, msg: object, *args: Any, **kwargs: Any) -> None:
-        if level >= logging.INFO:
+        if level >= logging.INFO and not self._closing():
             super().log(level, msg, *args, **kwargs)
 
     def warn(self, msg: object, *args: Any, **kwargs: Any) -> None:
@@ -296,7 +302,7 @@ class Client(client.KazooClient):
             timeout=timeout,
             client_id=client_id,
             handler=handler,
-            logger=Log(log),
+            logger=Log(log, lambda: self._closing),
             connection_retry=KazooRetry(
                 max_tries=-1,
                 delay=FIRST_PAUSE,

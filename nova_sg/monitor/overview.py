@@ -228,7 +228,10 @@ class Overview:
     def start(self) -> None:
         """Begin to follow every group."""
         threading.Thread(
-            target=self._discover, name="nova-sg-monitor-groups", daemon=True
+            target=self._discover,
+            args=(self._stop,),
+            name="nova-sg-monitor-groups",
+            daemon=True,
         ).start()
 
     def restart(self) -> None:
@@ -304,8 +307,7 @@ class Overview:
 
     # -- which groups there are
 
-    def _discover(self) -> None:
-        stop = self._stop
+    def _discover(self, stop: threading.Event) -> None:
         failure = trouble_log.TroubleLog()
         while not stop.is_set():
             trouble = None

@@ -147,6 +147,10 @@ class Server(wsgi.Server):
         self.url = url(port)
         self.connections: set[_Connection] = set()
         self._waker = _Waker()
+        self._accepting: threading.Thread | None = None
+        self._stopped = False
+        # Set when cheroot's threads are there, or could not be made.
+        self._prepared = threading.Event()
         context, host = tls_context(), CONF.monitor.listen
         with explained(port, option):
             super().__init__(
@@ -172,17 +176,33 @@ class Server(wsgi.Server):
         self.socket = self._bound
 
     def start(self) -> None:
-        """Begin to accept connections."""
+        """Begin to accept connections, unless stop() was called already."""
+        if self._stopped:
+            return
         LOG.info("Listening at %s", self.url)
-        threading.Thread(
-            target=super().start, name="nova-sg-accept", daemon=True
-        ).start()
+        self._accepting = threading.Thread(
+            target=self._accept, name="nova-sg-accept", daemon=True
+        )
+        self._accepting.start()
+
+    def _accept(self) -> None:
+        # Here, so that cheroot's threads are daemons, too.
+        try:
+            self.prepare()
+            super().put_conn(self._waker)
+        finally:
+            self._prepared.set()
+        self.serve()
 
     def stop(self) -> None:
         """Accept no more connections; end those that there are.
 
         Responses that are under way have STOP seconds.
         """
+        self._stopped = True
+        if self._accepting is not None:
+            # cheroot ignores a stop() before, and then its threads stay.
+            self._prepared.wait()
         end = time.monotonic() + STOP
         while time.monotonic() < end and any(
             one.served for one in list(self.connections)
@@ -202,10 +222,6 @@ class Server(wsgi.Server):
         context = tls_context()
         if context is not None and self.ssl_adapter is not None:
             self.ssl_adapter.context = context
-
-    def serve(self) -> None:
-        super().put_conn(self._waker)
-        super().serve()
 
     def put_conn(self, conn: _Connection) -> None:
         """Wait until a connection sends again."""

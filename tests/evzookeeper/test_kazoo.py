@@ -13,6 +13,7 @@
 """The tests of ZKSession and of members, on kazoo's transport."""
 
 import socket
+import threading
 import time
 
 from kazoo import exceptions as kazoo_exceptions
@@ -71,6 +72,20 @@ class ServerTest(_Kazoo, base.TestCase):
             process.wait_for(session.problem, message="it is given up")
             self.assertLess(time.monotonic() - begun, 9)
             self.assertIn("time-out", session.problem())
+
+    def test_a_session_without_a_server_is_closed_without_a_warning(self):
+        """kazoo says that it could not connect, whoever wanted that."""
+        session = self.open("127.0.0.1:1", timeout=None)
+        process.wait_for(session.problem)
+        with self.assertNoLogs("nova_sg.zookeeper", "INFO"):
+            session.close()
+            closing = "nova_sg.kazoo_transport close"
+            process.wait_for(
+                lambda: not any(
+                    thread.name.startswith(closing)
+                    for thread in threading.enumerate()
+                )
+            )
 
 
 class RequestTest(_Kazoo, base.TestCase):
