@@ -14,13 +14,12 @@
 
 import contextlib
 import logging
-import socket
 import time
 
-from nova_sg import exception, servicegroup
+from nova_sg import evzookeeper, exception, servicegroup
 from nova_sg.servicegroup import process
 from tests import base
-from tests.base import wait_for
+from tests.base import PATIENCE, wait_for
 from tests.fixtures import memcached, zookeeper
 from tests.functional import db, mc, zk
 
@@ -85,9 +84,14 @@ class ZooKeeperTest(base.TestCase):
         """
         server = self.enterContext(LimitedZooKeeper())
         self.addCleanup(process.reset)
+        # With sessions: ZooKeeper closes a connection without one after 10 s.
         links = []
         for _ in range(server.MOST):
-            links.append(socket.create_connection(("127.0.0.1", server.port)))
+            links.append(
+                evzookeeper.ZKSession(
+                    server.address, recv_timeout=40000, timeout=PATIENCE
+                )
+            )
             self.addCleanup(links[-1].close)
         self.flags(servicegroup_driver="zk", service_down_time=60)
         self.flags("zookeeper", address=server.address, recv_timeout=4000)
