@@ -26,7 +26,7 @@ from importlib import metadata
 
 from oslo_config import cfg
 
-from nova_sg.conf import opts
+from nova_sg.conf import opts, servicegroup
 
 #: The names of known options, by section.
 Known = dict[str, set[str]]
@@ -191,10 +191,17 @@ def _add(
 
 
 def _library_options() -> Iterator[list[tuple[object, list[cfg.Opt]]]]:
-    """Yield the options of each library that is installed."""
+    """Yield the options of libraries, and of packages that have drivers."""
     points = metadata.entry_points(group="oslo.config.opts")
-    for name in _LIBRARIES:
-        for point in points.select(name=name):
+    packages = {
+        point.dist.name
+        for point in metadata.entry_points(group=servicegroup.NAMESPACE)
+        if point.dist is not None
+    }
+    for point in points:
+        if point.name in _LIBRARIES or (
+            point.dist is not None and point.dist.name in packages
+        ):
             try:
                 yield point.load()()
             except Exception:

@@ -12,6 +12,9 @@
 
 """[DEFAULT] servicegroup_driver and [servicegroup]."""
 
+import importlib.metadata
+from typing import Any
+
 from oslo_config import cfg, types
 
 DRIVERS = [
@@ -19,6 +22,39 @@ DRIVERS = [
     ("mc", "memcached"),
     ("zk", "ZooKeeper"),
 ]
+
+#: Where packages name their drivers: a group of entry points.
+NAMESPACE = "nova_sg.servicegroup.drivers"
+
+
+def installed() -> set[str]:
+    """Return the names of all drivers, also of those of other packages."""
+    return {
+        one.name for one in importlib.metadata.entry_points(group=NAMESPACE)
+    }
+
+
+class DriverName(types.String):
+    """One of DRIVERS, or the driver of another package."""
+
+    def __init__(self, quotes: bool = False) -> None:
+        super().__init__(choices=DRIVERS, quotes=quotes)
+
+    def __call__(self, value: Any) -> str:
+        try:
+            return super().__call__(value)
+        except ValueError:
+            name = str(value).strip("\"'" if self.quotes else None)
+            # Looking for them takes time, so only now.
+            found = installed()
+            if name not in found:
+                raise ValueError(
+                    f"there is no driver {name!r}. Use "
+                    f"{', '.join(sorted(found | dict(DRIVERS).keys()))}, or "
+                    "install the package that has it"
+                ) from None
+            return name
+
 
 #: What an unknown state is taken for, see when_unknown.
 RAISE, LAST_VERDICT = "raise", "last_verdict"
@@ -28,12 +64,13 @@ WHEN_UNKNOWN = [
 ]
 
 DEFAULT_OPTS = [
-    cfg.StrOpt(
+    cfg.Opt(
         "servicegroup_driver",
+        type=DriverName(),
         default="db",
-        choices=DRIVERS,
         help="""
-The backend that members report to and observers refresh from.
+The backend that members report to and observers refresh from. It may also be
+the name of a driver that another package has.
 
 The default needs nothing but Nova's database. mc takes the reports off the
 database; zk finds a dead host by the end of its session.
@@ -52,9 +89,7 @@ Related options:
 SERVICEGROUP_OPTS = [
     cfg.ListOpt(
         "secondary_drivers",
-        item_type=types.String(
-            choices=[name for name, _ in DRIVERS], quotes=True
-        ),
+        item_type=DriverName(quotes=True),
         default=[],
         help="""
 Further backends, separated by commas. Members report to each of them as

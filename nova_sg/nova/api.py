@@ -361,8 +361,10 @@ def prepare() -> None:
     for opt in nova.conf.servicegroup.SERVICEGROUP_OPTS:
         choices = getattr(opt.type, "choices", None)
         if opt.name == "servicegroup_driver" and isinstance(choices, dict):
-            for ours in options.DEFAULT_OPTS[0].type.choices.items():
+            for ours in options.DRIVERS:
                 choices.setdefault(*ours)
+            for name in options.installed():
+                choices.setdefault(name, "")
             break
     else:
         names.stop(

@@ -31,7 +31,7 @@ from stevedore import driver as stevedore_driver
 
 from nova_sg import config, exception, metrics
 from nova_sg.backends import base
-from nova_sg.conf import CONF
+from nova_sg.conf import CONF, servicegroup
 from nova_sg.servicegroup import (
     disagreements,
     domain_map,
@@ -42,8 +42,6 @@ from nova_sg.servicegroup import (
 from nova_sg.servicegroup.shared import Shared
 
 LOG = logging.getLogger(__name__)
-
-NAMESPACE = "nova_sg.servicegroup.drivers"
 
 _shared: dict[str, Shared] = {}
 _lock = threading.Lock()
@@ -173,14 +171,29 @@ def load(name: str) -> base.Driver:
     if name in _makers:
         return _makers[name]()
     try:
-        return stevedore_driver.DriverManager(
-            NAMESPACE, name, invoke_on_load=True
+        made = stevedore_driver.DriverManager(
+            servicegroup.NAMESPACE, name, invoke_on_load=True
         ).driver
     except stevedore_driver.NoMatches as error:
         raise exception.ConfigError(
             f"[DEFAULT] servicegroup_driver: there is no driver {name!r}. "
             "Use db, mc or zk, or install the package that has it."
         ) from error
+    except exception.NovaSGError:
+        raise
+    except Exception as error:
+        # Of whatever type: it may be another package's.
+        raise exception.ConfigError(
+            f"[DEFAULT] servicegroup_driver: the driver {name!r} cannot be "
+            f"loaded: {exception.describe(error)}. Use another one, or mend "
+            "the package that has it"
+        ) from error
+    if not isinstance(made, base.Driver):
+        raise exception.ConfigError(
+            f"[DEFAULT] servicegroup_driver: the driver {name!r} is a "
+            f"{type(made).__name__}, and no nova_sg.backends.base.Driver"
+        )
+    return made
 
 
 def reset() -> None:

@@ -177,7 +177,7 @@ class ReadTest(FilesTestCase):
             ("report_interval = soon", "[DEFAULT] report_interval: "),
             ("report_interval = -1", "greater than or equal to 0"),
             ("service_down_time = 0", "greater than or equal to 0.1"),
-            ("servicegroup_driver = zookeper", "Valid values are [db, mc"),
+            ("servicegroup_driver = zookeper", "Use db, mc, zk, or install"),
             ("[memcache]\nsocket_timeout = 1 s", "[memcache] socket_timeout"),
             (
                 "[servicegroup]\nrecreate_missing_record = perhaps",
