@@ -66,7 +66,7 @@ def choose(arguments: Sequence[str]) -> None:
     """Make the process green or native, as its configuration says.
 
     :param arguments: those of the program: they name the files
-    :raises SystemExit: native threads lack a library
+    :raises SystemExit: a library for it is not installed
     """
     # As in Nova, this is imported before anything is patched.
     from oslo_config import cfg
@@ -89,7 +89,16 @@ def choose(arguments: Sequence[str]) -> None:
         native = False
     CONF.reset()
     if not native:
-        patch()
+        try:
+            patch()
+        except ImportError as error:
+            print(
+                "[DEFAULT] concurrency_backend is eventlet, which is not "
+                f'installed: {error}. Install "nova-sg[eventlet]", or set '
+                "concurrency_backend = threading",
+                file=sys.stderr,
+            )
+            sys.exit(2)
         return
 
     sys.meta_path.insert(0, _Refusing())

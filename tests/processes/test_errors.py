@@ -51,18 +51,54 @@ class ConfigurationTest(base.TestCase):
         self.check("[DEFAULT] report_interval", "'often'", self.config)
 
 
-class NativeThreadsTest(base.TestCase):
-    """The library for concurrency_backend = threading is missing."""
+class _Without(base.TestCase):
+    """A library is missing."""
+
+    LIBRARY: str
 
     @property
     def environment(self):
-        # With oslo.service 4.1 it is not missing, but unknown.
         os.makedirs(self.path("without"), exist_ok=True)
         self.write(
-            "without/cotyledon.py",
-            "raise ModuleNotFoundError('there is none', name='cotyledon')\n",
+            f"without/{self.LIBRARY}.py",
+            f"raise ModuleNotFoundError('no {self.LIBRARY}', "
+            f"name={self.LIBRARY!r})\n",
         )
         return super().environment | {"PYTHONPATH": self.path("without")}
+
+
+class GreenThreadsTest(_Without):
+    """The library for concurrency_backend = eventlet is missing."""
+
+    LIBRARY = "eventlet"
+
+    def test_the_remedy_is_named(self):
+        for program in ("nova-sg-agent", "nova-sg-monitor"):
+            with self.subTest(program):
+                result = self.run_program(program)
+                self.assertEqual((2, ""), (result.status, result.out))
+                self.assertEqual(1, result.err.count("\n"), result.err)
+                self.assertIn('"nova-sg[eventlet]"', result.err)
+                self.assertIn("concurrency_backend = threading", result.err)
+
+    def test_what_takes_no_eventlet(self):
+        result = self.nova_sg("list")
+        self.assertEqual(0, result.status)
+        self.assertIn("There are no members", result.err)
+
+    @native_services
+    def test_native_threads_take_no_eventlet(self):
+        self.configure("concurrency_backend = threading")
+        agent = self.agent("node")
+        self.wait_for_state("node", "up")
+        agent.stop()
+
+
+class NativeThreadsTest(_Without):
+    """The library for concurrency_backend = threading is missing."""
+
+    # With oslo.service 4.1 it is not missing, but unknown.
+    LIBRARY = "cotyledon"
 
     def test_the_remedy_is_named(self):
         self.configure("concurrency_backend = threading")
