@@ -350,7 +350,8 @@ it on where records disappear by mistake.
         default=False,
         help="""
 Whether a small process beside the service withdraws its members at once
-when the service is killed or crashes.
+when the service is killed or crashes. Below "nova-sg-exec --guard", such as in
+a container, that process does so instead, whatever the value.
 
 By default there is none, and a crash is found by the silence of the
 service. With it a crash is found by the next refresh at the latest. A crash

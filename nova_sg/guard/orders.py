@@ -14,6 +14,8 @@
 
 A process has one guard for all its members and all its drivers. The first
 order starts it. If a service forks, each of its processes has its own guard.
+Below ``nova-sg-exec --guard`` no guard is started: that process takes the
+orders.
 """
 
 from __future__ import annotations
@@ -36,6 +38,7 @@ from oslo_log import log as logging
 
 from nova_sg.backends import base
 from nova_sg.conf import CONF
+from nova_sg.guard import registry
 
 LOG = logging.getLogger(__name__)
 
@@ -72,8 +75,8 @@ class Orders:
 
     @staticmethod
     def wanted() -> bool:
-        """Whether the configuration asks for a guard."""
-        return CONF.servicegroup.crash_guard
+        """Whether the configuration, or nova-sg-exec, asks for a guard."""
+        return CONF.servicegroup.crash_guard or registry.was_there()
 
     def impossible(self, why: str) -> None:
         """Warn, once, that the guard cannot help, if it is wanted."""
@@ -275,10 +278,11 @@ class Supervisor:
             if self._is_there():
                 if self._send(key, order):
                     return
-                # The guard does not read. It must not execute old orders.
-                assert self._process is not None
-                self._process.kill()
-                self._process.wait()
+                # The guard does not read. It must not execute old orders;
+                # those that nova-sg-exec has do no harm.
+                if self._process is not None:
+                    self._process.kill()
+                    self._process.wait()
             if self._orders:
                 self._start()
 
@@ -289,7 +293,9 @@ class Supervisor:
                 self._start()
 
     def _is_there(self) -> bool:
-        return self._process is not None and self._process.poll() is None
+        if self._process is not None:
+            return self._process.poll() is None
+        return self._link is not None and not registry.has_ended(self._link)
 
     def _send(self, key: int, order: dict | None) -> bool:
         assert self._link is not None
@@ -301,19 +307,25 @@ class Supervisor:
 
     def _start(self) -> None:
         lived = time.monotonic() - self._started
-        if self._process is not None and (not self._warned or lived > LONG):
+        if self._link is not None and (not self._warned or lived > LONG):
             self._warned = True
             LOG.warning(
-                "The crash guard of this process (pid %(pid)d) has ended; "
+                "The crash guard of this process (pid %(pid)s) has ended; "
                 "starting another",
-                {"pid": self._process.pid},
+                {
+                    "pid": "of nova-sg-exec"
+                    if self._process is None
+                    else self._process.pid
+                },
             )
         if self._link is not None:
             self._link.close()
             self._link = None
         self._started = time.monotonic()
         try:
-            self._process, self._link = _spawn()
+            self._process, self._link = None, registry.register()
+            if self._link is None:
+                self._process, self._link = _spawn()
         except OSError as error:
             if not self._warned:
                 self._warned = True
@@ -343,11 +355,7 @@ def _spawn() -> tuple[subprocess.Popen, socket.socket]:
 
     :raises OSError: it cannot be started
     """
-    # A pidfd, as a process number may be given to another process later.
-    try:
-        ourselves = os.pidfd_open(os.getpid())
-    except (AttributeError, OSError) as error:
-        raise OSError(f"no pidfd, which takes Linux 5.3: {error}") from error
+    ourselves = registry.open_pidfd()
     near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
         process = subprocess.Popen(

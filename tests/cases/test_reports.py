@@ -14,6 +14,7 @@
 
 import contextlib
 import logging
+import socket
 import time
 
 from nova_sg import evzookeeper, exception, servicegroup
