@@ -227,6 +227,20 @@ class Driver(abc.ABC):
         :raises BackendError: the backend was not told
         """
 
+    def note_crash(self, group: str, host: str) -> bool:
+        """Note that a member's process has ended without leaving.
+
+        As a crash guard does. The caller knows that no process of the member
+        runs: a report that comes later makes it up again.
+
+        :returns: whether it was noted; False: the group has no such member,
+            or it has left, or its crash is known
+        :raises BackendError: the backend was not told
+        """
+        raise exception.BackendError(
+            f"the driver {self.name} cannot note a crash"
+        )
+
     def acquire(self, group: str, holder: str, seconds: float) -> Lock:
         """Take the lock of a group, or renew it.
 
@@ -446,6 +460,7 @@ _ANSWERS: dict[str, Callable[[Any], Any] | None] = {
     "unlisted": None,
     "force_down": None,
     "forget": None,
+    "note_crash": None,
     "acquire": _check_lock,
     "release": None,
     "read_note": _check_note,

@@ -15,6 +15,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 
 from cliff import columns, command, lister, show
@@ -242,6 +243,46 @@ class ForceDown(OfMember):
             parsed_args.host,
             parsed_args.group or CONF.topic,
             forced=not parsed_args.unset,
+        )
+
+
+class Withdraw(command.Command):
+    """Note that a member's process has ended without leaving its group.
+
+    As a crash guard does: the member is down at once, with the cause crashed,
+    until it reports again. If it has left, or is no member, nothing changes.
+    No process of the member may run.
+    """
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser = super().get_parser(prog_name)
+        parser.add_argument(
+            "host",
+            metavar="HOST",
+            nargs="?",
+            help="The member's name (default: the option host).",
+        )
+        add_group(parser, "the option topic, compute")
+        parser.add_argument(
+            "--if-crashed",
+            action="store_true",
+            help="Only if systemd says that the service has failed: for "
+            "ExecStopPost= of its unit.",
+        )
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> None:
+        if parsed_args.if_crashed:
+            result = os.environ.get("SERVICE_RESULT")
+            if result is None:
+                raise exception.ConfigError(
+                    "--if-crashed needs the variable SERVICE_RESULT, which "
+                    "systemd sets for ExecStopPost="
+                )
+            if result == "success":
+                return
+        self.app.api.note_crash(
+            parsed_args.host or CONF.host, parsed_args.group or CONF.topic
         )
 
 

@@ -203,6 +203,18 @@ class API:
         """
         commands.force_down(self._driver.shared(), host, group, forced)
 
+    def note_crash(self, host: str, group: str) -> bool:
+        """Note that a member's process has ended without leaving.
+
+        The caller knows that no process of the member runs: a report that
+        comes later makes it up again.
+
+        :returns: whether it was noted; False: the group has no such member,
+            or it has left, or its crash is known
+        :raises BackendError: a backend was not told; all others were
+        """
+        return commands.note_crash(self._driver.shared(), host, group)
+
     def stale(self, group: str, age: float) -> list[str]:
         """Return the names of members that are down for good, sorted.
 

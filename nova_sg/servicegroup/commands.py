@@ -42,6 +42,26 @@ def force_down(shared: Shared, host: str, group: str, forced: bool) -> None:
     shared.note_own_action(group, host, FORCED_DOWN if forced else None)
 
 
+def note_crash(shared: Shared, host: str, group: str) -> bool:
+    """Note that a member's process has ended without leaving.
+
+    :returns: whether a backend noted it, see Driver.note_crash()
+    :raises BackendError: a backend was not told; all others were
+    """
+    calls = driver_calls.start(
+        shared.observing(), lambda one: one.note_crash(group, host)
+    )
+    done = driver_calls.wait(calls)
+    failed = [
+        f"{call.driver.name}: {call.error}"
+        for call in done
+        if call.error is not None
+    ]
+    if failed:
+        raise exception.BackendError("; ".join(failed))
+    return any(call.answer for call in done)
+
+
 def forget(shared: Shared, host: str, group: str) -> None:
     """Remove a member that is not up.
 

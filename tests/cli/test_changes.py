@@ -10,7 +10,9 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""force-down and forget: the commands of operators for a member."""
+"""force-down, forget and withdraw: what changes a member."""
+
+import socket
 
 from tests import single_mode
 from tests.cli import base
@@ -47,6 +49,37 @@ class ChangeTest(base.TestCase):
                     result = self.nova_sg(command, *arguments)
                     self.assertEqual((1, ""), (result.status, result.out))
                     self.assertRegex(result.err, "^The group .* has no member")
+
+    #: What systemd says of the service.
+    said: str | None = None
+
+    @property
+    def environment(self):
+        more = {} if self.said is None else {"SERVICE_RESULT": self.said}
+        return super().environment | more
+
+    def test_withdraw(self):
+        here = socket.gethostname()
+        self.insert(here, 20)
+        for arguments, host in ((["one"], "one"), ([], here)):
+            self.assertEqual("", self.do("withdraw", *arguments))
+            result = self.nova_sg("is-up", host)
+            self.assertEqual(1, result.status)
+            self.assertIn(
+                "its process ended without leaving", self.do("show", host)
+            )
+        # One that is no member may be withdrawn, as a service that crashed
+        # before it joined.
+        self.assertEqual("", self.do("withdraw", "nobody"))
+
+    def test_withdraw_what_systemd_says_has_crashed(self):
+        result = self.nova_sg("withdraw", "one", "--if-crashed")
+        self.assertEqual(2, result.status)
+        self.assertIn("SERVICE_RESULT", result.err)
+        for said, status in (("success", 0), ("signal", 1)):
+            self.said = said
+            self.assertEqual("", self.do("withdraw", "one", "--if-crashed"))
+            self.assertEqual(status, self.nova_sg("is-up", "one").status)
 
     def test_forget(self):
         self.assertEqual("", self.do("forget", "two"))

@@ -125,8 +125,10 @@ class UnitsTest(unittest.TestCase):
         before = self.show(unit, "MainPID")
         self.sh(f"kill -KILL {before}")
         process.wait_for(
-            lambda: self.show(unit, "MainPID") not in ("0", before)
-            and self.show(unit, "ActiveState") == "active",
+            lambda: (
+                self.show(unit, "MainPID") not in ("0", before)
+                and self.show(unit, "ActiveState") == "active"
+            ),
             PATIENCE,
             lambda: f"{unit} is active again\n{self.journal(unit)}",
         )
@@ -173,6 +175,58 @@ class UnitsTest(unittest.TestCase):
             "[zookeeper]",
             f"address = {server.address}",
         )
+
+    def drop_in(self, *lines):
+        """Add directives to the agent's unit; it is not started again."""
+        folder = f"/run/systemd/system/{AGENT}.service.d"
+        text = "\n".join(["[Service]", "Restart=no", *lines])
+        self.sh(
+            f"mkdir -p {folder}; cat >{folder}/test.conf <<'EOF'\n{text}\nEOF"
+        )
+        self.addCleanup(self.system.do, "systemctl", "daemon-reload")
+        self.addCleanup(self.sh, f"rm -r {folder}")
+        self.system.do("systemctl", "daemon-reload")
+        self.configure("[servicegroup]", "crash_guard = false")
+        self.system.do("systemctl", "start", AGENT)
+        self.wait_until_up()
+
+    def check_crash(self):
+        """The agent has been killed."""
+        process.wait_for(
+            lambda: self.show(AGENT, "ActiveState") == "failed",
+            PATIENCE,
+            lambda: f"{AGENT} has failed\n{self.journal(AGENT)}",
+        )
+        self.assertEqual(
+            "its process ended without leaving the group",
+            self.member("Reason"),
+        )
+
+    def test_systemd_tells_of_a_crash(self):
+        self.drop_in("ExecStopPost=nova-sg withdraw --if-crashed")
+        self.system.do("systemctl", "stop", AGENT)
+        self.assertEqual("left the group", self.member("Reason"))
+        self.system.do("systemctl", "start", AGENT)
+        self.wait_until_up()
+        self.sh(f"kill -KILL {self.show(AGENT, 'MainPID')}")
+        self.check_crash()
+
+    def test_a_guard_that_is_the_parent(self):
+        self.drop_in(
+            "NotifyAccess=all",
+            "KillMode=mixed",
+            "ExecStart=",
+            "ExecStart=nova-sg-exec --guard nova-sg-agent",
+        )
+        self.system.do("systemctl", "reload", AGENT)
+        self.wait_for_journal(AGENT, "The configuration is reloaded")
+        self.system.do("systemctl", "restart", AGENT)
+        self.wait_for_journal(AGENT, "node left the group compute")
+        self.wait_until_up()
+        parent = self.show(AGENT, "MainPID")
+        self.sh(f"kill -KILL $(cat /proc/{parent}/task/{parent}/children)")
+        self.check_crash()
+        self.wait_for_journal(AGENT, "ended without leaving; withdrawn")
 
     def test_agent_starts_without_its_backend(self):
         self.configure(

@@ -331,6 +331,9 @@ class DbDriver(base.LockingDriver):
                 f"The group {group} has no member {host}"
             )
 
+    def note_crash(self, group: str, host: str) -> bool:
+        return self._run(lambda c: queries.note_crash(c, group, host))
+
     def check(self) -> list[base.Finding]:
         return doctor.check(self._database, self._run, self._embedded)
 

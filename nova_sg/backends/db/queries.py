@@ -28,7 +28,7 @@ from oslo_db import exception as db_exception
 from oslo_utils import uuidutils
 
 from nova_sg.backends.db.engine import utcnow
-from nova_sg.backends.db.models import services
+from nova_sg.backends.db.models import CRASHED, services
 
 
 class _AsStored(sa.types.UserDefinedType):
@@ -319,6 +319,22 @@ def force_down(
         sa.update(services)
         .where(services.c.topic == group, services.c.host == host, _alive)
         .values(forced_down=forced, updated_at=utcnow())
+    )
+    return connection.execute(statement).rowcount > 0
+
+
+def note_crash(connection: sa.Connection, group: str, host: str) -> bool:
+    """Mark a record as guard.py does, if the member has not left.
+
+    :returns: whether there is such a record
+    """
+    statement = (
+        sa.update(services)
+        .where(
+            *(services.c.topic == group, services.c.host == host, _alive),
+            services.c.report_count > 0,
+        )
+        .values(report_count=CRASHED)
     )
     return connection.execute(statement).rowcount > 0
 

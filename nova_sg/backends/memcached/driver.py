@@ -237,16 +237,7 @@ class McDriver(base.LockingDriver):
         if self._local:
             self._orders.impossible("memcached_servers names no server")
             return
-        # Later than these reports, and earlier than any next one.
-        crashed = [
-            report._replace(
-                kind=values.CRASHED,
-                at=report.at + 0.001,
-                outage=None,
-                unwell="",
-            )
-            for report in reports.values()
-        ]
+        crashed = map(_crashed, reports.values())
         signal, signal_value = self._signals.new(membership.group)
         self._orders.give(
             membership,
@@ -383,6 +374,27 @@ class McDriver(base.LockingDriver):
                 writes[server, key] = server.set(key, value, RECORD_LIFETIME)
         self._replicas.gather(writes)
 
+    def note_crash(self, group: str, host: str) -> bool:
+        key = values.member_key(group, host)
+
+        def change(old: bytes) -> bytes | None:
+            report = self._codec.read_report(key, old) if old else None
+            if report is None or report.kind not in (
+                values.UP,
+                values.DRAINING,
+            ):
+                return None
+            return self._codec.write_report(key, _crashed(report))
+
+        replicas = self._replicas.of(group)
+        answers = self._replicas.gather(
+            {s: s.exchange(key, change, RECORD_LIFETIME) for s in replicas}
+        )
+        noted = any(old != new for old, new in answers.values())
+        if noted:
+            self._signal(group, answers)
+        return noted
+
     def _edit_list(
         self, key: str, edit: Callable[[set[str]], set[str]]
     ) -> Callable[[bytes], bytes]:
@@ -427,6 +439,16 @@ class McDriver(base.LockingDriver):
         self._signals.close()
         for server in self._servers:
             server.close()
+
+
+def _crashed(report: values.StoredReport) -> values.StoredReport:
+    """Return what replaces a report if its process ended without leaving.
+
+    It is later than the report, and earlier than any next one.
+    """
+    return report._replace(
+        kind=values.CRASHED, at=report.at + 0.001, outage=None, unwell=""
+    )
 
 
 def _make_report(

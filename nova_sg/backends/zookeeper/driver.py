@@ -362,6 +362,30 @@ class ZkDriver(base.LockingDriver):
         self._groups[group].last_seen.pop(host, None)
         self._groups[group].gone.pop(host, None)
 
+    def note_crash(self, group: str, host: str) -> bool:
+        path = znodes.group_path(group)
+        with self._link.asking() as session:
+            found = [
+                name
+                for name in self._link.children(path)
+                if znodes.is_of(name, host)
+            ]
+            if not found:
+                return False
+            # First the marks: an observer finds the reason.
+            for name in self._link.children(znodes.entries_path(group)):
+                entry = self._read(znodes.read_entry, name)
+                if entry and entry.host == host and not entry.kind:
+                    mark = znodes.entry_path(
+                        group, host, entry.binary, znodes.CRASHED
+                    )
+                    with contextlib.suppress(zookeeper.NodeExistsException):
+                        session.create(mark, "", self._link.acl)
+            for name in found:
+                self._link.delete(f"{path}/{name}")
+                self._groups[group].wrote(path, name, False)
+        return True
+
     def _require(self, group: str, host: str) -> list[str]:
         """Return the names of host's entries.
 
