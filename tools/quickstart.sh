@@ -79,7 +79,7 @@ install() {
     trust_checkout
     # setuptools would also install files of an earlier build.
     rm -rf "$ROOT/build/lib"
-    "$ENVIRONMENT/bin/python" -m pip install --quiet "$ROOT[eventlet]"
+    "$ENVIRONMENT/bin/python" -m pip install --quiet "${ROOT}[eventlet]"
 }
 
 configure() {

@@ -69,10 +69,10 @@ class BasicsTest(base.TestCase):
     def test_exec_without_a_command(self):
         result = self.run_program("nova-sg-exec", config=False)
         self.assertEqual((2, ""), (result.status, result.out))
-        self.assertRegex(result.err, "^usage: nova-sg-exec COMMAND ")
+        self.assertRegex(result.err, "^usage: nova-sg-exec .*COMMAND ")
         result = self.run_program("nova-sg-exec", "--help", config=False)
         self.assertEqual((0, ""), (result.status, result.err))
-        self.assertRegex(result.out, "^usage: nova-sg-exec COMMAND ")
+        self.assertRegex(result.out, "^usage: nova-sg-exec .*COMMAND ")
 
     def test_exec_of_a_missing_command(self):
         missing = self.path("missing")

@@ -161,7 +161,7 @@ class DoctorTest(base.TestCase):
     def test_unknown_driver(self):
         self.configure("servicegroup_driver = zookeper")
         self.check(
-            ["[DEFAULT] servicegroup_driver", "[db, mc", self.config]
+            ["[DEFAULT] servicegroup_driver", "Use db, mc, zk", self.config]
         )
 
     def test_bad_url(self):

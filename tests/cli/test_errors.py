@@ -76,7 +76,7 @@ class ConfigurationTest(base.TestCase):
 
     def test_unknown_driver(self):
         self.configure("servicegroup_driver = zookeper")
-        self.check("[DEFAULT] servicegroup_driver", "[db, mc", self.config)
+        self.check("[DEFAULT] servicegroup_driver", "Use db, mc, zk, or install", self.config)
 
     def test_bad_url(self):
         for url, words in (
