@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from oslo_log import log as logging
 
+from nova_sg.liveness import mass_silence
 from nova_sg.liveness.group import Group
 from nova_sg.liveness.mass_silence import GROUP
 from nova_sg.liveness.model import DOWN, Limits
@@ -31,8 +32,8 @@ def log(name: str, before: Group, after: Group, limits: Limits) -> None:
     was, now = before.mass.holds, after.mass.holds
     if was is now:
         return
-    for domain in now.keys() - was.keys():
-        hold = now[domain]
+    for part in now.keys() - was.keys():
+        hold = now[part]
         LOG.warning(
             "%(silent)d of %(members)d members of the %(where)s fell "
             "silent within %(limit)g s and are held as up for "
@@ -41,26 +42,26 @@ def log(name: str, before: Group, after: Group, limits: Limits) -> None:
             {
                 "silent": hold.silent,
                 "members": hold.members,
-                "where": _describe(name, domain, "of the group"),
+                "where": _describe(name, part, "of the group"),
                 "limit": limits.service_down_time,
                 "hold": limits.mass.hold,
             },
         )
-    for domain in was.keys() - now.keys():
+    for part in was.keys() - now.keys():
         down = sum(
             member.verdict.state == DOWN
-            and domain in (GROUP, limits.domains.of(member))
+            and (part is GROUP or part in mass_silence.parts(member, limits))
             for member in after.members.values()
         )
         LOG.warning(
             "Mass-silence hold ended for %(where)s: %(down)d members are "
             "now down",
-            {"where": _describe(name, domain, "of group"), "down": down},
+            {"where": _describe(name, part, "of group"), "down": down},
         )
 
 
-def _describe(name: str, domain: str | None, of: str) -> str:
-    """Return the name of the group, or of one of its failure domains."""
-    if domain is GROUP:
+def _describe(name: str, part: str | None, of: str) -> str:
+    """Return the name of the group, or of a part of it."""
+    if part is GROUP:
         return f"group {name}"
-    return f"failure domain {domain} {of} {name}"
+    return f"{mass_silence.name(part)} {of} {name}"

@@ -63,6 +63,7 @@ class Keeper(listeners.Listeners):
     _connected: bool
     _zhandle: int | None
     _session_id: int | None
+    _server: str | None
     _events: queue.Queue
     _host: str
     _recv_timeout: int
@@ -285,6 +286,7 @@ class Keeper(listeners.Listeners):
         """
         ident = self._client.client_id(handle)
         timeout = self._client.recv_timeout(handle)
+        self._server = self._client.connected_host(handle)
         late = self._unsent
         if late:
             # Before any request of another thread.

@@ -117,6 +117,7 @@ class ZKSession(keeper.Keeper, calls.Calls):
         self._condition = threading.Condition()
         self._zhandle: int | None = None
         self._session_id: int | None = None
+        self._server: str | None = None
         self._connected = False
         # The handle that close() closes; the keeper closes all others.
         self._closing: int | None = None
@@ -236,6 +237,14 @@ class ZKSession(keeper.Keeper, calls.Calls):
     def client_id(self) -> tuple[int, str]:
         """The present session's (id, password), for `ident`."""
         return self._client.client_id(self._handle(0))
+
+    @property
+    def server(self) -> str | None:
+        """The address and the port of the server that is connected, or was.
+
+        None: the client does not say.
+        """
+        return self._server
 
     def state(self) -> int:
         """One of zookeeper's *_STATE constants."""

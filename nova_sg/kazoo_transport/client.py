@@ -151,7 +151,8 @@ class _Connection(connection.ConnectionHandler):
     def __init__(self, owner: Owner, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._owner = owner
-        self._last: tuple | None = None
+        #: The address and the port of the last attempt to connect.
+        self.last_server: tuple[str, int] | None = None
         self._known: list[tuple] = []
         # How many attempts have taken too long since there was a connection.
         self._slow = 0
@@ -177,7 +178,7 @@ class _Connection(connection.ConnectionHandler):
         if not found:
             self._owner.failed(problem)
         # The server whose connection broke comes last: it may hang.
-        return sorted(found, key=lambda one: one[1:] == self._last)
+        return sorted(found, key=lambda one: one[1:] == self.last_server)
 
     def _connect_loop(self, retry: KazooRetry) -> Any:
         # While there is a session it must not end because of a pause.
@@ -220,7 +221,7 @@ class _Connection(connection.ConnectionHandler):
         return min(timeout, share * 2 ** min(self._slow, 20))
 
     def _connect(self, host: str, hostip: str, port: int) -> tuple:
-        self._last = hostip, port
+        self.last_server = hostip, port
         self.handler.patience = self._patience()
         self.handler.hostname = host
         try:
@@ -363,6 +364,10 @@ class Client(client.KazooClient):
         self.handler.stop()
         self._connection.stop()
         self._connection.close()
+
+    def last_server(self) -> tuple[str, int] | None:
+        """The address and the port of the last attempt to connect."""
+        return self._connection.last_server
 
     def session(self) -> tuple[int, bytes]:
         """The session's id, signed, and its password."""

@@ -33,7 +33,7 @@ from typing import Any
 from kazoo.protocol import states
 
 from nova_sg.kazoo_transport import client, convert
-from nova_sg.zookeeper import constants, dispatch, exceptions
+from nova_sg.zookeeper import addresses, constants, dispatch, exceptions
 from nova_sg.zookeeper import convert as texts
 
 LOG = logging.getLogger("nova_sg.zookeeper")
@@ -320,6 +320,11 @@ class Session:
         if self._connected:
             return constants.CONNECTED_STATE
         return constants.CONNECTING_STATE
+
+    def connected_host(self) -> str | None:
+        self.check()
+        last = self._client.last_server() if self._connected else None
+        return last and addresses.host_and_port(*last)
 
     def client_id(self) -> tuple[int, str]:
         self.check()

@@ -95,6 +95,10 @@ class KazooTransport:
     def recv_timeout(self, handle: int) -> int:
         return sessions.find(handle).timeout
 
+    def connected_host(self, handle: int) -> str | None:
+        """The address and the port of the connected server."""
+        return sessions.find(handle).connected_host()
+
     def client_id(self, handle: int) -> tuple[int, str]:
         return sessions.find(handle).client_id()
 

@@ -385,7 +385,6 @@ class _Step:
                 if not member.forced_down and member.unforced not in GONE
             }
 
-        domains = self.limits.domains
         mass = mass_silence.hold(
             group.mass,
             self.limits,
@@ -393,7 +392,7 @@ class _Step:
             now,
             candidates,
             falls,
-            lambda host: domains.of(self.members[host]),
+            lambda host: mass_silence.parts(self.members[host], self.limits),
         )
         for host in mass.held:
             judged[host] = judged[host]._replace(

@@ -14,7 +14,7 @@
 
 from __future__ import annotations
 
-from nova_sg.liveness import outages
+from nova_sg.liveness import mass_silence, outages
 from nova_sg.liveness.deadline import deadline
 from nova_sg.liveness.group import Group
 from nova_sg.liveness.model import (
@@ -218,9 +218,9 @@ def _held(group: Group, host: str, limits: Limits) -> str:
     hold = group.mass.hold_of(host)
     if hold is None:
         return ""
-    domain, of = group.mass.held[host], ""
-    if domain is not None:
-        of = f" of the failure domain {domain}"
+    part, of = group.mass.held[host], ""
+    if part is not None:
+        of = f" of the {mass_silence.name(part)}"
     held = max(0.0, group.refreshed - hold.since)
     return (
         f"; held as up for {held:.1f} s so far, and for "

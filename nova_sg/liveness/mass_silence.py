@@ -10,15 +10,18 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Mass silence: most of a group, or of a failure domain, falls silent at once.
+"""Mass silence: most of a group, or of a part of it, falls silent at once.
 
 It is unlikely that so many members die within one service_down_time. More
 likely something that they share has failed: a switch, a firewall, or a part
 of the backend. If they were all called down, they would all be evacuated. So
 they are held as up for a while.
 
-A group and each of its failure domains are judged by the same rule, each by
-itself. A switch that cuts off one rack of ten is noticed by its domain.
+A group and each of its parts are judged by the same rule, each by itself. The
+parts are the failure domains, and the members that are connected to the same
+server of the backend. A switch that cuts off one rack of ten is noticed by its
+domain. A server that is cut off from the backend's other servers keeps its
+members connected for a while, and the others end their sessions.
 """
 
 from __future__ import annotations
@@ -28,11 +31,36 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from nova_sg.liveness.model import NEVER, Limits, MassRule
+from nova_sg.liveness.model import NEVER, Limits, MassRule, Member
 from nova_sg.liveness.outages import Outages, without
 
-#: What a hold is for, if not for a failure domain: the whole group.
+#: What a hold is for, if not for a part of the group.
 GROUP = None
+
+
+class Server(str):
+    """A hold is for the members connected to a server of the backend.
+
+    Other strings are failure domains.
+    """
+
+
+def parts(member: Member, limits: Limits) -> list[str]:
+    """Return the parts of the group that a member belongs to."""
+    found = []
+    domain = limits.domains.of(member)
+    if domain is not None:
+        found.append(domain)
+    for known in member.histories:
+        if known is not None and known.observation.attributes.server:
+            found.append(Server(known.observation.attributes.server))
+    return found
+
+
+def name(part: str) -> str:
+    """Return what a part of the group is, with its name."""
+    kind = "server" if isinstance(part, Server) else "failure domain"
+    return f"{kind} {part}"
 
 
 class Hold(NamedTuple):
@@ -49,12 +77,12 @@ class Hold(NamedTuple):
 class Mass(NamedTuple):
     """The mass silences of a group."""
 
-    #: The holds by failure domain, and by GROUP.
+    #: The holds by part of the group, and by GROUP.
     holds: Mapping[str | None, Hold] = {}
     #: By host: the hold, of `holds`, by which the member is held.
     held: Mapping[str, str | None] = {}
-    #: By failure domain, and by GROUP: until when no new hold begins, as the
-    #: last one has just ended.
+    #: By part of the group, and by GROUP: until when no new hold begins, as
+    #: the last one has just ended.
     resting: Mapping[str | None, float] = {}
 
     def hold_of(self, host: str) -> Hold | None:
@@ -106,7 +134,7 @@ def hold(
     now: float,
     candidates: Collection[str],
     falls: Callable[[], Mapping[str, float]],
-    domain: Callable[[str], str | None],
+    parts_of: Callable[[str], Collection[str]],
 ) -> Mass:
     """Return the mass silences; its `held` names the members that are held.
 
@@ -116,11 +144,11 @@ def hold(
     :param candidates: the names of the members that were up and would be down
         now
     :param falls: returns the deadline of each member, by name
-    :param domain: returns the failure domain of a member; None: not known
+    :param parts_of: returns the parts of the group that a member belongs to
     """
     if not candidates:
         return mass._replace(holds={}, held={}) if mass.holds else mass
-    return _Holds(mass, limits, outages, now, domain).take(candidates, falls)
+    return _Holds(mass, limits, outages, now, parts_of).take(candidates, falls)
 
 
 class _Holds:
@@ -132,7 +160,7 @@ class _Holds:
         limits: Limits,
         outages: Outages,
         now: float,
-        domain: Callable[[str], str | None],
+        parts_of: Callable[[str], Collection[str]],
     ) -> None:
         self.rule, self.limit = limits.mass, limits.service_down_time
         # A member that has missed only one or two reports is not silent yet.
@@ -142,7 +170,7 @@ class _Holds:
         self.ahead = self.limit - silent_for
         self.outages = outages
         self.now = now
-        self.domain = domain
+        self.parts_of = parts_of
         self.before = mass
         self.resting = {
             scope: until
@@ -165,7 +193,7 @@ class _Holds:
         if new and self.rule.fraction:
             moments = falls()
             new = self._find(GROUP, new, moments, list(moments.values()))
-            self._find_by_domain(new, moments)
+            self._find_by_part(new, moments)
         return Mass(self.holds, self.held, self.resting)
 
     def _keep(self, candidates: Collection[str]) -> None:
@@ -184,12 +212,12 @@ class _Holds:
             # These members are down, and not held again.
             scopes = {scope}
             if scope is GROUP:
-                scopes |= {self.domain(host) for host in hosts}
+                scopes.update(*map(self.parts_of, hosts))
             until = self.now + 1.5 * self.limit
             self.resting.update(dict.fromkeys(scopes, until))
 
     def _join(self, candidates: list[str]) -> list[str]:
-        """Add candidates to the holds of their domains, or of the group.
+        """Add candidates to the holds of their parts, or of the group.
 
         :returns: the candidates that are in no hold
         """
@@ -197,7 +225,7 @@ class _Holds:
             return candidates
         rest = []
         for host in candidates:
-            scopes = {GROUP, self.domain(host)} & self.holds.keys()
+            scopes = {GROUP, *self.parts_of(host)} & self.holds.keys()
             if scopes:
                 # The one that ends last.
                 self.held[host] = max(
@@ -216,7 +244,7 @@ class _Holds:
     ) -> list[str]:
         """Begin a hold, if these candidates are part of a mass silence.
 
-        :param falls: when each member of the group or of the domain falls
+        :param falls: when each member of the group or of the part falls
         :returns: the candidates that are not part of it
         """
         if scope in self.resting:
@@ -246,23 +274,25 @@ class _Holds:
                 self.held[host] = scope
         return rest
 
-    def _find_by_domain(
+    def _find_by_part(
         self, candidates: list[str], moments: Mapping[str, float]
     ) -> None:
-        domains: dict[str, list[str]] = defaultdict(list)
+        silent: dict[str, list[str]] = defaultdict(list)
         for host in candidates:
-            domain = self.domain(host)
-            if domain is not None:
-                domains[domain].append(host)
-        if not domains:
+            for part in self.parts_of(host):
+                silent[part].append(host)
+        if not silent:
             return
-        falls: dict[str, list[float]] = {domain: [] for domain in domains}
+        falls: dict[str, list[float]] = {part: [] for part in silent}
         for host, moment in moments.items():
-            domain = self.domain(host)
-            if domain in falls:
-                falls[domain].append(moment)
-        for domain, hosts in domains.items():
-            self._find(domain, hosts, moments, falls[domain])
+            for part in self.parts_of(host):
+                if part in falls:
+                    falls[part].append(moment)
+        for part, hosts in silent.items():
+            # A member may be part of several, and is held once.
+            rest = [host for host in hosts if host not in self.held]
+            if rest:
+                self._find(part, rest, moments, falls[part])
 
     def _is_over(self, held: Hold) -> bool:
         return without(self.outages, held.since, self.now) > self.rule.hold

@@ -177,6 +177,9 @@ class Attributes(NamedTuple):
     disabled_reason: str | None = None
     #: The outage that the member reports: from when to when.
     outage: tuple[float, float] | None = None
+    #: The address of the backend's server that the member is connected to;
+    #: None: not known, or of no importance.
+    server: str | None = None
 
     @property
     def gone(self) -> bool:

@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 from nova_sg import metrics
 from nova_sg import observer as observers
-from nova_sg.liveness import explain, model
+from nova_sg.liveness import explain, mass_silence, model
 from nova_sg.liveness import group as liveness
 from nova_sg.servicegroup import events
 
@@ -253,9 +253,16 @@ def census(
     if oldest > model.NEVER:
         age = max(0.0, time.monotonic() - oldest)
     held = collections.Counter(
-        domain or "" for domain in group.mass.held.values()
+        _label(part) for part in group.mass.held.values()
     )
     return metrics.Census(numbers, age, domains, held)
+
+
+def _label(part: str | None) -> str:
+    """Return the label of a hold: a failure domain, or "server ADDRESS"."""
+    if isinstance(part, mass_silence.Server):
+        return mass_silence.name(part)
+    return part or ""
 
 
 def unusual(

@@ -22,6 +22,8 @@ any pause: it then takes a whole core. Addresses have no such effect.
 
 import ipaddress
 import random
+import socket
+import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -31,6 +33,25 @@ _AI_ADDRCONFIG = 0x20
 _NI_NUMERICHOST, _NI_NUMERICSERV = 1, 2
 _SOCK_STREAM = 1
 _MAX_HOST = 1025
+
+
+def from_sockaddr(raw: bytes) -> str | None:
+    """Return the address and the port in a struct sockaddr, as text.
+
+    :returns: None: it is that of no TCP connection
+    """
+    family = int.from_bytes(raw[:2], sys.byteorder)
+    port = int.from_bytes(raw[2:4], "big")
+    if family == socket.AF_INET:
+        return host_and_port(socket.inet_ntop(family, raw[4:8]), port)
+    if family == socket.AF_INET6:
+        return host_and_port(socket.inet_ntop(family, raw[8:24]), port)
+    return None
+
+
+def host_and_port(host: str, port: int) -> str:
+    """Return a server's address as text; an IPv6 address has brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 class Servers(NamedTuple):

@@ -32,6 +32,7 @@ from collections.abc import Callable
 from typing import Any
 
 from nova_sg.zookeeper import (
+    addresses,
     callbacks,
     clib,
     constants,
@@ -43,10 +44,13 @@ from nova_sg.zookeeper import (
 __all__ = [
     "acreate", "add_auth", "adelete", "aexists", "aget", "aget_acl",
     "aget_children", "aset", "aset_acl", "async_", "client_id", "close",
-    "create", "delete", "deterministic_conn_order", "exists", "get",
-    "get_acl", "get_children", "init", "is_unrecoverable",
+    "connected_host", "create", "delete", "deterministic_conn_order",
+    "exists", "get", "get_acl", "get_children", "init", "is_unrecoverable",
     "recv_timeout", "set", "set2", "set_acl", "set_watcher", "state",
     "zerror"]
+
+# Bytes of the largest address of a socket: sizeof(struct sockaddr_storage).
+_SOCKADDR = 128
 
 Watcher = sessions.Completion | None
 Completion = sessions.Completion | None
@@ -303,6 +307,24 @@ def state(handle: int) -> int:
 def recv_timeout(handle: int) -> int:
     """The session timeout, in ms: that of the server once connected."""
     return _of_session(handle, clib.load().zk.zoo_recv_timeout)
+
+
+def connected_host(handle: int) -> str | None:
+    """The address and the port of the connected server; None: there is none.
+
+    python-zookeeper does not have this function.
+    """
+    ffi, zk = clib.load().ffi, clib.load().zk
+
+    def read(zh: Any) -> bytes | None:
+        address = ffi.new("char[]", _SOCKADDR)
+        size = ffi.new("unsigned int *", _SOCKADDR)
+        if not zk.zookeeper_get_connected_host(zh, address, size):
+            return None
+        return ffi.buffer(address, size[0])[:]
+
+    found = _of_session(handle, read)
+    return None if found is None else addresses.from_sockaddr(found)
 
 
 def is_unrecoverable(handle: int) -> bool:

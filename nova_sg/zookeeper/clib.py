@@ -85,6 +85,8 @@ int zoo_set_servers_resolution_delay(zhandle_t *zh, int milliseconds);
 int zookeeper_close(zhandle_t *zh);
 const clientid_t *zoo_client_id(zhandle_t *zh);
 int zoo_recv_timeout(zhandle_t *zh);
+void *zookeeper_get_connected_host(
+    zhandle_t *zh, void *address, unsigned int *size);
 int zoo_state(zhandle_t *zh);
 int is_unrecoverable(zhandle_t *zh);
 

@@ -76,7 +76,9 @@ class ConfigurationTest(base.TestCase):
 
     def test_unknown_driver(self):
         self.configure("servicegroup_driver = zookeper")
-        self.check("[DEFAULT] servicegroup_driver", "Use db, mc, zk, or install", self.config)
+        self.check(
+            "[DEFAULT] servicegroup_driver", "Use db, mc, zk", self.config
+        )
 
     def test_bad_url(self):
         for url, words in (

@@ -150,6 +150,7 @@ class ZkDriver(base.LockingDriver):
                 draining=(host, znodes.DRAINING) in said,
                 unwell=said.get((host, znodes.UNWELL), "") if here else "",
                 domain=said.get((host, znodes.DOMAIN)),
+                server=said.get((host, znodes.SERVER)),
                 present=here and not unsure,
                 lost=not here,
                 forced_down=host in forced,

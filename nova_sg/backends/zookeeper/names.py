@@ -22,6 +22,7 @@ GROUP/HOST@SESSION   a live member; ephemeral, so it goes with its session
                      HOST@BINARY@crashed: its process ended without leaving
                      HOST@BINARY@unwell@TEXT: it cannot do its work, and why
                      HOST@BINARY@domain@TEXT: its failure domain
+                     HOST@BINARY@server@TEXT: the server it is connected to
 .forced/GROUP/HOST   a member that is forced down
 .locks/GROUP         "free", if the last holder of the lock has released it
 .locks/GROUP/holder  the holder of the lock; ephemeral
@@ -44,9 +45,9 @@ from typing import NamedTuple
 from nova_sg.conf import CONF
 
 DRAINING, LEFT, CRASHED = "draining", "left", "crashed"
-UNWELL, DOMAIN = "unwell", "domain"
+UNWELL, DOMAIN, SERVER = "unwell", "domain", "server"
 _WITHOUT_TEXT = (DRAINING, LEFT, CRASHED)
-_WITH_TEXT = (UNWELL, DOMAIN)
+_WITH_TEXT = (UNWELL, DOMAIN, SERVER)
 _MEMBER = re.compile(r"(.+)@[0-9a-f]+")
 
 
@@ -57,7 +58,7 @@ class Entry(NamedTuple):
     binary: str
     #: One of the words above; empty: it joined.
     kind: str
-    #: What UNWELL and DOMAIN say.
+    #: What UNWELL, DOMAIN and SERVER say.
     text: str = ""
 
 

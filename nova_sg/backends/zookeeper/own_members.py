@@ -111,7 +111,7 @@ class OwnMembers:
             self._make_sure(session, membership, znode)
             if membership.draining and not state.get("draining"):
                 self._mark_draining(session, membership)
-            if state.get("said") != _said(membership):
+            if state.get("said") != _said(session, membership):
                 self._write_entry(session, membership)
 
     def _name(self, membership: base.Membership, session_id: int) -> str:
@@ -194,7 +194,8 @@ class OwnMembers:
         """
         above = names.entries_path(membership.group)
         path = _entry_path(membership)
-        said, before = _said(membership), membership.state.get("said")
+        said = _said(session, membership)
+        before = membership.state.get("said")
         known = before
         if known is None:
             known = []
@@ -296,9 +297,12 @@ def _entry_path(membership: base.Membership, kind: str = "") -> str:
     )
 
 
-def _said(membership: base.Membership) -> list[str]:
+def _said(
+    session: evzookeeper.ZKSession, membership: base.Membership
+) -> list[str]:
     """Return what a member says of itself, as ends of entries' names."""
     texts = (
+        (names.SERVER, session.server),
         (names.UNWELL, membership.unwell),
         (names.DOMAIN, membership.domain),
     )
