@@ -127,7 +127,8 @@ are a load for the backend.
 The part of a group, from 0 to 1, whose silence is taken for a fault of the
 network or of the backend. If so many members fall silent within one
 service_down_time, they stay up for at most mass_silence_hold seconds more.
-The same is applied to each failure domain: see failure_domain.
+The same is applied to each failure domain (see failure_domain) and, with zk,
+to the members that are connected to the same server.
 
 The default is the threshold of Kubernetes for an unhealthy zone: so many
 hosts hardly die at once. If a smaller part shares a switch, make that a

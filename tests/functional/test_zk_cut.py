@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""A server of the ensemble is cut off from the others, not from its clients."""
+"""A server of an ensemble is cut off from the others, not from clients."""
 
 import threading
 import time

@@ -168,8 +168,8 @@ def _check_cut(
             f"ZooKeeper server {server}",
             f"if it is cut off from the other servers it keeps its clients "
             f"for {kept:g} s (syncLimit times tickTime), and the others end "
-            f"their sessions after {session:g} s: living members would be "
-            "down",
+            f"their sessions after {session:g} s: living members are held as "
+            "up then, and in a small group they would be down",
             f"Set [zookeeper] recv_timeout to {kept * 1500:.0f} or more, in "
             "all processes, or lower syncLimit or tickTime",
         )

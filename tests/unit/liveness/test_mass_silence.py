@@ -16,7 +16,7 @@
 import random
 import unittest
 
-from nova_sg.liveness import domains, mass_silence, model
+from nova_sg.liveness import domains, explain, mass_silence, model
 from nova_sg.liveness.model import HELD, LOST, REPORTED, SILENT
 from tests.unit.liveness.observing import INTERVAL, LIMIT, Observer, seen
 
@@ -27,10 +27,19 @@ RULE = model.MassRule(0.55, 4, HOLD)
 class Group:
     """Members that report in time until they fall silent."""
 
-    def __init__(self, members, rule=RULE, domain=lambda number: None):
+    def __init__(
+        self,
+        members,
+        rule=RULE,
+        domain=lambda number: None,
+        server=lambda number: None,
+    ):
         self.rng = random.Random(members)
         self.observer = Observer(mass=rule)
-        self.domains = {f"h{n}": domain(n) for n in range(members)}
+        self.said = {
+            f"h{n}": {"domain": domain(n), "server": server(n)}
+            for n in range(members)
+        }
         self.now = 0.0
         self.last = {}
         self.silent_from = {}
@@ -49,7 +58,7 @@ class Group:
             while last + INTERVAL * 1.1 <= until:
                 last += self.rng.uniform(0.9, 1.1) * INTERVAL
             self.last[host] = last
-            said = {"domain": self.domains[host], **attributes.get(host, {})}
+            said = self.said[host] | attributes.get(host, {})
             observations.append(seen(host, last, last, **said))
         self.observer.refresh(self.now, observations)
         return self.observer.changes
@@ -256,6 +265,72 @@ def rack(number):
     return f"rack{number // 10}"
 
 
+def server(number):
+    """Return the server of a member: every third one is at the same."""
+    return f"192.0.2.{number % 3}:2181"
+
+
+class ServerTest(unittest.TestCase):
+    """The members of a server of the backend are judged by themselves."""
+
+    def setUp(self):
+        self.group = Group(30, domain=rack, server=server)
+        self.members = {f"h{n}" for n in range(0, 30, 3)}
+
+    def holds(self):
+        return set(self.group.observer.group.mass.holds)
+
+    def test_members_of_a_server_that_is_cut_off_are_held(self):
+        group = self.group
+        group.silence(self.members)
+        # A dead host elsewhere, and later one more of this server.
+        group.silence(["h1"])
+        group.run(LIMIT + 20.0)
+        self.assertEqual({"h1"}, group.down())
+        [held] = self.holds()
+        self.assertIsInstance(held, mass_silence.Server)
+        self.assertEqual("192.0.2.0:2181", held)
+        self.assertIn(
+            "10 of 10 members of the server 192.0.2.0:2181 fell silent",
+            explain.explain(
+                group.observer.group,
+                "h3",
+                HELD,
+                group.now,
+                group.observer.limits,
+            ),
+        )
+        # They are at another server now, and report again.
+        group.silent_from = {"h1": 0.0}
+        for host in self.members:
+            group.said[host]["server"] = "192.0.2.2:2181"
+        group.run(LIMIT + 40.0)
+        self.assertEqual(set(), self.holds())
+        self.assertEqual({"h1"}, group.down())
+
+    def test_they_are_down_after_the_hold(self):
+        self.group.silence(self.members)
+        self.group.run(LIMIT + HOLD + 12.0)
+        self.assertEqual(self.members, self.group.down())
+        self.assertEqual(set(), self.holds())
+
+    def test_a_minority_of_them_is_not_held(self):
+        some = sorted(self.members)[:5]
+        self.group.silence(some)
+        self.group.run(LIMIT + 6.0)
+        self.assertEqual(set(some), self.group.down())
+
+    def test_a_rack_that_is_a_part_of_them_is_held_once(self):
+        """Both parts of the group are silent."""
+        rack = {f"h{n}" for n in range(10)}
+        self.group.silence(self.members | rack)
+        self.group.run(LIMIT + 20.0)
+        self.assertEqual(set(), self.group.down())
+        held = self.group.observer.group.mass.held
+        self.assertEqual(self.members | rack, held.keys())
+        self.assertEqual({"rack0", "192.0.2.0:2181"}, self.holds())
+
+
 class DomainTest(unittest.TestCase):
     """Each failure domain is judged by itself, as well as the group."""
 
@@ -389,7 +464,7 @@ class DomainTest(unittest.TestCase):
         group.silence(group.hosts(10))
         group.run(LIMIT + 6.0)
         self.assertEqual({"rack0"}, self.holds(group))
-        group.domains["h3"] = "rack5"
+        group.said["h3"]["domain"] = "rack5"
         group.run(LIMIT + HOLD - 12.0)
         self.assertEqual(set(), group.down())
         group.run(LIMIT + HOLD + 12.0)
@@ -404,7 +479,7 @@ class DomainTest(unittest.TestCase):
         newcomer.refresh(
             group.now,
             [
-                seen(host, last, last, domain=group.domains[host])
+                seen(host, last, last, **group.said[host])
                 for host, last in group.last.items()
             ],
         )
