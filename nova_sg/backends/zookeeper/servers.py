@@ -80,13 +80,16 @@ def _send(
     tls: Mapping[str, str | None] | None,
     word: bytes,
 ) -> str:
-    with wire.connect(server, TIMEOUT, tls) as link:
-        answer = b""
-        # It may not have read the command.
-        with contextlib.suppress(ConnectionError):
-            link.sendall(word)
-            while chunk := link.recv(65536):
-                answer += chunk
+    answer = b""
+    # It may not have read the command. If it closes the connection at once,
+    # connecting itself may fail so.
+    with (
+        contextlib.suppress(BrokenPipeError, ConnectionResetError),
+        wire.connect(server, TIMEOUT, tls) as link,
+    ):
+        link.sendall(word)
+        while chunk := link.recv(65536):
+            answer += chunk
     if not answer:
         raise ConnectionError(
             "it closes the connection, as it does if this host has as many "
