@@ -77,7 +77,7 @@ class _InNode:
 
 
 class ZooKeeper(_InNode, zk_fixtures.ZooKeeperServer):
-    def peer_line(self):
+    def peer_line(self, reader):
         return f"server.{self.number}={self.node.address}:2888:3888"
 
     def prepare(self):
