@@ -236,7 +236,9 @@ class Checker:
         kind, why = self._wrong_down(observer, host, lived, begun, at)
         self.result.had_to_be_up += bool(kind)
         gone = self.truth.gone[host].around(begun, at)
-        if gone and begun > self._limit(observer, gone, lived, begun, at):
+        if gone and begun > self._limit(
+            observer, host, gone, lived, begun, at
+        ):
             self.result.had_to_be_down += 1
         return kind, why
 
@@ -294,7 +296,7 @@ class Checker:
         if self._found.get((observer, host)) == gone:
             self.result.had_to_be_down += 1
             return "rose", f"it is gone since {gone[0]:.2f}, and was down"
-        limit = self._limit(observer, gone, lived, begun, at)
+        limit = self._limit(observer, host, gone, lived, begun, at)
         if begun <= limit:
             return "", ""
         self.result.had_to_be_down += 1
@@ -302,12 +304,16 @@ class Checker:
             f"it is gone since {gone[0]:.2f}, the limit was {limit:.2f}"
         )
 
-    def _limit(self, observer, gone, lived, begun, at):
+    def _limit(self, observer, host, gone, lived, begun, at):
         """Return until when a host that is gone may be up."""
         settled = self._settled(observer, at, some=False)
         if settled is None:
             return FOREVER
         limit = max(gone[0], settled)
+        if "zk" in self._drivers:
+            # A session lives on from the last byte. Reports to the others
+            # have times, or are not executed late.
+            limit = max(limit, self.truth.last_bytes(host, gone))
         limit += max(map(self.bound, self._drivers)) + SLACK
         if not lived:
             limit += 1.5 * self._interval + SKEW

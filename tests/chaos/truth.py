@@ -273,6 +273,23 @@ class Truth:
             ):
                 yield begin, end
 
+    def last_bytes(self, host, gone):
+        """Return until when bytes of a host that is gone may arrive.
+
+        A process may have sent them while its host was cut off. The host's
+        kernel sends them again after the cut, also if the process has been
+        killed meanwhile: after the cut it waits for as long as the cut lasted
+        at most.
+
+        :param gone: the span in which the host is gone
+        """
+        found = gone[0]
+        for cut in self._cuts:
+            begin, end = cut.may
+            if gone[0] <= end < gone[1] and host in {cut.node, *cut.peers}:
+                found = max(found, 2 * end - begin)
+        return found
+
     # -- paths
 
     def _targets(self, client, driver):

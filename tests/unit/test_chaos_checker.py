@@ -333,6 +333,21 @@ class DeadTest(unittest.TestCase):
                 story.cut(30, 50, "h0", [], direction)
                 self.assertEqual(kinds, story.check())
 
+    def test_bytes_of_a_killed_process_arrive_late(self):
+        """They keep a session alive, and nothing else."""
+        for driver, until, kinds in (
+            ("zk", 46, []),
+            ("zk", 50, ["wrong up"]),
+            ("db", 46, ["wrong up"]),
+        ):
+            with self.subTest(driver, until=until):
+                story = Story(driver)
+                story.answers(1, until, "U")
+                story.cut(30, 34, "h0")
+                story.killed(33)
+                story.answers(until, 60, "D")
+                self.assertEqual(kinds, story.check())
+
     def test_a_lossy_host_may_be_up_or_down(self):
         story = Story("zk")
         story.answers(1, 36, "U")
