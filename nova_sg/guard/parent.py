@@ -110,11 +110,16 @@ class Parent:
             )
             if message == _LAST:
                 return
+            if len(descriptors) != 2:
+                # Of a program that uses the socket for something else.
+                for one in descriptors:
+                    os.close(one)
+                continue
             link, process = descriptors
-            for one in list(self._guarded):
-                if not one.thread.is_alive():
-                    self._guarded.remove(one)
-                    os.close(one.process)
+            for old in list(self._guarded):
+                if not old.thread.is_alive():
+                    self._guarded.remove(old)
+                    os.close(old.process)
             self._guarded.append(Guarded(socket.socket(fileno=link), process))
 
     def run(self) -> int:
