@@ -25,6 +25,8 @@ from typing import Any
 
 _CREATE, _DELETE, _AUTH, _SASL, _CLOSE = 1, 2, 100, 102, -11
 _AUTH_XID = -4
+# Bytes of the largest answer to a request that is made here.
+_LARGEST = 1 << 20
 
 
 def tls_context(tls: Mapping[str, str | None]) -> Any:
@@ -112,7 +114,7 @@ def begin(
     )
     # The answer: protocol version, timeout, session. Timeout 0: there is no
     # such session.
-    return struct.unpack_from(">i", receive(link), 4)[0] > 0
+    return struct.unpack_from(">i", receive(link, 8), 4)[0] > 0
 
 
 def authenticate(link: socket.socket, sasl: tuple[str, str] | None) -> None:
@@ -124,7 +126,6 @@ def authenticate(link: socket.socket, sasl: tuple[str, str] | None) -> None:
     if sasl is None:
         return
     try:
-        import puresasl
         from puresasl import client
     except ImportError as error:
         raise OSError(f"SASL needs pure-sasl: {error}") from error
@@ -141,19 +142,21 @@ def authenticate(link: socket.socket, sasl: tuple[str, str] | None) -> None:
     while True:
         try:
             token = dialogue.process(challenge)
-        except puresasl.SASLError as error:
-            raise OSError(f"SASL: {error}") from error
+        except Exception as error:
+            # Not SASLError alone: the challenge may be of any form.
+            text = str(error) or type(error).__name__
+            raise OSError(f"SASL: {text}") from error
         if dialogue.complete and not token:
             return
         xid += 1
         link.sendall(
             buffer(struct.pack(">ii", xid, _SASL) + buffer(token or b""))
         )
-        answer = receive(link)
+        answer = receive(link, 16)
         code = struct.unpack_from(">i", answer, 12)[0]
         if code:
             raise OSError(f"the server refuses the authentication ({code})")
-        (length,) = struct.unpack_from(">i", answer, 16)
+        (length,) = struct.unpack_from(">i", answer.ljust(20, b"\0"), 16)
         challenge = answer[20 : 20 + max(0, length)]
 
 
@@ -207,7 +210,7 @@ def answers(link: socket.socket, last: int) -> Iterator[tuple[int, int]]:
     """
     xid = None
     while xid != last:
-        xid, _, code = struct.unpack_from(">iqi", receive(link))
+        xid, _, code = struct.unpack_from(">iqi", receive(link, 16))
         yield xid, code
 
 
@@ -220,9 +223,15 @@ def buffer(content: bytes) -> bytes:
     return struct.pack(">i", len(content)) + content
 
 
-def receive(link: socket.socket) -> bytes:
-    """Receive one message."""
+def receive(link: socket.socket, least: int) -> bytes:
+    """Receive one message.
+
+    :param least: the bytes that it has at least
+    :raises OSError: the connection broke, or this is not a ZooKeeper server
+    """
     (length,) = struct.unpack(">i", _exactly(link, 4))
+    if not least <= length <= _LARGEST:
+        raise OSError("it does not speak ZooKeeper's protocol")
     return _exactly(link, length)
 
 
