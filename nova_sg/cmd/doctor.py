@@ -36,6 +36,9 @@ class Doctor(command.Command):
     status is 0 only if there is no problem.
     """
 
+    #: The shell leaves it to this command, which reports what is wrong.
+    READS_CONFIGURATION = True
+
     def take_action(self, parsed_args: argparse.Namespace) -> int:
         try:
             self.app.read_configuration()

@@ -18,6 +18,7 @@ import argparse
 import logging
 import signal
 import sys
+from importlib import metadata
 
 from cliff import app, commandmanager, complete, help
 
@@ -29,10 +30,23 @@ from nova_sg import (
     servicegroup,
     version,
 )
-from nova_sg.cmd import doctor, entry
+from nova_sg.cmd import entry
 from nova_sg.servicegroup import process
 
 PROG = "nova-sg"
+
+
+class Commands(commandmanager.CommandManager):
+    """The commands; the module of each is imported when it is used.
+
+    cliff's own manager imports the modules of all commands: rich, the
+    database and the monitor, for a command that needs none of them.
+    """
+
+    def load_commands(self, namespace: str) -> None:
+        self.group_list.append(namespace)
+        for found in metadata.entry_points(group=namespace):
+            self.commands[found.name.replace("_", " ")] = found
 
 
 class Shell(app.App):
@@ -54,7 +68,7 @@ class Shell(app.App):
         super().__init__(
             description="Show which services of an OpenStack cloud are alive.",
             version=version.version_string(),
-            command_manager=commandmanager.CommandManager("nova_sg.cli"),
+            command_manager=Commands("nova_sg.cli"),
             deferred_help=True,
         )
         self._api: servicegroup.API | None = None
@@ -95,8 +109,8 @@ class Shell(app.App):
         entry.raise_again()
         # Help is needed also while the configuration is wrong.
         if not isinstance(
-            cmd, (help.HelpCommand, complete.CompleteCommand, doctor.Doctor)
-        ):
+            cmd, (help.HelpCommand, complete.CompleteCommand)
+        ) and not getattr(cmd, "READS_CONFIGURATION", False):
             self.read_configuration()
             config.warn_of_unknown()
 

@@ -12,6 +12,9 @@
 
 """Help, the version, and wrong arguments."""
 
+import subprocess
+import sys
+
 from tests import single_mode
 from tests.cli import base
 
@@ -25,6 +28,30 @@ COMMANDS = (
     "show",
     "wait",
     "watch",
+)
+
+
+# Runs a program, and then prints the modules that it has imported.
+IMPORTS = """
+import sys
+from nova_sg.cmd import shell
+status = shell.main(sys.argv[1:])
+print("\\n".join(sys.modules))
+sys.exit(status)
+"""
+# What the command list has no use for.
+NOT_FOR_LIST = (
+    "nova_sg.actions",
+    "nova_sg.backends.db.doctor",
+    "nova_sg.backends.memcached",
+    "nova_sg.backends.zookeeper",
+    "nova_sg.cmd.doctor",
+    "nova_sg.cmd.progress",
+    "nova_sg.cmd.top",
+    "nova_sg.monitor",
+    "alembic",
+    "pymysql",
+    "rich",
 )
 
 
@@ -65,6 +92,28 @@ class BasicsTest(base.TestCase):
                     result.out + result.err,
                     f"{arguments[-1]}('? is not a|$)",
                 )
+
+    def imported(self, *arguments):
+        """Return the modules that nova-sg has imported for a command."""
+        done = subprocess.run(
+            [sys.executable, "-c", IMPORTS, *arguments],
+            check=True,
+            capture_output=True,
+            text=True,
+            timeout=base.PATIENCE,
+        )
+        return done.stdout.split()
+
+    def test_modules_of_other_commands_are_not_imported(self):
+        database = f"sqlite:///{self.path('nova-sg.sqlite')}"
+        config = self.write(
+            "nova-sg.conf", f"[database]\nconnection = {database}\n"
+        )
+        arguments = ("--config-file", str(config))
+        self.assertIn("alembic", self.imported(*arguments, "db", "sync"))
+        imported = self.imported(*arguments, "list")
+        self.assertIn("nova_sg.cmd.members", imported)
+        self.assertEqual([], sorted(set(NOT_FOR_LIST).intersection(imported)))
 
     def test_exec_without_a_command(self):
         result = self.run_program("nova-sg-exec", config=False)
