@@ -13,7 +13,6 @@
 """The snippets of the page on deploying can be used as they stand."""
 
 import configparser
-import importlib
 import os
 import pathlib
 import re
@@ -23,14 +22,13 @@ import subprocess
 import tempfile
 import textwrap
 import unittest
-from unittest import mock
 
 import yaml
 from oslo_config import cfg
 
 from nova_sg import conf, unknown_options
-from nova_sg.cmd import shell
 from nova_sg.conf import opts
+from tests.unit import entry_points
 
 ROOT = pathlib.Path(__file__).parents[2]
 PAGE = ROOT / "doc" / "source" / "deploying.rst"
@@ -74,20 +72,6 @@ def snippets(*kinds):
         for _, kind, caption, text in found
         if kind in kinds
     ]
-
-
-def scripts():
-    """Return the programs of setup.cfg, and the commands of nova-sg."""
-    setup = configparser.ConfigParser()
-    setup.read(ROOT / "setup.cfg")
-    points = {
-        group: dict(line.split(" = ") for line in text.split("\n") if line)
-        for group, text in setup["entry_points"].items()
-    }
-    return points["console_scripts"], {
-        name.replace("_", " "): where
-        for name, where in points["nova_sg.cli"].items()
-    }
 
 
 def to_ini(sections):
@@ -267,7 +251,7 @@ class SnippetsTest(unittest.TestCase):
 class CommandsTest(unittest.TestCase):
     def setUp(self):
         super().setUp()
-        self.programs, self.commands = scripts()
+        self.programs, self.commands = entry_points.read()
 
     def test_each_program_exists(self):
         page = PAGE.read_text()
@@ -284,18 +268,10 @@ class CommandsTest(unittest.TestCase):
         self.assertGreater(len(named), 1)
         for line in shown + named:
             with self.subTest(line):
-                self.parse(shlex.split(line))
-
-    def parse(self, words):
-        if words[0] == "--config-file":
-            words = words[2:]
-        length = 1 if words[0] in self.commands else 2
-        name = " ".join(words[:length])
-        module, _, attribute = self.commands[name].partition(":")
-        command = getattr(importlib.import_module(module), attribute)
-        parser = command(shell.Shell(), None).get_parser(name)
-        with mock.patch.object(parser, "error", self.fail):
-            parser.parse_args(words[length:])
+                words = shlex.split(line)
+                if words[0] == "--config-file":
+                    words = words[2:]
+                entry_points.parse(self, self.commands, words)
 
 
 class ImagesTest(unittest.TestCase):

@@ -13,17 +13,14 @@
 """What there is, is documented; what is documented, is there."""
 
 import ast
-import configparser
-import importlib
 import pathlib
 import re
 import shlex
 import unittest
-from unittest import mock
 
 from nova_sg import conf
-from nova_sg.cmd import shell
 from nova_sg.liveness import model
+from tests.unit import entry_points
 
 ROOT = pathlib.Path(__file__).parents[2]
 DOC = ROOT / "doc" / "source"
@@ -55,23 +52,13 @@ class CommandsTest(unittest.TestCase):
     def setUp(self):
         super().setUp()
         self.page = (DOC / "cli.rst").read_text()
-        # Not what is installed: that may be older.
-        setup = configparser.ConfigParser()
-        setup.read(ROOT / "setup.cfg")
-        self.points = {
-            group: dict(line.split(" = ") for line in text.split("\n") if line)
-            for group, text in setup["entry_points"].items()
-        }
-        self.commands = {
-            name.replace("_", " "): where
-            for name, where in self.points["nova_sg.cli"].items()
-        }
+        self.programs, self.commands = entry_points.read()
 
     def titles(self, line):
         return set(re.findall(rf"^(.+)\n{line}+$", self.page, re.MULTILINE))
 
     def test_every_program_has_a_section(self):
-        programs = set(self.points["console_scripts"])
+        programs = set(self.programs)
         self.assertEqual(set(), programs - self.titles("="))
 
     def test_every_command_has_a_section(self):
@@ -82,16 +69,8 @@ class CommandsTest(unittest.TestCase):
         self.assertTrue(shown)
         for line in shown:
             with self.subTest(line):
-                self._parse(shlex.split(line.partition(";")[0]))
-
-    def _parse(self, words):
-        length = 1 if words[0] in self.commands else 2
-        name = " ".join(words[:length])
-        module, _, attribute = self.commands[name].partition(":")
-        command = getattr(importlib.import_module(module), attribute)
-        parser = command(shell.Shell(), None).get_parser(name)
-        with mock.patch.object(parser, "error", self.fail):
-            parser.parse_args(words[length:])
+                words = shlex.split(line.partition(";")[0])
+                entry_points.parse(self, self.commands, words)
 
 
 class MessagesTest(unittest.TestCase):
