@@ -23,7 +23,6 @@ from typing import Any
 
 from oslo_config import cfg, iniparser
 from oslo_log import log as logging
-from oslo_utils import netutils
 
 import nova_sg.conf
 from nova_sg import exception, unknown_options
@@ -35,10 +34,19 @@ PROJECT = "nova-sg"
 
 # Options to which no value is a value.
 _MAY_BE_EMPTY = ("mysql_sql_mode",)
+
+
+def _my_ip() -> str:
+    # Imported by those who refer to it alone: the module takes a while.
+    from oslo_utils import netutils
+
+    return netutils.get_my_ipv4()
+
+
 # The values of options of Nova's that a nova.conf refers to without setting
 # them, as Nova has them.
 _NOVA_DEFAULTS: dict[str, Callable[[], str]] = {
-    "my_ip": netutils.get_my_ipv4,
+    "my_ip": _my_ip,
     "my_block_storage_ip": lambda: "$my_ip",
 }
 # Stands for an option that a value refers to and that has no value: an option

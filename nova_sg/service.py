@@ -34,7 +34,6 @@ from nova_sg import config, exception, log, monkey_patch, servicegroup
 from nova_sg.conf import CONF
 from nova_sg.guard import orders
 from nova_sg.manager import Manager
-from nova_sg.monitor import service as monitor
 from nova_sg.servicegroup import api, process
 
 LOG = logging.getLogger(__name__)
@@ -60,7 +59,12 @@ class Service(service.Service):
         self.servicegroup_api = servicegroup.API()
         self.manager = Manager(self.servicegroup_api, topic)
         # The server of the metrics for Prometheus; None: it is not configured.
-        self._shown = monitor.agent_metrics()
+        self._shown = None
+        if CONF.monitor.agent_port is not None:
+            # An agent without it does without the memory of this, too.
+            from nova_sg.monitor import service as monitor
+
+            self._shown = monitor.agent_metrics()
 
     @classmethod
     def create(cls) -> Service:
@@ -106,6 +110,8 @@ class Service(service.Service):
         host, topic and binary do not change: they take a restart.
         """
         if self._shown is not None:
+            from nova_sg.monitor import service as monitor
+
             monitor.reload_server(self._shown)
         old = process.detach()
         for one in old:

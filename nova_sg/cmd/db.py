@@ -16,14 +16,12 @@ from __future__ import annotations
 
 import argparse
 
-from cliff import command
-
 from nova_sg.backends.db import engine, schema
-from nova_sg.cmd import progress
+from nova_sg.cmd import commands, progress
 from nova_sg.conf import CONF
 
 
-class Sync(command.Command):
+class Sync(commands.Command):
     """Create the services table, or bring it up to date.
 
     A table that is Nova's is left alone.

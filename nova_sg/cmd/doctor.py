@@ -18,18 +18,16 @@ import argparse
 import datetime
 from typing import TextIO
 
-from cliff import command
-
 from nova_sg import config, exception
 from nova_sg.actions import pause
 from nova_sg.backends import base
 from nova_sg.backends.memcached import server_options
-from nova_sg.cmd import agreement
+from nova_sg.cmd import agreement, commands
 from nova_sg.conf import CONF
 from nova_sg.servicegroup import process
 
 
-class Doctor(command.Command):
+class Doctor(commands.Command):
     """Check the configuration and every configured backend.
 
     Prints a line for each finding, with a remedy for each problem. The exit

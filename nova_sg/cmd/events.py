@@ -24,12 +24,11 @@ import sys
 import threading
 import time
 
-from cliff import command
 from oslo_service import systemd
 
 from nova_sg import exception, observer, poller
 from nova_sg.actions import pause
-from nova_sg.cmd import actions, members
+from nova_sg.cmd import actions, commands, members
 from nova_sg.conf import CONF
 from nova_sg.liveness import model
 from nova_sg.servicegroup import events, process
@@ -38,7 +37,7 @@ from nova_sg.servicegroup import events, process
 WAITING = 1000
 
 
-class Watch(command.Command):
+class Watch(commands.Command):
     """Print a line for each event of a group, until interrupted.
 
     With --exec, --webhook or --notify, or the options of [events], also act
@@ -105,7 +104,7 @@ def _json(event: events.Event) -> str:
     return json.dumps(events.as_dict(event))
 
 
-class Pause(command.Command):
+class Pause(commands.Command):
     """Have no nova-sg watch act upon events of a group, until nova-sg resume.
 
     Events are printed all the same. Actions that are under way go on.
@@ -143,7 +142,7 @@ class Pause(command.Command):
         )
 
 
-class Resume(command.Command):
+class Resume(commands.Command):
     """End nova-sg pause: what is down then is acted upon."""
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:

@@ -18,9 +18,10 @@ import argparse
 import os
 import re
 
-from cliff import columns, command, lister, show
+from cliff import columns, lister, show
 
 from nova_sg import exception
+from nova_sg.cmd import commands
 from nova_sg.conf import CONF
 from nova_sg.liveness import model
 from nova_sg.servicegroup import description, events
@@ -79,7 +80,7 @@ def add_group(parser: argparse.ArgumentParser, default: str) -> None:
     )
 
 
-class OfMember(command.Command):
+class OfMember(commands.Command):
     """A command for one member: it takes HOST and --group."""
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
@@ -113,7 +114,7 @@ def _cells(member: description.Member) -> tuple:
     )
 
 
-class List(lister.Lister):
+class List(commands.Command, lister.Lister):
     """List the members of a group, or of all groups.
 
     Members that were removed (nova-sg forget) are not listed. With secondary
@@ -246,7 +247,7 @@ class ForceDown(OfMember):
         )
 
 
-class Withdraw(command.Command):
+class Withdraw(commands.Command):
     """Note that a member's process has ended without leaving its group.
 
     As a crash guard does: the member is down at once, with the cause crashed,
@@ -286,7 +287,7 @@ class Withdraw(command.Command):
         )
 
 
-class Forget(command.Command):
+class Forget(commands.Command):
     """Remove a member that is down for good, or all that are stale.
 
     With --stale the members that are removed are printed, one a line. A

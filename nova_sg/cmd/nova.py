@@ -19,12 +19,10 @@ import os
 import sys
 from collections.abc import Iterator
 
-from cliff import command
-
 from nova_sg import config, exception
 from nova_sg.backends.base import Finding
 from nova_sg.backends.memcached import server_options
-from nova_sg.cmd import doctor
+from nova_sg.cmd import commands, doctor
 from nova_sg.conf import CONF
 from nova_sg.nova import activation
 from nova_sg.servicegroup import process
@@ -36,7 +34,7 @@ HOW = (
 )
 
 
-class Status(command.Command):
+class Status(commands.Command):
     """Show whether Nova uses nova_sg, by which driver, and what is missing.
 
     Checks this environment and Nova's configuration files. The exit status is
@@ -132,7 +130,7 @@ def _check_driver(name: str) -> Finding:
     )
 
 
-class Enable(command.Command):
+class Enable(commands.Command):
     """Switch nova_sg on by a .pth file in this environment.
 
     For releases of Nova in which nova.conf cannot do that. Every Nova process
@@ -147,7 +145,7 @@ class Enable(command.Command):
         )
 
 
-class Disable(command.Command):
+class Disable(commands.Command):
     """Remove the .pth file that enable has written."""
 
     def take_action(self, parsed_args: argparse.Namespace) -> None:

@@ -28,12 +28,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import rich.table
-from cliff import command
 from rich import console, live
 from rich.text import Text
 
 from nova_sg import exception
-from nova_sg.cmd import members
+from nova_sg.cmd import commands, members
 from nova_sg.monitor import overview
 from nova_sg.servicegroup import events, process
 
@@ -58,7 +57,7 @@ INTERVAL = 1.0
 WIDE = 80
 
 
-class Top(command.Command):
+class Top(commands.Command):
     """Show a live table on the terminal; members in trouble come first.
 
     q or Ctrl-C ends it. The arrow keys, Page Up, Page Down and Home scroll.

@@ -72,13 +72,11 @@ class Monitor(service.Service):
             super().stop(graceful)
 
 
-def agent_metrics() -> server.Server | None:
-    """Return what shows an agent's own metrics; None: nothing does.
+def agent_metrics() -> server.Server:
+    """Return what shows an agent's own metrics.
 
     :raises ConfigError: an option is wrong, or its port is taken
     """
-    if CONF.monitor.agent_port is None:
-        return None
     return open_server(
         CONF.monitor.agent_port, "agent_port", handlers.own_routes()
     )
