@@ -42,13 +42,14 @@ ENVIRONMENT=$ROOT/.venv-test
 # Seconds until a run that hangs is ended, with a traceback of every thread:
 # several times as many as the longest run takes on two cores.
 RUN_DEADLINE=${RUN_DEADLINE:-1200}
-# Test processes side by side. Most of the time each of them waits, for example
-# for a session to end, a member to fall silent or a server to start.
-WORKERS=7
-# For the tests on a real Nova and for the faults; and for those in eventlet,
-# which go on beside them.
-NOVA_WORKERS=3
-EVENTLET_WORKERS=5
+# Test processes side by side, of the three runs that go on at once. Most of
+# the time each of them waits, for example for a session to end, a member to
+# fall silent or a server to start. So that the runs end at the same time, each
+# has about as many as it has of all that time.
+THREADS_WORKERS=5
+EVENTLET_WORKERS=3
+# The tests on a real Nova and the faults.
+NOVA_WORKERS=2
 
 passed=0
 failed=0
@@ -90,9 +91,16 @@ check_style() {
     style_check shellcheck shellcheck -x "${scripts[@]}"
 }
 
-# The folder in which stestr has its repository, .stestr. Runs that go on side
-# by side have a repository each.
+# use_run NAME: use the stestr repository of this run. Runs that go on side by
+# side have one each; that of threads is the checkout's own.
 repository=.
+use_run() {
+    repository=.
+    if [[ $1 != threads ]]; then
+        repository=.stestr/$1
+        mkdir -p "$repository"
+    fi
+}
 
 # stestr uses $PYTHON as the Python of the tests, if it is set.
 stestr() {
@@ -133,11 +141,12 @@ tell_traces() {
     done
 }
 
-# begin_run NAME MODE WORKERS OUTPUT STESTR_ARGUMENT...
-# OUTPUT is a file, or "-": the output of this script.
+# begin_run NAME MODE WORKERS STESTR_ARGUMENT...
+# The output of threads is that of this script; others are printed at the end.
 begin_run() {
-    local name=$1 mode=$2 workers=$3 output=$4 listed
-    shift 4
+    local name=$1 mode=$2 workers=$3 output=$scratch/$1.output listed
+    shift 3
+    use_run "$name"
     export NOVA_SG_TEST_MODE=$mode NOVA_SG_TEST_TRACES=$scratch/$name
     mkdir "$NOVA_SG_TEST_TRACES"
     # Without a repository stestr can list no tests. The durations let it
@@ -157,7 +166,7 @@ begin_run() {
     ran=1
     say "Tests, $name"
     set -m
-    if [[ $output == - ]]; then
+    if [[ $name == threads ]]; then
         stestr run --concurrency "$workers" "$@" </dev/null &
     else
         stestr run --concurrency "$workers" "$@" </dev/null >"$output" 2>&1 &
@@ -172,6 +181,7 @@ end_run() {
     [[ -n ${running[$name]:-} ]] || return 0
     wait "${running[$name]}" || status=$?
     unset "running[$name]"
+    use_run "$name"
     if [[ -e $scratch/$name.output ]]; then
         say "Tests, $name, which went on beside these"
         cat "$scratch/$name.output"
@@ -247,7 +257,6 @@ make_environment "$ENVIRONMENT" "$python" \
     --requirement test-requirements.txt --editable . "${constraints[@]}"
 
 if [[ -z $selection ]]; then
-    check_style
     # With a selection, tests that need Nova make the environment themselves.
     if NOVA_SG_NOVA_PYTHON=$(tools/nova-env.sh); then
         export NOVA_SG_NOVA_PYTHON
@@ -257,27 +266,25 @@ if [[ -z $selection ]]; then
 fi
 
 export NOVA_SG_TEST_DEADLINE=$RUN_DEADLINE
+# Each test process and each program imports what an earlier one has compiled.
+export PYTHONDONTWRITEBYTECODE=
 ran=0
-begin_run threads threads "$WORKERS" - \
-    --exclude-regex '^tests\.(nova|faults)\.' "$@"
-end_run threads
 # The tests on a real Nova set Nova's mode themselves, and each fault has its
 # mode. One worker plays all faults, side by side. Each of the others has a
-# Nova with a database and a message queue of its own. They wait most of the
-# time, so the next run goes on beside them.
-repository=.stestr/nova
-mkdir -p "$repository"
-begin_run nova threads "$NOVA_WORKERS" "$scratch/nova.output" \
-    --exclude-regex '^tests\.(?!(faults|nova)\.)' "$@"
-# Tests of pure logic and of the programs do not depend on the mode, and have
-# run already.
-repository=.
+# Nova with a database and a message queue of its own.
+begin_run nova threads "$NOVA_WORKERS" --exclude-regex \
+    '^tests\.(?!(faults|nova)\.)' "$@"
+# Tests of pure logic and of the programs do not depend on the mode, and run
+# in threads.
 once='nova|faults|chaos|unit|processes'
 once+='|cases\.test_(programs|database_programs|log_volume)'
-begin_run eventlet eventlet "$EVENTLET_WORKERS" - \
+begin_run eventlet eventlet "$EVENTLET_WORKERS" \
     --exclude-regex "^tests\.($once)\." "$@"
+begin_run threads threads "$THREADS_WORKERS" \
+    --exclude-regex '^tests\.(nova|faults)\.' "$@"
+[[ -n $selection ]] || check_style
+end_run threads
 end_run eventlet
-repository=.stestr/nova
 end_run nova
 if ((!ran)); then
     fail "no test matches: $selection"
