@@ -12,9 +12,11 @@
 
 """The version, as the installed distribution says."""
 
+import functools
 import importlib.metadata
 
 
+@functools.cache
 def version_string() -> str:
     """Return the version of nova-sg."""
     return importlib.metadata.version("nova-sg")

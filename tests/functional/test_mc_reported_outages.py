@@ -34,8 +34,10 @@ class AfterAnOutageTest(mc.McTestCase):
     def test_a_new_observer_waits_for_members_that_are_still_silent(self):
         reporting = ["a", "b", "c", "d"]
         silent = ["w", "x", "y", "z"]
+        # Their last reports must be older than those of the others.
+        others = self.join(*silent)
         members = self.join(*reporting)
-        for member in [*members, *self.join(*silent)]:
+        for member in [*others, *members]:
             base.wait_for(
                 lambda one=member: (
                     not one.model_disconnected or one.tick()

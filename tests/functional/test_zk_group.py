@@ -186,7 +186,7 @@ class GroupTest(zk.ZkTestCase):
         """An operator's delete in zkCli does not remove a living member."""
         self.flags(service_down_time=1.0)
         self.join("one")
-        name = self.znodes()[0]
+        name = self.znode("one")
         self.zk.delete(f"{self.prefix}/compute/{name}")
         wait_for(
             lambda: self.znodes() == [name], message="its znode is back"
@@ -618,7 +618,7 @@ class AccessTest(zk.ZkTestCase):
         self.join("one")
         self.api.force_down("one", "compute")
         self.api.force_down("one", "compute", forced=False)
-        znode = f"compute/{self.znodes()[0]}"
+        znode = f"compute/{self.znode('one')}"
         for path in (
             "compute",
             ".members/compute",

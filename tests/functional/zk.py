@@ -23,6 +23,7 @@ import threading
 import uuid
 
 from nova_sg import evzookeeper, servicegroup, zookeeper
+from nova_sg.backends.zookeeper import names
 from tests import base
 from tests.base import wait_for
 from tests.fixtures import process as servers
@@ -244,6 +245,16 @@ class ZkTestCase(base.TestCase):
             return sorted(session.get_children(path))
         except zookeeper.NoNodeException:
             return []
+
+    def znode(self, host):
+        """Wait for the znode of a member; return its name.
+
+        On a busy machine the member may join in the background.
+        """
+        return wait_for(
+            lambda: [n for n in self.znodes() if names.is_of(n, host)],
+            message=f"{host} has a znode",
+        )[0]
 
     def is_up(self, host, group="compute"):
         return self.api.service_is_up({"host": host, "topic": group})

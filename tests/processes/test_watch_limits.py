@@ -280,7 +280,7 @@ class RackTest(TestCase):
         )
         self.assertRegex(
             printed(" suspended ")[0],
-            r"suspended \(40 of 40\d members are down; "
+            r"suspended \(40 of 4\d\d members are down; "
             r"\[events\] max_down is 5%\)",
         )
         # The rack comes back.
