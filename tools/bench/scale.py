@@ -170,16 +170,16 @@ class _Scale:
                 "options": settings,
             }
             crowd = _Crowd(stack, job, self._hosts)
-            alone = self._window(crowd, {})
+            alone = self._window(crowd, [])
             self._add("reports: CPU of the servers", alone.servers, "%")
             self._add("a report: until its answer, mean", alone.mean, "ms")
             self._add("a report: until its answer, most", alone.most, "ms")
             self._add("memory of the servers", self._memory(), "MB")
             watchers = stack.enter_context(_Program("bench.watchers", job))
-            observers = {
-                watchers.json("knows")["pid"]: 0.0
+            observers = [
+                watchers.json("knows")["pid"]
                 for _ in range(self._options.observers)
-            }
+            ]
             together = self._window(crowd, observers)
             count = len(observers)
             self._add("an observer: its CPU", together.observers / count, "%")
@@ -226,15 +226,15 @@ class _Scale:
         self._servers = ensemble.servers
         return ensemble.address, {"zookeeper": {"address": ensemble.address}}
 
-    def _window(self, crowd: _Crowd, observers: dict[int, float]) -> Any:
+    def _window(self, crowd: _Crowd, observers: Sequence[int]) -> Any:
         """Measure for some seconds."""
-        pids = [server.pid for server in self._servers]
+        watched = [server.pid for server in self._servers], observers
         crowd.told()
         begun = time.monotonic()
-        before = [sum(map(measure.cpu_of, some)) for some in (pids, observers)]
+        before = [sum(map(measure.exact_cpu_of, pids)) for pids in watched]
         time.sleep(self._options.seconds)
         took = time.monotonic() - begun
-        after = [sum(map(measure.cpu_of, some)) for some in (pids, observers)]
+        after = [sum(map(measure.exact_cpu_of, pids)) for pids in watched]
         told = crowd.told()
         if told["failed"]:
             raise _Failed(
