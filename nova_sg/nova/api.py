@@ -28,7 +28,7 @@ from typing import Any
 import nova.conf.servicegroup
 from oslo_log import log as logging
 
-from nova_sg import exception, grace, servicegroup, threads, version
+from nova_sg import config, exception, grace, servicegroup, threads, version
 from nova_sg.backends import base
 from nova_sg.backends.db import driver as db
 from nova_sg.backends.db import records as db_records
@@ -169,6 +169,7 @@ class PlacementDriver(NovaGroupDriver):
 
 
 _unknown = unknown.Log()
+_coalesces = config.Derived(lambda: CONF.servicegroup.coalesce_reports)
 
 
 @functools.cache
@@ -181,13 +182,16 @@ class API(servicegroup.API):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._driver = NovaGroupDriver()
         _process.log()
-        if CONF.servicegroup.coalesce_reports:
+        if _coalesces.get():
             # Not earlier: it imports Nova's database API.
             from nova_sg.nova import coalesce
 
             coalesce.install()
+
+    @staticmethod
+    def _make_driver() -> NovaGroupDriver:
+        return NovaGroupDriver()
 
     def join(
         self, member: str | Mapping, group: str, service: Any = None
@@ -205,9 +209,9 @@ class PlacementAPI(API):
     service_is_up() returns whether a member accepts new work.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._driver = PlacementDriver()
+    @staticmethod
+    def _make_driver() -> PlacementDriver:
+        return PlacementDriver()
 
 
 #: Replaces the module nova.servicegroup in the scheduler's filter.
