@@ -42,6 +42,8 @@ from nova_sg.servicegroup import process
 
 LOG = logging.getLogger(__name__)
 
+#: The group of Nova's compute services: their topic.
+COMPUTES = "compute"
 # Seconds that a service which stops waits for leaving its group.
 LEAVE_WAIT = 5.0
 
@@ -201,6 +203,8 @@ class API(servicegroup.API):
             # First: a signal may stop the service before join() returns.
             _leave_at_stop(self, member, group, service)
         super().join(member, group, service)
+        if _process.places:
+            _process.follow(self, COMPUTES)
 
 
 class PlacementAPI(API):
@@ -211,6 +215,8 @@ class PlacementAPI(API):
 
     @staticmethod
     def _make_driver() -> PlacementDriver:
+        # The parent of workers makes the filter; the workers inherit this.
+        _process.places = True
         return PlacementDriver()
 
 
@@ -287,6 +293,11 @@ class _Process:
         #: The pid of the process that has checked its hub, and that hub.
         self.pid = 0
         self.hub: Any = None
+        #: Whether this process, or its parent, has a filter that asks where
+        #: new work may be placed.
+        self.places = False
+        # The pid of the process that follows a group from its start on.
+        self._follows = 0
 
     def begin(self) -> None:
         """Initialise this process, which may be the child of a fork.
@@ -303,6 +314,34 @@ class _Process:
                 self.hub = hubs.get_hub()
             self.pid = pid
         self.log()
+
+    def follow(self, api: API, group: str) -> None:
+        """Begin to follow a group, once in a process, and do not wait.
+
+        So the first request to a scheduler finds the states in memory.
+        """
+        if self._follows == os.getpid():
+            return
+        self._follows = os.getpid()
+
+        def follow() -> None:
+            try:
+                shared = api._driver.shared()
+                if shared.observing():
+                    # A subscription, as without one the view would be given
+                    # up where there is no request for a while.
+                    shared.view(group).watch(lambda event: None)
+            except Exception:
+                LOG.debug(
+                    "Cannot follow the group %s yet. It is followed from the "
+                    "first question on",
+                    group,
+                    exc_info=True,
+                )
+
+        threading.Thread(
+            target=follow, name=f"nova-sg-follow-{group}", daemon=True
+        ).start()
 
     def log(self) -> None:
         """Log that nova_sg is active, once in a process."""
