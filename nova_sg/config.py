@@ -19,7 +19,7 @@ import glob
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from oslo_config import cfg, iniparser
 from oslo_log import log as logging
@@ -31,6 +31,8 @@ from nova_sg.conf import CONF
 LOG = logging.getLogger(__name__)
 
 PROJECT = "nova-sg"
+
+_T = TypeVar("_T")
 
 # Options to which no value is a value.
 _MAY_BE_EMPTY = ("mysql_sql_mode",)
@@ -245,6 +247,34 @@ def _use(namespace: object) -> None:
     CONF._namespace = namespace
     # The API derived it from the old values. This also clears CONF's cache.
     CONF.clear_override("service_down_time")
+
+
+class Derived(Generic[_T]):
+    """A value that is made of options, and anew when options have changed.
+
+    It is kept in the cache of oslo.config, which is emptied at every change:
+    overrides, defaults, options that are registered, files that are read
+    again. To read one option takes as long as to find this value.
+
+    :param make: makes the value. If it raises an error, nothing is kept: the
+        next use calls it again
+    """
+
+    def __init__(self, make: Callable[[], _T]) -> None:
+        self._make = make
+
+    def get(self) -> _T:
+        """Return the value."""
+        # A release of oslo.config without it would only be slower.
+        cache: Any = getattr(CONF, "_ConfigOpts__cache", None)
+        try:
+            return cache[self]
+        except (KeyError, TypeError):
+            pass
+        made = self._make()
+        if cache is not None:
+            cache[self] = made
+        return made
 
 
 @contextlib.contextmanager

@@ -10,7 +10,11 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What the agent does besides reporting: it observes its own group."""
+"""What the agent does besides reporting: it may observe its own group.
+
+It does so where its log is to have what happens in the group, or where its
+own metrics are shown. Otherwise an agent sends reports alone.
+"""
 
 from __future__ import annotations
 
@@ -30,12 +34,19 @@ MEMBERS_A_SECOND = 100_000
 
 
 class Manager(periodic_task.PeriodicTasks):
-    """Refreshes the view of a group and logs its events."""
+    """Refreshes the view of a group, and logs its events if configured.
 
-    def __init__(self, api: servicegroup.API, group: str) -> None:
+    :param shows_metrics: whether this process shows its metrics, which have
+        the group's members
+    """
+
+    def __init__(
+        self, api: servicegroup.API, group: str, shows_metrics: bool = False
+    ) -> None:
         super().__init__(CONF)
         self._api = api
         self._group = group
+        self._shows_metrics = shows_metrics
         self._members = 0
 
     def pause(self) -> float:
@@ -49,7 +60,11 @@ class Manager(periodic_task.PeriodicTasks):
     @periodic_task.periodic_task(spacing=0.001, run_immediately=True)
     def refresh_view(self, context: object) -> None:
         """Refresh the group and log the changes since the last refresh."""
-        for event in self._api.refresh(self._group):
+        if not (CONF.log_transitions or self._shows_metrics):
+            return
+        happened = self._api.refresh(self._group)
+        self._members = self._api.size(self._group)
+        for event in happened if CONF.log_transitions else ():
             level = (
                 logging.WARNING
                 if event.type == events.DOWN
@@ -60,4 +75,3 @@ class Manager(periodic_task.PeriodicTasks):
                 "%(host)s in the group %(group)s: %(type)s (%(reason)s)",
                 event._asdict(),
             )
-        self._members = self._api.size(self._group)

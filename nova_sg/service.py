@@ -57,7 +57,6 @@ class Service(service.Service):
         self.service_ref = None
         self.model_disconnected = False
         self.servicegroup_api = servicegroup.API()
-        self.manager = Manager(self.servicegroup_api, topic)
         # The server of the metrics for Prometheus; None: it is not configured.
         self._shown = None
         if CONF.monitor.agent_port is not None:
@@ -65,6 +64,7 @@ class Service(service.Service):
             from nova_sg.monitor import service as monitor
 
             self._shown = monitor.agent_metrics()
+        self.manager = self._new_manager()
 
     @classmethod
     def create(cls) -> Service:
@@ -93,6 +93,13 @@ class Service(service.Service):
         if self._shown is not None:
             self._shown.start()
 
+    def _new_manager(self) -> Manager:
+        return Manager(
+            self.servicegroup_api,
+            self.topic,
+            shows_metrics=self._shown is not None,
+        )
+
     def _join(self) -> None:
         self.servicegroup_api.join(self.host, self.topic, self)
 
@@ -120,7 +127,7 @@ class Service(service.Service):
         # The next report tells.
         self.model_disconnected = False
         self.servicegroup_api = servicegroup.API()
-        self.manager = Manager(self.servicegroup_api, self.topic)
+        self.manager = self._new_manager()
         self._join()
         # Not before: with zk the member's next session has to begin before
         # the old one ends.

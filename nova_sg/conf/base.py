@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""[DEFAULT]: the member, and the folder for files."""
+"""[DEFAULT]: the member, the folder for files, and the agent."""
 
 import socket
 
@@ -62,6 +62,24 @@ BASE_OPTS = [
 The folder for the files of nova_sg, such as the SQLite database that is
 used while [database] connection is not set. The services have to be able to
 write to it. Change it to keep these files elsewhere.
+""",
+    ),
+    cfg.BoolOpt(
+        "log_transitions",
+        default=False,
+        help="""
+Whether nova-sg-agent follows its group and logs what happens to the other
+members: joined, up, down, left, held and others.
+
+By default the agent only reports, and reads nothing about other members:
+each agent that reads the whole group is a load for the backend. nova-sg
+watch and nova-sg-monitor show the same from one place. Switch it on, on a
+few hosts, if the log of an agent has to have it.
+
+Related options:
+
+* [servicegroup] view_refresh_interval: seconds between two refreshes.
+* [monitor] agent_port: an agent that shows its metrics refreshes, too.
 """,
     ),
     cfg.StrOpt(

@@ -35,8 +35,8 @@ The port that nova-sg-monitor listens on.
         "agent_port",
         min=1,
         help="""
-The port at which nova-sg-agent shows its own metrics, at /metrics. Without
-it the agent listens nowhere.
+The port at which nova-sg-agent shows its own metrics, at /metrics. The agent
+then refreshes its group, too. Without it the agent listens nowhere.
 """,
     ),
     cfg.StrOpt(

@@ -28,7 +28,7 @@ from typing import Any
 import nova.conf.servicegroup
 from oslo_log import log as logging
 
-from nova_sg import exception, grace, servicegroup, threads, version
+from nova_sg import config, exception, grace, servicegroup, threads, version
 from nova_sg.backends import base
 from nova_sg.backends.db import driver as db
 from nova_sg.backends.db import records as db_records
@@ -42,6 +42,8 @@ from nova_sg.servicegroup import process
 
 LOG = logging.getLogger(__name__)
 
+#: The group of Nova's compute services: their topic.
+COMPUTES = "compute"
 # Seconds that a service which stops waits for leaving its group.
 LEAVE_WAIT = 5.0
 
@@ -169,6 +171,7 @@ class PlacementDriver(NovaGroupDriver):
 
 
 _unknown = unknown.Log()
+_coalesces = config.Derived(lambda: CONF.servicegroup.coalesce_reports)
 
 
 @functools.cache
@@ -181,13 +184,16 @@ class API(servicegroup.API):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._driver = NovaGroupDriver()
         _process.log()
-        if CONF.servicegroup.coalesce_reports:
+        if _coalesces.get():
             # Not earlier: it imports Nova's database API.
             from nova_sg.nova import coalesce
 
             coalesce.install()
+
+    @staticmethod
+    def _make_driver() -> NovaGroupDriver:
+        return NovaGroupDriver()
 
     def join(
         self, member: str | Mapping, group: str, service: Any = None
@@ -197,6 +203,8 @@ class API(servicegroup.API):
             # First: a signal may stop the service before join() returns.
             _leave_at_stop(self, member, group, service)
         super().join(member, group, service)
+        if _process.places:
+            _process.follow(self, COMPUTES)
 
 
 class PlacementAPI(API):
@@ -205,9 +213,11 @@ class PlacementAPI(API):
     service_is_up() returns whether a member accepts new work.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._driver = PlacementDriver()
+    @staticmethod
+    def _make_driver() -> PlacementDriver:
+        # The parent of workers makes the filter; the workers inherit this.
+        _process.places = True
+        return PlacementDriver()
 
 
 #: Replaces the module nova.servicegroup in the scheduler's filter.
@@ -283,6 +293,11 @@ class _Process:
         #: The pid of the process that has checked its hub, and that hub.
         self.pid = 0
         self.hub: Any = None
+        #: Whether this process, or its parent, has a filter that asks where
+        #: new work may be placed.
+        self.places = False
+        # The pid of the process that follows a group from its start on.
+        self._follows = 0
 
     def begin(self) -> None:
         """Initialise this process, which may be the child of a fork.
@@ -299,6 +314,34 @@ class _Process:
                 self.hub = hubs.get_hub()
             self.pid = pid
         self.log()
+
+    def follow(self, api: API, group: str) -> None:
+        """Begin to follow a group, once in a process, and do not wait.
+
+        So the first request to a scheduler finds the states in memory.
+        """
+        if self._follows == os.getpid():
+            return
+        self._follows = os.getpid()
+
+        def follow() -> None:
+            try:
+                shared = api._driver.shared()
+                if shared.observing():
+                    # A subscription, as without one the view would be given
+                    # up where there is no request for a while.
+                    shared.view(group).watch(lambda event: None)
+            except Exception:
+                LOG.debug(
+                    "Cannot follow the group %s yet. It is followed from the "
+                    "first question on",
+                    group,
+                    exc_info=True,
+                )
+
+        threading.Thread(
+            target=follow, name=f"nova-sg-follow-{group}", daemon=True
+        ).start()
 
     def log(self) -> None:
         """Log that nova_sg is active, once in a process."""

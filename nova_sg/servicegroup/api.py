@@ -24,9 +24,10 @@ from typing import Any
 
 from oslo_log import log as logging
 
-from nova_sg import exception
+from nova_sg import config, exception
 from nova_sg.backends import base
 from nova_sg.conf import CONF
+from nova_sg.liveness import model
 from nova_sg.liveness.model import UP
 from nova_sg.servicegroup import (
     commands,
@@ -52,8 +53,11 @@ class API:
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        _check_times()
-        self._driver = GroupDriver()
+        self._driver = self._make_driver()
+
+    @staticmethod
+    def _make_driver() -> GroupDriver:
+        return GroupDriver()
 
     def join(
         self, member: str | Mapping, group: str, service: Any = None
@@ -248,8 +252,7 @@ class GroupDriver:
 
     def __init__(self) -> None:
         # Read once: to read an option takes longer than to judge a record.
-        self._limits = settings.limits()
-        self._name = process.driver_names()
+        self._limits, self._name = _options.get()
 
     def shared(self) -> Shared:
         """Return what this process shares for these drivers."""
@@ -354,6 +357,16 @@ def _later(recorded: Any, seen: datetime.datetime) -> bool:
     if recorded.tzinfo is None:
         recorded = recorded.replace(tzinfo=datetime.UTC)
     return recorded > seen
+
+
+def _read_options() -> tuple[model.Limits, str]:
+    """Return the limits and the drivers' names, from checked options."""
+    _check_times()
+    return settings.limits(), process.driver_names()
+
+
+# Nova makes an API for each request.
+_options = config.Derived(_read_options)
 
 
 def _check_times() -> None:

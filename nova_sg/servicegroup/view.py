@@ -21,7 +21,7 @@ import datetime
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-from nova_sg import exception, metrics
+from nova_sg import exception, metrics, threads
 from nova_sg import observer as observers
 from nova_sg.backends import base
 from nova_sg.liveness import explain, model, rules
@@ -377,7 +377,7 @@ class GroupView(observers.Listener):
         self, group: liveness.Group, changes: list[model.Change]
     ) -> None:
         now, told = time.monotonic(), []
-        for change in changes:
+        for change in threads.in_slices(changes):
             event = self._describer.event(group, change, now)
             if event is not None:
                 told.append(event)

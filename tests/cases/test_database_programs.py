@@ -153,6 +153,7 @@ class OutageTest(base.TestCase):
     def test_an_agent_writes_few_lines(self):
         server = self.enterContext(mariadb.MariaDB())
         self.configure(
+            "log_transitions = true\n"
             f"[database]\nconnection = {server.create_database()}",
             service_down_time=4,
         )

@@ -55,7 +55,8 @@ class Cloud(base.TestCase):
                 f"[database]\nconnection = {self.server.create_database()}"
             )
         self.configure(
-            f"servicegroup_driver = {driver}\n{options}\n"
+            f"log_transitions = true\nservicegroup_driver = {driver}\n"
+            f"{options}\n"
             f"[monitor]\nport = {self.port}\n",
             report_interval=1,
             service_down_time=6,

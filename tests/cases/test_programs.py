@@ -88,7 +88,9 @@ class LoggingFileTest(base.TestCase):
     def setUp(self):
         super().setUp()
         self.file = self.path("logging.conf")
-        self.configure(f"log_config_append = {self.file}\n")
+        self.configure(
+            f"log_transitions = true\nlog_config_append = {self.file}\n"
+        )
 
     def log_from(self, level):
         path = self.path("node.log")
@@ -135,7 +137,10 @@ class LoggingFileTest(base.TestCase):
         self.hang_up(agent, RELOADED)
         self.assertFalse(self.logs_joins(agent, "one"), agent.log)
         # debug has no effect.
-        self.configure(f"log_config_append = {self.file}\ndebug = true\n")
+        self.configure(
+            f"log_transitions = true\nlog_config_append = {self.file}\n"
+            "debug = true\n"
+        )
         self.hang_up(agent, RELOADED)
         self.assertFalse(self.logs_joins(agent, "two"), agent.log)
         self.assertNotIn("DEBUG", agent.log)
@@ -465,7 +470,8 @@ class DescriptorsTest(base.TestCase):
         """
         server = self.enterContext(memcached.Memcached())
         self.configure(
-            f"servicegroup_driver = mc\nmemcached_servers = {server.address}"
+            f"servicegroup_driver = mc\nmemcached_servers = {server.address}\n"
+            "log_transitions = true"
         )
         agent = self.agent("node")
         self.wait_for_state("node", "up")

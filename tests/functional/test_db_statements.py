@@ -26,6 +26,9 @@ from tests import single_mode
 from tests.base import PATIENCE, wait_for
 from tests.functional import db
 
+# Seconds between two refreshes of an agent that observes.
+REFRESH = 0.5
+
 
 @single_mode
 class SteadyMemberTest(db.MariaDBTestCase):
@@ -68,8 +71,43 @@ class SteadyMemberTest(db.MariaDBTestCase):
         self.assertGreater(span, (steps - 1) * interval)
         self.assertLess(span, steps * interval * 3 + 2)
 
-    def test_the_agent_sends_reports_and_refreshes_only(self):
-        interval, refresh = 0.2, 0.5
+    def test_the_agent_sends_reports_alone(self):
+        """Nothing asks in its process, so it reads nothing of the group."""
+        number, entries, reports, refreshes, others = self._run_agent()
+        self.assertEqual(number, len(reports))
+        self.assertEqual([], refreshes)
+        self._check_connections(others, 1)
+
+    def test_an_agent_that_logs_transitions_sends_refreshes_as_well(self):
+        number, entries, reports, refreshes, others = self._run_agent(
+            "log_transitions = true\n"
+        )
+        self.assertEqual(number, len(reports))
+        span = (entries[-1][0] - entries[0][0]).total_seconds()
+        self.assertGreater(len(refreshes), 1)
+        self.assertLessEqual(len(refreshes), span / REFRESH + 2)
+        # Where a report, a refresh and a periodic task meet, another
+        # connection is opened.
+        self._check_connections(others, 2)
+
+    def _check_connections(self, statements, most):
+        """Check that statements are those that begin connections."""
+        for text in statements:
+            self.assertRegex(
+                text,
+                r"^SET (NAMES utf8mb4|AUTOCOMMIT = [01]|"
+                r"SESSION innodb_lock_wait_timeout = .*)$",
+            )
+        self.assertLessEqual(len(statements), 4 * most)
+
+    def _run_agent(self, options=""):
+        """Run an agent for several intervals.
+
+        :param options: more lines of [DEFAULT]
+        :returns: the number of the last report; the statements; the texts of
+            the reports, of the refreshes, and of all others
+        """
+        interval = 0.2
         path = os.path.join(self.folder, "agent.conf")
         with open(path, "w") as config:
             config.write(
@@ -77,8 +115,9 @@ class SteadyMemberTest(db.MariaDBTestCase):
                 "host = one\n"
                 f"report_interval = {interval}\n"
                 "service_down_time = 20\n"
+                f"{options}"
                 "[servicegroup]\n"
-                f"view_refresh_interval = {refresh}\n"
+                f"view_refresh_interval = {REFRESH}\n"
                 "[database]\n"
                 f"connection = {self.url}\n"
             )
@@ -115,19 +154,7 @@ class SteadyMemberTest(db.MariaDBTestCase):
                 refreshes.append(text)
             else:
                 others.append(text)
-        self.assertEqual(number, len(reports))
-        span = (entries[-1][0] - entries[0][0]).total_seconds()
-        self.assertGreater(len(refreshes), 1)
-        self.assertLessEqual(len(refreshes), span / refresh + 2)
-        # Where a report, a refresh and a periodic task meet, another
-        # connection is opened.
-        for text in others:
-            self.assertRegex(
-                text,
-                r"^SET (NAMES utf8mb4|AUTOCOMMIT = [01]|"
-                r"SESSION innodb_lock_wait_timeout = .*)$",
-            )
-        self.assertLessEqual(len(others), 4 * 2)
+        return number, entries, reports, refreshes, others
 
     def _settled(self, log):
         """Return the log once the last statement is in it."""

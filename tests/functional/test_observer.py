@@ -318,6 +318,51 @@ def read_only(since):
     return ServerOutage(since, time.monotonic(), "it is read-only")
 
 
+class ManyMembersTest(TestCase):
+    """A refresh of many members stops no other thread until it is through."""
+
+    MEMBERS = 10_000
+
+    def test_other_threads_run_and_see_the_group_before(self):
+        backend = Backend()
+        backend.marks = {f"node{i}": 1 for i in range(self.MEMBERS)}
+        observer = self.observe(backend)
+        observer.watched = True
+        first, last = "node0", f"node{self.MEMBERS - 1}"
+        for forced in ((), backend.marks):
+            with self.subTest(forced=bool(forced)):
+                before = observer.group
+                backend.forced = set(forced)
+                answered = threading.Event()
+                ask = backend.observe
+
+                def observe(group, ask=ask, answered=answered):
+                    answer = ask(group)
+                    answered.set()
+                    return answer
+
+                backend.observe = observe
+                refreshing = threading.Thread(
+                    target=observer.refresh, args=[base.PATIENCE]
+                )
+                refreshing.start()
+                answered.wait(base.PATIENCE)
+                turns = 0
+                while (group := observer.group) is before:
+                    turns += 1
+                    time.sleep(0)
+                # At each of them the group is the whole one of before; and
+                # here the whole one of now.
+                seen = {group.members[host].verdict for host in (first, last)}
+                self.assertEqual(
+                    {model.FORCED_DOWN if forced else model.REPORTED}, seen
+                )
+                self.assertEqual(self.MEMBERS, len(group.members))
+                self.assertGreater(turns, 10)
+                refreshing.join()
+                backend.observe = ask
+
+
 class ServerTest(TestCase):
     """Outages that a backend's server reports while no member reports."""
 

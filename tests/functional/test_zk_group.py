@@ -538,6 +538,7 @@ class OptionsTest(zk.ZkTestCase):
                 f"state_path = {self.folder}\n"
                 "report_interval = 1\n"
                 "service_down_time = 6\n"
+                "log_transitions = true\n"
                 f"[zookeeper]\naddress = {CONF.zookeeper.address}\n"
             )
         agent = self.start_process(

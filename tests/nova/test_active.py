@@ -19,13 +19,16 @@ import tempfile
 import unittest
 
 from nova_sg import version
-from tests.fixtures import nova
+from nova_sg.backends import base as drivers
+from nova_sg.conf import CONF
+from nova_sg.servicegroup import process
+from tests.fixtures import memcached, nova
 from tests.nova import base
 
 NOVA_CONF = """\
 [DEFAULT]
 config_source = nova_sg
-servicegroup_driver = db
+{options}
 state_path = {folder}
 concurrency_backend = {mode}
 
@@ -34,26 +37,23 @@ concurrency_backend = {mode}
 """
 
 
-class ActiveTest(unittest.TestCase):
-    """The start of one process of Nova, without a cloud."""
-
+class _TestCase(unittest.TestCase):
     def setUp(self):
         super().setUp()
         self.folder = tempfile.mkdtemp(prefix="nova-sg-test-")
         self.addCleanup(shutil.rmtree, self.folder, ignore_errors=True)
 
-    def start(self, *arguments, mode="threading", driver="driver = nova_sg"):
+    def run_script(self, name, *arguments, **options):
+        """Run a script in Nova's environment, with such a nova.conf."""
         path = os.path.join(self.folder, "nova.conf")
         with open(path, "w") as file:
-            file.write(
-                NOVA_CONF.format(folder=self.folder, mode=mode, driver=driver)
-            )
+            file.write(NOVA_CONF.format(folder=self.folder, **options))
         environment = {
             name: value
             for name, value in os.environ.items()
             if not name.startswith(("OS_", "PYTHON"))
         }
-        script = os.path.join(base.SCRIPTS, "active.py")
+        script = os.path.join(base.SCRIPTS, name)
         return nova.run(
             [
                 *(nova.python(), "-P", "-W", "ignore", script),
@@ -62,6 +62,19 @@ class ActiveTest(unittest.TestCase):
             environment,
             self.folder,
             errors=subprocess.STDOUT,
+        )
+
+
+class ActiveTest(_TestCase):
+    """The start of one process of Nova, without a cloud."""
+
+    def start(self, *arguments, mode="threading", driver="driver = nova_sg"):
+        return self.run_script(
+            "active.py",
+            *arguments,
+            options="servicegroup_driver = db",
+            mode=mode,
+            driver=driver,
         )
 
     def active(self, mode, processes=1):
@@ -124,3 +137,55 @@ class ActiveTest(unittest.TestCase):
         self.assertIn("Nova is stopped", line)
         self.assertIn("config_source", line)
         self.assertNotIn("Traceback", done.stdout)
+
+
+class FollowTest(_TestCase):
+    """A worker of the scheduler knows the computes before it is asked."""
+
+    HOSTS = ("one", "two", "three")
+
+    def start(self, service, mode):
+        done = self.run_script(
+            "follow.py",
+            *(service, "compute"),
+            options=(
+                "servicegroup_driver = mc\n"
+                f"memcached_servers = {self.server.address}\n"
+                "[servicegroup]\nview_refresh_interval = 3600\n"
+                "[DEFAULT]"
+            ),
+            mode=mode,
+            driver="driver = nova_sg",
+        )
+        self.assertEqual(0, done.returncode, done.stdout)
+        return base.read_json(done.stdout)
+
+    def setUp(self):
+        super().setUp()
+        self.server = self.enterContext(memcached.Memcached())
+        CONF.set_override("memcached_servers", [self.server.address])
+        self.addCleanup(CONF.clear_override, "memcached_servers")
+        driver = process.load("mc")
+        self.addCleanup(driver.close)
+        for host in self.HOSTS:
+            driver.report(
+                drivers.Membership(host, "compute", "nova-compute", None, 10)
+            )
+
+    def test_a_scheduler(self):
+        for mode in "threading", "eventlet":
+            with self.subTest(mode):
+                found = self.start("scheduler", mode)
+                self.assertEqual({"compute": 3}, found["views"])
+                self.assertEqual(list(self.HOSTS), found["passed"])
+                self.assertEqual(0, found["refreshes"])
+
+    def test_a_compute_reads_nothing(self):
+        self.assertEqual({}, self.start("compute", "threading")["views"])
+
+    def test_a_scheduler_starts_while_its_backend_hangs(self):
+        self.server.freeze()
+        self.addCleanup(self.server.thaw)
+        found = self.start("scheduler", "threading")
+        self.assertLess(found["join"], 1)
+        self.assertEqual("ServiceGroupUnavailable", found["error"])

@@ -211,7 +211,7 @@ def sessions():
 class TransitionsTest(base.TestCase):
     def test_what_happens_to_others(self):
         """A member is down after service_down_time, and not before."""
-        self.configure(service_down_time=8)
+        self.configure("log_transitions = true", service_down_time=8)
         api = self.observe()
         observer = self.agent("observer")
         observer.wait_for_log("observer joins the group")

@@ -51,6 +51,7 @@ class FrozenVerdictsTest(base.TestCase):
         )
         cache = process.shared(memcached.Memcached)
         self.configure(
+            "log_transitions = true\n"
             f"memcached_servers = {cache.address}\n[database]\nconnection = "
             + url.render_as_string(hide_password=False),
             report_interval=1,

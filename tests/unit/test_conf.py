@@ -17,10 +17,11 @@ import os
 import re
 import tempfile
 import unittest
+from unittest import mock
 
 from oslo_config import cfg, generator
 
-from nova_sg import conf, config, exception
+from nova_sg import conf, config, exception, servicegroup
 from nova_sg.backends.memcached import server_options
 from nova_sg.conf import CONF, base
 from tests import base as test_base
@@ -297,6 +298,122 @@ class ReadTest(FilesTestCase):
             ["10.0.0.1:11211", "10.0.0.2:11211"],
             [server.address for server in server_options.make_servers()],
         )
+
+
+class DerivedTest(FilesTestCase):
+    """A value that is made of options, and kept while they do not change."""
+
+    def setUp(self):
+        super().setUp()
+        self.made = 0
+        self.derived = config.Derived(self.make)
+
+    def make(self):
+        self.made += 1
+        return CONF.topic, CONF.servicegroup.mass_silence_hold
+
+    def check(self, *expected):
+        """Check the value, and that one change makes it anew, once."""
+        made = self.made
+        for _ in range(3):
+            self.assertEqual(expected, self.derived.get())
+        self.assertEqual(made + 1, self.made)
+
+    def test_every_kind_of_change(self):
+        self.parse("[DEFAULT]\ntopic = one\n")
+        self.check("one", None)
+        CONF.set_override("mass_silence_hold", 7, "servicegroup")
+        self.check("one", 7)
+        CONF.clear_override("mass_silence_hold", "servicegroup")
+        self.check("one", None)
+        CONF.set_default("mass_silence_hold", 8, "servicegroup")
+        self.addCleanup(
+            CONF.clear_default, "mass_silence_hold", "servicegroup"
+        )
+        self.check("one", 8)
+        CONF.clear_default("mass_silence_hold", "servicegroup")
+        self.check("one", None)
+        self.write("[DEFAULT]\ntopic = two\n")
+        config.reload(lambda: None)
+        self.check("two", None)
+        self.write("[DEFAULT]\ntopic = three\n")
+
+        def refuse():
+            self.check("three", None)
+            raise exception.ConfigError("no")
+
+        with self.assertRaises(exception.ConfigError):
+            config.reload(refuse)
+        self.check("two", None)
+        CONF.reload_config_files()
+        self.check("three", None)
+        self.parse("[DEFAULT]\ntopic = four\n")
+        self.check("four", None)
+        CONF.reset()
+        CONF([], project="nova-sg", default_config_files=[])
+        self.check("compute", None)
+
+    def test_an_error_is_not_kept(self):
+        path = self.write("[servicegroup]\nmass_silence_hold = long\n")
+        CONF(["--config-file", path], default_config_files=[])
+        self.addCleanup(CONF.reset)
+        for _ in range(2):
+            with self.assertRaisesRegex(ValueError, "mass_silence_hold"):
+                self.derived.get()
+        self.assertEqual(2, self.made)
+        CONF.set_override("mass_silence_hold", 7, "servicegroup")
+        self.addCleanup(
+            CONF.clear_override, "mass_silence_hold", "servicegroup"
+        )
+        self.check("compute", 7)
+
+    def test_an_oslo_config_without_that_cache(self):
+        """It is slower then, and right."""
+        self.parse("[DEFAULT]\ntopic = one\n")
+        cache = CONF.__dict__.pop("_ConfigOpts__cache")
+        with mock.patch.object(
+            type(CONF), "_get", lambda self, *name: self._do_get(*name)[0]
+        ):
+            self.assertEqual("one", self.derived.get()[0])
+            self.derived.get()
+            CONF.__dict__["_ConfigOpts__cache"] = cache
+        self.assertEqual(2, self.made)
+
+
+class ApiOptionsTest(test_base.TestCase):
+    """An API has the options of the moment at which it is made."""
+
+    def test_options_that_change_between_two(self):
+        self.flags(report_interval=1, service_down_time=20)
+        first = servicegroup.API()
+        self.flags(service_down_time=30)
+        self.flags("servicegroup", secondary_drivers=["mc"])
+        second = servicegroup.API()
+        self.assertEqual(20, first._driver._limits.service_down_time)
+        self.assertEqual(30, second._driver._limits.service_down_time)
+        self.assertEqual("db", first._driver._name)
+        self.assertEqual("db,mc", second._driver._name)
+
+    def test_a_rule_that_is_broken_later(self):
+        self.flags(report_interval=1, service_down_time=20)
+        servicegroup.API()
+        self.flags(report_interval=30)
+        with self.assertLogs("nova_sg", "WARNING") as logged:
+            self.assertEqual(
+                75, servicegroup.API()._driver._limits.service_down_time
+            )
+            servicegroup.API()
+        self.assertEqual(1, len(logged.output))
+
+    def test_a_wrong_option_fails_each_time(self):
+        path = os.path.join(self.folder, "wrong.conf")
+        with open(path, "w") as file:
+            file.write("[servicegroup]\ncrash_grace = soon\n")
+        CONF(["--config-file", path], default_config_files=[])
+        self.addCleanup(CONF.reset)
+        for _ in range(2):
+            with self.assertRaisesRegex(ValueError, "crash_grace"):
+                servicegroup.API()
 
 
 class ReloadTest(FilesTestCase):

@@ -17,10 +17,11 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Mapping
+from typing import Any
 
 from oslo_log import log as logging
 
-from nova_sg import exception
+from nova_sg import exception, threads
 from nova_sg.backends import base
 from nova_sg.backends.base import Record
 from nova_sg.backends.db import (
@@ -31,6 +32,7 @@ from nova_sg.backends.db import (
     records,
     reports,
     schema,
+    together,
     unlisted,
     writer,
 )
@@ -45,6 +47,10 @@ from nova_sg.liveness.model import (
 )
 
 LOG = logging.getLogger(__name__)
+
+# Seconds for which the records of a group are read one by one after they could
+# not be read as one text.
+BY_ROWS = 60.0
 
 
 class DbDriver(base.LockingDriver):
@@ -76,6 +82,10 @@ class DbDriver(base.LockingDriver):
             self._write_reports, self._database.timeout
         )
         self._locks = locks.Locks(self._database.name, self._run)
+        # By group: what reads all of its records from one text, and until when
+        # they are read one by one instead, monotonic.
+        self._group_readers: dict[str, together.GroupReader] = {}
+        self._by_rows_until: dict[str, float] = {}
         # The ids of the records of this process's members.
         self._reporting: set[int] = set()
         self._orders = orders.Orders("db")
@@ -265,16 +275,50 @@ class DbDriver(base.LockingDriver):
     # -- observing
 
     def observe(self, group: str) -> Refresh:
+        if (
+            not self._database.is_mysql
+            or time.monotonic() < self._by_rows_until.get(group, NEVER)
+        ):
+            return self._observe_rows(group)
+        sent = time.monotonic()
+        answer = self._run(lambda c: queries.observe_together(c, group))
+        self._sample(sent, answer.now)
+        reader = self._group_readers.setdefault(
+            group, together.GroupReader(self._records)
+        )
+        try:
+            found = reader.read(sent, answer.number, answer.text)
+        except ValueError as error:
+            LOG.debug(
+                "The records of the group %(group)s cannot be read as one "
+                "text, for now they are read one by one: %(error)s",
+                {"group": group, "error": error},
+            )
+            self._by_rows_until[group] = sent + BY_ROWS
+            return self._observe_rows(group)
+        return self._refresh(group, sent, found)
+
+    def _observe_rows(self, group: str) -> Refresh:
         sent = time.monotonic()
         rows = self._run(lambda c: queries.observe(c, group))
-        received = time.monotonic()
         if rows:
-            now = records.seconds(records.moment(rows[0].now))
-            self._records.clock.sample(sent, received, now)
+            self._sample(sent, rows[0].now)
         read = self._records
         found = [
-            read.observation(sent, row) for row in rows if read.named(row)
+            read.observation(sent, row)
+            for row in threads.in_slices(rows)
+            if read.named(row)
         ]
+        return self._refresh(group, sent, found)
+
+    def _sample(self, sent: float, now: Any) -> None:
+        """Take in the database's time, which an answer has shown."""
+        seconds = records.seconds(records.moment(now))
+        self._records.clock.sample(sent, time.monotonic(), seconds)
+
+    def _refresh(
+        self, group: str, sent: float, found: list[Observation]
+    ) -> Refresh:
         listed = self._unlisted.leave_out(group, sent, _one_a_host(found))
         return Refresh(self.name, sent, listed)
 
@@ -346,6 +390,8 @@ class DbDriver(base.LockingDriver):
 
 def _one_a_host(found: list[Observation]) -> list[Observation]:
     """Return one observation for each host: that with the newest report."""
+    if len({one[0] for one in found}) == len(found):
+        return found
     newest: dict[str, Observation] = {}
     for one in found:
         other = newest.setdefault(one.host, one)

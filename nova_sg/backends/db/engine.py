@@ -60,6 +60,9 @@ GROWTH, GROWTH_IF_LOST = 2, 4
 # Connections to servers that refuse are kept open unused: how many at most,
 # and for how many seconds.
 ASIDE, ASIDE_FOR = 2, 30.0
+# The longest text that a server makes of the records of one group. A server
+# may have a lower limit (max_allowed_packet).
+LONGEST_TEXT = 1 << 28
 # Whether SQLAlchemy can leave ROLLBACK out in autocommit mode: since 2.0.43.
 SKIPS_ROLLBACK = hasattr(default.DefaultDialect, "detect_autocommit_setting")
 
@@ -272,7 +275,10 @@ class Database:
             # A statement that waits for a lock may be executed after its
             # sender has died. So it waits no longer than its sender.
             "innodb_lock_wait_timeout = "
-            f"LEAST(@@innodb_lock_wait_timeout, {int(self.timeout)})"
+            f"LEAST(@@innodb_lock_wait_timeout, {int(self.timeout)})",
+            # For queries.observe_together().
+            "group_concat_max_len = "
+            f"GREATEST(@@group_concat_max_len, {LONGEST_TEXT})",
         ]
         parameters = []
         if CONF.database.mysql_sql_mode:

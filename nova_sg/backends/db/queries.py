@@ -156,6 +156,50 @@ _observe = sa.select(
     services.c.disabled_reason,
 ).where(services.c.topic == sa.bindparam("group"), _alive)
 
+#: In the answer of observe_together(): what follows each value, what stands
+#: between two records, and what stands for NULL. Characters that no value has,
+#: and that no reader of a log takes for the end of a line.
+VALUE_END, RECORD_END, NULL = "\x1f", "\x17", "\x15"
+
+
+def _as_text() -> str:
+    """Return the SQL of a record as a text, in the order of together.py."""
+    values = [f"services.{services.c.id.name}"]
+    for column, is_text in (
+        (services.c.report_count, False),
+        (services.c.host, True),
+        (services.c.last_seen_up, False),
+        (services.c.created_at, False),
+        (services.c.forced_down, False),
+        (services.c.disabled, False),
+        (services.c.topic, True),
+        (services.c.binary, True),
+        (services.c.disabled_reason, True),
+    ):
+        value = f"services.`{column.name}`"
+        if is_text:
+            # The columns may have character sets that cannot be mixed.
+            value = f"CONVERT({value} USING utf8mb4)"
+        values.append(f"IFNULL({value}, '{NULL}')")
+    return f"CONCAT_WS('{VALUE_END}', {', '.join(values)}, '')"
+
+
+# One row. It says nothing of the order of the records.
+_observe_together = (
+    sa.select(
+        sa.type_coerce(utcnow(), _AsStored()).label("now"),
+        sa.func.count().label("number"),
+        sa.type_coerce(
+            sa.literal_column(
+                f"GROUP_CONCAT({_as_text()} SEPARATOR '{RECORD_END}')"
+            ),
+            _AsStored(),
+        ).label("text"),
+    )
+    .select_from(services)
+    .where(services.c.topic == sa.bindparam("group"), _alive)
+)
+
 
 def report(
     connection: sa.Connection,
@@ -243,6 +287,15 @@ def report_many(
 def observe(connection: sa.Connection, group: str) -> Sequence[Any]:
     """Return all records of a group, each with the database's time."""
     return connection.execute(_observe, {"group": group}).all()
+
+
+def observe_together(connection: sa.Connection, group: str) -> Any:
+    """Return all records of a group as one text. MariaDB and MySQL only.
+
+    :returns: a row: the database's time; how many records there are; and
+        their text, see together.py
+    """
+    return connection.execute(_observe_together, {"group": group}).one()
 
 
 def groups(connection: sa.Connection) -> list[str]:

@@ -56,7 +56,12 @@ class Unlisted:
         first, before = group not in self._aging, self._aging.get(group, {})
         aging, unlisted = {}, {}
         oldest = now - base.LISTED
-        old = [one for one in found if _is_old(one, oldest)]
+        # Most have reported since: written for speed.
+        old = [
+            one
+            for one in found
+            if (one[2] is None or one[2] < oldest) and _is_old(one, oldest)
+        ]
         if old and not self._is_own():
             return found
         for one in old:
