@@ -254,7 +254,7 @@ done
 cd "$ROOT"
 if [[ -n $nova && $# == 0 ]]; then
     export NOVA_SG_LONG=1
-    set -- '^tests\.nova\.test_releases\.'
+    set -- '^tests\.nova\.test_(releases|unit_tests)\.'
 fi
 selection="$*"
 install_packages
