@@ -11,8 +11,8 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-# Make a small system of another Debian release in a folder, and run the tests
-# or another command there, in a copy of this checkout.
+# Make a small system of another release of Debian, or of Ubuntu, in a folder,
+# and run the tests or another command there, in a copy of this checkout.
 #
 # Usage: tools/debian-system.sh SUITE FOLDER [COMMAND...]
 #
@@ -30,7 +30,12 @@
 # It needs root, debootstrap and git. Debian's mirrors, proxies, certificate
 # authorities and pip's settings are this machine's. Environment: PIP_*,
 # NOVA_SG_*, the proxies and RUN_DEADLINE are passed to the command.
-# DEBIAN_MIRROR is the address of a mirror, for a machine whose apt has none.
+# DEBIAN_MIRROR is the address of a mirror, for a machine whose apt has none, and
+# for Ubuntu, which also takes the package ubuntu-keyring and a debootstrap that
+# knows the release:
+#
+#   DEBIAN_MIRROR=http://archive.ubuntu.com/ubuntu \
+#     tools/debian-system.sh noble /var/tmp/noble
 set -euo pipefail
 
 # shellcheck source=tools/lib.sh
@@ -107,17 +112,32 @@ find_mirror() {
     printf '%s\n' "$mirror"
 }
 
+# print_release MIRROR SUITE: print the file that describes a suite.
+print_release() {
+    case $1 in
+    file:*) cat "${1#file:}/dists/$2/InRelease" ;;
+    *) wget --quiet --output-document=- "$1/dists/$2/InRelease" ;;
+    esac 2>/dev/null
+}
+
 # exists_suite MIRROR SUITE
 exists_suite() {
-    case $1 in
-    file:*) [[ -e ${1#file:}/dists/$2/InRelease ]] ;;
-    *) wget --quiet --output-document=/dev/null "$1/dists/$2/InRelease" ;;
-    esac
+    print_release "$@" >/dev/null
+}
+
+# find_components MIRROR: print the parts of the archive that have the packages
+# of bindep.txt.
+find_components() {
+    local components=main
+    if print_release "$1" "$suite" | grep '^Origin: Ubuntu' >/dev/null; then
+        components='main universe'
+    fi
+    printf '%s\n' "$components"
 }
 
 # Make the system, unless it is there. A mark says how far that came.
 make_system() {
-    local mark=$folder/.nova-sg-suite mirror
+    local mark=$folder/.nova-sg-suite mirror components
     if [[ -d $folder && ! -e $mark ]] &&
         [[ -n $(find "$folder" -mindepth 1 -print -quit) ]]; then
         die "$folder is neither empty nor a system that this script made"
@@ -138,29 +158,31 @@ make_system() {
         ;;
     esac
     mirror=$(find_mirror)
-    say "Making a Debian system ($suite) in $folder, from $mirror"
+    components=$(find_components "$mirror")
+    say "Making a system ($suite) in $folder, from $mirror"
     find "$folder" -mindepth 1 -xdev ! -path "$mark" -delete
     # The mounts of debootstrap end with it, too.
     isolated debootstrap --variant=minbase --include="$PACKAGES" \
-        "$suite" "$folder" "$mirror" </dev/null > >(sed '/^I: /d' >&2) ||
+        --components="${components// /,}" "$suite" "$folder" "$mirror" </dev/null > >(sed '/^I: /d' >&2) ||
         die "debootstrap could not make the system ($suite)"
-    write_sources "$mirror"
+    write_sources "$mirror" "$components"
     printf '%s made\n' "$suite" >"$mark"
 }
 
 # Add the updates of a release to the sources, where it has any.
 write_sources() {
-    local mirror=$1 security sources=$folder/etc/apt/sources.list
-    printf 'deb %s %s main\n' "$mirror" "$suite" >"$sources"
-    if exists_suite "$mirror" "$suite-updates"; then
-        printf 'deb %s %s-updates main\n' "$mirror" "$suite" >>"$sources"
-    fi
-    while read -r security; do
-        if exists_suite "$security" "$suite-security"; then
-            printf 'deb %s %s-security main\n' "$security" "$suite" \
-                >>"$sources"
-        fi
-    done < <(mirrors Debian-Security)
+    local mirror=$1 components=$2 archive updates
+    printf 'deb %s %s %s\n' "$mirror" "$suite" "$components" \
+        >"$folder/etc/apt/sources.list"
+    # Ubuntu has its security updates beside the others.
+    while read -r archive; do
+        for updates in "$suite-updates" "$suite-security"; do
+            if exists_suite "$archive" "$updates"; then
+                printf 'deb %s %s %s\n' "$archive" "$updates" "$components"
+            fi
+        done
+    done >>"$folder/etc/apt/sources.list" \
+        < <(printf '%s\n' "$mirror" && mirrors Debian-Security)
 }
 
 # Copy this machine's network settings: names, proxies, certificate

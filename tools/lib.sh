@@ -208,7 +208,7 @@ find_python() {
     if [[ -n ${PYTHON:-} ]]; then
         candidates=("$PYTHON")
     else
-        candidates=(python3 python3.11 python3.12 python3.13 /usr/bin/python3)
+        candidates=(python3 python3.{11..14} /usr/bin/python3)
     fi
     for check in 'import ensurepip, sqlite3, ssl, venv' ''; do
         for candidate in "${candidates[@]}"; do

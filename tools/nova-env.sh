@@ -16,12 +16,10 @@
 #
 # Usage: tools/nova-env.sh [RELEASE]
 #
-# RELEASE is an older one of OpenStack that tests/constraints has a file for,
-# such as 2025.1. Its Nova has an environment of its own, such as
-# .venv-nova-2025.1:
-#
-#   NOVA_SG_NOVA_PYTHON=$(tools/nova-env.sh 2025.1) \
-#     tools/run-tests.sh tests.nova.test_clouds.ZkTest
+# RELEASE is an older one that tests/constraints has a file for, of OpenStack,
+# such as 2025.1, or of Nova, such as 31. Its Nova has an environment of its
+# own, such as .venv-nova-2025.1. tools/run-tests.sh and tools/nova-rig.sh use
+# it with --nova RELEASE.
 #
 # Nova has an environment of its own, as it has many requirements, some of
 # which contradict those that the project itself is tested with.
@@ -30,19 +28,40 @@ set -euo pipefail
 # shellcheck source=tools/lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
+# Nova's newest release.
+NEWEST=34
+
+# openstack_release RELEASE: print OpenStack's name of a release of Nova.
+openstack_release() {
+    local found name names=()
+    for found in "$ROOT"/tests/constraints/20*.txt; do
+        name=$(basename "$found" .txt)
+        names+=("$name")
+        if [[ $1 == "$name" ]] || grep -qx "nova==$1\.\*" "$found"; then
+            printf '%s\n' "$name"
+            return
+        fi
+    done
+    die "there is no release \"$1\" in tests/constraints; take one of" \
+        "${names[*]}, or the number of its Nova"
+}
+
 release=${1:-}
+if [[ $release == "$NEWEST" ]]; then
+    release=
+elif [[ -n $release ]]; then
+    release=$(openstack_release "$release")
+fi
 environment=$ROOT/.venv-nova${release:+-$release}
 if [[ -z $release ]]; then
     packages=(
-        nova==34.0.0
+        "nova==$NEWEST.0.0"
         'SQLAlchemy<2.1'
         # For the test of its hostmonitor with nova_sg's driver.
         masakari-monitors==22.0.0
     )
 else
-    constraints=$ROOT/tests/constraints/$release.txt
-    [[ -r $constraints ]] || die "there is no $constraints"
-    packages=(nova --constraint "$constraints")
+    packages=(nova --constraint "$ROOT/tests/constraints/$release.txt")
 fi
 packages+=(
     openstack-placement

@@ -15,8 +15,10 @@
 # conductor, scheduler, API and a compute with Nova's fake driver, on loopback.
 # It runs until Ctrl-C and leaves nothing behind.
 #
-# Usage: tools/nova-rig.sh [--driver zk|mc|db|stock] [--mode threads|eventlet]
-#                          [--help] ... [COMMAND...]
+# Usage: tools/nova-rig.sh [--nova RELEASE] [--driver zk|mc|db|stock]
+#                          [--mode threads|eventlet] [--help] ... [COMMAND...]
+#
+# RELEASE is an older one, see tools/nova-env.sh: tools/nova-rig.sh --nova 32
 #
 # "tools/nova-rig.sh many" measures the costs of 200 computes, with each driver
 # of Nova and of nova_sg; "many --help" lists the options.
@@ -27,7 +29,12 @@ source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 cd "$ROOT"
 install_packages
-python=$(tools/nova-env.sh)
+release=()
+if [[ ${1:-} == --nova ]]; then
+    release=("${2:?the number of a release}")
+    shift 2
+fi
+python=$(tools/nova-env.sh "${release[@]}")
 script=rig.py
 if [[ ${1:-} == many ]]; then
     script=many.py

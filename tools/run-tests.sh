@@ -13,7 +13,8 @@
 
 # Style checks and every test, in native threads and in eventlet.
 #
-# Usage: tools/run-tests.sh [--long] [--constraints FILE] [SELECTION...]
+# Usage: tools/run-tests.sh [--long] [--constraints FILE] [--nova RELEASE]
+#                           [SELECTION...]
 #
 # --long adds the long form: every driver in every mode on a real Nova, each
 # fault at default settings, whole migrations, soak and scale. It takes several
@@ -22,6 +23,11 @@
 # --constraints has pip install the libraries in these versions, into an
 # environment of its own. tests/constraints has a file for each older release
 # of OpenStack: tools/run-tests.sh --constraints tests/constraints/2025.1.txt
+#
+# --nova runs the tests on a real Nova with an older one, of OpenStack, such as
+# 2025.2, or of Nova, such as 32, that tests/constraints has a file for. Without
+# a selection it runs those that each release has to pass, in every mode that it
+# has: tools/run-tests.sh --nova 32
 #
 # A selection is a regular expression; tests whose names match any of them
 # run, and the style checks do not. Environment: PYTHON, the Python to use;
@@ -225,6 +231,7 @@ usage() {
 
 unset NOVA_SG_LONG
 constraints=()
+nova=
 while [[ ${1:-} == -* ]]; do
     case $1 in
     --long)
@@ -235,6 +242,11 @@ while [[ ${1:-} == -* ]]; do
         [[ -r ${2:-} ]] || die "--constraints: no such file: ${2:-}"
         constraints=(--constraint "$(realpath "$2")")
         ENVIRONMENT=$ROOT/.venv-test-$(basename "$2" .txt)
+        shift
+        ;;
+    --nova)
+        [[ -n ${2:-} ]] || die '--nova: name a release, such as 32'
+        nova=$2
         shift
         ;;
     -h | --help)
@@ -250,8 +262,16 @@ while [[ ${1:-} == -* ]]; do
 done
 
 cd "$ROOT"
+if [[ -n $nova && $# == 0 ]]; then
+    export NOVA_SG_LONG=1
+    set -- '^tests\.nova\.test_(releases|unit_tests)\.'
+fi
 selection="$*"
 install_packages
+if [[ -n $nova ]]; then
+    NOVA_SG_NOVA_PYTHON=$(tools/nova-env.sh "$nova")
+    export NOVA_SG_NOVA_PYTHON
+fi
 python=$(find_python)
 make_environment "$ENVIRONMENT" "$python" \
     --requirement test-requirements.txt --editable . "${constraints[@]}"

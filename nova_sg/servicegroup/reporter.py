@@ -19,6 +19,7 @@ a service a thread does (standalone). No exception leaves a timer.
 
 from __future__ import annotations
 
+import contextlib
 import random
 import threading
 import time
@@ -86,7 +87,10 @@ class _ReportedMember:
         self.timer.stop()
         done = getattr(self.membership.service.tg, "timer_done", None)
         if done is not None:
-            done(self.timer)
+            # oslo.service before 4.5 raises it if the group has been stopped
+            # before, as Nova 31 and 32 do.
+            with contextlib.suppress(ValueError):
+                done(self.timer)
 
 
 class Reported(NamedTuple):

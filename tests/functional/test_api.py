@@ -233,6 +233,17 @@ class JoiningTest(db.TestCase):
         self.api.refresh("compute")
         self.assertFalse(self.is_up("one"))
 
+    def test_leaving_after_the_timers_have_been_stopped(self):
+        """oslo.service before 4.5 does not know the timer then."""
+        service = mock.MagicMock(report_interval=7, service_ref=None)
+        service.binary = "nova-compute"
+        service.tg.timer_done.side_effect = ValueError("x not in list")
+        self.api.join("one", "compute", service)
+        self.assertTrue(self.is_up("one"))
+        self.api.leave("one", "compute")
+        service.tg.timer_done.assert_called_once()
+        self.assertFalse(self.is_up("one"))
+
     def test_a_report_waits_for_a_random_part_of_the_interval(self):
         # The pause is random, up to a tenth of the interval.
         service = mock.MagicMock(report_interval=10, service_ref=None)

@@ -231,7 +231,19 @@ class Restarting:
         :param ended: when its process had ended
         :param starts: when the next process was started
         """
-        self.assertEqual({"up"}, set(questions.states))
+        self.assertEqual(
+            {"up"},
+            set(questions.states),
+            f"ended after {ended - begun:.1f} s, started again after "
+            f"{starts - begun:.1f} s; seconds after SIGTERM, state, age of "
+            "updated_at: "
+            + ", ".join(
+                f"{moment - begun:.1f} {state} {age:.1f}"
+                for state, (moment, age) in zip(
+                    questions.states, questions.ages, strict=True
+                )
+            ),
+        )
         for status, text in questions.evacuations:
             self.assertEqual(400, status, text)
             self.assertIn("is still in use", text)

@@ -48,12 +48,16 @@ INSTALL = (
 )
 
 
-@tests.long_form
-class UnitsTest(unittest.TestCase):
+class Units:
+    """Tests on one release of Debian."""
+
+    #: Its name.
+    SUITE = ""
+
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
-        cls.system = system.BootedSystem(INSTALL)
+        cls.system = system.BootedSystem(cls.SUITE, INSTALL)
         cls.addClassCleanup(cls.system.close)
         cls.system.start()
 
@@ -321,3 +325,13 @@ class UnitsTest(unittest.TestCase):
             "the agent logs to the new file",
         )
         self.assertNotIn("node joins the group", self.sh(f"cat {log}"))
+
+
+@tests.long_form
+class Debian12Test(Units, unittest.TestCase):
+    SUITE = "bookworm"
+
+
+@tests.long_form
+class Debian13Test(Units, unittest.TestCase):
+    SUITE = "trixie"

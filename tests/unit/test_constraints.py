@@ -105,6 +105,19 @@ class BoundsTest(unittest.TestCase):
             [*found[0].replace(" ", "").split(","), found[1]],
         )
 
+    def test_the_releases_of_nova_are_those_that_are_documented(self):
+        page = (ROOT / "doc" / "source" / "compatibility.rst").read_text()
+        found = re.findall(r"\n   \* - (\d+)\.[\d.]+\n     - ([\d.]+)\n", page)
+        [newest] = re.findall(
+            r"^NEWEST=(\d+)$", (ROOT / "tools/nova-env.sh").read_text(), re.M
+        )
+        there = {(newest, "2026.2"), ("29", "2024.1")} | {
+            (pins(path)["nova"].partition(".")[0], path.stem)
+            for path in FILES
+            if path.stem != "debian-13"
+        }
+        self.assertEqual(there, set(found))
+
 
 @tests.long_form
 class ResolveTest(unittest.TestCase):
