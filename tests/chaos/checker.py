@@ -26,7 +26,9 @@ records          not counted as wrong: the first record that an observer reads
                  has no evidence of the outage (judgement.rst, "Records that
                  the caller brings along")
 unknown          there is no answer, though a majority of the backend could be
-                 reached for long enough
+                 reached for long enough. With two backends not, if only one
+                 could be reached, and the host had left it or not reported to
+                 it: it may report to the other (liveness/group.py, counts())
 ===============  ============================================================
 """
 
@@ -170,7 +172,7 @@ class Checker:
         lived = self._lived[observer]
         key = observer, host
         kind, why = "", ""
-        missing = self._unknown(observer, lived, begun, at)
+        missing = self._unknown(observer, host, lived, begun, at)
         if not lived and "mc" in self._drivers:
             # A memcached that was restarted knows those that report since.
             if begun < self._up_since(observer, host, at):
@@ -217,20 +219,52 @@ class Checker:
             return min(known, default=None)
         return None if None in found else max(found)
 
-    def _unknown(self, observer, lived, begun, at):
-        if observer in self._by_records:
-            settled = self._settled(observer, at, True, ["db"])
-        else:
-            settled = self._settled(observer, at, True)
-        if settled is None:
+    def _unknown(self, observer, host, lived, begun, at):
+        """Return why there has to be an answer; "": there need not be one."""
+        # A server that all members' reports in it are old is not believed at
+        # the first refresh of a process.
+        late = 0.0 if lived else self._down_time
+        reached = {}
+        for driver in self._drivers:
+            since = self._settled(observer, at, True, [driver])
+            if since is not None and begun >= since + late:
+                reached[driver] = since + late
+        counting = reached
+        if len(reached) < len(self._drivers):
+            counting = {
+                driver: since
+                for driver, since in reached.items()
+                if not self._has_moved(observer, host, driver, begun, at)
+            }
+        if observer in self._by_records and "db" not in reached:
             return ""
-        if not lived:
-            # A server that all members' reports in it are old is not
-            # believed at the first refresh.
-            settled += self._down_time
-        if begun < settled:
+        if not counting:
             return ""
-        return f"the backend could be reached since {settled:.2f}"
+        since = min(counting.values())
+        return f"the backend could be reached since {since:.2f}"
+
+    def _has_moved(self, observer, host, driver, begun, at):
+        """Return whether a host may report to another backend only.
+
+        That is so if it has left this one, or if its last report to this one
+        was older by service_down_time than the last to another that the
+        observer saw. While the observer cannot reach the other one, it does
+        not know whether such a host is alive.
+        """
+        seen = 2 * self._interval + self._refresh
+        if self.truth.left[host].overlap(begun - seen, at):
+            return True
+        lost = max(
+            self.truth.last_reached(observer, at, other)
+            for other in self._drivers
+            if other != driver
+        )
+        silence = self.truth.silent(host, driver).last(at)
+        return (
+            silence is not None
+            and lost - silence[0] >= self._down_time - seen
+            and begun <= silence[1] + BACK[driver]
+        )
 
     def _down(self, observer, host, lived, begun, at):
         kind, why = self._wrong_down(observer, host, lived, begun, at)

@@ -126,6 +126,8 @@ class Truth:
         self.end = max(entry["at"] for entry in entries)
         #: By host: its process may not run, or stood still.
         self.trouble = {}
+        #: By host: its member leaves, or has left, and has not joined again.
+        self.left = {}
         #: By host: its process certainly does not run.
         self._dead = {}
         #: By node: it did not get a core.
@@ -183,8 +185,10 @@ class Truth:
         for host in self.hosts:
             trouble = list(self.starved[host].spans)
             dead = []
+            left = []
             down = 0.0
             surely = None
+            leaving = None
             for entry in entries:
                 if entry["event"] != "process" or entry["host"] != host:
                     continue
@@ -199,11 +203,19 @@ class Truth:
                 if state in ("joined", "resumed") and down is not None:
                     trouble.append((down, entry["at"]))
                     down = None
+                if state == "leaving":
+                    leaving = entry["begun"] if leaving is None else leaving
+                if state == "joined" and leaving is not None:
+                    left.append((leaving, entry["at"]))
+                    leaving = None
             if down is not None:
                 trouble.append((down, FOREVER))
             if surely is not None:
                 dead.append((surely, FOREVER))
+            if leaving is not None:
+                left.append((leaving, FOREVER))
             self.trouble[host] = Spans(trouble)
+            self.left[host] = Spans(left)
             self._dead[host] = dead
 
     def _find_segments(self, entries):
@@ -438,6 +450,29 @@ class Truth:
             if end is not None and not broken:
                 return end - segment.end
         return 0.0 if end is None else end
+
+    def silent(self, host, driver):
+        """Return the times in which a host may not report to a backend."""
+        key = "silent", host, driver
+        if key not in self._cache:
+            self._cache[key] = Spans(
+                [
+                    *self.trouble[host].spans,
+                    *(
+                        (segment.begin, segment.end)
+                        for segment in self._segments
+                        if self.path(segment, host, driver) != WHOLE
+                    ),
+                ]
+            )
+        return self._cache[key]
+
+    def last_reached(self, observer, moment, driver):
+        """Return until when an observer could reach a backend, at last."""
+        for segment in reversed(self._between(0.0, moment)):
+            if self.path(segment, observer, driver) == WHOLE:
+                return min(segment.end, moment)
+        return 0.0
 
     def good_since(self, observer, moment, drivers):
         """Return since when nothing changed between an observer and servers.

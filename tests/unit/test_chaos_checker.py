@@ -458,6 +458,54 @@ class UnknownTest(unittest.TestCase):
                 story.answers(50, 60, "?")
                 self.assertEqual(kinds, story.check())
 
+    def test_a_host_that_left_one_backend_may_report_to_the_other(self):
+        """Only while the observer cannot reach that one."""
+        for lost, leaves, kinds in (
+            ([], True, ["unknown"]),
+            (["z1"], True, ["unknown"]),
+            (SERVERS["zk"], True, []),
+            (["lb1"], True, []),
+            (SERVERS["zk"], False, ["unknown"]),
+            (["lb1"], False, ["unknown"]),
+        ):
+            with self.subTest(lost=lost, leaves=leaves):
+                story = Story("zk", "db")
+                story.answers(1, 36, "U")
+                if leaves:
+                    story.process(30, "leaving")
+                    story.process(32, "left")
+                    story.process(50, "started")
+                    story.process(50.2, "joined")
+                if lost:
+                    story.cut(31.9, 60, "c1", lost)
+                story.answers(43, 49, "?")
+                self.assertEqual(kinds, story.check())
+
+    def test_it_is_known_again_after_it_joins(self):
+        story = Story("zk", "db")
+        story.process(30, "leaving")
+        story.process(32, "left")
+        story.process(40, "started")
+        story.process(40.2, "joined")
+        story.cut(31.9, 60, "c1", SERVERS["zk"])
+        story.answers(52, 53, "?")
+        self.assertEqual(["unknown"], story.check())
+
+    def test_a_host_that_was_cut_off_from_one_backend(self):
+        """Unless its last reports to both are of the same time."""
+        for begin, lost, kinds in (
+            (20, SERVERS["zk"], []),
+            (38, SERVERS["zk"], ["unknown"]),
+            (20, ["z1"], ["unknown"]),
+        ):
+            with self.subTest(begin=begin, lost=lost):
+                story = Story("zk", "db")
+                story.answers(1, 40, "U")
+                story.cut(begin, 60, "h0", ["lb1"])
+                story.cut(40, 60, "c1", lost)
+                story.answers(50, 60, "?")
+                self.assertEqual(kinds, story.check())
+
     def test_an_observer_that_did_not_get_a_core_is_not_judged(self):
         story = Story("db")
         story.starved(44, 46, "c1")
