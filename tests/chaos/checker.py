@@ -55,6 +55,15 @@ STATED = "records"
 SKEW = 3.0
 
 
+# Seconds after the step of a server's clock in which a command is not judged:
+# it has stamps of the time before.
+STEPPED = 20.0
+_OF_NOVA_SG = (
+    *("blocking", "blocked", "unblocked"),
+    *("forcing", "forced", "unforcing", "unforced"),
+)
+
+
 @dataclasses.dataclass
 class Violation:
     """Answers, one after the other, that break a rule."""
@@ -93,7 +102,8 @@ class Result:
     had_to_be_up: int = 0
     had_to_be_down: int = 0
     had_to_answer: int = 0
-    #: How many were left out, as the observer did not get a core.
+    #: How many were left out, as the observer did not get a core; or as a
+    #: clock was just set, which only an observer that lived before can know.
     left_out: int = 0
     violations: list = dataclasses.field(default_factory=list)
 
@@ -111,12 +121,32 @@ class Checker:
     """Judges one history.
 
     :param entries: as history.read() returns them
+    :param stock: the driver of stock Nova whose observer is judged, by the
+        same rules; by default the observers of nova_sg are
     """
 
-    def __init__(self, entries):
+    def __init__(self, entries, stock=None):
+        if stock is not None:
+            # What nova_sg's members do has no meaning to stock Nova's.
+            entries = [
+                entry | {"drivers": [stock]}
+                if entry["event"] == "setup"
+                else entry
+                for entry in entries
+                if entry.get("state") not in _OF_NOVA_SG
+            ]
         self._entries = entries
         self.truth = Truth(entries)
         setup = self.truth.setup
+        stocks = setup.get("stock", {})
+        self._observers = (
+            set(setup["lived"]) - set(stocks.values())
+            if stock is None
+            else {stocks[stock]}
+        )
+        self._asks = setup.get("asks", {})
+        # By observer that acts: by how many seconds that is later.
+        self._acts = setup.get("acts", {})
         self._drivers = setup["drivers"]
         self._down_time = setup["service_down_time"]
         self._interval = setup["report_interval"]
@@ -155,13 +185,21 @@ class Checker:
             result.seconds = answers[-1]["at"] - answers[0]["begun"]
         for entry in answers:
             observer = entry["observer"]
+            if observer not in self._observers:
+                continue
             if self.truth.starved[observer].overlap(
                 entry["begun"] - 2 * self._interval, entry["at"]
+            ) or (
+                not self._lived[observer]
+                and self.truth.stepped.overlap(
+                    entry["begun"] - STEPPED, entry["at"]
+                )
             ):
                 result.left_out += len(entry["letters"])
                 continue
-            known = zip(self.truth.hosts, entry["letters"], strict=True)
-            for host, letter in known:
+            asked = self._asks.get(observer, len(self.truth.hosts))
+            asked = self.truth.hosts[:asked]
+            for host, letter in zip(asked, entry["letters"], strict=True):
                 self._answer(entry, observer, host, letter)
         return result
 
@@ -282,7 +320,8 @@ class Checker:
         if lived and (
             before == "U" or (open_ and open_.kind in ("wrong down", STATED))
         ):
-            seconds = self._clear(host, begun)
+            late = self._acts.get(observer, 0.0)
+            seconds = self._clear(host, begun) + late
             if self.truth.clear(host, observer, begun - seconds, at):
                 kind = "wrong down"
                 last = self._silent.get(observer, -FOREVER)
@@ -297,7 +336,8 @@ class Checker:
 
     def _has_to_be_up(self, observer, host, lived, begun, at):
         if lived:
-            begin = begun - self._clear(host, begun)
+            late = self._acts.get(observer, 0.0)
+            begin = begun - self._clear(host, begun) - late
             if self.truth.clear(host, observer, begin, at):
                 return True
         return begun >= self._up_since(observer, host, at)
@@ -318,7 +358,7 @@ class Checker:
         back = max(BACK[driver] for driver in self._drivers)
         if "zk" in self._drivers:
             back += min(self.truth.last_cut(host, at), LONGEST_PAUSE)
-        return max(settled, clear) + back
+        return max(settled, clear) + back + self._acts.get(observer, 0.0)
 
     def _up(self, observer, host, lived, begun, at):
         gone = self.truth.gone[host].around(begun, at)
@@ -349,24 +389,26 @@ class Checker:
             # have times, or are not executed late.
             limit = max(limit, self.truth.last_bytes(host, gone))
         limit += max(map(self.bound, self._drivers)) + SLACK
+        limit += self._acts.get(observer, 0.0)
         if not lived:
             limit += 1.5 * self._interval + SKEW
-        if self.truth.many_silent(gone[0] - 2 * self._down_time, at):
+        if self.truth.many_silent(host, gone[0] - 2 * self._down_time, at):
             # Mass silence: the hold, and what is not counted of it.
             limit += 3 * self._down_time
         return limit
 
 
-def check(entries):
+def check(entries, stock=None):
     """Judge a history; return a Result."""
-    return Checker(entries).check()
+    return Checker(entries, stock).check()
 
 
 def stretch(entries, violation, before=25.0):
     """Return the entries that matter to a violation, in order."""
     setup = next(entry for entry in entries if entry["event"] == "setup")
     servers = {n for names in setup["servers"].values() for n in names}
-    concerned = {violation.host, violation.observer} | servers
+    machine = setup.get("machines", {}).get(violation.host, violation.host)
+    concerned = {machine, violation.observer} | servers
     found = []
     open_cuts = {}
     last = {}
@@ -387,10 +429,10 @@ def stretch(entries, violation, before=25.0):
                 if cut not in found:
                     found.append(cut)
                 found.append(entry)
-        elif event in ("process", "reason"):
-            if entry["host"] != violation.host:
+        elif event in ("process", "reason", "acted"):
+            if entry["host"] not in (violation.host, machine):
                 continue
-            if event == "reason" and entry["observer"] != violation.observer:
+            if event != "process" and entry["observer"] != violation.observer:
                 continue
             if late:
                 found.append(entry)
