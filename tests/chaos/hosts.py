@@ -95,6 +95,15 @@ class Shadow:
             *(hosts, self._options),
         )
 
+    def send(self, number):
+        if self.process is not None:
+            self.process.send(number)
+
+    def close(self):
+        if self.process is not None:
+            self.process.close()
+            self.process = None
+
 
 class Host:
     """A host: its process may be killed, suspended, and started again.
@@ -166,7 +175,7 @@ class Host:
 
     def _kill_shadows(self):
         for shadow in self.shadows:
-            shadow.process.close()
+            shadow.close()
 
     def freeze(self):
         begun = now()
@@ -181,7 +190,7 @@ class Host:
     def _send(self, number):
         self.process.send(number)
         for shadow in self.shadows:
-            shadow.process.send(number)
+            shadow.send(number)
 
     def tell(self, state, begun):
         """Write down what an operator does about it."""
@@ -234,15 +243,14 @@ class Host:
     def close(self):
         if self.process is not None:
             self.process.close()
-        for shadow in self.shadows:
-            if shadow.process is not None:
-                shadow.process.close()
+        self._kill_shadows()
 
 
 class Program:
     """One of nova_sg's own programs, in a controller's node.
 
-    :param words: its name, and its arguments after the files
+    :param module: its function, as in setup.cfg, in nova_sg.cmd
+    :param words: its arguments
     """
 
     def __init__(self, node, folder, options, module, *words):

@@ -57,6 +57,8 @@ class _InNode:
         self.port = port
         self._skew = ahead
         self._has_disk = False
+        # The folder with the file of its clock.
+        self._clock = None
 
     def start(self, wait=True):
         with self.node.inside():
@@ -76,7 +78,11 @@ class _InNode:
         if self.DISK:
             self.node.disk(self.directory, self.DISK)
             self._has_disk = True
-        if self._skew is not None:
+        if self._skew is not None and self._clock is None:
+            # Not in its own folder, the disk of which may be full.
+            self._clock = tempfile.mkdtemp(prefix="nova-sg-test-")
+            watchdog.guard_folder(self._clock)
+            os.chmod(self._clock, 0o755)
             self._write_clock(self._skew)
 
     def close(self):
@@ -85,6 +91,10 @@ class _InNode:
             self.node.remove_disk(self.directory)
             self._has_disk = False
         super().close()
+        if self._clock is not None:
+            shutil.rmtree(self._clock, ignore_errors=True)
+            watchdog.release_folder(self._clock)
+            self._clock = None
 
     @property
     def _ballast(self):
@@ -105,12 +115,11 @@ class _InNode:
             os.remove(self._ballast)
 
     def _write_clock(self, ahead):
-        # In one step, as the server reads it all the time; and not in its own
-        # folder, the disk of which may be full.
-        path = f"{self.directory}.clock"
-        with open(f"{path}-new", "w") as file:
+        # In one step, as the server reads it all the time.
+        path = os.path.join(self._clock, "new")
+        with open(path, "w") as file:
             file.write(f"{ahead:+}s\n")
-        os.rename(f"{path}-new", path)
+        os.rename(path, os.path.join(self._clock, "ahead"))
 
     def step_clock(self, step):
         """Set its clock: so many seconds off from where it was at first."""
@@ -121,7 +130,7 @@ class _InNode:
         if self._skew is not None:
             found["env"] |= {
                 "LD_PRELOAD": FAKETIME,
-                "FAKETIME_TIMESTAMP_FILE": f"{self.directory}.clock",
+                "FAKETIME_TIMESTAMP_FILE": os.path.join(self._clock, "ahead"),
                 "FAKETIME_CACHE_DURATION": "1",
                 "FAKETIME_DONT_FAKE_MONOTONIC": "1",
                 "DONT_FAKE_MONOTONIC": "1",
