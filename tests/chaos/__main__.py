@@ -81,6 +81,14 @@ def _parse(arguments):
         help="how hosts and the first observer run; default: %(default)s",
     )
     parser.add_argument(
+        "--times",
+        choices=("short", "default"),
+        default="short",
+        help="with default all options have their defaults, and all faults "
+        "last ten times as long: give at least 45 minutes; default: "
+        "%(default)s",
+    )
+    parser.add_argument(
         "--hosts",
         type=int,
         default=30,
@@ -194,6 +202,7 @@ def _play(given):
             bulk=given.bulk,
             stock=given.stock,
             faults=given.faults,
+            times=given.times,
         )
         run.play()
         return history.read(run.path)

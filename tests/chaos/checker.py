@@ -36,6 +36,7 @@ import dataclasses
 
 from tests.chaos.truth import FOREVER, Truth
 
+# All these times are of a run with short times, see Times in run.py.
 # Seconds for which a host has to be clear before "down" is wrong: the
 # backend's own time to get over the last trouble, and two missed reports.
 CLEAR = {"db": 12.0, "mc": 10.0, "zk": 12.0}
@@ -153,6 +154,7 @@ class Checker:
         self._refresh = setup["refresh"]
         self._session = setup["session"]
         self._lived = setup["lived"]
+        self._factor = setup.get("factor", 1)
         # Observers that need the database for a question.
         self._by_records = set(setup["records"])
         # Observers that ask by records and do not report.
@@ -166,6 +168,13 @@ class Checker:
         # The span in which a host is gone and was called down.
         self._found = {}
         self.result = Result()
+
+    def _long(self, times, driver):
+        """Return one of the times above with the times of this run."""
+        if driver == "zk":
+            # Sessions are as short, refreshes are rarer.
+            return times[driver] + 4 * (self._refresh - 0.25)
+        return times[driver] * self._factor
 
     def bound(self, driver):
         """Return the stated bound until a host that is gone is down."""
@@ -192,7 +201,7 @@ class Checker:
             ) or (
                 not self._lived[observer]
                 and self.truth.stepped.overlap(
-                    entry["begun"] - STEPPED, entry["at"]
+                    entry["begun"] - STEPPED * self._factor, entry["at"]
                 )
             ):
                 result.left_out += len(entry["letters"])
@@ -251,7 +260,9 @@ class Checker:
         found = []
         for driver in drivers or self._drivers:
             since = self.truth.good_since(observer, moment, [driver])
-            found.append(None if since is None else since + SETTLES[driver])
+            found.append(
+                None if since is None else since + self._long(SETTLES, driver)
+            )
         if some:
             known = [since for since in found if since is not None]
             return min(known, default=None)
@@ -301,7 +312,7 @@ class Checker:
         return (
             silence is not None
             and lost - silence[0] >= self._down_time - seen
-            and begun <= silence[1] + BACK[driver]
+            and begun <= silence[1] + self._long(BACK, driver)
         )
 
     def _down(self, observer, host, lived, begun, at):
@@ -325,7 +336,10 @@ class Checker:
             if self.truth.clear(host, observer, begun - seconds, at):
                 kind = "wrong down"
                 last = self._silent.get(observer, -FOREVER)
-                if observer in self._no_evidence and begun < last + RECORDS:
+                if (
+                    observer in self._no_evidence
+                    and begun < last + RECORDS * self._factor
+                ):
                     kind = STATED
                 return kind, f"it was clear for {seconds:.1f} s"
             return "", ""
@@ -344,7 +358,7 @@ class Checker:
 
     def _clear(self, host, begun):
         """Return for how long a host has to be clear, in seconds."""
-        clear = max(CLEAR[driver] for driver in self._drivers)
+        clear = max(self._long(CLEAR, driver) for driver in self._drivers)
         if "zk" in self._drivers:
             clear += min(self.truth.last_cut(host, begun), LONGEST_PAUSE)
         return clear
@@ -355,7 +369,7 @@ class Checker:
         clear = self.truth.clear_since(host, observer, at)
         if settled is None or clear is None:
             return FOREVER
-        back = max(BACK[driver] for driver in self._drivers)
+        back = max(self._long(BACK, driver) for driver in self._drivers)
         if "zk" in self._drivers:
             back += min(self.truth.last_cut(host, at), LONGEST_PAUSE)
         return max(settled, clear) + back + self._acts.get(observer, 0.0)

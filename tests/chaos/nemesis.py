@@ -115,6 +115,7 @@ class _Planner:
     """
 
     def __init__(self, seed, hosts, controllers, servers, fronts, kinds=None):
+        self._is_of_some = kinds is not None
         kinds = KINDS if kinds is None else kinds
         self._of_hosts = {
             kind: weight for kind, weight in _OF_HOSTS.items() if kind in kinds
@@ -143,7 +144,9 @@ class _Planner:
             # Some rounds leave the backend alone: a death has to be found in
             # the stated time then.
             many = self._random.choice([0, self._random.randint(5, 11), 7, 10])
-            for _ in range(many or 5 * (not self._of_hosts)):
+            if self._is_of_some:
+                many = 10
+            for _ in range(many):
                 at = begin + self._random.uniform(0, STORM * 0.7)
                 self._server_or_network(at, begin + STORM)
             for _ in range(self._random.randint(4, 9)):
@@ -299,13 +302,28 @@ class _Planner:
             self._add(at, lasts, kind, [name])
 
 
-def plan(seed, seconds, hosts, controllers, servers, fronts, kinds=None):
+def plan(
+    seed,
+    seconds,
+    hosts,
+    controllers,
+    servers,
+    fronts,
+    kinds=None,
+    factor=1,
+):
     """Return the faults of a run.
 
     :param kinds: of KINDS: make it of these alone
+    :param factor: by which all times are longer
     """
     planner = _Planner(seed, hosts, controllers, servers, fronts, kinds)
-    return planner.plan(seconds)
+    return [
+        dataclasses.replace(
+            fault, at=fault.at * factor, lasts=fault.lasts * factor
+        )
+        for fault in planner.plan(seconds / factor)
+    ]
 
 
 class Nemesis:

@@ -16,16 +16,39 @@ import contextlib
 import os
 import random
 import threading
+from typing import NamedTuple
 
 from tests.chaos import cloud, hosts, nemesis, servers
 from tests.chaos.history import History
 from tests.faults import truth as answers
 from tests.fixtures.process import wait_for
 
-SERVICE_DOWN_TIME = 6.0
-REPORT_INTERVAL = 1.0
-REFRESH = 0.25
-# ZooKeeper's: see tests/chaos/servers.py.
+
+class Times(NamedTuple):
+    """The options of all processes, in seconds, and what follows of them."""
+
+    service_down_time: float
+    report_interval: float
+    refresh: float
+    #: By which everything takes longer than with short times.
+    factor: int
+
+    @property
+    def acts(self):
+        """Seconds for which a watcher's command is later than its verdict.
+
+        They are the default of [events] gather_for, and the start of the
+        command.
+        """
+        return 1.25 * self.report_interval + 2 * self.refresh + 2.25
+
+
+TIMES = {
+    "short": Times(6.0, 1.0, 0.25, 1),
+    # The options' defaults.
+    "default": Times(60.0, 10.0, 2.0, 10),
+}
+# ZooKeeper's: see tests/chaos/servers.py. It is the default, too.
 SESSION = 4.0
 
 # Seconds between two questions of a long-lived observer.
@@ -35,9 +58,6 @@ _COMMAND_PERIOD = 4.0
 # Seconds between two questions to the monitor; to stock Nova.
 _MONITOR_PERIOD = 1.0
 _STOCK_PERIOD = 1.0
-# Seconds for which the command of a watcher is later than its verdict:
-# [events] gather_for, and the start of the command.
-_ACTS = 4.0
 # The node with the process that has many members.
 _BULK_NODE = "hb"
 # Observers of stock Nova, by driver.
@@ -65,6 +85,7 @@ class Run:
     :param bulk: how many members one more process has, in a group of its own
     :param stock: whether stock Nova has a member on each host, too
     :param faults: names of the faults to make a plan of; None: all
+    :param times: short or default
     """
 
     def __init__(
@@ -81,7 +102,9 @@ class Run:
         bulk=0,
         stock=False,
         faults=None,
+        times="short",
     ):
+        self._times = TIMES[times]
         self.folder = folder
         self.path = os.path.join(folder, "history.jsonl")
         self._seed = seed
@@ -96,7 +119,7 @@ class Run:
         self._faults = faults
         self._only = only
         self._plan = plan
-        self._calm = calm
+        self._calm = calm * self._times.factor
         self._closing = contextlib.ExitStack()
         self._random = random.Random(f"cloud {seed}")
         self._nemesis = None
@@ -189,6 +212,7 @@ class Run:
             {one.driver: one.names for one in self._backends},
             [name for one in self._backends for name in one.fronts],
             self._faults,
+            self._times.factor,
         )
 
     def _options(self, client):
@@ -196,11 +220,11 @@ class Run:
             {
                 "DEFAULT": {
                     "servicegroup_driver": self._drivers[0],
-                    "service_down_time": SERVICE_DOWN_TIME,
-                    "report_interval": REPORT_INTERVAL,
+                    "service_down_time": self._times.service_down_time,
+                    "report_interval": self._times.report_interval,
                 },
                 "servicegroup": {
-                    "view_refresh_interval": REFRESH,
+                    "view_refresh_interval": self._times.refresh,
                     "secondary_drivers": ",".join(self._drivers[1:]),
                 },
             },
@@ -212,8 +236,8 @@ class Run:
             {
                 "DEFAULT": {
                     "servicegroup_driver": driver,
-                    "service_down_time": round(SERVICE_DOWN_TIME),
-                    "report_interval": round(REPORT_INTERVAL),
+                    "service_down_time": round(self._times.service_down_time),
+                    "report_interval": round(self._times.report_interval),
                 },
             },
             *(
@@ -269,7 +293,7 @@ class Run:
                 if name not in ("c1", "c6")
             },
             stock=stock,
-            acts={"c5": _ACTS},
+            acts={"c5": self._times.acts},
             servers={one.driver: one.names for one in self._backends},
             fronts={
                 name: self._front(client)
@@ -282,9 +306,10 @@ class Run:
             lived={name: name != "c2" for name in everywhere},
             records=["c3", "c4"] if "db" in self._drivers else [],
             reports=["c4"],
-            service_down_time=SERVICE_DOWN_TIME,
-            report_interval=REPORT_INTERVAL,
-            refresh=REFRESH,
+            service_down_time=self._times.service_down_time,
+            report_interval=self._times.report_interval,
+            refresh=self._times.refresh,
+            factor=self._times.factor,
             session=SESSION,
         )
         self._hosts = {}
