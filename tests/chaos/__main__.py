@@ -34,6 +34,9 @@ def main(arguments=None):
     given = _parse(arguments)
     if given.check:
         return _show(history.read(given.check), given.stretch)
+    if given.rows:
+        print("\n".join(rows([history.read(path) for path in given.rows])))
+        return 0
     reason = cloud.why_not()
     if reason:
         print(f"chaos: {reason}", file=sys.stderr)
@@ -138,6 +141,13 @@ def _parse(arguments):
         "--check",
         metavar="FILE",
         help="play nothing: judge this history.jsonl",
+    )
+    parser.add_argument(
+        "--rows",
+        metavar="FILE",
+        nargs="+",
+        help="play nothing: print a row for each history.jsonl, as the table "
+        "of doc/source/chaos.rst has them",
     )
     parser.add_argument(
         "--stretch",
@@ -270,6 +280,44 @@ def table(entries, result):
         rows = _rows(setup, found)[_ANSWERS:]
         lines += [f"  {name:13} {value}" for name, value in rows]
     return lines
+
+
+def rows(histories):
+    """Return the lines of a table with a row for each history."""
+    table = [_HEAD]
+    for entries in histories:
+        setup = next(entry for entry in entries if entry["event"] == "setup")
+        stocks = [None, *setup.get("stock", {})]
+        for stock in stocks:
+            found = checker.check(entries, stock)
+            table.append(
+                (
+                    str(setup["seed"]),
+                    f"Nova {stock}" if stock else ",".join(setup["drivers"]),
+                    setup["mode"],
+                    f"{found.seconds / 60:.1f}",
+                    str(found.faults),
+                    f"{found.answers:,}",
+                    str(found.wrong("wrong down", "not back")),
+                    str(found.wrong("wrong up", "rose")),
+                    str(found.wrong("unknown")),
+                )
+            )
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    rule = "  ".join("=" * width for width in widths)
+    lines = [
+        "  ".join(
+            cell.ljust(width) for cell, width in zip(row, widths, strict=True)
+        ).rstrip()
+        for row in table
+    ]
+    return [rule, lines[0], rule, *lines[1:], rule]
+
+
+_HEAD = (
+    *("seed", "driver", "mode", "minutes", "faults", "answers"),
+    *("wrong down", "wrong up", "unknown"),
+)
 
 
 def _actions(entries):

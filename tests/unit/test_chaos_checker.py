@@ -21,7 +21,7 @@ import io
 import tempfile
 import unittest
 
-from tests.chaos import checker, history, nemesis, shrinking, truth
+from tests.chaos import __main__, checker, history, nemesis, shrinking, truth
 
 HOSTS = ["h0", "h1", "h2", "h3"]
 SERVERS = {
@@ -533,11 +533,16 @@ class ManyTest(unittest.TestCase):
         setup["lived"]["n1"] = True
         setup["fronts"]["n1"] = {"zk": None, "db": "lb1"}
         setup["stock"] = {"db": "n1"}
+        setup |= {"seed": 7, "mode": "threads"}
         story.answers(1, 40, "U")
         story.answers(1, 40, "U", observer="n1")
         story.answers(40, 41, "D", observer="n1")
         self.assertEqual([], story.check())
         entries = sorted(story.entries, key=lambda entry: entry["at"])
+        *_, ours, stock, _ = __main__.rows([entries])
+        self.assertEqual(["0", "0", "0"], ours.split()[-3:])
+        self.assertEqual(["Nova", "db"], stock.split()[1:3])
+        self.assertEqual(["4", "0", "0"], stock.split()[-3:])
         [found] = checker.check(entries, "db").violations
         self.assertEqual(("wrong down", "n1"), (found.kind, found.observer))
 
