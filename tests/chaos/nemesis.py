@@ -265,7 +265,9 @@ class _Planner:
             self._add(at, 0.1, kind, [pick.choice(fronts)])
         elif kind == "step_clock":
             name = pick.choice(core)
-            if self._take(f"clock of {name}", at, lasts):
+            # See Mc.clock_needs_start.
+            key = name if driver == "mc" else f"clock of {name}"
+            if self._take(key, at, lasts):
                 step = round(pick.uniform(-_STEP, _STEP), 1)
                 self._add(at, lasts, kind, [name], step=step)
         elif kind in ("fill_disk", "read_only", "lock_tables"):
@@ -498,10 +500,16 @@ class Nemesis:
 
     def _step_clock(self, fault):
         [name] = fault.targets
-        server = self._backends[name].servers[name]
+        backend = self._backends[name]
+        server = backend.servers[name]
         for step in (fault.step, 0.0):
             begun = now()
+            if backend.clock_needs_start:
+                server.kill()
+                self._server(name, "killed", begun)
             server.step_clock(step)
+            if backend.clock_needs_start:
+                self._start_server(name)
             self._history.write("clock", begun=begun, server=name, step=step)
             if step:
                 self._wait(fault)

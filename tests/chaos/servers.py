@@ -402,6 +402,8 @@ class Backend:
     driver = ""
     port = 0
     names = ()
+    #: Whether a server reads its clock at its start alone.
+    clock_needs_start = False
 
     def __init__(self, the_cloud, random):
         self._cloud = the_cloud
@@ -494,6 +496,8 @@ class Mc(Backend):
     driver = "mc"
     port = 11211
     names = ("m1", "m2", "m3")
+    # memcached counts on from there by the monotonic clock.
+    clock_needs_start = True
 
     def _make(self):
         for name in self.names:

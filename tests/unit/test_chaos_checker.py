@@ -838,9 +838,10 @@ class _Part:
 class HealedTest(unittest.TestCase):
     """A fault has ended when play() returns."""
 
-    def play(self, kind, target, **more):
+    def play(self, kind, target, clock_needs_start=False, **more):
         told = []
         backend = _Part(told)
+        backend.clock_needs_start = clock_needs_start
         backend.names = SERVERS["db"]
         backend.servers = {name: _Part(told, name) for name in backend.names}
         played = nemesis.Nemesis(
@@ -880,6 +881,18 @@ class HealedTest(unittest.TestCase):
         self.assertEqual(
             [("g1", "step_clock", 9.5), ("g1", "step_clock", 0.0)],
             self.play("step_clock", ("g1",), step=9.5),
+        )
+
+    def test_step_clock_of_a_server_that_reads_it_at_its_start(self):
+        told = self.play(
+            "step_clock", ("g1",), clock_needs_start=True, step=9.5
+        )
+        started = ("", "start_server", "g1")
+        answers = ("", "answers", "g1")
+        self.assertEqual(
+            [("g1", "kill"), ("g1", "step_clock", 9.5), started, answers]
+            + [("g1", "kill"), ("g1", "step_clock", 0.0), started, answers],
+            told,
         )
 
     def test_reload_proxy(self):
