@@ -24,7 +24,7 @@ import shutil
 import signal
 import sys
 
-from tests.chaos import checker, cloud, history, shrinking
+from tests.chaos import checker, cloud, history, nemesis, shrinking
 from tests.chaos.run import Run
 
 DRIVERS = ("db", "mc", "zk", "zk,db", "mc,db")
@@ -34,6 +34,9 @@ def main(arguments=None):
     given = _parse(arguments)
     if given.check:
         return _show(history.read(given.check), given.stretch)
+    if given.rows:
+        print("\n".join(rows([history.read(path) for path in given.rows])))
+        return 0
     reason = cloud.why_not()
     if reason:
         print(f"chaos: {reason}", file=sys.stderr)
@@ -81,10 +84,39 @@ def _parse(arguments):
         help="how hosts and the first observer run; default: %(default)s",
     )
     parser.add_argument(
+        "--times",
+        choices=("short", "default"),
+        default="short",
+        help="with default all options have their defaults, and all faults "
+        "last ten times as long: give at least 45 minutes; default: "
+        "%(default)s",
+    )
+    parser.add_argument(
         "--hosts",
         type=int,
         default=30,
         help="how many hosts; default: %(default)s",
+    )
+    parser.add_argument(
+        "--bulk",
+        type=int,
+        default=200,
+        help="how many members one more process has, in a group of its own; "
+        "default: %(default)s",
+    )
+    parser.add_argument(
+        "--stock",
+        action="store_true",
+        help="have a member of stock Nova on each host, too, and judge what "
+        "stock Nova's db and mc drivers answer; needs the environment that "
+        "tools/nova-env.sh makes",
+    )
+    parser.add_argument(
+        "--faults",
+        type=_names,
+        metavar="NAME,...",
+        help="make the plan of these faults alone: "
+        f"{', '.join(nemesis.KINDS)}",
     )
     parser.add_argument(
         "--only",
@@ -111,6 +143,13 @@ def _parse(arguments):
         help="play nothing: judge this history.jsonl",
     )
     parser.add_argument(
+        "--rows",
+        metavar="FILE",
+        nargs="+",
+        help="play nothing: print a row for each history.jsonl, as the table "
+        "of doc/source/chaos.rst has them",
+    )
+    parser.add_argument(
         "--stretch",
         type=int,
         default=3,
@@ -121,11 +160,24 @@ def _parse(arguments):
     given = parser.parse_args(arguments)
     if not 2 <= given.hosts <= 200:
         parser.error("--hosts must be from 2 to 200")
+    if not 0 <= given.bulk <= 999:
+        parser.error("--bulk must be from 0 to 999")
     if given.minutes <= 0:
         parser.error("--minutes must be greater than 0")
     if given.seed is None:
         given.seed = random.SystemRandom().randrange(10**6)
     return given
+
+
+def _names(text):
+    names = text.split(",")
+    unknown = set(names) - set(nemesis.KINDS)
+    if unknown:
+        raise argparse.ArgumentTypeError(
+            f"no faults: {', '.join(sorted(unknown))}; there are "
+            f"{', '.join(nemesis.KINDS)}"
+        )
+    return names
 
 
 def _numbers(text):
@@ -157,6 +209,10 @@ def _play(given):
             given.mode,
             given.hosts,
             only,
+            bulk=given.bulk,
+            stock=given.stock,
+            faults=given.faults,
+            times=given.times,
         )
         run.play()
         return history.read(run.path)
@@ -215,7 +271,64 @@ def _together(violations):
 def table(entries, result):
     """Return the lines of a run's table."""
     setup = next(entry for entry in entries if entry["event"] == "setup")
-    rows = [
+    rows = _rows(setup, result)
+    rows += _actions(entries)
+    lines = [f"{name:15} {value}" for name, value in rows]
+    for driver in setup.get("stock", {}):
+        lines.append(f"stock Nova, {driver}")
+        found = checker.check(entries, driver)
+        rows = _rows(setup, found)[_ANSWERS:]
+        lines += [f"  {name:13} {value}" for name, value in rows]
+    return lines
+
+
+def rows(histories):
+    """Return the lines of a table with a row for each history."""
+    table = [_HEAD]
+    for entries in histories:
+        setup = next(entry for entry in entries if entry["event"] == "setup")
+        stocks = [None, *setup.get("stock", {})]
+        for stock in stocks:
+            found = checker.check(entries, stock)
+            table.append(
+                (
+                    str(setup["seed"]),
+                    f"Nova {stock}" if stock else ",".join(setup["drivers"]),
+                    setup["mode"],
+                    f"{found.seconds / 60:.1f}",
+                    str(found.faults),
+                    f"{found.answers:,}",
+                    str(found.wrong("wrong down", "not back")),
+                    str(found.wrong("wrong up", "rose")),
+                    str(found.wrong("unknown")),
+                )
+            )
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    rule = "  ".join("=" * width for width in widths)
+    lines = [
+        "  ".join(
+            cell.ljust(width) for cell, width in zip(row, widths, strict=True)
+        ).rstrip()
+        for row in table
+    ]
+    return [rule, lines[0], rule, *lines[1:], rule]
+
+
+_HEAD = (
+    *("seed", "driver", "mode", "minutes", "faults", "answers"),
+    *("wrong down", "wrong up", "unknown"),
+)
+
+
+def _actions(entries):
+    acted = [e["type"] for e in entries if e["event"] == "acted"]
+    if not acted:
+        return []
+    return [("evacuations", acted.count("down"))]
+
+
+def _rows(setup, result):
+    return [
         ("driver", ",".join(setup["drivers"])),
         ("mode", setup["mode"]),
         ("seed", setup["seed"]),
@@ -234,7 +347,10 @@ def table(entries, result):
         ("wrong unknown", result.wrong("unknown")),
         ("stated", result.wrong(checker.STATED)),
     ]
-    return [f"{name:15} {value}" for name, value in rows]
+
+
+# The row of a table with which those about answers begin.
+_ANSWERS = 5
 
 
 if __name__ == "__main__":

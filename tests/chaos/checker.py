@@ -26,7 +26,9 @@ records          not counted as wrong: the first record that an observer reads
                  has no evidence of the outage (judgement.rst, "Records that
                  the caller brings along")
 unknown          there is no answer, though a majority of the backend could be
-                 reached for long enough
+                 reached for long enough. With two backends not, if only one
+                 could be reached, and the host had left it or not reported to
+                 it: it may report to the other (liveness/group.py, counts())
 ===============  ============================================================
 """
 
@@ -34,6 +36,7 @@ import dataclasses
 
 from tests.chaos.truth import FOREVER, Truth
 
+# All these times are of a run with short times, see Times in run.py.
 # Seconds for which a host has to be clear before "down" is wrong: the
 # backend's own time to get over the last trouble, and two missed reports.
 CLEAR = {"db": 12.0, "mc": 10.0, "zk": 12.0}
@@ -51,6 +54,15 @@ SLACK = 0.5
 STATED = "records"
 # By how much clocks of servers may differ in a run.
 SKEW = 3.0
+
+
+# Seconds after the step of a server's clock in which a command is not judged:
+# it has stamps of the time before.
+STEPPED = 20.0
+_OF_NOVA_SG = (
+    *("blocking", "blocked", "unblocked"),
+    *("forcing", "forced", "unforcing", "unforced"),
+)
 
 
 @dataclasses.dataclass
@@ -91,7 +103,8 @@ class Result:
     had_to_be_up: int = 0
     had_to_be_down: int = 0
     had_to_answer: int = 0
-    #: How many were left out, as the observer did not get a core.
+    #: How many were left out, as the observer did not get a core; or as a
+    #: clock was just set, which only an observer that lived before can know.
     left_out: int = 0
     violations: list = dataclasses.field(default_factory=list)
 
@@ -109,18 +122,39 @@ class Checker:
     """Judges one history.
 
     :param entries: as history.read() returns them
+    :param stock: the driver of stock Nova whose observer is judged, by the
+        same rules; by default the observers of nova_sg are
     """
 
-    def __init__(self, entries):
+    def __init__(self, entries, stock=None):
+        if stock is not None:
+            # What nova_sg's members do has no meaning to stock Nova's.
+            entries = [
+                entry | {"drivers": [stock]}
+                if entry["event"] == "setup"
+                else entry
+                for entry in entries
+                if entry.get("state") not in _OF_NOVA_SG
+            ]
         self._entries = entries
         self.truth = Truth(entries)
         setup = self.truth.setup
+        stocks = setup.get("stock", {})
+        self._observers = (
+            set(setup["lived"]) - set(stocks.values())
+            if stock is None
+            else {stocks[stock]}
+        )
+        self._asks = setup.get("asks", {})
+        # By observer that acts: by how many seconds that is later.
+        self._acts = setup.get("acts", {})
         self._drivers = setup["drivers"]
         self._down_time = setup["service_down_time"]
         self._interval = setup["report_interval"]
         self._refresh = setup["refresh"]
         self._session = setup["session"]
         self._lived = setup["lived"]
+        self._factor = setup.get("factor", 1)
         # Observers that need the database for a question.
         self._by_records = set(setup["records"])
         # Observers that ask by records and do not report.
@@ -134,6 +168,13 @@ class Checker:
         # The span in which a host is gone and was called down.
         self._found = {}
         self.result = Result()
+
+    def _long(self, times, driver):
+        """Return one of the times above with the times of this run."""
+        if driver == "zk":
+            # Sessions are as short, refreshes are rarer.
+            return times[driver] + 4 * (self._refresh - 0.25)
+        return times[driver] * self._factor
 
     def bound(self, driver):
         """Return the stated bound until a host that is gone is down."""
@@ -153,13 +194,21 @@ class Checker:
             result.seconds = answers[-1]["at"] - answers[0]["begun"]
         for entry in answers:
             observer = entry["observer"]
+            if observer not in self._observers:
+                continue
             if self.truth.starved[observer].overlap(
                 entry["begun"] - 2 * self._interval, entry["at"]
+            ) or (
+                not self._lived[observer]
+                and self.truth.stepped.overlap(
+                    entry["begun"] - STEPPED * self._factor, entry["at"]
+                )
             ):
                 result.left_out += len(entry["letters"])
                 continue
-            known = zip(self.truth.hosts, entry["letters"], strict=True)
-            for host, letter in known:
+            asked = self._asks.get(observer, len(self.truth.hosts))
+            asked = self.truth.hosts[:asked]
+            for host, letter in zip(asked, entry["letters"], strict=True):
                 self._answer(entry, observer, host, letter)
         return result
 
@@ -170,7 +219,7 @@ class Checker:
         lived = self._lived[observer]
         key = observer, host
         kind, why = "", ""
-        missing = self._unknown(observer, lived, begun, at)
+        missing = self._unknown(observer, host, lived, begun, at)
         if not lived and "mc" in self._drivers:
             # A memcached that was restarted knows those that report since.
             if begun < self._up_since(observer, host, at):
@@ -211,26 +260,60 @@ class Checker:
         found = []
         for driver in drivers or self._drivers:
             since = self.truth.good_since(observer, moment, [driver])
-            found.append(None if since is None else since + SETTLES[driver])
+            found.append(
+                None if since is None else since + self._long(SETTLES, driver)
+            )
         if some:
             known = [since for since in found if since is not None]
             return min(known, default=None)
         return None if None in found else max(found)
 
-    def _unknown(self, observer, lived, begun, at):
-        if observer in self._by_records:
-            settled = self._settled(observer, at, True, ["db"])
-        else:
-            settled = self._settled(observer, at, True)
-        if settled is None:
+    def _unknown(self, observer, host, lived, begun, at):
+        """Return why there has to be an answer; "": there need not be one."""
+        # A server that all members' reports in it are old is not believed at
+        # the first refresh of a process.
+        late = 0.0 if lived else self._down_time
+        reached = {}
+        for driver in self._drivers:
+            since = self._settled(observer, at, True, [driver])
+            if since is not None and begun >= since + late:
+                reached[driver] = since + late
+        counting = reached
+        if len(reached) < len(self._drivers):
+            counting = {
+                driver: since
+                for driver, since in reached.items()
+                if not self._has_moved(observer, host, driver, begun, at)
+            }
+        if observer in self._by_records and "db" not in reached:
             return ""
-        if not lived:
-            # A server that all members' reports in it are old is not
-            # believed at the first refresh.
-            settled += self._down_time
-        if begun < settled:
+        if not counting:
             return ""
-        return f"the backend could be reached since {settled:.2f}"
+        since = min(counting.values())
+        return f"the backend could be reached since {since:.2f}"
+
+    def _has_moved(self, observer, host, driver, begun, at):
+        """Return whether a host may report to another backend only.
+
+        That is so if it has left this one, or if its last report to this one
+        was older by service_down_time than the last to another that the
+        observer saw. While the observer cannot reach the other one, it does
+        not know whether such a host is alive.
+        """
+        seen = 2 * self._interval + self._refresh
+        if self.truth.left[host].overlap(begun - seen, at):
+            return True
+        lost = max(
+            self.truth.last_reached(observer, at, other)
+            for other in self._drivers
+            if other != driver
+        )
+        silence = self.truth.silent(host, driver).last(at)
+        return (
+            silence is not None
+            and lost - silence[0] >= self._down_time - seen
+            and begun <= silence[1] + self._long(BACK, driver)
+        )
 
     def _down(self, observer, host, lived, begun, at):
         kind, why = self._wrong_down(observer, host, lived, begun, at)
@@ -248,11 +331,15 @@ class Checker:
         if lived and (
             before == "U" or (open_ and open_.kind in ("wrong down", STATED))
         ):
-            seconds = self._clear(host, begun)
+            late = self._acts.get(observer, 0.0)
+            seconds = self._clear(host, begun) + late
             if self.truth.clear(host, observer, begun - seconds, at):
                 kind = "wrong down"
                 last = self._silent.get(observer, -FOREVER)
-                if observer in self._no_evidence and begun < last + RECORDS:
+                if (
+                    observer in self._no_evidence
+                    and begun < last + RECORDS * self._factor
+                ):
                     kind = STATED
                 return kind, f"it was clear for {seconds:.1f} s"
             return "", ""
@@ -263,14 +350,15 @@ class Checker:
 
     def _has_to_be_up(self, observer, host, lived, begun, at):
         if lived:
-            begin = begun - self._clear(host, begun)
+            late = self._acts.get(observer, 0.0)
+            begin = begun - self._clear(host, begun) - late
             if self.truth.clear(host, observer, begin, at):
                 return True
         return begun >= self._up_since(observer, host, at)
 
     def _clear(self, host, begun):
         """Return for how long a host has to be clear, in seconds."""
-        clear = max(CLEAR[driver] for driver in self._drivers)
+        clear = max(self._long(CLEAR, driver) for driver in self._drivers)
         if "zk" in self._drivers:
             clear += min(self.truth.last_cut(host, begun), LONGEST_PAUSE)
         return clear
@@ -281,10 +369,10 @@ class Checker:
         clear = self.truth.clear_since(host, observer, at)
         if settled is None or clear is None:
             return FOREVER
-        back = max(BACK[driver] for driver in self._drivers)
+        back = max(self._long(BACK, driver) for driver in self._drivers)
         if "zk" in self._drivers:
             back += min(self.truth.last_cut(host, at), LONGEST_PAUSE)
-        return max(settled, clear) + back
+        return max(settled, clear) + back + self._acts.get(observer, 0.0)
 
     def _up(self, observer, host, lived, begun, at):
         gone = self.truth.gone[host].around(begun, at)
@@ -315,24 +403,26 @@ class Checker:
             # have times, or are not executed late.
             limit = max(limit, self.truth.last_bytes(host, gone))
         limit += max(map(self.bound, self._drivers)) + SLACK
+        limit += self._acts.get(observer, 0.0)
         if not lived:
             limit += 1.5 * self._interval + SKEW
-        if self.truth.many_silent(gone[0] - 2 * self._down_time, at):
+        if self.truth.many_silent(host, gone[0] - 2 * self._down_time, at):
             # Mass silence: the hold, and what is not counted of it.
             limit += 3 * self._down_time
         return limit
 
 
-def check(entries):
+def check(entries, stock=None):
     """Judge a history; return a Result."""
-    return Checker(entries).check()
+    return Checker(entries, stock).check()
 
 
 def stretch(entries, violation, before=25.0):
     """Return the entries that matter to a violation, in order."""
     setup = next(entry for entry in entries if entry["event"] == "setup")
     servers = {n for names in setup["servers"].values() for n in names}
-    concerned = {violation.host, violation.observer} | servers
+    machine = setup.get("machines", {}).get(violation.host, violation.host)
+    concerned = {machine, violation.observer} | servers
     found = []
     open_cuts = {}
     last = {}
@@ -353,10 +443,10 @@ def stretch(entries, violation, before=25.0):
                 if cut not in found:
                     found.append(cut)
                 found.append(entry)
-        elif event in ("process", "reason"):
-            if entry["host"] != violation.host:
+        elif event in ("process", "reason", "acted"):
+            if entry["host"] not in (violation.host, machine):
                 continue
-            if event == "reason" and entry["observer"] != violation.observer:
+            if event != "process" and entry["observer"] != violation.observer:
                 continue
             if late:
                 found.append(entry)

@@ -29,9 +29,13 @@ _CLONE_NEWNET = 0x40000000
 _RUN = "/run/netns"
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
-# Removes the namespaces when its standard input ends. $1 is their prefix.
+# Removes the namespaces when its standard input ends, and the disks that
+# disk() made. $1 is their prefix.
 _REMOVE = """
 cat >/dev/null
+while read -r source path rest; do
+    case "$source" in "$1"*) umount -l "$path" ;; esac
+done </proc/mounts
 for path in /run/netns/"$1"*; do
     [ ! -e "$path" ] || ip netns del "${path##*/}"
 done
@@ -93,6 +97,7 @@ class Node:
     def __init__(self, prefix, name, address):
         self.name = name
         self.address = address
+        self._prefix = prefix
         self.namespace = f"{prefix}{name}"
 
     @property
@@ -105,6 +110,20 @@ class Node:
         What it starts, and the sockets that it makes, stay there.
         """
         return _inside(self.path)
+
+    def disk(self, path, megabytes):
+        """Make a folder a small disk of its own, in memory."""
+        found = os.stat(path)
+        _run(
+            *("mount", "-t", "tmpfs", "-o"),
+            f"size={megabytes}m,mode=700,uid={found.st_uid},"
+            f"gid={found.st_gid}",
+            *(f"{self._prefix}{self.name}", path),
+        )
+
+    def remove_disk(self, path):
+        """Undo disk()."""
+        _run("umount", "-l", path)
 
 
 class Cloud:

@@ -21,9 +21,13 @@ event
 setup       the first entry: drivers, hosts, servers, observers, times
 fault       the nemesis begins or ends a fault: number, kind, targets
 process     a host's process: started, joined, killed, suspended, resumed,
-            leaving, left, failed
+            leaving, left, failed; blocking (ordered to), blocked, unblocked;
+            forcing (ordered to be down), forced, unforcing, unforced
 server      a server: killed, stopped, started, answering, suspended,
-            resumed, flushed; silent, serving: as it says itself
+            resumed, flushed, reloaded, read-only, writable, filled (its
+            disk), locked (it may not write), unlocked; silent, serving: as it
+            says itself
+clock       a server's clock is so many seconds off from where it was: step
 rescue      an operator's command to servers that had lost each other
 cut         packets of a node are dropped: id, node, peers, direction, loss
 healed      the end of a cut: id
@@ -32,6 +36,8 @@ starved     a node's process, or "*", did not get a core between the two
 answers     an observer's answers: a letter for each host, as in
             tests.faults.truth
 reason      why an observer changed its answer about a host
+acted       the watcher's command was called: type of the event, host. Its
+            answers are what it was called for last
 end         the last entry
 ==========  =================================================================
 """

@@ -36,6 +36,53 @@ CALM = 25.0
 # Seconds between two faults of one server or host.
 _GAP = 3.0
 
+# Faults of servers and of the network, and how often each is picked.
+_OF_SERVERS = {
+    "kill_server": 3,
+    "suspend_server": 4,
+    "restart_server": 2,
+    "rolling_restart": 1,
+    "reload_proxy": 2,
+    "fill_disk": 2,
+    "read_only": 2,
+    "lock_tables": 2,
+    "step_clock": 2,
+    "flush": 3,
+    "unplug": 2,
+    "one_way": 3,
+    "loss": 3,
+    "cut_hosts": 4,
+    "halves": 3,
+    "rack": 2,
+    "cut_controller": 2,
+    "controllers": 1,
+}
+# The same of the process of a host.
+_OF_HOSTS = {
+    "kill_host": 2,
+    "cut_and_kill_host": 1,
+    "suspend_host": 1,
+    "hold_gil": 1,
+    "leave": 1,
+    "restart_host": 1,
+    "force_down": 1,
+}
+# Faults that only some backends have.
+_ONLY = {
+    "flush": ("mc",),
+    "reload_proxy": ("db",),
+    "fill_disk": ("db", "zk"),
+    "read_only": ("db",),
+    "lock_tables": ("db",),
+    "step_clock": ("db", "mc"),
+}
+#: The names of all faults, for a plan of some of them.
+KINDS = (*_OF_SERVERS, *_OF_HOSTS)
+# How many racks the nodes are shared out to, in a partition of these.
+_RACKS = 3
+# By how many seconds a clock is set forward or back, at most.
+_STEP = 20.0
+
 
 @dataclasses.dataclass(frozen=True)
 class Fault:
@@ -55,6 +102,8 @@ class Fault:
     #: in, out or both.
     direction: str = "both"
     loss: float = 1.0
+    #: Seconds by which a clock is set forward, or, below 0, back.
+    step: float = 0.0
 
 
 class _Planner:
@@ -62,9 +111,24 @@ class _Planner:
 
     :param servers: names of servers by driver
     :param fronts: those of them that are proxies
+    :param kinds: of KINDS; None: all
     """
 
-    def __init__(self, seed, hosts, controllers, servers, fronts):
+    def __init__(self, seed, hosts, controllers, servers, fronts, kinds=None):
+        self._is_of_some = kinds is not None
+        kinds = KINDS if kinds is None else kinds
+        self._of_hosts = {
+            kind: weight for kind, weight in _OF_HOSTS.items() if kind in kinds
+        }
+        # By driver.
+        self._of_servers = {
+            driver: {
+                kind: weight
+                for kind, weight in _OF_SERVERS.items()
+                if kind in kinds and driver in _ONLY.get(kind, (driver,))
+            }
+            for driver in sorted(servers)
+        }
         self._random = random.Random(f"plan {seed}")
         self._hosts = list(hosts)
         self._controllers = list(controllers)
@@ -80,6 +144,8 @@ class _Planner:
             # Some rounds leave the backend alone: a death has to be found in
             # the stated time then.
             many = self._random.choice([0, self._random.randint(5, 11), 7, 10])
+            if self._is_of_some:
+                many = 10
             for _ in range(many):
                 at = begin + self._random.uniform(0, STORM * 0.7)
                 self._server_or_network(at, begin + STORM)
@@ -109,27 +175,16 @@ class _Planner:
 
     def _server_or_network(self, at, limit):
         pick = self._random
-        driver = pick.choice(sorted(self._servers))
+        drivers = [one for one, some in self._of_servers.items() if some]
+        if not drivers:
+            return
+        driver = pick.choice(drivers)
         names = self._servers[driver]
         core = [name for name in names if name not in self._fronts]
         fronts = [name for name in names if name in self._fronts]
         lasts = min(pick.uniform(1.0, 14.0), limit - at)
-        kind = pick.choices(
-            [
-                "kill_server",
-                "suspend_server",
-                "restart_server",
-                "rolling_restart",
-                "unplug",
-                "one_way",
-                "loss",
-                "cut_hosts",
-                "halves",
-                "cut_controller",
-                "flush",
-            ],
-            [3, 4, 2, 1, 2, 3, 3, 4, 3, 2, 3 if driver == "mc" else 0],
-        )[0]
+        weights = self._of_servers[driver]
+        [kind] = pick.choices(list(weights), list(weights.values()))
         if kind in ("kill_server", "suspend_server", "restart_server"):
             name = pick.choice(names)
             if kind == "restart_server":
@@ -187,6 +242,46 @@ class _Planner:
                 peers=tuple(peers),
                 direction=pick.choice(["in", "out", "both"]),
             )
+        elif kind == "rack":
+            racks = [
+                [
+                    *core[number::_RACKS],
+                    *fronts[number::_RACKS],
+                    *self._hosts[number::_RACKS],
+                    *self._controllers[number::_RACKS],
+                ]
+                for number in range(_RACKS)
+            ]
+            cut = racks.pop(pick.randrange(_RACKS))
+            others = tuple(name for rack in racks for name in rack)
+            self._add(at, lasts, "cut", cut, peers=others)
+        elif kind == "controllers":
+            # They need no way to the hosts.
+            self._add(
+                *(at, lasts, "cut", self._controllers),
+                peers=tuple(self._hosts),
+            )
+        elif kind == "reload_proxy":
+            self._add(at, 0.1, kind, [pick.choice(fronts)])
+        elif kind == "step_clock":
+            name = pick.choice(core)
+            # See Mc.clock_needs_start.
+            key = name if driver == "mc" else f"clock of {name}"
+            if self._take(key, at, lasts):
+                step = round(pick.uniform(-_STEP, _STEP), 1)
+                self._add(at, lasts, kind, [name], step=step)
+        elif kind in ("fill_disk", "read_only", "lock_tables"):
+            some = [pick.choice(core)]
+            keys = [f"writes of {driver}"]
+            if kind == "fill_disk":
+                # The server may end of it.
+                keys += core if driver == "db" else some
+            elif pick.random() < 0.3:
+                some = core
+            if all(self._free.get(key, 0.0) <= at for key in keys):
+                for key in keys:
+                    self._take(key, at, lasts, 12.0)
+                self._add(at, lasts, kind, some)
         elif kind == "flush":
             for name in pick.choice([names, [pick.choice(names)]]):
                 self._add(at, 0.1, kind, [name])
@@ -196,12 +291,11 @@ class _Planner:
         return self._random.sample(self._hosts, self._random.randint(1, most))
 
     def _host(self, at, limit):
+        if not self._of_hosts or at >= limit:
+            return
         name = self._random.choice(self._hosts)
-        kind = self._random.choice(
-            [
-                *("kill_host", "kill_host", "cut_and_kill_host"),
-                *("suspend_host", "leave", "restart_host"),
-            ]
+        [kind] = self._random.choices(
+            list(self._of_hosts), list(self._of_hosts.values())
         )
         lasts = min(self._random.uniform(2.0, 40.0), limit - at)
         if kind == "restart_host":
@@ -210,10 +304,28 @@ class _Planner:
             self._add(at, lasts, kind, [name])
 
 
-def plan(seed, seconds, hosts, controllers, servers, fronts):
-    """Return the faults of a run."""
-    planner = _Planner(seed, hosts, controllers, servers, fronts)
-    return planner.plan(seconds)
+def plan(
+    seed,
+    seconds,
+    hosts,
+    controllers,
+    servers,
+    fronts,
+    kinds=None,
+    factor=1,
+):
+    """Return the faults of a run.
+
+    :param kinds: of KINDS: make it of these alone
+    :param factor: by which all times are longer
+    """
+    planner = _Planner(seed, hosts, controllers, servers, fronts, kinds)
+    return [
+        dataclasses.replace(
+            fault, at=fault.at * factor, lasts=fault.lasts * factor
+        )
+        for fault in planner.plan(seconds / factor)
+    ]
 
 
 class Nemesis:
@@ -221,9 +333,12 @@ class Nemesis:
 
     :param hosts: hosts.Host by name
     :param backends: servers.Backend objects
+    :param operator: called with the arguments of a nova-sg command; returns
+        its exit status
     """
 
-    def __init__(self, the_cloud, hosts, backends, history):
+    def __init__(self, the_cloud, hosts, backends, history, operator):
+        self._operator = operator
         self._cloud = the_cloud
         self._hosts = hosts
         self._backends = {
@@ -325,6 +440,80 @@ class Nemesis:
         server.thaw()
         self._server(name, "resumed", begun)
 
+    def _reload_proxy(self, fault):
+        [name] = fault.targets
+        begun = now()
+        self._backends[name].servers[name].reload()
+        self._server(name, "reloaded", begun)
+
+    def _fill_disk(self, fault):
+        [name] = fault.targets
+        backend = self._backends[name]
+        server = backend.servers[name]
+        # Where a proxy still leads to it, writes hang.
+        state = "locked" if backend.fronts else "filled"
+        begun = now()
+        self._server(name, state, begun)
+        end = begun + fault.lasts
+        while now() < end and not self._ended.is_set():
+            server.fill_disk()
+            self._ended.wait(0.3)
+        server.free_disk()
+        self._wait_for_server(name)
+        self._server(name, "answering", begun=now())
+
+    def _wait_for_server(self, name):
+        """Wait until a server that had no disk serves; help as an operator."""
+        server = self._backends[name].servers[name]
+        limit = now() + 15
+        while not self._answers(name):
+            if now() > limit and server.is_running:
+                server.kill()
+            if not server.is_running:
+                self._start_server(name)
+                return
+            time.sleep(0.2)
+
+    def _read_only(self, fault):
+        for name in fault.targets:
+            begun = now()
+            self._backends[name].set_read_only(name, True)
+            self._server(name, "read-only", begun)
+        self._wait(fault)
+        for name in fault.targets:
+            limit = now() + 60
+            while not self._backends[name].set_read_only(name, False):
+                if now() > limit:
+                    raise AssertionError(f"{name} stays read-only")
+                time.sleep(0.5)
+            self._server(name, "writable", now())
+
+    def _lock_tables(self, fault):
+        for name in fault.targets:
+            self._server(name, "locked", now())
+        with contextlib.ExitStack() as locks:
+            for name in fault.targets:
+                locks.enter_context(self._backends[name].locked(name))
+            self._wait(fault)
+        for name in fault.targets:
+            self._server(name, "unlocked", now())
+
+    def _step_clock(self, fault):
+        [name] = fault.targets
+        backend = self._backends[name]
+        server = backend.servers[name]
+        for step in (fault.step, 0.0):
+            begun = now()
+            if backend.clock_needs_start:
+                server.kill()
+                self._server(name, "killed", begun)
+            server.step_clock(step)
+            if backend.clock_needs_start:
+                self._start_server(name)
+            self._history.write("clock", begun=begun, server=name, step=step)
+            if step:
+                self._wait(fault)
+
     def _flush(self, fault):
         [name] = fault.targets
         begun = now()
@@ -424,3 +613,23 @@ class Nemesis:
         self._hosts[name].leave()
         self._wait(fault)
         self._hosts[name].join()
+
+    def _hold_gil(self, fault):
+        [name] = fault.targets
+        self._hosts[name].block(fault.lasts)
+
+    def _force_down(self, fault):
+        [name] = fault.targets
+        host = self._hosts[name]
+        begun = now()
+        host.tell("forcing", begun)
+        if self._operator("force-down", name) == 0:
+            host.tell("forced", begun)
+        self._wait(fault)
+        host.tell("unforcing", now())
+        limit = now() + 90
+        while self._operator("force-down", name, "--unset") != 0:
+            if now() > limit:
+                raise AssertionError(f"{name} stays forced down")
+            self._ended.wait(1.0)
+        host.tell("unforced", now())

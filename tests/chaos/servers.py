@@ -20,6 +20,7 @@ import contextlib
 import http.server
 import os
 import shutil
+import signal
 import socketserver
 import tempfile
 import threading
@@ -35,6 +36,8 @@ from tests.fixtures import zookeeper as zk_fixtures
 _GROUP_PORT = 4567
 _CHECK_PORT = 9200
 _DATABASE = "nova_sg"
+# Stock Nova's members do not mix with nova_sg's.
+_STOCK_DATABASE = "nova"
 _PASSWORD = "secret"
 
 
@@ -46,10 +49,16 @@ class _InNode:
     :param ahead: seconds by which its clock is ahead
     """
 
-    def place(self, node, port, ahead=0.0):
+    # The size of its disk, in megabytes; 0: it has none of its own.
+    DISK = 0
+
+    def place(self, node, port, ahead=None):
         self.node = node
         self.port = port
         self._skew = ahead
+        self._has_disk = False
+        # The folder with the file of its clock.
+        self._clock = None
 
     def start(self, wait=True):
         with self.node.inside():
@@ -64,12 +73,65 @@ class _InNode:
         with self.node.inside():
             return self.is_running and not self.is_frozen and self.is_ready()
 
+    def _make_directory(self):
+        super()._make_directory()
+        if self.DISK:
+            self.node.disk(self.directory, self.DISK)
+            self._has_disk = True
+        if self._skew is not None and self._clock is None:
+            # Not in its own folder, the disk of which may be full.
+            self._clock = tempfile.mkdtemp(prefix="nova-sg-test-")
+            watchdog.guard_folder(self._clock)
+            os.chmod(self._clock, 0o755)
+            self._write_clock(self._skew)
+
+    def close(self):
+        if self._has_disk:
+            self.kill()
+            self.node.remove_disk(self.directory)
+            self._has_disk = False
+        super().close()
+        if self._clock is not None:
+            shutil.rmtree(self._clock, ignore_errors=True)
+            watchdog.release_folder(self._clock)
+            self._clock = None
+
+    @property
+    def _ballast(self):
+        return os.path.join(self.directory, "ballast")
+
+    def fill_disk(self):
+        """Take all that is free on its disk."""
+        found = os.statvfs(self.directory)
+        free = found.f_bfree * found.f_bsize
+        if not free:
+            return
+        with open(self._ballast, "ab") as file:
+            with contextlib.suppress(OSError):
+                os.posix_fallocate(file.fileno(), file.tell(), free)
+
+    def free_disk(self):
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(self._ballast)
+
+    def _write_clock(self, ahead):
+        # In one step, as the server reads it all the time.
+        path = os.path.join(self._clock, "new")
+        with open(path, "w") as file:
+            file.write(f"{ahead:+}s\n")
+        os.rename(path, os.path.join(self._clock, "ahead"))
+
+    def step_clock(self, step):
+        """Set its clock: so many seconds off from where it was at first."""
+        self._write_clock(round(self._skew + step, 1))
+
     def _surroundings(self):
         found = super()._surroundings()
-        if self._skew:
+        if self._skew is not None:
             found["env"] |= {
                 "LD_PRELOAD": FAKETIME,
-                "FAKETIME": f"{self._skew:+}s",
+                "FAKETIME_TIMESTAMP_FILE": os.path.join(self._clock, "ahead"),
+                "FAKETIME_CACHE_DURATION": "1",
                 "FAKETIME_DONT_FAKE_MONOTONIC": "1",
                 "DONT_FAKE_MONOTONIC": "1",
             }
@@ -77,6 +139,8 @@ class _InNode:
 
 
 class ZooKeeper(_InNode, zk_fixtures.ZooKeeperServer):
+    DISK = 64
+
     def peer_line(self, reader):
         return f"server.{self.number}={self.node.address}:2888:3888"
 
@@ -100,6 +164,8 @@ class Galera(_InNode, galera.Node):
 
     :ivar others: see galera.Node
     """
+
+    DISK = 400
 
     def start(self, wait=True):
         # Galera sets the policy of its threads, and ends if it may not. A
@@ -160,6 +226,8 @@ class Galera(_InNode, galera.Node):
                     "CREATE OR REPLACE USER nova@'%' "
                     f"IDENTIFIED BY '{_PASSWORD}';\n"
                     f"GRANT ALL ON {_DATABASE}.* TO nova@'%';\n"
+                    f"CREATE DATABASE IF NOT EXISTS {_STOCK_DATABASE};\n"
+                    f"GRANT ALL ON {_STOCK_DATABASE}.* TO nova@'%';\n"
                 )
 
 
@@ -185,7 +253,7 @@ class HAProxy(_InNode, process.Daemon):
             )
         with open(self._path, "w") as config:
             config.write(
-                "global\n  maxconn 400\n"
+                "global\n  maxconn 400\n  hard-stop-after 10s\n"
                 "defaults\n  mode tcp\n  timeout connect 1s\n"
                 "  timeout client 1h\n  timeout server 1h\n"
                 "  timeout check 500ms\n"
@@ -206,8 +274,38 @@ class HAProxy(_InNode, process.Daemon):
         program = "/usr/sbin/haproxy"
         return [
             program if os.path.exists(program) else "haproxy",
-            *("-db", "-f", self._path),
+            *("-W", "-db", "-f", self._path),
         ]
+
+    def reload(self):
+        """Have new processes take over; the old ones end a little later."""
+        self._process.send_signal(signal.SIGUSR2)
+
+    def _workers(self):
+        pid = self._process.pid
+        with contextlib.suppress(OSError):
+            with open(f"/proc/{pid}/task/{pid}/children") as children:
+                return [int(child) for child in children.read().split()]
+        return []
+
+    def _send_workers(self, number, workers):
+        for pid in workers:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+    def freeze(self):
+        super().freeze()
+        self._send_workers(signal.SIGSTOP, self._workers())
+
+    def thaw(self):
+        if self.is_frozen:
+            self._send_workers(signal.SIGCONT, self._workers())
+        super().thaw()
+
+    def kill(self):
+        workers = self._workers() if self.is_running else []
+        super().kill()
+        self._send_workers(signal.SIGKILL, workers)
 
     def is_ready(self):
         return process.answers(self.port, b"", b"mysql_native_password")
@@ -238,7 +336,7 @@ class _ClusterCheck(socketserver.ThreadingMixIn, http.server.HTTPServer):
 
 class _Check(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
-        state = galera_state(self.server.galera_node, 0.4)
+        state = galera_state(self.server.galera_node, 0.4, writable=True)
         self.send_response(200 if state == "Synced" else 503)
         self.end_headers()
 
@@ -246,8 +344,11 @@ class _Check(http.server.BaseHTTPRequestHandler):
         pass
 
 
-def galera_state(server, timeout):
-    """Return a node's state in the cluster; "" if it does not answer."""
+def galera_state(server, timeout, writable=False):
+    """Return a node's state in the cluster; "" if it does not answer.
+
+    :param writable: whether a node that is read-only is not ready
+    """
     if not server.is_running:
         return ""
     try:
@@ -257,9 +358,11 @@ def galera_state(server, timeout):
                 "'wsrep_local_state_comment', 'wsrep_ready')"
             )
             found = dict(cursor.fetchall())
+            cursor.execute("SELECT @@global.read_only")
+            [(read_only,)] = cursor.fetchall()
     except (OSError, pymysql.MySQLError):
         return ""
-    if found.get("wsrep_ready") != "ON":
+    if found.get("wsrep_ready") != "ON" or (writable and read_only):
         return "not ready"
     return found.get("wsrep_local_state_comment", "")
 
@@ -299,6 +402,8 @@ class Backend:
     driver = ""
     port = 0
     names = ()
+    #: Whether a server reads its clock at its start alone.
+    clock_needs_start = False
 
     def __init__(self, the_cloud, random):
         self._cloud = the_cloud
@@ -332,6 +437,10 @@ class Backend:
 
         :param client: a number by which the servers are shared out
         """
+        raise NotImplementedError
+
+    def stock_options(self, client):
+        """Return the same for a client that is stock Nova."""
         raise NotImplementedError
 
     def front(self, client):
@@ -387,6 +496,8 @@ class Mc(Backend):
     driver = "mc"
     port = 11211
     names = ("m1", "m2", "m3")
+    # memcached counts on from there by the monotonic clock.
+    clock_needs_start = True
 
     def _make(self):
         for name in self.names:
@@ -400,6 +511,15 @@ class Mc(Backend):
         return {
             "DEFAULT": {"memcached_servers": self._addresses()},
             "memcache": {"socket_timeout": 0.5},
+        }
+
+    def stock_options(self, client):
+        return {
+            "cache": {
+                "enabled": True,
+                "backend": "oslo_cache.memcache_pool",
+                "memcache_servers": self._addresses(),
+            }
         }
 
     def flush(self, name):
@@ -462,6 +582,30 @@ class Db(Backend):
             return server.is_answering()
         return galera_state(server, 1.0) == "Synced"
 
+    def set_read_only(self, name, value):
+        """Have a node refuse what members write; return whether it does."""
+        server = self.servers[name]
+        if not server.is_running or server.is_frozen:
+            # It is writable after a start.
+            return not value and not server.is_running
+        try:
+            with _session(server, 5.0) as cursor:
+                cursor.execute(f"SET GLOBAL read_only = {int(value)}")
+        except (OSError, pymysql.MySQLError):
+            return False
+        return True
+
+    @contextlib.contextmanager
+    def locked(self, name):
+        """Hold FLUSH TABLES WITH READ LOCK at a node, as a backup does."""
+        with contextlib.ExitStack() as session:
+            with contextlib.suppress(OSError, pymysql.MySQLError):
+                cursor = session.enter_context(
+                    _session(self.servers[name], 5.0)
+                )
+                cursor.execute("FLUSH TABLES WITH READ LOCK")
+            yield
+
     def rescue(self):
         """Make a primary component again, if the nodes have lost it.
 
@@ -488,15 +632,15 @@ class Db(Backend):
         return self.fronts[client % len(self.fronts)]
 
     def options(self, client):
+        return {"database": {"connection": self._url(client, _DATABASE)}}
+
+    def stock_options(self, client):
+        url = self._url(client, _STOCK_DATABASE)
+        return {"database": {"connection": url}}
+
+    def _url(self, client, name):
         address = self._cloud.nodes[self.front(client)].address
-        return {
-            "database": {
-                "connection": (
-                    f"mysql+pymysql://nova:{_PASSWORD}@{address}:{self.port}/"
-                    f"{_DATABASE}"
-                ),
-            }
-        }
+        return f"mysql+pymysql://nova:{_PASSWORD}@{address}:{self.port}/{name}"
 
 
 BACKENDS = {kind.driver: kind for kind in (Db, Mc, Zk)}

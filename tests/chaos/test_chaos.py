@@ -32,6 +32,17 @@ _REASON = cloud.why_not()
 _DRIVERS = ("db", "mc", "zk", "zk,db")
 # How often a run is played, on a busy machine.
 _ATTEMPTS = 3
+# Faults that only some backends have.
+_MORE = {
+    "db": [
+        (5.0, 1.0, "reload_proxy", ("lb2",)),
+        (5.5, 2.0, "lock_tables", ("g2",)),
+        (5.5, 2.0, "read_only", ("g3",)),
+        (8.0, 2.0, "fill_disk", ("g2",)),
+    ],
+    "mc": [(3.0, 2.0, "step_clock", ("m2",), (), "both", 1.0, 9.0)],
+    "zk": [(8.0, 2.0, "fill_disk", ("z2",))],
+}
 _SERVERS = {"db": "g1", "mc": "m1", "zk": "z1", "zk,db": "z1"}
 
 
@@ -81,10 +92,12 @@ def _test(driver):
             (0.5, 2.0, "suspend_server", (server,)),
             (1.0, 2.0, "cut", ("h01",), (server,)),
             (1.5, 2.0, "cut", (server,), (), "in", 0.3),
+            (2.0, 2.0, "hold_gil", ("h02",)),
+            *_MORE.get(driver, ()),
         )
         result = checker.check(entries)
         self.assertEqual([], result.wrongs)
-        self.assertEqual(4, result.faults)
+        self.assertEqual(5 + len(_MORE.get(driver, ())), result.faults)
         # Something was judged.
         self.assertLess(0, result.had_to_be_up)
         self.assertLess(0, result.had_to_answer)
@@ -95,6 +108,13 @@ def _test(driver):
         ]
         self.assertIn("DUUU", answers)
         self.assertEqual("UUUU", answers[-1])
+        # The watcher acted upon the one that died, and upon no other.
+        acted = [
+            (entry["type"], entry["host"])
+            for entry in entries
+            if entry["event"] == "acted"
+        ]
+        self.assertEqual([("down", "h00"), ("up", "h00")], acted)
         # The same answers are wrong if another host was killed.
         untrue = [
             entry | {"host": "h02"} if entry.get("host") == "h00" else entry

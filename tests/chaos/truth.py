@@ -37,6 +37,13 @@ FOREVER = float("inf")
 WHOLE, OUT, BROKEN = "whole", "out", "broken"
 
 
+# States of a process: it may not report from here on; it may report again; it
+# reports again.
+_TROUBLE = ("killed", "suspended", "leaving", "blocking", "forcing")
+_GOES_ON = ("started", "resumed", "unblocked", "unforcing")
+_BACK = ("joined", "resumed", "unblocked", "unforced")
+
+
 class Spans:
     """Times, as a list of spans that do not touch."""
 
@@ -106,6 +113,8 @@ class _Segment:
     end: float
     #: Servers that may not serve.
     down: frozenset
+    #: Servers that serve, but may not write: a proxy does not know.
+    locked: frozenset
     cuts: tuple
     #: How often a server was flushed before, by server.
     flushes: tuple
@@ -119,15 +128,23 @@ class Truth:
 
     def __init__(self, entries):
         self.setup = next(e for e in entries if e["event"] == "setup")
+        #: Members. Most are called like their machines.
         self.hosts = self.setup["hosts"]
+        self._machines = self.setup.get("machines", {})
+        machines = [self.machine(host) for host in self.hosts]
+        self._names = list(dict.fromkeys(machines))
         self.drivers = self.setup["drivers"]
         self._servers = self.setup["servers"]
         self._fronts = self.setup["fronts"]
         self.end = max(entry["at"] for entry in entries)
         #: By host: its process may not run, or stood still.
         self.trouble = {}
+        #: By host: its member leaves, or has left, and has not joined again.
+        self.left = {}
         #: By host: its process certainly does not run.
         self._dead = {}
+        #: Times in which a server's clock was set to another time.
+        self.stepped = self._find_steps(entries)
         #: By node: it did not get a core.
         self.starved = {}
         self._cuts = self._find_cuts(entries)
@@ -138,9 +155,16 @@ class Truth:
         #: By host: it is gone.
         self.gone = {
             host: Spans([*self._dead[host], *self._unreachable(host)])
-            for host in self.hosts
+            for host in self._names
         }
+        for member, machine in self._machines.items():
+            for found in (self.trouble, self.left, self.gone):
+                found[member] = found[machine]
         self._cache = {}
+
+    def machine(self, host):
+        """Return the node that a member runs on."""
+        return self._machines.get(host, host)
 
     # -- reading the history
 
@@ -167,6 +191,18 @@ class Truth:
             (entry["at"], did_end),
         )
 
+    def _find_steps(self, entries):
+        begun, spans = {}, []
+        for entry in entries:
+            if entry["event"] != "clock":
+                continue
+            if entry["step"]:
+                begun[entry["server"]] = entry["begun"]
+            else:
+                spans.append((begun.pop(entry["server"]), entry["at"]))
+        spans += [(begin, FOREVER) for begin in begun.values()]
+        return Spans(spans)
+
     def _find_starved(self, entries):
         for entry in entries:
             if entry["event"] == "starved":
@@ -174,50 +210,74 @@ class Truth:
                 self.starved.setdefault(entry["node"], []).append(span)
         everywhere = self.starved.pop("*", [])
         servers = [n for names in self._servers.values() for n in names]
-        for node in (*self.hosts, *servers, *self.setup["lived"]):
+        for node in (*self._names, *servers, *self.setup["lived"]):
             self.starved[node] = Spans(
                 [*self.starved.get(node, ()), *everywhere]
             )
 
     def _find_processes(self, entries):
-        for host in self.hosts:
+        for host in self._names:
             trouble = list(self.starved[host].spans)
             dead = []
+            left = []
             down = 0.0
             surely = None
+            leaving = None
             for entry in entries:
                 if entry["event"] != "process" or entry["host"] != host:
                     continue
                 state = entry["state"]
-                if state in ("killed", "suspended", "leaving"):
+                if state in _TROUBLE:
                     down = entry["begun"] if down is None else down
-                if state in ("killed", "suspended", "left"):
+                if state in ("killed", "suspended", "left", "forced") or (
+                    # Another thread keeps its session.
+                    state == "blocked" and "zk" not in self.drivers
+                ):
                     surely = entry["at"] if surely is None else surely
-                if state in ("started", "resumed") and surely is not None:
+                if state in _GOES_ON and surely is not None:
                     dead.append((surely, entry["begun"]))
                     surely = None
-                if state in ("joined", "resumed") and down is not None:
+                if state in _BACK and down is not None:
                     trouble.append((down, entry["at"]))
                     down = None
+                if state == "leaving":
+                    leaving = entry["begun"] if leaving is None else leaving
+                if state == "joined" and leaving is not None:
+                    left.append((leaving, entry["at"]))
+                    leaving = None
             if down is not None:
                 trouble.append((down, FOREVER))
             if surely is not None:
                 dead.append((surely, FOREVER))
+            if leaving is not None:
+                left.append((leaving, FOREVER))
             self.trouble[host] = Spans(trouble)
+            self.left[host] = Spans(left)
             self._dead[host] = dead
 
     def _find_segments(self, entries):
         down = {}
         silent = {}
+        locked = {}
         spans = []
+        locks = []
         flushes = []
         for entry in entries:
             if entry["event"] != "server":
                 continue
             name, state = entry["server"], entry["state"]
-            if state in ("killed", "stopped", "suspended"):
+            if state in ("answering", "unlocked") and name in locked:
+                locks.append((name, locked.pop(name), entry["at"]))
+            if state in (
+                *("killed", "stopped", "suspended"),
+                *("filled", "read-only"),
+            ):
                 down.setdefault(name, entry["begun"])
-            elif state in ("answering", "resumed") and name in down:
+            elif state == "locked":
+                locked.setdefault(name, entry["begun"])
+            elif (
+                state in ("answering", "resumed", "writable") and name in down
+            ):
                 spans.append((name, down.pop(name), entry["at"]))
             elif state == "silent":
                 silent.setdefault(name, entry["begun"])
@@ -227,13 +287,14 @@ class Truth:
                 flushes.append((entry["begun"], name))
         for some in (down, silent):
             spans += [(name, begin, FOREVER) for name, begin in some.items()]
+        locks += [(name, begin, FOREVER) for name, begin in locked.items()]
         for names in self._servers.values():
             for name in names:
                 for begin, end in self.starved[name].spans:
                     spans.append((name, begin, end))
         servers = {n for names in self._servers.values() for n in names}
         points = {0.0, FOREVER}
-        for _, begin, end in spans:
+        for _, begin, end in spans + locks:
             points |= {begin, end}
         for cut in self._cuts:
             points |= set(cut.may)
@@ -255,6 +316,7 @@ class Truth:
                     end,
                     frozenset(n for n, b, e in spans if b <= middle <= e)
                     | {cut.node for cut in isolated},
+                    frozenset(n for n, b, e in locks if b <= middle <= e),
                     tuple(cut for cut in cuts if cut not in isolated),
                     tuple(name for at, name in flushes if at <= middle),
                 )
@@ -284,6 +346,7 @@ class Truth:
         :param gone: the span in which the host is gone
         """
         found = gone[0]
+        host = self.machine(host)
         for cut in self._cuts:
             begin, end = cut.may
             if gone[0] <= end < gone[1] and host in {cut.node, *cut.peers}:
@@ -333,6 +396,7 @@ class Truth:
 
     def path(self, segment, client, driver):
         """Return how the path of a client is: WHOLE, OUT or BROKEN."""
+        client = self.machine(client)
         key = segment.begin, client, driver
         if key not in self._cache:
             self._cache[key] = self._path(segment, client, driver)
@@ -347,6 +411,10 @@ class Truth:
             return BROKEN if touched else OUT
         core = self._core(segment, driver)
         front = self._fronts[client][driver]
+        if core & segment.locked:
+            # Writes to the others hang, too, once this one has not applied
+            # enough of them.
+            return OUT if core <= segment.locked else BROKEN
         if front:
             if not self._free(segment, client, [front]):
                 return BROKEN
@@ -363,6 +431,7 @@ class Truth:
 
     def pair(self, segment, host, observer, driver):
         """Return how the way from a host to an observer is."""
+        host = self.machine(host)
         of_host = self.path(segment, host, driver)
         if driver != "mc":
             return of_host
@@ -439,6 +508,29 @@ class Truth:
                 return end - segment.end
         return 0.0 if end is None else end
 
+    def silent(self, host, driver):
+        """Return the times in which a host may not report to a backend."""
+        key = "silent", host, driver
+        if key not in self._cache:
+            self._cache[key] = Spans(
+                [
+                    *self.trouble[host].spans,
+                    *(
+                        (segment.begin, segment.end)
+                        for segment in self._segments
+                        if self.path(segment, host, driver) != WHOLE
+                    ),
+                ]
+            )
+        return self._cache[key]
+
+    def last_reached(self, observer, moment, driver):
+        """Return until when an observer could reach a backend, at last."""
+        for segment in reversed(self._between(0.0, moment)):
+            if self.path(segment, observer, driver) == WHOLE:
+                return min(segment.end, moment)
+        return 0.0
+
     def good_since(self, observer, moment, drivers):
         """Return since when nothing changed between an observer and servers.
 
@@ -468,6 +560,7 @@ class Truth:
                 names = [*self._core_names(driver), front]
             self._cache[key] = (
                 frozenset(segment.down & set(names)),
+                frozenset(segment.locked & set(names)),
                 frozenset(
                     cut
                     for cut in segment.cuts
@@ -482,11 +575,15 @@ class Truth:
             )
         return self._cache[key]
 
-    def many_silent(self, begin, end):
-        """Return whether half of the hosts were not clear in a time."""
+    def many_silent(self, host, begin, end):
+        """Return whether half of a host's group was not clear in a time."""
+        if host in self._machines:
+            # The whole group is in this process.
+            return True
         count = 0
         segments = self._between(begin, end)
-        for host in self.hosts:
+        group = [host for host in self.hosts if host not in self._machines]
+        for host in group:
             # Not that it had not started yet.
             count += any(
                 0.0 < b <= end and e >= begin
@@ -496,4 +593,4 @@ class Truth:
                 for segment in segments
                 for driver in self.drivers
             )
-        return count >= len(self.hosts) / 2
+        return count >= len(group) / 2

@@ -21,7 +21,7 @@ import io
 import tempfile
 import unittest
 
-from tests.chaos import checker, history, nemesis, shrinking, truth
+from tests.chaos import __main__, checker, history, nemesis, shrinking, truth
 
 HOSTS = ["h0", "h1", "h2", "h3"]
 SERVERS = {
@@ -408,6 +408,144 @@ class DeadTest(unittest.TestCase):
         story.answers(52, 60, "D")
         self.assertEqual([], story.check())
 
+    def test_held_by_a_long_call(self):
+        """Another thread keeps a session of ZooKeeper."""
+        for driver, kinds in (("db", ["wrong up"]), ("zk", [])):
+            with self.subTest(driver):
+                story = Story(driver)
+                story.answers(1, 50, "U")
+                story.process(30, "blocking")
+                story.process(30.1, "blocked")
+                story.process(50, "unblocked")
+                self.assertEqual(kinds, story.check())
+
+    def test_forced_down(self):
+        for begin, end, kinds in (
+            (30.3, 40.2, []),
+            (45, 45, ["wrong up"]),
+            (30.3, 60, ["not back"]),
+        ):
+            with self.subTest(begin=begin, end=end):
+                story = Story("db")
+                story.answers(1, begin, "U")
+                story.process(30, "forcing")
+                story.process(30.2, "forced")
+                story.process(40, "unforcing")
+                story.process(40.2, "unforced")
+                story.answers(begin, end, "D")
+                story.answers(end, 60, "U")
+                if begin == 45:
+                    story = Story("db")
+                    story.answers(1, 50, "U")
+                    story.process(30, "forcing")
+                    story.process(30.2, "forced")
+                    story.process(50, "unforcing")
+                    story.process(50.2, "unforced")
+                self.assertEqual(kinds, story.check())
+
+
+class WritesTest(unittest.TestCase):
+    """Servers that serve, and do not write."""
+
+    def test_one_node_is_locked(self):
+        """A proxy leads to it still; nothing is expected."""
+        story = Story("db")
+        story.answers(1, 40, "U")
+        story._add(30, "server", server="g1", state="locked")
+        story.answers(40, 45, "D")
+        story.answers(45, 49, "?")
+        story._add(50, "server", server="g1", state="unlocked")
+        story.answers(55, 70, "U")
+        self.assertEqual([], story.check())
+
+    def test_all_nodes_are_locked(self):
+        """That is an outage for all."""
+        story = Story("db")
+        story.answers(1, 45, "U")
+        for name in SERVERS["db"][:3]:
+            story._add(30, "server", server=name, state="locked")
+            story._add(50, "server", server=name, state="unlocked")
+        story.answers(45, 46, "D")
+        self.assertEqual(["wrong down"], story.check())
+
+    def test_one_node_is_read_only(self):
+        """The proxies lead to the others."""
+        story = Story("db")
+        story.answers(1, 45, "U")
+        story._add(30, "server", server="g1", state="read-only")
+        story._add(50, "server", server="g1", state="writable")
+        story.answers(45, 46, "D")
+        self.assertEqual(["wrong down"], story.check())
+
+    def test_the_step_of_a_clock(self):
+        """A command has only stamps; others are judged as ever."""
+        for observer, kinds in (("c1", ["unknown"]), ("c2", [])):
+            with self.subTest(observer):
+                story = Story("db")
+                for at, step in ((30, 20.0), (40, 0.0)):
+                    story._add(at, "clock", server="g1", step=step)
+                story.answers(55, 55.1, "?", observer=observer)
+                self.assertEqual(kinds, story.check())
+
+
+class ManyTest(unittest.TestCase):
+    """Members of one process, a watcher, and stock Nova."""
+
+    def test_members_of_one_machine(self):
+        story = Story("db")
+        setup = story.entries[0]
+        setup["hosts"] = [*HOSTS, "b0", "b1"]
+        setup["machines"] = {"b0": "hb", "b1": "hb"}
+        setup["fronts"]["hb"] = {"db": "lb1"}
+        setup["asks"] = {"c2": 4}
+        story.process(0.1, "started", "hb")
+        story.process(0.2, "joined", "hb")
+        story.killed(60, host="hb")
+        for at in range(10, 120):
+            down = "DD" if at == 50 or at > 80 else "UU"
+            story._add(at, "answers", observer="c1", letters=f"UUUU{down}")
+        story._add(110, "answers", observer="c2", letters="UUUU")
+        entries = sorted(story.entries, key=lambda entry: entry["at"])
+        found = checker.check(entries).violations
+        self.assertEqual(
+            [("wrong down", "b0", 50), ("wrong down", "b1", 50)],
+            [(one.kind, one.host, one.begin) for one in found],
+        )
+
+    def test_a_command_of_a_watcher_comes_later(self):
+        for acts, kinds in ((4.0, []), (0.0, ["wrong down", "wrong up"])):
+            with self.subTest(acts=acts):
+                story = Story("db")
+                setup = story.entries[0]
+                setup["acts"] = {"c1": acts}
+                story.answers(1, 36, "U")
+                story.cut(20, 25, "h0")
+                story.answers(38, 38.1, "D")
+                story.answers(39, 60, "U")
+                story.killed(60, 100)
+                story.answers(60, 69, "U")
+                story.answers(69, 80, "D")
+                self.assertEqual(kinds, story.check())
+
+    def test_stock_nova_is_judged_by_itself(self):
+        story = Story("zk", "db")
+        setup = story.entries[0]
+        setup["lived"]["n1"] = True
+        setup["fronts"]["n1"] = {"zk": None, "db": "lb1"}
+        setup["stock"] = {"db": "n1"}
+        setup |= {"seed": 7, "mode": "threads"}
+        story.answers(1, 40, "U")
+        story.answers(1, 40, "U", observer="n1")
+        story.answers(40, 41, "D", observer="n1")
+        self.assertEqual([], story.check())
+        entries = sorted(story.entries, key=lambda entry: entry["at"])
+        *_, ours, stock, _ = __main__.rows([entries])
+        self.assertEqual(["0", "0", "0"], ours.split()[-3:])
+        self.assertEqual(["Nova", "db"], stock.split()[1:3])
+        self.assertEqual(["4", "0", "0"], stock.split()[-3:])
+        [found] = checker.check(entries, "db").violations
+        self.assertEqual(("wrong down", "n1"), (found.kind, found.observer))
+
 
 class UnknownTest(unittest.TestCase):
     def test_the_backend_is_out(self):
@@ -455,6 +593,54 @@ class UnknownTest(unittest.TestCase):
             with self.subTest(records=records):
                 story = Story("zk", "db", records=records)
                 story.cut(40, 60, "c1", ["lb1"])
+                story.answers(50, 60, "?")
+                self.assertEqual(kinds, story.check())
+
+    def test_a_host_that_left_one_backend_may_report_to_the_other(self):
+        """Only while the observer cannot reach that one."""
+        for lost, leaves, kinds in (
+            ([], True, ["unknown"]),
+            (["z1"], True, ["unknown"]),
+            (SERVERS["zk"], True, []),
+            (["lb1"], True, []),
+            (SERVERS["zk"], False, ["unknown"]),
+            (["lb1"], False, ["unknown"]),
+        ):
+            with self.subTest(lost=lost, leaves=leaves):
+                story = Story("zk", "db")
+                story.answers(1, 36, "U")
+                if leaves:
+                    story.process(30, "leaving")
+                    story.process(32, "left")
+                    story.process(50, "started")
+                    story.process(50.2, "joined")
+                if lost:
+                    story.cut(31.9, 60, "c1", lost)
+                story.answers(43, 49, "?")
+                self.assertEqual(kinds, story.check())
+
+    def test_it_is_known_again_after_it_joins(self):
+        story = Story("zk", "db")
+        story.process(30, "leaving")
+        story.process(32, "left")
+        story.process(40, "started")
+        story.process(40.2, "joined")
+        story.cut(31.9, 60, "c1", SERVERS["zk"])
+        story.answers(52, 53, "?")
+        self.assertEqual(["unknown"], story.check())
+
+    def test_a_host_that_was_cut_off_from_one_backend(self):
+        """Unless its last reports to both are of the same time."""
+        for begin, lost, kinds in (
+            (20, SERVERS["zk"], []),
+            (38, SERVERS["zk"], ["unknown"]),
+            (20, ["z1"], ["unknown"]),
+        ):
+            with self.subTest(begin=begin, lost=lost):
+                story = Story("zk", "db")
+                story.answers(1, 40, "U")
+                story.cut(begin, 60, "h0", ["lb1"])
+                story.cut(40, 60, "c1", lost)
                 story.answers(50, 60, "?")
                 self.assertEqual(kinds, story.check())
 
@@ -540,16 +726,62 @@ class StretchTest(unittest.TestCase):
 
 
 class PlanTest(unittest.TestCase):
-    def plan(self, seed, drivers=("db", "mc", "zk")):
+    def plan(self, seed, drivers=("db", "mc", "zk"), kinds=None):
         return nemesis.plan(
             *(seed, 300.0, [f"h{number}" for number in range(30)]),
             *(["c1", "c2", "c3"], {d: SERVERS[d] for d in drivers}),
             ["lb1", "lb2"],
+            kinds,
         )
 
     def test_a_seed_is_a_plan(self):
         self.assertEqual(self.plan(1), self.plan(1))
         self.assertNotEqual(self.plan(1), self.plan(2))
+
+    def test_a_plan_of_one_fault_alone(self):
+        """It comes, from the seed, and ends before the calm."""
+        names = {"one_way", "loss", "cut_hosts", "halves", "rack"}
+        names |= {"cut_controller", "controllers"}
+        for kind in nemesis.KINDS:
+            drivers = nemesis._ONLY.get(kind, ("db", "mc", "zk"))
+            for driver in drivers:
+                with self.subTest(kind, driver=driver):
+                    plan = self.plan(5, [driver], [kind])
+                    self.assertEqual(plan, self.plan(5, [driver], [kind]))
+                    self.assertNotEqual(plan, self.plan(6, [driver], [kind]))
+                    played = "cut" if kind in names else kind
+                    self.assertEqual({played}, {one.kind for one in plan})
+                    for one in plan:
+                        if kind in nemesis._OF_HOSTS:
+                            self.assertLessEqual(one.at + one.lasts, 300.0)
+                            continue
+                        begin = (one.at - 4.0) % nemesis.ROUND
+                        self.assertLess(begin + one.lasts, nemesis.STORM + 0.1)
+
+    def test_a_fault_of_another_backend_is_not_planned(self):
+        self.assertEqual([], self.plan(5, ["zk"], ["flush"]))
+
+    def test_a_rack_is_cut_from_all_others(self):
+        for seed in range(5):
+            for fault in self.plan(seed, ["zk"], ["rack"]):
+                nodes = {*fault.targets, *fault.peers}
+                self.assertEqual(len(fault.targets) + len(fault.peers), 36)
+                self.assertEqual(36, len(nodes))
+                # A server, ten hosts and a controller.
+                self.assertEqual(12, len(fault.targets))
+
+    def test_controllers_are_cut_from_hosts_alone(self):
+        for fault in self.plan(1, ["zk"], ["controllers"]):
+            self.assertEqual(("c1", "c2", "c3"), fault.targets)
+            self.assertEqual({"h"}, {name[0] for name in fault.peers})
+
+    def test_one_backend_has_one_fault_of_its_writes_at_a_time(self):
+        kinds = ["read_only", "lock_tables", "fill_disk"]
+        for seed in range(20):
+            end = 0.0
+            for fault in self.plan(seed, ["db"], kinds):
+                self.assertLess(end, fault.at)
+                end = fault.at + fault.lasts
 
     def test_every_kind_can_be_played(self):
         kinds = {fault.kind for seed in range(20) for fault in self.plan(seed)}
@@ -561,7 +793,10 @@ class PlanTest(unittest.TestCase):
         for seed in range(20):
             ends = {}
             for fault in self.plan(seed):
-                if fault.kind in ("cut", "unplug", "flush"):
+                if fault.kind in (
+                    *("cut", "unplug", "flush", "reload_proxy"),
+                    *("read_only", "lock_tables", "step_clock"),
+                ):
                     continue
                 for name in fault.targets:
                     self.assertLess(ends.get(name, 0.0), fault.at, fault)
@@ -575,6 +810,119 @@ class PlanTest(unittest.TestCase):
                     if fault.targets[0].startswith("g"):
                         self.assertLess(end, fault.at)
                         end = fault.at + fault.lasts
+
+
+class _Part:
+    """A part of a cloud that writes down what is done to it."""
+
+    def __init__(self, told, name=""):
+        self._told = told
+        self._name = name
+        self.is_running = True
+        self.fronts = ()
+
+    def __getattr__(self, method):
+        def note(*arguments, **fields):
+            self._told.append((self._name, method, *arguments))
+            return True
+
+        return note
+
+    @contextlib.contextmanager
+    def locked(self, name):
+        self._told.append((name, "lock"))
+        yield
+        self._told.append((name, "unlock"))
+
+
+class HealedTest(unittest.TestCase):
+    """A fault has ended when play() returns."""
+
+    def play(self, kind, target, clock_needs_start=False, **more):
+        told = []
+        backend = _Part(told)
+        backend.clock_needs_start = clock_needs_start
+        backend.names = SERVERS["db"]
+        backend.servers = {name: _Part(told, name) for name in backend.names}
+        played = nemesis.Nemesis(
+            _Part(told, "cloud"),
+            {"h0": _Part(told, "h0")},
+            [backend],
+            _Part([]),
+            lambda *words: told.append(("operator", *words)) or 0,
+        )
+        played.play([nemesis.Fault(1, 0.0, 0.05, kind, target, **more)])
+        self.assertEqual([], played.errors)
+        return told
+
+    def test_read_only(self):
+        self.assertEqual(
+            [
+                ("", "set_read_only", "g1", True),
+                ("", "set_read_only", "g1", False),
+            ],
+            self.play("read_only", ("g1",)),
+        )
+
+    def test_lock_tables(self):
+        self.assertEqual(
+            [("g1", "lock"), ("g2", "lock"), ("g2", "unlock")]
+            + [("g1", "unlock")],
+            self.play("lock_tables", ("g1", "g2")),
+        )
+
+    def test_fill_disk(self):
+        self.assertEqual(
+            [("g1", "fill_disk"), ("g1", "free_disk"), ("", "answers", "g1")],
+            self.play("fill_disk", ("g1",)),
+        )
+
+    def test_step_clock(self):
+        self.assertEqual(
+            [("g1", "step_clock", 9.5), ("g1", "step_clock", 0.0)],
+            self.play("step_clock", ("g1",), step=9.5),
+        )
+
+    def test_step_clock_of_a_server_that_reads_it_at_its_start(self):
+        told = self.play(
+            "step_clock", ("g1",), clock_needs_start=True, step=9.5
+        )
+        started = ("", "start_server", "g1")
+        answers = ("", "answers", "g1")
+        self.assertEqual(
+            [("g1", "kill"), ("g1", "step_clock", 9.5), started, answers]
+            + [("g1", "kill"), ("g1", "step_clock", 0.0), started, answers],
+            told,
+        )
+
+    def test_reload_proxy(self):
+        self.assertEqual(
+            [("lb1", "reload")], self.play("reload_proxy", ("lb1",))
+        )
+
+    def test_hold_gil(self):
+        self.assertEqual(
+            [("h0", "block", 0.05)], self.play("hold_gil", ("h0",))
+        )
+
+    def test_force_down(self):
+        self.assertEqual(
+            [
+                ("operator", "force-down", "h0"),
+                ("operator", "force-down", "h0", "--unset"),
+            ],
+            [
+                one
+                for one in self.play("force_down", ("h0",))
+                if "tell" not in one
+            ],
+        )
+
+    def test_cuts(self):
+        told = self.play("cut", ("h0", "h1"), peers=("g1",))
+        self.assertEqual(
+            ["cut", "cut", "heal", "heal"], [one[1] for one in told]
+        )
 
 
 class ShrinkingTest(unittest.TestCase):

@@ -12,11 +12,11 @@
 
 """A controller's long-lived process, which writes down every answer.
 
-It asks about every host by its name; with "records" in its order by the record
-that it has just read from the database, as Nova does. A line of its file has
-the moment at which it asked, the moment at which it had the answers, and a
-letter for each host: U is up, D is down, ? is no answer. Its journal has the
-reason of each "down".
+It asks about every member by its name; with "records" in its order by the
+record that it has just read from the database, as Nova does. A line of its
+file has the moment at which it asked, the moment at which it had the answers,
+and a letter for each member, those of bulk at the end: U is up, D is down, ?
+is no answer. Its journal has the reason of each "down".
 """
 
 import os
@@ -35,11 +35,14 @@ def main(stack, order):
     book = journal.Journal(order["folder"])
     hosts = order["hosts"]
     stack.Stack(order["folder"], order["group"], hosts)
+    bulk = order.get("bulk", [])
     if order.get("records"):
         asking = _Records(order["group"])
     else:
         asking = _Names(order["group"])
     asking.book = book
+    many = _Names(order.get("bulk_group"))
+    many.book = book
     if order.get("joins"):
         # As nova-conductor: a process that reports knows of outages.
         name = order["joins"]
@@ -49,7 +52,7 @@ def main(stack, order):
     with open(path, "ab", buffering=0) as answers:
         while True:
             begun = time.monotonic()
-            letters = asking.ask(hosts)
+            letters = asking.ask(hosts) + many.ask(bulk)
             ended = time.monotonic()
             answers.write(f"{begun:.3f} {ended:.3f} {letters}\n".encode())
             time.sleep(max(0.01, begun + order["period"] - time.monotonic()))

@@ -10,32 +10,54 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""A host's process with one member. Its orders are: join; leave.
+"""A host's process with one member, or with many.
 
-It joins when it starts.
+Its orders are: join; leave; block SECONDS. The last one has all of Python
+stand still, as in a long call that keeps the interpreter's lock. It joins when
+it starts.
 """
 
+import ctypes
+
 import journal
+import members
 
 
 def main(stack, order):
     book = journal.Journal(order["folder"])
     orders = journal.Orders(order["folder"])
-    [host] = order["hosts"]
-    service = stack.Stack(order["folder"], order["group"], [host])
-    _join(service, host, book)
+    hosts = order["hosts"]
+    service = stack.Stack(order["folder"], order["group"], hosts)
+    _join(service, hosts, book)
     while True:
         words = orders.next()
         if words == ["join"]:
-            _join(service, host, book)
+            _join(service, hosts, book)
         elif words == ["leave"]:
-            try:
-                service.leave(host)
-                book.tell("left", host=host)
-            except Exception as error:
-                book.tell("leave-failed", host=host, error=str(error))
+            _leave(service, hosts, book)
+        elif words[0] == "block":
+            book.tell("blocking")
+            # PyDLL keeps the lock, where CDLL gives it away.
+            ctypes.PyDLL(None).usleep(int(float(words[1]) * 1e6))
+            book.tell("blocked")
 
 
-def _join(service, host, book):
-    ok = service.join(host)
-    book.tell("joined", host=host, reported=ok)
+def _join(service, hosts, book):
+    members._each(hosts, service.join)
+    book.tell("joined")
+
+
+def _leave(service, hosts, book):
+    failed = []
+
+    def leave(host):
+        try:
+            service.leave(host)
+        except Exception as error:
+            failed.append(f"{host}: {error}")
+
+    members._each(hosts, leave)
+    if failed:
+        book.tell("leave-failed", error=failed[0], count=len(failed))
+    else:
+        book.tell("left")

@@ -12,8 +12,9 @@
 
 """Forks the processes of hosts and controllers, each into its namespace.
 
-Usage: netns_server.py MODE; MODE is threads or eventlet. It is like
-tests/faults/programs/fork_server.py, of which it uses the parts.
+Usage: netns_server.py STACK MODE; STACK is ours or stock, MODE is threads or
+eventlet. It is like tests/faults/programs/fork_server.py, of which it uses the
+parts.
 """
 
 import ctypes
@@ -46,20 +47,24 @@ class _InNamespace:
         self._program.main(stack, order)
 
 
-def main(mode):
+_PROGRAMS = {
+    "ours": ("command", "controller", "host"),
+    "stock": ("stock_host", "stock_observer"),
+}
+
+
+def main(stack, mode):
     if mode == "eventlet":
         from nova_sg import monkey_patch
 
         monkey_patch.patch()
+    elif stack == "stock":
+        os.environ["OS_NOVA_DISABLE_EVENTLET_PATCHING"] = "true"
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-    import command
-    import controller
-    import host
-    import ours
-
     programs = {
-        one.__name__: _InNamespace(one) for one in (command, controller, host)
+        name: _InNamespace(__import__(name)) for name in _PROGRAMS[stack]
     }
+    stack = __import__(stack)
     os.write(1, b"ready\n")
     rest = b""
     while True:
@@ -72,7 +77,7 @@ def main(mode):
             order = json.loads(line)
             pid = os.fork()
             if pid == 0:
-                fork_server._child(programs[order["program"]], ours, order)
+                fork_server._child(programs[order["program"]], stack, order)
             os.write(1, f"{pid}\n".encode())
 
 
