@@ -30,6 +30,7 @@ from nova_sg.backends.memcached import (
     doctor,
     locks,
     marks,
+    protocol,
     reader,
     refresh_signals,
     server_options,
@@ -120,11 +121,11 @@ class McDriver(base.LockingDriver):
         replicas = self._replicas.of(group)
         self._replicas.read_clocks(replicas)
         reports, written = self._make_reports(membership, kind, replicas)
-        stored = self._replicas.gather(
+        stored = self._replicas.execute(
             {
-                server: server.renew(key, written[server], expire)
+                server: protocol.renew(key, written[server], expire)
                 if server in state
-                else server.set(key, written[server], expire)
+                else protocol.set_(key, written[server], expire)
                 for server in replicas
             }
         )

@@ -26,6 +26,7 @@ from oslo_log import log as logging
 from nova_sg import exception, once
 from nova_sg.backends import clock
 from nova_sg.backends.memcached import servers
+from nova_sg.backends.memcached.protocol import Command
 from nova_sg.liveness.model import ServerOutage
 
 LOG = logging.getLogger(__name__)
@@ -84,22 +85,51 @@ class Replicas:
         :param futures: by server, or by a tuple that begins with the server
         :raises BackendError: no request succeeded
         """
-        give_up = time.monotonic() + self._timeout * 2
-        results, errors = {}, []
-        for key, future in futures.items():
-            try:
-                results[key] = future.result(
-                    max(0.0, give_up - time.monotonic())
-                )
-            except exception.BackendError as error:
-                errors.append(str(error))
-            except concurrent.futures.TimeoutError:
-                future.cancel()
-                server = key[0] if isinstance(key, tuple) else key
-                errors.append(f"memcached at {server.address}: no answer")
-        if errors and not results:
-            raise exception.BackendError("; ".join(sorted(set(errors))))
-        return results
+        collected = _Collected(self._timeout)
+        collected.wait(futures)
+        return collected.results_or_error()
+
+    def execute(self, commands: Mapping[Any, Command]) -> dict:
+        """Have servers execute commands, in one round trip to all of them.
+
+        :param commands: by server, or by a tuple that begins with the server
+        :returns: as gather()
+        :raises BackendError: no command succeeded
+        """
+        by_server: dict[Server, dict[Any, Command]] = {}
+        for key, command in commands.items():
+            by_server.setdefault(_server(key), {})[key] = command
+        collected = _Collected(self._timeout)
+        later: dict[Any, concurrent.futures.Future] = {}
+        begun: set[servers.RemoteServer] = set()
+        try:
+            for server, wanted in by_server.items():
+                if (
+                    isinstance(server, servers.RemoteServer)
+                    and server.begin(list(wanted.values()))
+                ):
+                    begun.add(server)
+                else:
+                    later |= _submit(server, wanted)
+            for server in servers.as_answered(begun, self._timeout):
+                wanted = by_server[server]
+                # It is no longer in use, whatever happens.
+                begun.discard(server)
+                try:
+                    results = server.finish(list(wanted.values()))
+                except exception.BackendError as error:
+                    collected.add(server, error)
+                    continue
+                if results is None:
+                    later |= _submit(server, wanted)
+                else:
+                    for key, result in zip(wanted, results, strict=True):
+                        collected.add(key, result)
+        finally:
+            for server in begun:
+                server.abandon()
+        collected.wait(later)
+        return collected.results_or_error()
 
     def read_clocks(
         self, replicas: list[Server], anew: bool = False
@@ -186,6 +216,58 @@ class Replicas:
         return ServerOutage(
             since, max(started), "it was restarted, which loses all reports"
         )
+
+
+class _Collected:
+    """The results of requests to several servers.
+
+    :param timeout: seconds within which a server has to connect or answer
+    """
+
+    def __init__(self, timeout: float) -> None:
+        self._give_up = time.monotonic() + timeout * 2
+        self._results: dict[Any, Any] = {}
+        self._errors: list[str] = []
+
+    def add(self, key: Any, result: Any) -> None:
+        """Add a result, or a BackendError."""
+        if isinstance(result, exception.BackendError):
+            self._errors.append(str(result))
+        else:
+            self._results[key] = result
+
+    def wait(self, futures: Mapping[Any, concurrent.futures.Future]) -> None:
+        """Add the results of those requests that succeed in time."""
+        for key, future in futures.items():
+            left = max(0.0, self._give_up - time.monotonic())
+            try:
+                self._results[key] = future.result(left)
+            except exception.BackendError as error:
+                self._errors.append(str(error))
+            except concurrent.futures.TimeoutError:
+                future.cancel()
+                self._errors.append(
+                    f"memcached at {_server(key).address}: no answer"
+                )
+
+    def results_or_error(self) -> dict:
+        """Return all results.
+
+        :raises BackendError: there are errors alone
+        """
+        if self._errors and not self._results:
+            raise exception.BackendError("; ".join(sorted(set(self._errors))))
+        return self._results
+
+
+def _server(key: Any) -> Server:
+    return key[0] if isinstance(key, tuple) else key
+
+
+def _submit(
+    server: Server, commands: Mapping[Any, Command]
+) -> dict[Any, concurrent.futures.Future]:
+    return {key: server.submit(one) for key, one in commands.items()}
 
 
 def now(server: Server) -> float:
