@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 
 from oslo_log import log as logging
 
-from nova_sg import exception, metrics, threads
+from nova_sg import exception, metrics
 from nova_sg import trouble as trouble_log
 from nova_sg.backends import base
 from nova_sg.conf import CONF
@@ -47,15 +47,61 @@ MAX_REASON = 200
 JOIN_WAIT = 1.0
 
 
+class _Turn:
+    """A lock: a green one of eventlet takes a kilobyte for each member."""
+
+    __slots__ = ("_free",)
+
+    def __init__(self) -> None:
+        self._free = [True]
+
+    def take(self) -> bool:
+        """Take it unless it is taken; return whether it was free."""
+        try:
+            return self._free.pop()
+        except IndexError:
+            return False
+
+    def give(self) -> None:
+        """Give it back."""
+        self._free.append(True)
+
+    def __enter__(self) -> None:
+        pause = 0.0005
+        while not self.take():
+            # Rare: a report is under way.
+            time.sleep(pause)
+            pause = min(2 * pause, 0.02)
+
+    def __exit__(self, *error: object) -> None:
+        self.give()
+
+
 class _ReportedMember:
     """A membership and the state of its reporting."""
+
+    __slots__ = (
+        "begun",
+        "certain",
+        "error",
+        "failing_since",
+        "failure",
+        "left",
+        "log",
+        "membership",
+        "reported_until",
+        "succeeded_at",
+        "timer",
+        "trouble",
+        "turn",
+    )
 
     def __init__(self, membership: base.Membership) -> None:
         self.membership = membership
         self.timer: Any = None
         # Held while a report or the withdrawal is under way: they must not
         # overtake each other.
-        self.lock = threading.Lock()
+        self.turn = _Turn()
         self.left = False
         # Whether the last report failed.
         self.trouble = False
@@ -147,11 +193,11 @@ class Reporter:
             self._by_service[id(service)] = member
         # On a thread: a backend that hangs must not keep the service from
         # starting.
-        first = threading.Thread(
-            target=self._report, args=[member], daemon=True
-        )
-        first.start()
-        threads.join(first, JOIN_WAIT)
+        done = threading.Event()
+        threading.Thread(
+            target=self._report_first, args=[member, done], daemon=True
+        ).start()
+        done.wait(JOIN_WAIT)
         # Earlier than usual if service_down_time is short.
         delay = min(INITIAL_REPORTING_DELAY, CONF.service_down_time / 2.5)
         with self._lock:
@@ -160,7 +206,7 @@ class Reporter:
                 member.timer = service.tg.add_timer_args(
                     interval, report, args=[service], initial_delay=delay
                 )
-        return not (first.is_alive() or member.trouble or member.left)
+        return done.is_set() and not (member.trouble or member.left)
 
     def members(self) -> list[Reported]:
         """Return how the reports of each member go."""
@@ -227,7 +273,7 @@ class Reporter:
                 for name, value in fields.items():
                     setattr(membership, name, value)
                 # Wait for a report under way, which does not contain this.
-                with member.lock:
+                with member.turn:
                     pass
                 self._report(member)
 
@@ -255,7 +301,7 @@ class Reporter:
         trouble = None
         for _, member in leaving:
             # After a report under way, which would make the member up again.
-            with member.lock:
+            with member.turn:
                 try:
                     self._driver.withdraw(member.membership)
                 except Exception as error:
@@ -264,9 +310,17 @@ class Reporter:
         if trouble is not None:
             raise trouble
 
+    def _report_first(
+        self, member: _ReportedMember, done: threading.Event
+    ) -> None:
+        try:
+            self._report(member)
+        finally:
+            done.set()
+
     def _report(self, member: _ReportedMember) -> None:
         # A report that is still under way takes the place of this one.
-        if not member.lock.acquire(blocking=False):
+        if not member.turn.take():
             self._is_slow(member)
             return
         try:
@@ -284,7 +338,7 @@ class Reporter:
         else:
             member.failure.ends()
         finally:
-            member.lock.release()
+            member.turn.give()
 
     def _report_locked(self, member: _ReportedMember) -> None:
         membership = member.membership

@@ -88,6 +88,36 @@ def renew(key: str, value: bytes, expire: int) -> Command:
     )
 
 
+def append(key: str, line: bytes, begin: bool) -> Command:
+    """Add a line to a list.
+
+    The result is False if the list did not exist, or if it was to be begun
+    and existed.
+
+    :param begin: whether to begin the list
+    """
+    verb = "add" if begin else "append"
+    return Command(
+        "append",
+        (key, line),
+        store(verb, key, line),
+        Connection.read_stored,
+    )
+
+
+def keep(key: str, value: bytes, expire: int, begin: bool) -> Command:
+    """Keep a value for expire more seconds, or add it.
+
+    :param begin: whether to add it
+    """
+    request = f"touch {key} {expire}\r\n".encode()
+    if begin:
+        request = store("add", key, value, expire)
+    return Command(
+        "keep", (key, value, expire), request, Connection.read_stored
+    )
+
+
 def store(
     verb: str, key: str, value: bytes, expire: int = 0, unique: str = ""
 ) -> bytes:

@@ -18,7 +18,7 @@ import concurrent.futures
 import functools
 import hashlib
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from oslo_log import log as logging
@@ -89,28 +89,37 @@ class Replicas:
         collected.wait(futures)
         return collected.results_or_error()
 
-    def execute(self, commands: Mapping[Any, Command]) -> dict:
+    def execute(
+        self,
+        commands: Mapping[Any, Command],
+        beside: Mapping[Any, Command] | None = None,
+    ) -> dict:
         """Have servers execute commands, in one round trip to all of them.
 
         :param commands: by server, or by a tuple that begins with the server
-        :returns: as gather()
-        :raises BackendError: no command succeeded
+        :param beside: more of them, by other keys, which may fail
+        :returns: the results of all that succeeded in time
+        :raises BackendError: none of commands succeeded
         """
         by_server: dict[Server, dict[Any, Command]] = {}
+        needed = None
+        if beside:
+            needed, commands = commands, {**commands, **beside}
         for key, command in commands.items():
             by_server.setdefault(_server(key), {})[key] = command
         collected = _Collected(self._timeout)
-        later: dict[Any, concurrent.futures.Future] = {}
+        answers: servers.Answers | None = None
+        local: dict[Any, concurrent.futures.Future] = {}
         begun: set[servers.RemoteServer] = set()
         try:
             for server, wanted in by_server.items():
-                if (
-                    isinstance(server, servers.RemoteServer)
-                    and server.begin(list(wanted.values()))
-                ):
+                if isinstance(server, servers.LocalServer):
+                    local |= {k: server.submit(c) for k, c in wanted.items()}
+                elif server.begin(list(wanted.values())):
                     begun.add(server)
                 else:
-                    later |= _submit(server, wanted)
+                    answers = answers or servers.Answers()
+                    answers.expect(server, list(wanted.values()))
             for server in servers.as_answered(begun, self._timeout):
                 wanted = by_server[server]
                 # It is no longer in use, whatever happens.
@@ -121,15 +130,22 @@ class Replicas:
                     collected.add(server, error)
                     continue
                 if results is None:
-                    later |= _submit(server, wanted)
+                    answers = answers or servers.Answers()
+                    answers.expect(server, list(wanted.values()))
                 else:
-                    for key, result in zip(wanted, results, strict=True):
-                        collected.add(key, result)
+                    collected.add_all(wanted, results)
         finally:
             for server in begun:
                 server.abandon()
-        collected.wait(later)
-        return collected.results_or_error()
+        if answers is not None:
+            left = collected.seconds_left()
+            for server, results in answers.wait(left).items():
+                if isinstance(results, list):
+                    collected.add_all(by_server[server], results)
+                else:
+                    collected.add(server, results or _no_answer(server))
+        collected.wait(local)
+        return collected.results_or_error(needed)
 
     def read_clocks(
         self, replicas: list[Server], anew: bool = False
@@ -236,26 +252,36 @@ class _Collected:
         else:
             self._results[key] = result
 
+    def add_all(self, keys: Iterable[Any], results: Iterable[Any]) -> None:
+        """Add the results of one server, in the order of their keys."""
+        for key, result in zip(keys, results, strict=True):
+            self.add(key, result)
+
+    def seconds_left(self) -> float:
+        """Return how long to wait for others."""
+        return max(0.0, self._give_up - time.monotonic())
+
     def wait(self, futures: Mapping[Any, concurrent.futures.Future]) -> None:
         """Add the results of those requests that succeed in time."""
         for key, future in futures.items():
-            left = max(0.0, self._give_up - time.monotonic())
             try:
-                self._results[key] = future.result(left)
+                self._results[key] = future.result(self.seconds_left())
             except exception.BackendError as error:
-                self._errors.append(str(error))
+                self.add(key, error)
             except concurrent.futures.TimeoutError:
                 future.cancel()
-                self._errors.append(
-                    f"memcached at {_server(key).address}: no answer"
-                )
+                self.add(key, _no_answer(_server(key)))
 
-    def results_or_error(self) -> dict:
+    def results_or_error(self, needed: Iterable[Any] | None = None) -> dict:
         """Return all results.
 
+        :param needed: the keys of which one has to be there; None: all keys
         :raises BackendError: there are errors alone
         """
-        if self._errors and not self._results:
+        found: Iterable[Any] = self._results
+        if needed is not None:
+            found = self._results.keys() & set(needed)
+        if self._errors and not found:
             raise exception.BackendError("; ".join(sorted(set(self._errors))))
         return self._results
 
@@ -264,10 +290,8 @@ def _server(key: Any) -> Server:
     return key[0] if isinstance(key, tuple) else key
 
 
-def _submit(
-    server: Server, commands: Mapping[Any, Command]
-) -> dict[Any, concurrent.futures.Future]:
-    return {key: server.submit(one) for key, one in commands.items()}
+def _no_answer(server: Server) -> exception.BackendError:
+    return exception.BackendError(f"memcached at {server.address}: no answer")
 
 
 def now(server: Server) -> float:

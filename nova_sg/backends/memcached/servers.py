@@ -25,8 +25,8 @@ caller by one time-out at most.
 
 from __future__ import annotations
 
+import collections
 import contextlib
-import queue
 import secrets
 import select
 import socket
@@ -65,13 +65,70 @@ _Dialogue = Callable[[Connection], Any]
 
 
 class _Job:
-    """What the server's thread has to do."""
+    """What a server's thread has to do."""
 
-    def __init__(self, work: Command | _Dialogue, always: bool) -> None:
+    __slots__ = ("always", "done", "is_wanted", "work")
+
+    def __init__(
+        self,
+        work: Sequence[Command] | _Dialogue,
+        is_wanted: Callable[[], bool],
+        done: Callable[[Any], None],
+        always: bool = False,
+    ) -> None:
         self.work = work
+        #: Whether the caller still waits; called when the work begins.
+        self.is_wanted = is_wanted
+        #: Takes the result, or a BackendError; of commands it is a list.
+        self.done = done
         #: Also while the server has refused its statistics.
         self.always = always
-        self.future: Future = Future()
+
+
+class Answers:
+    """The results of several servers; one caller waits for them."""
+
+    def __init__(self) -> None:
+        #: None: it has not answered.
+        self._found: dict[RemoteServer, Any] = {}
+        self._waits = True
+        # Taken by the caller, and released when a server has answered.
+        self._arrived = threading.Lock()
+
+    def expect(self, server: RemoteServer, commands: list[Command]) -> None:
+        """Have the server's thread execute commands."""
+        self._found[server] = None
+        server.submit_all(
+            commands,
+            lambda: self._waits,
+            lambda result: self._add(server, result),
+        )
+
+    def wait(self, timeout: float) -> dict[RemoteServer, Any]:
+        """Wait for all servers.
+
+        :param timeout: seconds; what was not begun by then is not executed
+        :returns: the results of each server in a list, or a BackendError;
+            None: it has not answered
+        """
+        deadline = time.monotonic() + timeout
+        while None in self._found.values():
+            left = deadline - time.monotonic()
+            if left <= 0 or not self._arrived.acquire(timeout=left):
+                break
+        self._waits = False
+        return dict(self._found)
+
+    def _add(self, server: RemoteServer, result: Any) -> None:
+        self._found[server] = result
+        _release(self._arrived)
+
+
+def _release(lock: Any) -> None:
+    """Release a lock by which one thread wakes another one."""
+    # It may be released already; a green one does not mind.
+    with contextlib.suppress(RuntimeError):
+        lock.release()
 
 
 class RemoteServer:
@@ -112,7 +169,11 @@ class RemoteServer:
             (self.host, self._parsed.port) if self.host else self._parsed.host,
         )
         self._lookup = lookup.Lookup(self._parsed)
-        self._queue: queue.Queue[_Job | None] = queue.Queue()
+        # What the thread has to do; None: end.
+        self._jobs: collections.deque[_Job | None] = collections.deque()
+        # Whether it waits for _arrived, which is released then.
+        self._idle = False
+        self._arrived = threading.Lock()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._closed = False
@@ -131,13 +192,35 @@ class RemoteServer:
 
     def submit(self, command: Command) -> Future:
         """Have a command executed."""
-        return self._submit(command)
+        future: Future = Future()
+        self.submit_all(
+            [command],
+            future.set_running_or_notify_cancel,
+            lambda result: _set(
+                future, result[0] if isinstance(result, list) else result
+            ),
+        )
+        return future
+
+    def submit_all(
+        self,
+        commands: Sequence[Command],
+        is_wanted: Callable[[], bool],
+        done: Callable[[Any], None],
+    ) -> None:
+        """Have commands executed by the thread.
+
+        :param is_wanted: whether they are still to be executed
+        :param done: called on the thread with a list, which has for each
+            command its result or a BackendError, or with a BackendError
+        """
+        self._put(_Job(commands, is_wanted, done))
 
     def get(self, keys: Iterable[str]) -> Future:
         """Return the values of those keys that exist: {key: bytes}."""
         keys = list(keys)
         if len(keys) <= CHUNK:
-            return self._submit(protocol.get(keys))
+            return self.submit(protocol.get(keys))
         commands = [
             protocol.get(keys[start : start + CHUNK])
             for start in range(0, len(keys), CHUNK)
@@ -156,14 +239,14 @@ class RemoteServer:
 
         :returns: None
         """
-        return self._submit(protocol.set_(key, value, expire))
+        return self.submit(protocol.set_(key, value, expire))
 
     def renew(self, key: str, value: bytes, expire: int) -> Future:
         """Replace a value, for expire seconds.
 
         :returns: whether there was one; if not, nothing is written
         """
-        return self._submit(protocol.renew(key, value, expire))
+        return self.submit(protocol.renew(key, value, expire))
 
     def keep(self, key: str, value: bytes, expire: int) -> Future:
         """Keep a value for expire more seconds; set it if there is none."""
@@ -336,7 +419,7 @@ class RemoteServer:
             or self._connection is None
             or self._refused
             or self._closed
-            or not self._queue.empty()
+            or self._jobs
             or not self._in_use.acquire(blocking=False)
         ):
             return False
@@ -419,21 +502,34 @@ class RemoteServer:
 
     # -- the thread
 
-    def _submit(
-        self, work: Command | _Dialogue, always: bool = False
-    ) -> Future:
-        """Have the server's thread do something.
+    def _submit(self, work: _Dialogue, always: bool = False) -> Future:
+        """Have the server's thread execute a dialogue.
 
         :param always: also while the server has refused its statistics
         """
-        job = _Job(work, always)
+        future: Future = Future()
+        self._put(
+            _Job(
+                work,
+                future.set_running_or_notify_cancel,
+                lambda result: _set(future, result),
+                always,
+            )
+        )
+        return future
+
+    def _put(self, job: _Job) -> None:
+        if self._thread is None:
+            self._start()
+        self._jobs.append(job)
+        self._wake()
+        if self._closed:
+            # The thread may have ended before it found the job.
+            self._refuse_all()
+
+    def _start(self) -> None:
         with self._lock:
-            if self._closed:
-                job.future.set_exception(
-                    self._error("closed by this process")
-                )
-                return job.future
-            if self._thread is None:
+            if self._thread is None and not self._closed:
                 # An executor's threads would delay the end of the process.
                 self._thread = threading.Thread(
                     target=self._run,
@@ -441,86 +537,98 @@ class RemoteServer:
                     daemon=True,
                 )
                 self._thread.start()
-            self._queue.put(job)
-        return job.future
+
+    def _wake(self) -> None:
+        if self._idle:
+            self._idle = False
+            _release(self._arrived)
+
+    def _next_job(self) -> _Job | None:
+        """Wait for the next job."""
+        while True:
+            try:
+                return self._jobs.popleft()
+            except IndexError:
+                self._idle = True
+                # Unless there is one meanwhile.
+                if not self._jobs:
+                    self._arrived.acquire()
+                self._idle = False
+
+    def _refuse_all(self) -> None:
+        with contextlib.suppress(IndexError):
+            while True:
+                job = self._jobs.popleft()
+                if job is not None and job.is_wanted():
+                    job.done(self._error("closed by this process"))
 
     def _run(self) -> None:
-        # What was taken from the queue too early.
-        left: list[_Job | None] = []
-        while (job := left.pop() if left else self._queue.get()) is not None:
-            jobs = [job, *self._next_commands(job, left)]
+        while (job := self._next_job()) is not None:
+            jobs = [job, *self._jobs_beside(job)]
             self._wanted = True
             with self._in_use:
                 self._wanted = False
                 done = self._do(jobs)
-            while done:
-                future, result = done.pop()
-                if isinstance(result, BaseException):
-                    future.set_exception(result)
-                else:
-                    future.set_result(result)
+            result = None
+            for job, result in done:
+                job.done(result)
             # Of ten thousand members it is a megabyte.
-            del job, jobs, future, result
+            del job, jobs, done, result
         with self._in_use:
             self._disconnect()
+        self._refuse_all()
 
-    def _next_commands(
-        self, first: _Job, left: list[_Job | None]
-    ) -> list[_Job]:
-        """Take from the queue what may be sent together with a job.
-
-        :param left: takes what was taken, and may not
-        """
+    def _jobs_beside(self, first: _Job) -> list[_Job]:
+        """Take jobs whose commands may be sent together with others."""
         found: list[_Job] = []
-        if not isinstance(first.work, Command):
-            return found
-        size = len(first.work.request)
-        while not left:
-            try:
-                job = self._queue.get_nowait()
-            except queue.Empty:
+        size = _size(first)
+        while self._jobs:
+            job = self._jobs[0]
+            if job is None:
                 break
-            if job is not None and isinstance(job.work, Command):
-                size += len(job.work.request)
-                if size <= protocol.WINDOW:
-                    found.append(job)
-                    continue
-            left.append(job)
+            size += _size(job)
+            if size > protocol.WINDOW:
+                break
+            found.append(job)
+            self._jobs.popleft()
         return found
 
-    def _do(self, jobs: list[_Job]) -> list[tuple[Future, Any]]:
-        """Do one job, or several commands.
+    def _do(self, jobs: list[_Job]) -> list[tuple[_Job, Any]]:
+        """Do one job, or the commands of several.
 
-        :returns: their results, or errors, the last one first
+        :returns: their results, or errors
         """
-        done: list[tuple[Future, Any]] = []
+        done: list[tuple[_Job, Any]] = []
         wanted = []
         for job in jobs:
-            if job.future.set_running_or_notify_cancel():
+            if job.is_wanted():
                 if self._refused and not job.always:
-                    done.append((job.future, self._error(self._refused)))
+                    done.append((job, self._error(self._refused)))
                 else:
                     wanted.append(job)
-        commands = [
-            job.work for job in wanted if isinstance(job.work, Command)
-        ]
-        results: list[Any]
+        if not wanted:
+            return done
         try:
-            if commands:
-                results = self._execute_all(commands)
-            else:
-                results = [
-                    self._execute(job.work)
-                    for job in wanted
-                    if not isinstance(job.work, Command)
-                ]
+            if callable(wanted[0].work):
+                [job] = wanted
+                return [*done, (job, self._execute(wanted[0].work))]
+            commands: list[Command] = []
+            for job in wanted:
+                assert not callable(job.work)
+                commands += job.work
+            results = iter(self._execute_all(commands))
         except exception.BackendError as error:
             # Each of several callers raises one of its own.
-            results = [exception.BackendError(str(error)) for _ in wanted]
-        futures = [job.future for job in wanted]
-        return (done + list(zip(futures, results, strict=True)))[::-1]
+            text = str(error)
+            return done + [
+                (job, exception.BackendError(text)) for job in wanted
+            ]
+        for job in wanted:
+            assert not callable(job.work)
+            done.append((job, [next(results) for _ in job.work]))
+        return done
 
-    def _execute_all(self, commands: list[Command]) -> list[Any]:
+    def _execute_all(self, commands: Sequence[Command]) -> list[Any]:
         request = b"".join([one.request for one in commands])
 
         def execute(used: Connection) -> list[Any]:
@@ -628,10 +736,26 @@ class RemoteServer:
         """Close the connection for good; the thread ends."""
         with self._lock:
             self._closed = True
-            self._queue.put(None)
             thread = self._thread
         if thread is not None:
+            self._jobs.append(None)
+            self._wake()
             threads.join(thread, self._timeout * 2)
+
+
+def _set(future: Future, result: Any) -> None:
+    if isinstance(result, exception.BackendError):
+        future.set_exception(result)
+    else:
+        future.set_result(result)
+
+
+def _size(job: _Job) -> int:
+    """Return the bytes of a job's commands."""
+    if callable(job.work):
+        # Nothing is sent together with it.
+        return protocol.WINDOW + 1
+    return sum(len(command.request) for command in job.work)
 
 
 def _store(used: Connection, request: bytes) -> bool:

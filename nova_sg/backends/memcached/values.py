@@ -40,6 +40,7 @@ nova_sg:g           the groups, a line each
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import hmac
 import re
@@ -68,7 +69,6 @@ MAX_LIST_LENGTH = 256 * 1024
 # Of a name in a list, quoted, in bytes.
 MAX_NAME_LENGTH = 64 * 1024
 
-_PLAIN_KEY = re.compile(r"[!-~]+")
 _MOMENT = rb"0|[1-9]\d{0,14}"
 _REPORT = re.compile(
     rb"1 (up|draining|left|crashed|gone) (%b) ([!-~]+)"
@@ -114,7 +114,9 @@ def member_key(group: str, host: str) -> str:
     an ambiguous one.
     """
     key = f"{group}:{host}"
-    plain = len(key) <= MAX_KEY_LENGTH and _PLAIN_KEY.fullmatch(key)
+    # All of it is from "!" to "~".
+    plain = key.isascii() and key.isprintable() and " " not in key
+    plain = plain and len(key) <= MAX_KEY_LENGTH
     if plain and ":" not in group and group != "nova_sg":
         return key
     return "nova_sg:m:" + _hash(group, host)
@@ -179,16 +181,19 @@ class Codec:
 
         :raises ValueError: a name in it is too long
         """
-        text = f"1 {report.kind} {report.at * 1000:.0f} ".encode("ascii")
-        text += _write_name(report.binary)
-        if report.outage is not None:
-            since, until = report.outage
-            span = f" away={since * 1000:.0f}-{until * 1000:.0f}"
-            text += span.encode("ascii")
-        if report.unwell:
-            text += b" unwell=" + _write_name(report.unwell)
-        if report.domain:
-            text += b" domain=" + _write_name(report.domain)
+        kind, at, binary, outage, unwell, domain = report
+        text = b"1 %b %.0f %b" % (
+            kind.encode("ascii"),
+            at * 1000,
+            _write_known_name(binary),
+        )
+        if outage is not None:
+            since, until = outage
+            text += b" away=%.0f-%.0f" % (since * 1000, until * 1000)
+        if unwell:
+            text += b" unwell=" + _write_name(unwell)
+        if domain:
+            text += b" domain=" + _write_known_name(domain)
         return self._seal(key, text)
 
     def read_report(self, key: str, value: bytes) -> StoredReport:
@@ -293,6 +298,10 @@ def _write_name(name: str) -> bytes:
     if len(quoted) > MAX_NAME_LENGTH:
         raise ValueError(f"a name of {len(name)} characters is too long")
     return quoted
+
+
+#: The same, for names of which a process has few.
+_write_known_name = functools.lru_cache(64)(_write_name)
 
 
 def _read_name(text: bytes) -> str:
