@@ -17,6 +17,7 @@ No connection is opened here, and no error is explained.
 
 from __future__ import annotations
 
+import operator
 import socket
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -28,6 +29,9 @@ from typing import Any, NamedTuple, NoReturn
 WINDOW = 16 * 1024
 # Bytes read at a time.
 _READ = 64 * 1024
+# The end of an answer with values.
+_END = b"\r\nEND\r\n"
+_ERRORS = b"ERROR", b"CLIENT_ERROR", b"SERVER_ERROR"
 
 _WANTS_PASSWORD = (
     "it wants a user name and a password (memcached -Y): set [cache] username "
@@ -214,15 +218,38 @@ class Connection:
 
     def read_values(self) -> dict[str, bytes]:
         """Read values: {key: bytes}. Flags are ignored."""
+        return self.read_raw_values(b"")[1] or {}
+
+    def read_raw_values(
+        self, before: bytes
+    ) -> tuple[bytes, dict[str, bytes] | None]:
+        """Read values whose last answer is known.
+
+        :param before: the bytes of that answer; empty: not known
+        :returns: the bytes of the answer, if it came in one piece, or b"";
+            and the values, in the order of the answer, or None: there are
+            values of the same keys as before, of the same lengths
+        """
         buffer = self._take_until_end()
-        # Nearly always this is the whole answer, and no value has this in it.
-        lines = buffer.split(b"\r\n")
-        if lines[-2:] == [b"END", b""] and len(lines) % 2 == 0:
-            found = _pair(lines)
+        if before and buffer == before:
+            self._buffer = b""
+            return buffer, None
+        if buffer.endswith(b"\r\n"):
+            # Nearly always that is the whole answer, and no value has such
+            # bytes.
+            headers, values = columns(buffer)
+            if before:
+                old_headers, old = columns(before)
+                if headers == old_headers and all(
+                    map(operator.eq, map(len, values), map(len, old))
+                ):
+                    self._buffer = b""
+                    return buffer, None
+            found = _pair(headers, values)
             if found is not None:
                 self._buffer = b""
-                return found
-        return {
+                return buffer, found
+        return b"", {
             key: value for key, (value, _) in self._read_each(buffer).items()
         }
 
@@ -235,13 +262,14 @@ class Connection:
         if not self._buffer:
             self._receive()
         parts = [self._buffer]
-        while not parts[-1].endswith(b"\r\n"):
+        while not _may_be_whole(parts):
             self._buffer = b""
             self._receive()
-            parts.append(self._buffer)
-            if len(self._buffer) < 2:
-                # It may be a part of the line's end.
-                parts = [b"".join(parts)]
+            if len(self._buffer) > len(_END):
+                parts.append(self._buffer)
+            else:
+                # What is looked for may be in several parts.
+                parts = [b"".join([*parts, self._buffer])]
         self._buffer = b"".join(parts)
         return self._buffer
 
@@ -312,14 +340,42 @@ class Connection:
         self._buffer += more
 
 
-def _pair(lines: list[bytes]) -> dict[str, bytes] | None:
-    """Take an answer apart whose lines are headers and values in turn.
+def _may_be_whole(parts: list[bytes]) -> bool:
+    """Whether an answer with values may end in the last part."""
+    last = parts[-1]
+    if len(parts) > 1:
+        last = parts[-2][-len(_END) :] + last
+    elif last.startswith(_END[2:]):
+        return True
+    if _END in last:
+        return True
+    if not last.endswith(b"\r\n"):
+        return False
+    # An error is one line, and the last one.
+    lines = b"".join(parts).rsplit(b"\r\n", 2)
+    return lines[-2].startswith(_ERRORS) or not parts[0].startswith(b"V")
 
-    :returns: None: it has another structure
+
+def columns(answer: bytes) -> tuple[list[bytes], list[bytes]]:
+    """Split an answer, to what looks like its headers and its values.
+
+    The last header is that of the end.
     """
+    lines = answer.split(b"\r\n")
+    return lines[::2], lines[1:-1:2]
+
+
+def _pair(
+    headers: list[bytes], values: list[bytes]
+) -> dict[str, bytes] | None:
+    """Return the values of an answer that columns() has split.
+
+    :returns: None: that was not all of one answer
+    """
+    if headers[-1] != b"END" or len(headers) != len(values) + 1:
+        return None
     found = {}
-    # "END" and the empty rest are a pair, too.
-    for header, value in zip(lines[:-2:2], lines[1:-2:2], strict=True):
+    for header, value in zip(headers, values, strict=False):
         words = header.split()
         if len(words) < 4 or words[0] != b"VALUE":
             return None

@@ -18,10 +18,11 @@ A value that is not written as it has to be is ignored; see values.py.
 from __future__ import annotations
 
 import datetime
+import functools
 import threading
 import time
-from collections.abc import Collection, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Collection, Iterable, Mapping
+from typing import NamedTuple
 
 from oslo_log import log as logging
 
@@ -30,7 +31,9 @@ from nova_sg.backends import base
 from nova_sg.backends.memcached import (
     canaries,
     marks,
+    protocol,
     refresh_signals,
+    table,
     values,
 )
 from nova_sg.backends.memcached import replicas as mc_replicas
@@ -49,6 +52,13 @@ LOG = logging.getLogger(__name__)
 MAX_AHEAD = 3.0
 # Seconds by which the clocks of two servers may differ.
 MARGIN = 2.0
+
+
+# Seconds by which the estimate of a server's clock may change without the
+# moments of known reports being calculated anew.
+CLOCK_STEP = 0.1
+# Different attributes of members that are remembered.
+MOST_ATTRIBUTES = 1000
 
 
 class _LastReport(NamedTuple):
@@ -114,6 +124,62 @@ class _ReportNumbers:
             }
 
 
+class _Memory:
+    """What a refresh of a group has found, for the next one.
+
+    :param run: the number of the refresh
+    :param servers: those that have answered
+    """
+
+    def __init__(
+        self,
+        group: str,
+        run: int = 0,
+        servers: Collection[Server] = (),
+    ) -> None:
+        self.run = run
+        self.servers = frozenset(servers)
+        # By which its moments were translated.
+        self.offsets = _offsets(servers)
+        #: By server: the lists, {key: value}.
+        self.lists: dict[Server, dict[str, bytes]] = {}
+        #: The members that the index names.
+        self.indexed: set[str] = set()
+        self.reports = table.Table(functools.partial(values.member_key, group))
+        self.records = table.Table(functools.partial(values.record_key, group))
+        #: The members that have a report, those that have none and a record,
+        #: and those of them that an operator removed.
+        self.reported: set[str] = set()
+        self.recorded: set[str] = set()
+        self.gone: set[str] = set()
+        #: What is wrong with a value: by the key of a list, and by the member
+        #: whose report or record it is.
+        self.wrong_lists: dict[str, str] = {}
+        self.wrong_reports: dict[str, str] = {}
+        self.wrong_records: dict[str, str] = {}
+        self.forced: set[str] = set()
+        self.observations: dict[str, Observation] = {}
+
+    def fits(self, servers: Collection[Server]) -> bool:
+        """Whether it may be used for answers of these servers."""
+        # A refined clock makes known reports no better.
+        return self.servers == frozenset(servers) and all(
+            now is not None
+            and before is not None
+            and abs(now - before) < CLOCK_STEP
+            for now, before in zip(
+                _offsets(self.servers), self.offsets, strict=True
+            )
+        )
+
+
+def _offsets(servers: Collection[Server]) -> list[float | None]:
+    return [
+        getattr(server.clock, "offset", None)
+        for server in sorted(servers, key=id)
+    ]
+
+
 class GroupReader:
     """Reads groups, and remembers the members that it has seen."""
 
@@ -140,6 +206,12 @@ class GroupReader:
         # By group and host: the outage that the member's last report told of,
         # monotonic. It stays true when memcached has lost the report.
         self._told: dict[str, dict[str, tuple[float, float]]] = {}
+        # By group: the number of the last refresh that began, and what the
+        # last one has found.
+        self._runs: dict[str, int] = {}
+        self._memories: dict[str, _Memory] = {}
+        # Attributes that many members have in common.
+        self._attributes: dict[Attributes, Attributes] = {}
         self._warned = once.Once("memcached keys")
         # When clocks were last read because of a report from the future.
         self._doubted_at = float("-inf")
@@ -149,6 +221,14 @@ class GroupReader:
 
         :raises BackendError: no server answers
         """
+        with self._lock:
+            run = self._runs.get(group, 0) + 1
+            self._runs[group] = run
+            # Only one refresh can use it, and only the one after it.
+            memory = self._memories.pop(group, None)
+            seen = self._seen.get(group, set())
+        if memory is None or memory.run != run - 1:
+            memory = _Memory(group)
         asked = time.monotonic()
         replicas = self._replicas.of(group)
         self._replicas.read_clocks(replicas)
@@ -156,94 +236,108 @@ class GroupReader:
         signal_key = values.refresh_signal_key(group)
         canary_key = self._canaries.key(group)
         own_keys = (forced_key, signal_key, canary_key)
-        shared = [*values.index_keys(group), *own_keys]
-        lists = self._replicas.gather({s: s.get(shared) for s in replicas})
-        with self._lock:
-            seen = self._seen.get(group, set())
-        hosts = set(seen)
-        # By key: what is wrong with its value.
-        ignored: dict[str, str] = {}
-        for found in lists.values():
-            for key, value in found.items():
-                if key in own_keys:
-                    continue
-                names, refused = self._codec.read_lines(key, value)
-                if refused:
-                    ignored[key] = f"{refused} lines are not names"
-                hosts |= names
+        shared = protocol.get([*values.index_keys(group), *own_keys])
+        lists = self._replicas.execute(dict.fromkeys(replicas, shared))
         known_marks, lacking, refused = self._marks.take_in(group, lists)
         if lacking:
             self._marks.restore_soon(group, lacking, known_marks)
+        forced = {h for h, mark in known_marks.items() if mark.forced}
+        canary = {server: canary_key in got for server, got in lists.items()}
+        signals = {s: got.get(signal_key) for s, got in lists.items()}
+        for found in lists.values():
+            for key in own_keys:
+                found.pop(key, None)
+        servers = set(lists)
+        while True:
+            if not memory.fits(servers):
+                memory = _Memory(group, run, servers)
+            try:
+                changed = self._read(
+                    memory,
+                    {server: lists[server] for server in servers},
+                    # Those that are forced down also if the index has lost
+                    # them.
+                    seen | forced,
+                )
+            except table.Unanswered as missing:
+                servers -= set(missing.servers)
+                memory = _Memory(group)
+                continue
+            if not self._has_future_report(changed.values()):
+                break
+            self._replicas.read_clocks(list(servers), anew=True)
+            memory = _Memory(group)
+        unread = memory.wrong_reports.keys() | memory.wrong_records.keys()
+        ignored = dict(memory.wrong_lists)
+        for host, text in memory.wrong_reports.items():
+            ignored[memory.reports.key(host)] = text
+        for host, text in memory.wrong_records.items():
+            ignored[memory.records.key(host)] = text
         if refused:
             ignored[forced_key] = f"{refused} lines are not marks"
-        forced = {h for h, mark in known_marks.items() if mark.forced}
-        # Also if the index has lost them.
-        hosts |= forced
-        keys = {values.member_key(group, h): h for h in hosts}
-        last = self._read(lists, keys, ignored)
-        if self._has_future_report(last):
-            self._replicas.read_clocks(list(lists), anew=True)
-            last = self._read(lists, keys, ignored)
-        # A member without a value may have a record.
-        absent = {
-            values.record_key(group, h): h for h in hosts if h not in last
-        }
-        if absent:
-            last.update(self._read(lists, absent, ignored))
-        unread = {h for k, h in (keys | absent).items() if k in ignored}
         self._warn(ignored)
-        hosts -= {
-            host
-            for host, found in last.items()
-            if found.report.kind == values.GONE
-        }
+        there = memory.reported | memory.recorded
+        hosts = (seen | forced | memory.indexed) - memory.gone
         numbers = self._numbers.setdefault(group, _ReportNumbers())
+        silent = hosts - there
         unlisted = {
             host
-            for host in hosts - last.keys() - unread
-            if host not in forced
-            and numbers.is_old(host, asked)
+            for host in silent - unread
+            if host not in forced and numbers.is_old(host, asked)
         }
         hosts -= unlisted
-        with self._lock:
-            self._seen[group] = hosts
-            self.unlisted[group] = unlisted
         # A record stays for a week: where there is none, memcached was
         # restarted, or had no room for it.
-        vanished = seen - last.keys() - unread
-        told = self._told.get(group, {})
-        observations = [
-            _observation(
+        vanished = (seen & silent) - unread
+        told = dict(self._told.get(group, {}))
+        observations = memory.observations
+        for host in observations.keys() - hosts:
+            del observations[host]
+        for host in forced ^ memory.forced:
+            one = observations.get(host)
+            if one is not None:
+                attributes = one.attributes._replace(
+                    forced_down=host in forced
+                )
+                observations[host] = one._replace(attributes=attributes)
+        again: dict[str, _LastReport | None] = dict.fromkeys(silent & hosts)
+        again.update((h, one) for h, one in changed.items() if h in hosts)
+        for host, last in again.items():
+            one = self._observation(
                 host,
-                last.get(host),
+                last,
                 numbers,
                 forced=host in forced,
                 vanished=host in vanished,
                 told=told.get(host),
             )
-            for host in hosts
-        ]
-        self._told[group] = {
-            one.host: one.attributes.outage
-            for one in observations
-            if one.attributes.outage is not None
-        }
+            observations[host] = one
+            if one.attributes.outage is not None:
+                told[host] = one.attributes.outage
+            else:
+                told.pop(host, None)
         numbers.keep(hosts)
-        canary = {server: canary_key in got for server, got in lists.items()}
         self._canaries.refreshed(group, asked, replicas, canary)
-        self._signals.refreshed(
-            group, asked, {s: got.get(signal_key) for s, got in lists.items()}
-        )
-        return Refresh("mc", asked, observations, exact=True)
+        self._signals.refreshed(group, asked, signals)
+        memory.run, memory.forced = run, forced
+        with self._lock:
+            self._seen[group] = hosts
+            self.unlisted[group] = unlisted
+            self._told[group] = {h: o for h, o in told.items() if h in hosts}
+            if self._runs[group] == run:
+                self._memories[group] = memory
+        return Refresh("mc", asked, list(observations.values()), exact=True)
 
     def wiped(self, group: str, since: float) -> ServerOutage | None:
         """Return the time in which all servers lost what was written."""
         return self._canaries.wiped(group, since)
 
-    def _has_future_report(self, last: Mapping[str, _LastReport]) -> bool:
+    def _has_future_report(
+        self, reports: Iterable[_LastReport]
+    ) -> bool:
         """Whether a report suggests that a server's clock was misread."""
         now = time.monotonic()
-        if all(one.moment <= now + MAX_AHEAD for one in last.values()):
+        if all(one.moment <= now + MAX_AHEAD for one in reports):
             return False
         # The clock of a member may be wrong instead: do not ask too often.
         if now - self._doubted_at < mc_replicas.CLOCK_LIFETIME:
@@ -253,37 +347,100 @@ class GroupReader:
 
     def _read(
         self,
-        replicas: Mapping[Server, Any],
-        keys: Mapping[str, str],
-        ignored: dict[str, str],
+        memory: _Memory,
+        lists: dict[Server, dict[str, bytes]],
+        others: set[str],
     ) -> dict[str, _LastReport]:
-        """Return the last report of each host.
+        """Read the reports and records of all members.
 
-        :param keys: the host that each key belongs to
-        :param ignored: takes what is wrong with the value of a key
+        :param lists: the parts of the index on each server
+        :param others: members that the index may lack
+        :returns: the last report of each member that has another one than
+            before. What is the same as before may be there, too
         """
-        if not keys:
-            return {}
-        last: dict[str, _LastReport] = {}
-        answers = self._replicas.gather({s: s.get(keys) for s in replicas})
-        for server, found in answers.items():
-            for key, value in found.items():
-                try:
-                    report = self._codec.read_report(key, value)
-                except ValueError as error:
-                    ignored[key] = str(error)
-                    continue
-                if not report.outage_is_possible:
-                    ignored[key] = "an impossible outage"
-                    report = report._replace(outage=None)
-                moment = server.clock.to_monotonic(report.at)
-                host = keys[key]
-                known = last.get(host)
-                by_server = {} if known is None else known.by_server
-                by_server[server] = report.at
-                if known is None or moment > known.moment:
-                    last[host] = _LastReport(moment, report, by_server)
-        return last
+        self._read_index(memory, lists)
+        hosts = wanted = memory.indexed | others
+        changed: dict[str, _LastReport] = {}
+        for all_values, there, wrong in (
+            (memory.reports, memory.reported, memory.wrong_reports),
+            (memory.records, memory.recorded, memory.wrong_records),
+        ):
+            for host, by_server in all_values.read(
+                self._replicas, lists.keys(), wanted
+            ):
+                last, error = self._last_report(
+                    all_values.key(host), by_server
+                )
+                memory.gone.discard(host)
+                if last is None:
+                    there.discard(host)
+                else:
+                    there.add(host)
+                    changed[host] = last
+                    if last.report.kind == values.GONE:
+                        memory.gone.add(host)
+                if error:
+                    wrong[host] = error
+                else:
+                    wrong.pop(host, None)
+            there &= wanted
+            for host in wrong.keys() - wanted:
+                del wrong[host]
+            # A member without a report may have a record.
+            wanted = hosts - memory.reported
+        memory.gone &= hosts
+        return changed
+
+    def _read_index(
+        self, memory: _Memory, lists: dict[Server, dict[str, bytes]]
+    ) -> None:
+        """Take in the parts of the index that have changed."""
+        before, memory.lists = memory.lists, lists
+        changed = {
+            key
+            for server, found in lists.items()
+            for key in found.keys() | before.get(server, {}).keys()
+            if found.get(key) != before.get(server, {}).get(key)
+        }
+        for key in changed:
+            memory.wrong_lists.pop(key, None)
+            old, new = set(), set()
+            for found in before.values():
+                old |= self._codec.read_lines(key, found.get(key, b""))[0]
+            for found in lists.values():
+                names, refused = self._codec.read_lines(
+                    key, found.get(key, b"")
+                )
+                new |= names
+                if refused:
+                    text = f"{refused} lines are not names"
+                    memory.wrong_lists[key] = text
+            memory.indexed -= old - new
+            memory.indexed |= new
+
+    def _last_report(
+        self, key: str, by_server: Mapping[Server, bytes]
+    ) -> tuple[_LastReport | None, str]:
+        """Return the last report in the values of a key, or None.
+
+        :returns: also what is wrong with one of the values
+        """
+        last: _LastReport | None = None
+        wrong, written = "", {}
+        for server, value in by_server.items():
+            try:
+                report = self._codec.read_report(key, value)
+            except ValueError as error:
+                wrong = str(error)
+                continue
+            if not report.outage_is_possible:
+                wrong = "an impossible outage"
+                report = report._replace(outage=None)
+            moment = server.clock.to_monotonic(report.at)
+            written[server] = report.at
+            if last is None or moment > last.moment:
+                last = _LastReport(moment, report, written)
+        return last, wrong
 
     def _warn(self, ignored: Mapping[str, str]) -> None:
         """Log which values were ignored: each key once."""
@@ -297,43 +454,40 @@ class GroupReader:
             {"key": new[0], "error": ignored[new[0]], "count": len(new)},
         )
 
+    def _observation(
+        self,
+        host: str,
+        last: _LastReport | None,
+        numbers: _ReportNumbers,
+        *,
+        forced: bool,
+        vanished: bool,
+        told: tuple[float, float] | None,
+    ) -> Observation:
+        """Return what memcached says of a member.
 
-def _observation(
-    host: str,
-    last: _LastReport | None,
-    numbers: _ReportNumbers,
-    *,
-    forced: bool,
-    vanished: bool,
-    told: tuple[float, float] | None,
-) -> Observation:
-    """Return what memcached says of a member.
-
-    :param last: its last report; None: memcached has none
-    :param told: the outage that an earlier report told of
-    """
-    if last is None:
+        :param last: its last report; None: memcached has none
+        :param told: the outage that an earlier report told of
+        """
+        if last is None:
+            attributes = Attributes(
+                forced_down=forced,
+                vanished=vanished,
+                outage=told if vanished else None,
+            )
+            return Observation(host, attributes=attributes)
+        moment, report = last.moment, last.report
+        try:
+            last_seen = datetime.datetime.fromtimestamp(
+                report.at, datetime.UTC
+            )
+        except (OverflowError, ValueError, OSError):
+            last_seen = None
+        outage = None
+        if report.outage is not None:
+            since, until = report.outage
+            outage = moment - (report.at - since), moment - (report.at - until)
         attributes = Attributes(
-            forced_down=forced,
-            vanished=vanished,
-            outage=told if vanished else None,
-        )
-        return Observation(host, attributes=attributes)
-    moment, report = last.moment, last.report
-    try:
-        last_seen = datetime.datetime.fromtimestamp(report.at, datetime.UTC)
-    except (OverflowError, ValueError, OSError):
-        last_seen = None
-    outage = None
-    if report.outage is not None:
-        since, until = report.outage
-        outage = moment - (report.at - since), moment - (report.at - until)
-    return Observation(
-        host,
-        numbers.number(host, last),
-        moment,
-        last_seen,
-        attributes=Attributes(
             binary=report.binary,
             left=report.kind == values.LEFT,
             crashed=report.kind == values.CRASHED,
@@ -342,5 +496,19 @@ def _observation(
             domain=report.domain,
             forced_down=forced,
             outage=outage,
-        ),
-    )
+        )
+        return Observation(
+            host,
+            numbers.number(host, last),
+            moment,
+            last_seen,
+            attributes=self._shared(attributes),
+        )
+
+    def _shared(self, attributes: Attributes) -> Attributes:
+        """Return one object for equal attributes."""
+        if attributes.outage is not None or attributes.unwell:
+            return attributes
+        if len(self._attributes) > MOST_ATTRIBUTES:
+            self._attributes = {}
+        return self._attributes.setdefault(attributes, attributes)
