@@ -135,21 +135,22 @@ class McDriver(base.LockingDriver):
     # -- members of this process
 
     def report(self, membership: base.Membership) -> None:
-        # memcached counts whole seconds: without the additional one a value
-        # could expire before service_down_time.
-        expire = math.ceil(CONF.service_down_time) + 1
         kind = values.DRAINING if membership.draining else values.UP
-        self._write(membership, kind, expire)
+        self._write(membership, kind)
 
     def withdraw(self, membership: base.Membership) -> None:
         membership.state.clear()
         self._orders.cancel(membership)
-        self._write(membership, values.LEFT, RECORD_LIFETIME)
+        self._write(membership, values.LEFT)
 
-    def _write(
-        self, membership: base.Membership, kind: str, expire: int
-    ) -> None:
+    def _write(self, membership: base.Membership, kind: str) -> None:
         """Write a report; see to the record and the lists if that is due."""
+        down_time = CONF.service_down_time
+        # memcached counts whole seconds: without the additional one a value
+        # could expire before service_down_time.
+        expire = math.ceil(down_time) + 1
+        if kind == values.LEFT:
+            expire = RECORD_LIFETIME
         group = membership.group
         key = values.member_key(group, membership.host)
         replicas = self._replicas.of(group)
@@ -157,9 +158,9 @@ class McDriver(base.LockingDriver):
         if state is None or state.replicas != replicas:
             state = membership.state["mc"] = _State(replicas)
         self._replicas.read_clocks(replicas)
-        reports, written = self._make_reports(membership, kind, replicas)
+        reports, written = self._make_reports(membership, key, kind, replicas)
         # A server may have lost the rest meanwhile.
-        old = time.monotonic() - CONF.service_down_time / 2
+        old = time.monotonic() - down_time / 2
         commands, due = {}, False
         for server, registered in zip(replicas, state.registered, strict=True):
             due |= registered < old
@@ -174,9 +175,9 @@ class McDriver(base.LockingDriver):
         if shown != state.shown:
             self._signal(group, stored)
             state.shown = shown
-        noted = False
-        lost = [s for s, renewed in stored.items() if renewed is False]
-        if lost:
+        noted, lost = False, []
+        if False in stored.values():
+            lost = [s for s, renewed in stored.items() if renewed is False]
             # After a server was wiped no observer sees a member without its
             # mark.
             mark = self._marks.restore(group).get(membership.host)
@@ -184,16 +185,15 @@ class McDriver(base.LockingDriver):
             if mark is None or not mark.forced:
                 noted = self._note_loss(state, lost, stored)
                 reports, written = self._make_reports(
-                    membership, kind, replicas
+                    membership, key, kind, replicas
                 )
             self._replicas.execute(
                 {s: protocol.set_(key, written[s], expire) for s in lost}
             )
         moment = time.monotonic()
-        state.written = [
-            moment if server in stored else before
-            for server, before in zip(replicas, state.written, strict=True)
-        ]
+        for number, server in enumerate(replicas):
+            if server in stored:
+                state.written[number] = moment
         if noted:
             state.told_at = moment
         if due:
@@ -248,21 +248,21 @@ class McDriver(base.LockingDriver):
         return key, self._codec.write_report(key, report), RECORD_LIFETIME
 
     def _make_reports(
-        self, membership: base.Membership, kind: str, replicas: list[Server]
+        self,
+        membership: base.Membership,
+        key: str,
+        kind: str,
+        replicas: list[Server],
     ) -> tuple[dict[Server, values.StoredReport], dict[Server, bytes]]:
         """Return the report for each server, and the value that has it.
 
         The crash guard knows the values before a server does.
         """
-        key = values.member_key(membership.group, membership.host)
-        reports = {
-            server: _make_report(kind, membership, server)
-            for server in replicas
-        }
-        written = {
-            server: self._codec.write_report(key, report)
-            for server, report in reports.items()
-        }
+        reports, written = {}, {}
+        for server in replicas:
+            report = _make_report(kind, membership, server)
+            reports[server] = report
+            written[server] = self._codec.write_report(key, report)
         if kind != values.LEFT and self._orders.wanted():
             self._give_order(membership, key, reports, written)
         return reports, written

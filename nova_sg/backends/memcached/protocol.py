@@ -31,6 +31,8 @@ WINDOW = 16 * 1024
 _READ = 64 * 1024
 # The end of an answer with values.
 _END = b"\r\nEND\r\n"
+# Of a shorter one each line is checked as it arrives.
+_SHORT = 4096
 _ERRORS = b"ERROR", b"CLIENT_ERROR", b"SERVER_ERROR"
 
 _WANTS_PASSWORD = (
@@ -181,13 +183,14 @@ class Connection:
 
         :returns: for each its result, or the Refused
         """
-        results = []
+        results: list[Any] = []
         for command in commands:
+            if results:
+                self._extend()
             try:
                 results.append(command.read(self))
             except Refused as refused:
                 results.append(refused)
-            self._extend()
         self.answered = True
         return results
 
@@ -351,9 +354,12 @@ def _may_be_whole(parts: list[bytes]) -> bool:
         return True
     if not last.endswith(b"\r\n"):
         return False
+    if sum(map(len, parts)) < _SHORT:
+        # It is looked at line by line.
+        return True
     # An error is one line, and the last one.
     lines = b"".join(parts).rsplit(b"\r\n", 2)
-    return lines[-2].startswith(_ERRORS) or not parts[0].startswith(b"V")
+    return lines[-2].startswith(_ERRORS)
 
 
 def columns(answer: bytes) -> tuple[list[bytes], list[bytes]]:

@@ -101,39 +101,47 @@ class Replicas:
         :returns: the results of all that succeeded in time
         :raises BackendError: none of commands succeeded
         """
-        by_server: dict[Server, dict[Any, Command]] = {}
         needed = None
         if beside:
             needed, commands = commands, {**commands, **beside}
+        # For each server, the keys and the commands.
+        by_server: dict[Server, tuple[list[Any], list[Command]]] = {}
         for key, command in commands.items():
-            by_server.setdefault(_server(key), {})[key] = command
+            server = key[0] if type(key) is tuple else key
+            if server in by_server:
+                keys, wanted = by_server[server]
+                keys.append(key)
+                wanted.append(command)
+            else:
+                by_server[server] = [key], [command]
         collected = _Collected(self._timeout)
         answers: servers.Answers | None = None
         local: dict[Any, concurrent.futures.Future] = {}
-        begun: set[servers.RemoteServer] = set()
+        begun: list[servers.RemoteServer] = []
         try:
-            for server, wanted in by_server.items():
+            for server, (keys, wanted) in by_server.items():
                 if isinstance(server, servers.LocalServer):
-                    local |= {k: server.submit(c) for k, c in wanted.items()}
-                elif server.begin(list(wanted.values())):
-                    begun.add(server)
+                    for key, command in zip(keys, wanted, strict=True):
+                        local[key] = server.submit(command)
+                elif server.begin(wanted):
+                    begun.append(server)
                 else:
                     answers = answers or servers.Answers()
-                    answers.expect(server, list(wanted.values()))
+                    answers.expect(server, wanted)
             for server in servers.as_answered(begun, self._timeout):
-                wanted = by_server[server]
+                keys, wanted = by_server[server]
                 # It is no longer in use, whatever happens.
-                begun.discard(server)
+                begun.remove(server)
                 try:
-                    results = server.finish(list(wanted.values()))
+                    results = server.finish(wanted)
                 except exception.BackendError as error:
                     collected.add(server, error)
                     continue
                 if results is None:
                     answers = answers or servers.Answers()
-                    answers.expect(server, list(wanted.values()))
+                    answers.expect(server, wanted)
                 else:
-                    collected.add_all(wanted, results)
+                    collected.add_all(keys, results)
         finally:
             for server in begun:
                 server.abandon()
@@ -141,7 +149,7 @@ class Replicas:
             left = collected.seconds_left()
             for server, results in answers.wait(left).items():
                 if isinstance(results, list):
-                    collected.add_all(by_server[server], results)
+                    collected.add_all(by_server[server][0], results)
                 else:
                     collected.add(server, results or _no_answer(server))
         collected.wait(local)
@@ -255,7 +263,10 @@ class _Collected:
     def add_all(self, keys: Iterable[Any], results: Iterable[Any]) -> None:
         """Add the results of one server, in the order of their keys."""
         for key, result in zip(keys, results, strict=True):
-            self.add(key, result)
+            if isinstance(result, exception.BackendError):
+                self._errors.append(str(result))
+            else:
+                self._results[key] = result
 
     def seconds_left(self) -> float:
         """Return how long to wait for others."""

@@ -426,7 +426,7 @@ class RemoteServer:
         sent = False
         try:
             used = self._connection
-            if used is None or time.monotonic() < self._retry_at:
+            if used is None:
                 return False
             if len(commands) == 1:
                 request = commands[0].request
@@ -478,7 +478,10 @@ class RemoteServer:
             if not done:
                 self._disconnect()
             self._in_use.release()
-        return [self._translated(result) for result in results]
+        for number, result in enumerate(results):
+            if isinstance(result, protocol.Refused):
+                results[number] = self._translated(result)
+        return results
 
     def abandon(self) -> None:
         """Do not read the answers to what begin() has sent."""
@@ -768,7 +771,7 @@ def _read_statistics(used: Connection) -> dict[str, str]:
 
 
 def as_answered(
-    begun: Iterable[RemoteServer], timeout: float
+    begun: Sequence[RemoteServer], timeout: float
 ) -> Iterator[RemoteServer]:
     """Yield servers in the order in which they answer.
 
@@ -776,6 +779,9 @@ def as_answered(
     :param timeout: seconds after which the others are yielded; finish() fails
         then
     """
+    if len(begun) == 1:
+        yield begun[0]
+        return
     waiting = {server.fileno(): server for server in begun}
     deadline = time.monotonic() + timeout
     while len(waiting) > 1:
