@@ -85,23 +85,6 @@ class AnswersTest(unittest.TestCase):
         self.assertEqual(found, connection.read_values())
         self.assertTrue(connection.read_stored())
 
-    @given(VALUES, CUTS)
-    def test_uniques(self, found, cuts):
-        connection = self.connection(values_answer(found), cuts)
-        self.assertEqual(
-            {key: (value, "") for key, value in found.items()},
-            connection.read_uniques(),
-        )
-
-    def test_a_unique_is_sent_back(self):
-        connection = self.connection(b"VALUE a 0 1 77\r\nx\r\nEND\r\n", [])
-        [(value, unique)] = connection.read_uniques().values()
-        self.assertEqual(
-            b"cas a 0 0 1 77\r\ny\r\n",
-            protocol.store("cas", "a", b"y", 0, unique),
-        )
-        self.assertEqual(b"x", value)
-
     def test_errors_need_no_more_bytes(self):
         for answer in (
             b"ERROR\r\n",

@@ -49,10 +49,6 @@ class Refused(Exception):
     """The server refused one command, and works."""
 
 
-class NoStatistics(Exception):
-    """The server answers, but not with its statistics."""
-
-
 class Command(NamedTuple):
     """A command that may be sent together with others.
 
@@ -124,14 +120,9 @@ def keep(key: str, value: bytes, expire: int, begin: bool) -> Command:
     )
 
 
-def store(
-    verb: str, key: str, value: bytes, expire: int = 0, unique: str = ""
-) -> bytes:
-    """Return the request that stores a value.
-
-    :param unique: of cas: the value before, as read_values() returned it
-    """
-    head = f"{verb} {key} 0 {expire} {len(value)}{unique}\r\n"
+def store(verb: str, key: str, value: bytes, expire: int = 0) -> bytes:
+    """Return the request that stores a value."""
+    head = f"{verb} {key} 0 {expire} {len(value)}\r\n"
     return b"%b%b\r\n" % (head.encode(), value)
 
 
@@ -148,20 +139,21 @@ class Connection:
     """
 
     def __init__(self, link: socket.socket, timeout: float) -> None:
-        self._link = link
         self._timeout = timeout
         self._deadline = 0.0
         self._buffer = b""
+        #: The socket, for what uses it between two requests.
+        self.link = link
         #: Whether the server has answered on this connection.
         self.answered = False
 
     def fileno(self) -> int:
         """Return the file descriptor, to wait for an answer."""
-        return self._link.fileno()
+        return self.link.fileno()
 
     def close(self) -> None:
         """Close it."""
-        self._link.close()
+        self.link.close()
 
     def send(self, request: bytes) -> None:
         """Send a request.
@@ -171,7 +163,7 @@ class Connection:
         if self._buffer:
             raise OSError(f"unexpected answer {self._buffer[:100]!r}")
         self._extend()
-        self._link.sendall(request)
+        self.link.sendall(request)
 
     def call(self, request: bytes, read: Callable[[Connection], Any]) -> Any:
         """Send a request, and return what read() makes of the answer."""
@@ -252,13 +244,7 @@ class Connection:
             if found is not None:
                 self._buffer = b""
                 return buffer, found
-        return b"", {
-            key: value for key, (value, _) in self._read_each(buffer).items()
-        }
-
-    def read_uniques(self) -> dict[str, tuple[bytes, str]]:
-        """Read the answer to "gets": {key: (value, unique for store())}."""
-        return self._read_each(self._take_until_end())
+        return b"", self._read_each(buffer)
 
     def _take_until_end(self) -> bytes:
         """Return what has arrived, once it may be a whole answer."""
@@ -276,9 +262,9 @@ class Connection:
         self._buffer = b"".join(parts)
         return self._buffer
 
-    def _read_each(self, buffer: bytes) -> dict[str, tuple[bytes, str]]:
+    def _read_each(self, buffer: bytes) -> dict[str, bytes]:
         """Read values one after the other, by their lengths."""
-        found: dict[str, tuple[bytes, str]] = {}
+        found: dict[str, bytes] = {}
         at = 0
         while True:
             end = buffer.find(b"\r\n", at)
@@ -293,9 +279,7 @@ class Connection:
                 begin = end + 2
                 end = begin + int(words[3])
                 if len(buffer) >= end + 2:
-                    unique = b"".join(words[4:5]).decode()
-                    unique = unique and f" {int(unique)}"
-                    found[words[1].decode()] = buffer[begin:end], unique
+                    found[words[1].decode()] = buffer[begin:end]
                     at = end + 2
                     continue
             parts, missing = [buffer[at:]], max(1, end + 2 - len(buffer))
@@ -306,23 +290,6 @@ class Connection:
                 parts.append(self._buffer)
                 missing -= len(self._buffer)
             self._buffer = buffer = b"".join(parts)
-
-    def read_statistics(self) -> dict[str, str]:
-        """Read the server's statistics.
-
-        :raises NoStatistics: the server has none
-        """
-        found = {}
-        while (line := self.read_line()) != b"END":
-            words = line.decode("ascii", "replace").split(" ", 2)
-            if words[0] == "ERROR":
-                raise NoStatistics()
-            if words[0] != "STAT" or len(words) < 3:
-                refuse_answer(line)
-            found[words[1]] = words[2]
-        if "time" not in found:
-            raise NoStatistics()
-        return found
 
     def give_up(self) -> None:
         """Have the next read fail if its answer has not arrived."""
@@ -337,7 +304,7 @@ class Connection:
         """Wait for more bytes."""
         if time.monotonic() > self._deadline:
             raise TimeoutError()
-        more = self._link.recv(_READ)
+        more = self.link.recv(_READ)
         if not more:
             raise Closed("the server closed the connection")
         self._buffer += more

@@ -40,6 +40,7 @@ from nova_sg import exception, threads
 from nova_sg.backends import clock
 from nova_sg.backends.memcached import address as mc_address
 from nova_sg.backends.memcached import connection, lookup, protocol, values
+from nova_sg.backends.memcached.client import Client, NoStatistics
 from nova_sg.backends.memcached.protocol import Command, Connection
 
 # Seconds after a failure in which a server is not tried again.
@@ -232,7 +233,7 @@ class RemoteServer:
                 found.update(connection.call(command.request, command.read))
             return found
 
-        return self._submit(get)
+        return self._put_dialogue(get)
 
     def set(self, key: str, value: bytes, expire: int = 0) -> Future:
         """Set a value, for expire seconds; 0: for good.
@@ -251,30 +252,23 @@ class RemoteServer:
     def keep(self, key: str, value: bytes, expire: int) -> Future:
         """Keep a value for expire more seconds; set it if there is none."""
 
-        def keep(connection: Connection) -> None:
-            if not _store(connection, f"touch {key} {expire}\r\n".encode()):
-                _store(
-                    connection, protocol.store("add", key, value, expire)
-                )
+        def keep(used: Client) -> None:
+            if not used.touch(key, expire):
+                used.add(key, value, expire)
 
         return self._submit(keep)
 
     def delete(self, key: str) -> Future:
         """Delete a value, if there is one."""
-        return self._submit(
-            lambda connection: _store(
-                connection, f"delete {key}\r\n".encode()
-            )
-        )
+        return self._submit(lambda used: used.delete(key))
 
     def append(self, key: str, line: bytes) -> Future:
         """Add a line to a list, or begin the list."""
 
-        def append(connection: Connection) -> None:
+        def append(used: Client) -> None:
             for _ in range(ATTEMPTS):
-                for verb in "append", "add":
-                    if _store(connection, protocol.store(verb, key, line)):
-                        return
+                if used.append(key, line) or used.add(key, line):
+                    return
             raise self._error("the line was not added")
 
         return self._submit(append)
@@ -302,18 +296,16 @@ class RemoteServer:
         :returns: the value before, and the value now
         """
 
-        def exchange(connection: Connection) -> tuple[bytes, bytes]:
+        def exchange(used: Client) -> tuple[bytes, bytes]:
             for _ in range(ATTEMPTS):
-                found = connection.call(
-                    f"gets {key}\r\n".encode(), Connection.read_uniques
-                )
-                old, unique = found.get(key, (b"", ""))
+                used.reset_cas()
+                found = used.read(key, "gets")
+                old = found or b""
                 new = change(old)
                 if new is None:
                     return old, old
-                verb = "cas" if found else "add"
-                request = protocol.store(verb, key, new, expire, unique)
-                if _store(connection, request):
+                store = used.add if found is None else used.cas
+                if store(key, new, expire):
                     return old, new
             raise self._error("other processes keep changing the value")
 
@@ -322,9 +314,9 @@ class RemoteServer:
     def stats(self) -> Future:
         """Return the server's statistics, and set its clock by them."""
 
-        def stats(connection: Connection) -> dict[str, str]:
+        def stats(used: Connection) -> dict[str, str]:
             sent = time.monotonic()
-            found = self._statistics(connection)
+            found = self._statistics(used)
             if found is None:
                 self._refused = _NO_STATISTICS
                 raise self._error(_NO_STATISTICS)
@@ -334,29 +326,28 @@ class RemoteServer:
             self._refused = ""
             return found
 
-        return self._submit(stats, always=True)
+        return self._put_dialogue(stats, always=True)
 
-    def _statistics(self, connection: Connection) -> dict[str, str] | None:
+    def _statistics(self, used: Connection) -> dict[str, str] | None:
         """Return the server's statistics; None: it answers without them."""
         try:
-            return _read_statistics(connection)
-        except protocol.NoStatistics:
+            return Client(used.link).statistics()
+        except NoStatistics:
             return None
         except ConnectionError:
-            if connection.answered:
+            if used.answered:
                 raise
         # A proxy closes the connection if it does not know the command. It
         # answers others.
-        connection = self._connect()
-        command = protocol.get([values.GROUPS_KEY])
+        used = self._connect()
         try:
-            connection.call(command.request, command.read)
+            Client(used.link).read(values.GROUPS_KEY)
         except ConnectionError:
             raise OSError(_WANTS_TLS) from None
         try:
             # Not if a server was started just now.
-            return _read_statistics(connection)
-        except (protocol.NoStatistics, ConnectionError):
+            return Client(used.link).statistics()
+        except (NoStatistics, ConnectionError):
             return None
 
     def compare(self, attempts: int) -> Future:
@@ -369,30 +360,22 @@ class RemoteServer:
         :returns: "" or what answers as another server, as a clause
         """
 
-        def compare(connection: Connection) -> str:
+        def compare(one: Client) -> str:
             key = f"nova_sg:p:{secrets.token_hex(8)}"
-            _store(
-                connection,
-                protocol.store("set", key, b"1", PROBE_LIFETIME),
-            )
-            read = protocol.get([key])
+            one.set(key, b"1", PROBE_LIFETIME)
             used, targets = self.target, []
             with contextlib.suppress(OSError):
                 targets = self._lookup.targets(self._timeout)
             tried = [used] * attempts + [t for t in targets if t != used]
             for target in tried[: attempts + 8]:
-                other = None
                 try:
-                    other = Connection(self._open(target), self._timeout)
-                    if other.call(read.request, read.read):
-                        continue
+                    with self._open(target) as link:
+                        if Client(link).read(key):
+                            continue
                 except Exception:
                     # Whether it answers is not asked here.
                     continue
-                finally:
-                    if other is not None:
-                        other.close()
-                if not connection.call(read.request, read.read):
+                if not one.read(key):
                     # Wiped, or restarted, meanwhile.
                     return ""
                 if target == used:
@@ -505,7 +488,11 @@ class RemoteServer:
 
     # -- the thread
 
-    def _submit(self, work: _Dialogue, always: bool = False) -> Future:
+    def _submit(self, work: Callable[[Client], Any]) -> Future:
+        """Have the server's thread do something by python-memcached."""
+        return self._put_dialogue(lambda used: work(Client(used.link)))
+
+    def _put_dialogue(self, work: _Dialogue, always: bool = False) -> Future:
         """Have the server's thread execute a dialogue.
 
         :param always: also while the server has refused its statistics
@@ -759,15 +746,6 @@ def _size(job: _Job) -> int:
         # Nothing is sent together with it.
         return protocol.WINDOW + 1
     return sum(len(command.request) for command in job.work)
-
-
-def _store(used: Connection, request: bytes) -> bool:
-    """Have something stored, deleted or touched; return whether it was."""
-    return used.call(request, Connection.read_stored)
-
-
-def _read_statistics(used: Connection) -> dict[str, str]:
-    return used.call(b"stats\r\n", Connection.read_statistics)
 
 
 def as_answered(
