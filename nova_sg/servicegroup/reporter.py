@@ -47,40 +47,14 @@ MAX_REASON = 200
 JOIN_WAIT = 1.0
 
 
-class _Turn:
-    """A lock: a green one of eventlet takes a kilobyte for each member."""
-
-    __slots__ = ("_free",)
-
-    def __init__(self) -> None:
-        self._free = [True]
-
-    def take(self) -> bool:
-        """Take it unless it is taken; return whether it was free."""
-        try:
-            return self._free.pop()
-        except IndexError:
-            return False
-
-    def give(self) -> None:
-        """Give it back."""
-        self._free.append(True)
-
-    def __enter__(self) -> None:
-        pause = 0.0005
-        while not self.take():
-            # Rare: a report is under way.
-            time.sleep(pause)
-            pause = min(2 * pause, 0.02)
-
-    def __exit__(self, *error: object) -> None:
-        self.give()
-
-
 class _ReportedMember:
-    """A membership and the state of its reporting."""
+    """A membership and the state of its reporting.
+
+    A process may have many.
+    """
 
     __slots__ = (
+        "_free",
         "begun",
         "certain",
         "error",
@@ -93,15 +67,14 @@ class _ReportedMember:
         "succeeded_at",
         "timer",
         "trouble",
-        "turn",
     )
 
     def __init__(self, membership: base.Membership) -> None:
         self.membership = membership
         self.timer: Any = None
-        # Held while a report or the withdrawal is under way: they must not
-        # overtake each other.
-        self.turn = _Turn()
+        # Empty while a report or the withdrawal is under way: they must not
+        # overtake each other. A green lock takes a kilobyte.
+        self._free = [True]
         self.left = False
         # Whether the last report failed.
         self.trouble = False
@@ -109,10 +82,10 @@ class _ReportedMember:
         self.error = ""
         # When a report succeeded last, monotonic; None: none did.
         self.succeeded_at: float | None = None
-        # Decides when failed reports are logged.
-        self.log = trouble_log.TroubleLog()
+        # Decides when failed reports are logged; None: none has failed.
+        self.log: trouble_log.TroubleLog | None = None
         # The same for errors outside the driver.
-        self.failure = trouble_log.TroubleLog()
+        self.failure: trouble_log.TroubleLog | None = None
         # When the report under way began; None: there is none.
         self.begun: float | None = None
         # When the first report began that failed, or took too long; None: the
@@ -123,6 +96,27 @@ class _ReportedMember:
         self.certain = float("-inf")
         # Until when reports tell observers of the last outage.
         self.reported_until = float("-inf")
+
+    def take(self) -> bool:
+        """Begin a report; return False if another one is under way.
+
+        give() has to follow.
+        """
+        try:
+            return self._free.pop()
+        except IndexError:
+            return False
+
+    def give(self) -> None:
+        """End a report."""
+        self._free.append(True)
+
+    def wait(self) -> None:
+        """As take(), after the report that is under way."""
+        pause = 0.0005
+        while not self.take():
+            time.sleep(pause)
+            pause = min(2 * pause, 0.02)
 
     def stop(self) -> None:
         """Stop the timer."""
@@ -273,8 +267,8 @@ class Reporter:
                 for name, value in fields.items():
                     setattr(membership, name, value)
                 # Wait for a report under way, which does not contain this.
-                with member.turn:
-                    pass
+                member.wait()
+                member.give()
                 self._report(member)
 
     def leave(self, host: str, group: str) -> None:
@@ -301,12 +295,14 @@ class Reporter:
         trouble = None
         for _, member in leaving:
             # After a report under way, which would make the member up again.
-            with member.turn:
-                try:
-                    self._driver.withdraw(member.membership)
-                except Exception as error:
-                    # The others leave nevertheless.
-                    trouble = error
+            member.wait()
+            try:
+                self._driver.withdraw(member.membership)
+            except Exception as error:
+                # The others leave nevertheless.
+                trouble = error
+            finally:
+                member.give()
         if trouble is not None:
             raise trouble
 
@@ -320,7 +316,7 @@ class Reporter:
 
     def _report(self, member: _ReportedMember) -> None:
         # A report that is still under way takes the place of this one.
-        if not member.turn.take():
+        if not member.take():
             self._is_slow(member)
             return
         try:
@@ -328,6 +324,8 @@ class Reporter:
                 self._report_locked(member)
         except Exception:
             # An exception would end the timer, and so all reports.
+            if member.failure is None:
+                member.failure = trouble_log.TroubleLog()
             if member.failure.begins():
                 LOG.exception(
                     "Unexpected error while reporting the state of %s to the "
@@ -336,9 +334,10 @@ class Reporter:
                     member.membership.group,
                 )
         else:
-            member.failure.ends()
+            if member.failure is not None:
+                member.failure.ends()
         finally:
-            member.turn.give()
+            member.give()
 
     def _report_locked(self, member: _ReportedMember) -> None:
         membership = member.membership
@@ -378,11 +377,13 @@ class Reporter:
         if trouble is not None:
             # Nova's own code, and its operators, read this attribute.
             member.trouble = service.model_disconnected = True
+            if member.log is None:
+                member.log = trouble_log.TroubleLog()
             if member.log.begins():
                 _log_trouble(membership, trouble)
         elif member.trouble:
             member.trouble = service.model_disconnected = False
-            if member.log.ends():
+            if member.log is not None and member.log.ends():
                 LOG.info(
                     "The state of %s is reported to the group %s again",
                     membership.host,

@@ -204,7 +204,7 @@ class TableTest(unittest.TestCase):
                             server.set(f"key-{host}", value)
                 before = dict(known)
                 known = {h: v for h, v in known.items() if h in hosts}
-                changes = dict(made.read(asked, both, hosts))
+                changes = dict(made.read(asked, both, frozenset(hosts)))
                 known.update(changes)
                 expected = {
                     host: {
@@ -232,5 +232,5 @@ class TableTest(unittest.TestCase):
         )
         made = table.Table(str)
         with self.assertRaises(table.Unanswered) as raised:
-            list(made.read(replicas.Replicas(both, 5.0), both, ["h"]))
+            list(made.read(replicas.Replicas(both, 5.0), both, frozenset("h")))
         self.assertEqual({both[0]}, set(raised.exception.servers))

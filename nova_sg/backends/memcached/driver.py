@@ -425,7 +425,8 @@ class McDriver(base.LockingDriver):
         with contextlib.suppress(exception.BackendError):
             for key in self._replicas.gather(open_):
                 del open_[key]
-        now = time.monotonic()
+        # Not another object, if it is the same in all places.
+        now = max(state.written)
         for server in seen:
             record = server, _RECORD
             if not answers.get(record) and record not in done:

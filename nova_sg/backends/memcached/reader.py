@@ -19,9 +19,10 @@ from __future__ import annotations
 
 import datetime
 import functools
+import itertools
 import threading
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Set
 from typing import NamedTuple
 
 from oslo_log import log as logging
@@ -52,8 +53,6 @@ LOG = logging.getLogger(__name__)
 MAX_AHEAD = 3.0
 # Seconds by which the clocks of two servers may differ.
 MARGIN = 2.0
-
-
 # Seconds by which the estimate of a server's clock may change without the
 # moments of known reports being calculated anew.
 CLOCK_STEP = 0.1
@@ -80,16 +79,18 @@ class _ReportNumbers:
     """
 
     def __init__(self) -> None:
-        # By host: the number, the last moment, and the last by_server.
-        self._known: dict[str, tuple[int, float, dict[Server, float]]] = {}
+        # By host: the number, the last moment, and each server and its time
+        # in the last by_server: many tuples take less memory than dicts.
+        self._known: dict[str, tuple] = {}
 
     def number(self, host: str, found: _LastReport) -> int:
         """Return the number of a member's last report."""
         known = self._known.get(host)
         if known is None:
-            self._known[host] = 1, found.moment, found.by_server
+            self._remember(host, 1, found.moment, found.by_server)
             return 1
-        number, moment, before = known
+        number, moment, *times = known
+        before = dict(zip(times[::2], times[1::2], strict=True))
         if found.by_server == before:
             return number
         after_all = found.moment > moment + MARGIN
@@ -100,8 +101,18 @@ class _ReportNumbers:
         }
         if after_all or any(server in before for server in later):
             number, moment = number + 1, found.moment
-        self._known[host] = number, moment, {**before, **later}
+        self._remember(host, number, moment, {**before, **later})
         return number
+
+    def _remember(
+        self,
+        host: str,
+        number: int,
+        moment: float,
+        by_server: Mapping[Server, float],
+    ) -> None:
+        times = itertools.chain.from_iterable(by_server.items())
+        self._known[host] = number, moment, *times
 
     def is_old(self, host: str, now: float) -> bool:
         """Whether a member of which memcached has no report is not listed.
@@ -124,6 +135,39 @@ class _ReportNumbers:
             }
 
 
+class _Kept:
+    """The reports of members, or their records, as they were read last.
+
+    :param key: returns the key of a host's value
+    """
+
+    def __init__(self, key: Callable[[str], str]) -> None:
+        self.values = table.Table(key)
+        #: The members without a valid value, those that an operator removed,
+        #: and what is wrong with the value of a member.
+        self.missing: set[str] = set()
+        self.gone: set[str] = set()
+        self.wrong: dict[str, str] = {}
+
+    def take_in(
+        self, host: str, last: _LastReport | None, wrong: str
+    ) -> None:
+        """Take in the value of a member."""
+        (self.missing.add if last is None else self.missing.discard)(host)
+        gone = last is not None and last.report.kind == values.GONE
+        (self.gone.add if gone else self.gone.discard)(host)
+        self.wrong.pop(host, None)
+        if wrong:
+            self.wrong[host] = wrong
+
+    def keep(self, hosts: Set[str]) -> None:
+        """Forget all other members."""
+        self.missing &= hosts
+        self.gone &= hosts
+        for host in self.wrong.keys() - hosts:
+            del self.wrong[host]
+
+
 class _Memory:
     """What a refresh of a group has found, for the next one.
 
@@ -143,20 +187,13 @@ class _Memory:
         self.offsets = _offsets(servers)
         #: By server: the lists, {key: value}.
         self.lists: dict[Server, dict[str, bytes]] = {}
+        #: What is wrong with a list, by its key.
+        self.wrong: dict[str, str] = {}
         #: The members that the index names.
-        self.indexed: set[str] = set()
-        self.reports = table.Table(functools.partial(values.member_key, group))
-        self.records = table.Table(functools.partial(values.record_key, group))
-        #: The members that have a report, those that have none and a record,
-        #: and those of them that an operator removed.
-        self.reported: set[str] = set()
-        self.recorded: set[str] = set()
-        self.gone: set[str] = set()
-        #: What is wrong with a value: by the key of a list, and by the member
-        #: whose report or record it is.
-        self.wrong_lists: dict[str, str] = {}
-        self.wrong_reports: dict[str, str] = {}
-        self.wrong_records: dict[str, str] = {}
+        self.indexed: frozenset[str] = frozenset()
+        self.reports = _Kept(functools.partial(values.member_key, group))
+        #: Of members without a report.
+        self.records = _Kept(functools.partial(values.record_key, group))
         self.forced: set[str] = set()
         self.observations: dict[str, Observation] = {}
 
@@ -198,7 +235,7 @@ class GroupReader:
         self._lock = threading.Lock()
         # By group: the members that observations have shown so far. They
         # are asked for even when the index has lost them.
-        self._seen: dict[str, set[str]] = {}
+        self._seen: dict[str, frozenset[str]] = {}
         #: By group: the members that the last observation left out as too
         #: old.
         self.unlisted: dict[str, set[str]] = {}
@@ -211,7 +248,7 @@ class GroupReader:
         self._runs: dict[str, int] = {}
         self._memories: dict[str, _Memory] = {}
         # Attributes that many members have in common.
-        self._attributes: dict[Attributes, Attributes] = {}
+        self._attributes: dict[tuple, Attributes] = {}
         self._warned = once.Once("memcached keys")
         # When clocks were last read because of a report from the future.
         self._doubted_at = float("-inf")
@@ -226,7 +263,7 @@ class GroupReader:
             self._runs[group] = run
             # Only one refresh can use it, and only the one after it.
             memory = self._memories.pop(group, None)
-            seen = self._seen.get(group, set())
+            seen = self._seen.get(group, frozenset())
         if memory is None or memory.run != run - 1:
             memory = _Memory(group)
         asked = time.monotonic()
@@ -267,25 +304,27 @@ class GroupReader:
                 break
             self._replicas.read_clocks(list(servers), anew=True)
             memory = _Memory(group)
-        unread = memory.wrong_reports.keys() | memory.wrong_records.keys()
-        ignored = dict(memory.wrong_lists)
-        for host, text in memory.wrong_reports.items():
-            ignored[memory.reports.key(host)] = text
-        for host, text in memory.wrong_records.items():
-            ignored[memory.records.key(host)] = text
+        unread = memory.reports.wrong.keys() | memory.records.wrong.keys()
+        ignored = dict(memory.wrong)
+        for kept in memory.reports, memory.records:
+            for host, text in kept.wrong.items():
+                ignored[kept.values.key(host)] = text
         if refused:
             ignored[forced_key] = f"{refused} lines are not marks"
         self._warn(ignored)
-        there = memory.reported | memory.recorded
-        hosts = (seen | forced | memory.indexed) - memory.gone
         numbers = self._numbers.setdefault(group, _ReportNumbers())
-        silent = hosts - there
+        # They have no record, either.
+        silent = memory.records.missing
         unlisted = {
             host
             for host in silent - unread
             if host not in forced and numbers.is_old(host, asked)
         }
-        hosts -= unlisted
+        hosts = memory.indexed | seen | forced
+        hosts -= memory.reports.gone | memory.records.gone | unlisted
+        if hosts == memory.indexed:
+            # Nearly always: keep one of them.
+            hosts = memory.indexed
         # A record stays for a week: where there is none, memcached was
         # restarted, or had no room for it.
         vanished = (seen & silent) - unread
@@ -349,7 +388,7 @@ class GroupReader:
         self,
         memory: _Memory,
         lists: dict[Server, dict[str, bytes]],
-        others: set[str],
+        others: Set[str],
     ) -> dict[str, _LastReport]:
         """Read the reports and records of all members.
 
@@ -359,36 +398,25 @@ class GroupReader:
             before. What is the same as before may be there, too
         """
         self._read_index(memory, lists)
-        hosts = wanted = memory.indexed | others
+        hosts = memory.indexed
+        if not others <= hosts:
+            hosts = hosts | others
         changed: dict[str, _LastReport] = {}
-        for all_values, there, wrong in (
-            (memory.reports, memory.reported, memory.wrong_reports),
-            (memory.records, memory.recorded, memory.wrong_records),
+        # A member without a report may have a record.
+        for kept, wanted in (
+            (memory.reports, hosts),
+            (memory.records, memory.reports.missing),
         ):
-            for host, by_server in all_values.read(
-                self._replicas, lists.keys(), wanted
+            kept.keep(wanted)
+            for host, by_server in kept.values.read(
+                self._replicas, lists.keys(), frozenset(wanted)
             ):
-                last, error = self._last_report(
-                    all_values.key(host), by_server
+                last, wrong = self._last_report(
+                    kept.values.key(host), by_server
                 )
-                memory.gone.discard(host)
-                if last is None:
-                    there.discard(host)
-                else:
-                    there.add(host)
+                kept.take_in(host, last, wrong)
+                if last is not None:
                     changed[host] = last
-                    if last.report.kind == values.GONE:
-                        memory.gone.add(host)
-                if error:
-                    wrong[host] = error
-                else:
-                    wrong.pop(host, None)
-            there &= wanted
-            for host in wrong.keys() - wanted:
-                del wrong[host]
-            # A member without a report may have a record.
-            wanted = hosts - memory.reported
-        memory.gone &= hosts
         return changed
 
     def _read_index(
@@ -402,9 +430,12 @@ class GroupReader:
             for key in found.keys() | before.get(server, {}).keys()
             if found.get(key) != before.get(server, {}).get(key)
         }
+        removed: set[str] = set()
+        named: set[str] = set()
         for key in changed:
-            memory.wrong_lists.pop(key, None)
-            old, new = set(), set()
+            memory.wrong.pop(key, None)
+            old: set[str] = set()
+            new: set[str] = set()
             for found in before.values():
                 old |= self._codec.read_lines(key, found.get(key, b""))[0]
             for found in lists.values():
@@ -413,10 +444,11 @@ class GroupReader:
                 )
                 new |= names
                 if refused:
-                    text = f"{refused} lines are not names"
-                    memory.wrong_lists[key] = text
-            memory.indexed -= old - new
-            memory.indexed |= new
+                    memory.wrong[key] = f"{refused} lines are not names"
+            removed |= old - new
+            named |= new - memory.indexed
+        if removed or named:
+            memory.indexed = (memory.indexed - removed) | named
 
     def _last_report(
         self, key: str, by_server: Mapping[Server, bytes]
@@ -487,6 +519,24 @@ class GroupReader:
         if report.outage is not None:
             since, until = report.outage
             outage = moment - (report.at - since), moment - (report.at - until)
+        return Observation(
+            host,
+            numbers.number(host, last),
+            moment,
+            last_seen,
+            attributes=self._attributes_of(report, forced, outage),
+        )
+
+    def _attributes_of(
+        self,
+        report: values.StoredReport,
+        forced: bool,
+        outage: tuple[float, float] | None,
+    ) -> Attributes:
+        """Return the attributes in a report: one object for equal ones."""
+        key = report.kind, report.binary, report.unwell, report.domain, forced
+        if outage is None and (known := self._attributes.get(key)) is not None:
+            return known
         attributes = Attributes(
             binary=report.binary,
             left=report.kind == values.LEFT,
@@ -497,18 +547,8 @@ class GroupReader:
             forced_down=forced,
             outage=outage,
         )
-        return Observation(
-            host,
-            numbers.number(host, last),
-            moment,
-            last_seen,
-            attributes=self._shared(attributes),
-        )
-
-    def _shared(self, attributes: Attributes) -> Attributes:
-        """Return one object for equal attributes."""
-        if attributes.outage is not None or attributes.unwell:
-            return attributes
-        if len(self._attributes) > MOST_ATTRIBUTES:
-            self._attributes = {}
-        return self._attributes.setdefault(attributes, attributes)
+        if outage is None:
+            if len(self._attributes) >= MOST_ATTRIBUTES:
+                self._attributes = {}
+            self._attributes[key] = attributes
+        return attributes

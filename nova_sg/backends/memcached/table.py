@@ -21,10 +21,10 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from nova_sg.backends.memcached import protocol
+from nova_sg.backends.memcached import protocol, servers
 from nova_sg.backends.memcached.protocol import Connection
 from nova_sg.backends.memcached.replicas import Replicas, Server
 
@@ -38,9 +38,9 @@ SPARE = 8
 class Unanswered(Exception):
     """Some servers did not answer all requests."""
 
-    def __init__(self, servers: Collection[Server]) -> None:
+    def __init__(self, missing: Collection[Server]) -> None:
         super().__init__()
-        self.servers = servers
+        self.servers = missing
 
 
 class _Answer(NamedTuple):
@@ -73,14 +73,21 @@ class _Request:
         self, hosts: Sequence[str], key: Callable[[str], str]
     ) -> None:
         self.hosts = hosts
-        self._command = protocol.get([key(host) for host in hosts])
+        # Its keys are not kept: they take twice the memory.
+        self._request = protocol.get(map(key, hosts)).request
         self._last: dict[Server, _Answer] = {}
 
     def command(self, server: Server) -> protocol.Command:
         """Return the command for a server."""
         last = self._last.get(server, _NOTHING)
+        keys: Sequence[str] = ()
+        if isinstance(server, servers.LocalServer):
+            keys = self._keys()
         read = functools.partial(_read, last.raw)
-        return self._command._replace(read=read)
+        return protocol.Command("get", (keys,), self._request, read)
+
+    def _keys(self) -> list[str]:
+        return self._request.decode().split()[1:]
 
     def changes(
         self, answers: dict[Server, tuple[bytes, dict[str, bytes] | None]]
@@ -130,8 +137,10 @@ class _Request:
         last = self._last.get(server, _NOTHING)
         if found is None:
             return last if raw == last.raw else last._replace(raw=raw)
-        keys = self._command.args[0]
-        present = [n for n, key in enumerate(keys) if key in found]
+        keys = self._keys()
+        present: Sequence[int] = range(len(keys))
+        if len(found) < len(keys):
+            present = [n for n in present if keys[n] in found]
         values = [found[keys[n]] for n in present]
         if list(found.values()) == values:
             return _Answer(raw, present, () if raw else values)
@@ -159,30 +168,30 @@ class Table:
     def read(
         self,
         replicas: Replicas,
-        servers: Collection[Server],
-        hosts: Iterable[str],
+        asked: Collection[Server],
+        hosts: frozenset[str],
     ) -> Iterator[tuple[str, dict[Server, bytes]]]:
         """Read the values of hosts; return those that have changed.
 
         After an exception the table must not be used again.
 
-        :param servers: always the same
+        :param asked: the servers, always the same
         :returns: each host with its values by server, which may be none. A
             host may be returned without a change. What is known of a host
             that is not read is forgotten
         :raises Unanswered: some of the servers do not answer
         :raises BackendError: no server answers
         """
-        self._change_hosts(frozenset(hosts))
+        self._change_hosts(hosts)
         for number, request in enumerate(self._requests):
             if number:
                 # Let other threads run: there may be many thousand values.
                 time.sleep(0)
             answers = replicas.execute(
-                {server: request.command(server) for server in servers}
+                {server: request.command(server) for server in asked}
             )
-            if len(answers) < len(servers):
-                raise Unanswered(servers - answers.keys())
+            if len(answers) < len(asked):
+                raise Unanswered(asked - answers.keys())
             yield from request.changes(answers)
 
     def _change_hosts(self, hosts: frozenset[str]) -> None:
