@@ -14,7 +14,6 @@
 
 from __future__ import annotations
 
-import collections
 import time
 
 # At most MOST beginnings are logged within WITHIN seconds. Trouble that comes
@@ -29,9 +28,13 @@ class TroubleLog:
     :param told: whether its beginning has been logged already
     """
 
+    # A process may have many.
+    __slots__ = ("_begun", "_told")
+
     def __init__(self, told: bool = False) -> None:
         self._told = told
-        self._begun: collections.deque[float] = collections.deque(maxlen=MOST)
+        # The last MOST times at which a beginning was logged, monotonic.
+        self._begun: tuple[float, ...] = ()
 
     def begins(self) -> bool:
         """Note a failure; return whether to log that trouble has begun.
@@ -44,7 +47,7 @@ class TroubleLog:
         ):
             return False
         self._told = True
-        self._begun.append(now)
+        self._begun = (*self._begun, now)[-MOST:]
         return True
 
     def ends(self) -> bool:

@@ -48,7 +48,7 @@ LISTED = 7 * 24 * 3600.0
 UNCHANGED = 3600.0
 
 
-@dataclasses.dataclass(eq=False)
+@dataclasses.dataclass(eq=False, slots=True)
 class Membership:
     """A member that this process has joined to one group."""
 

@@ -28,7 +28,7 @@ from typing import Any, NamedTuple
 
 from oslo_log import log as logging
 
-from nova_sg import exception, metrics, threads
+from nova_sg import exception, metrics
 from nova_sg import trouble as trouble_log
 from nova_sg.backends import base
 from nova_sg.conf import CONF
@@ -49,14 +49,33 @@ JOIN_WAIT = 1.0
 
 
 class _ReportedMember:
-    """A membership and the state of its reporting."""
+    """A membership and the state of its reporting.
+
+    A process may have many.
+    """
+
+    __slots__ = (
+        "_free",
+        "begun",
+        "certain",
+        "error",
+        "failing_since",
+        "failure",
+        "left",
+        "log",
+        "membership",
+        "reported_until",
+        "succeeded_at",
+        "timer",
+        "trouble",
+    )
 
     def __init__(self, membership: base.Membership) -> None:
         self.membership = membership
         self.timer: Any = None
-        # Held while a report or the withdrawal is under way: they must not
-        # overtake each other.
-        self.lock = threading.Lock()
+        # Empty while a report or the withdrawal is under way: they must not
+        # overtake each other. A green lock takes a kilobyte.
+        self._free = [True]
         self.left = False
         # Whether the last report failed.
         self.trouble = False
@@ -64,10 +83,10 @@ class _ReportedMember:
         self.error = ""
         # When a report succeeded last, monotonic; None: none did.
         self.succeeded_at: float | None = None
-        # Decides when failed reports are logged.
-        self.log = trouble_log.TroubleLog()
+        # Decides when failed reports are logged; None: none has failed.
+        self.log: trouble_log.TroubleLog | None = None
         # The same for errors outside the driver.
-        self.failure = trouble_log.TroubleLog()
+        self.failure: trouble_log.TroubleLog | None = None
         # When the report under way began; None: there is none.
         self.begun: float | None = None
         # When the first report began that failed, or took too long; None: the
@@ -78,6 +97,27 @@ class _ReportedMember:
         self.certain = float("-inf")
         # Until when reports tell observers of the last outage.
         self.reported_until = float("-inf")
+
+    def take(self) -> bool:
+        """Begin a report; return False if another one is under way.
+
+        give() has to follow.
+        """
+        try:
+            return self._free.pop()
+        except IndexError:
+            return False
+
+    def give(self) -> None:
+        """End a report."""
+        self._free.append(True)
+
+    def wait(self) -> None:
+        """As take(), after the report that is under way."""
+        pause = 0.0005
+        while not self.take():
+            time.sleep(pause)
+            pause = min(2 * pause, 0.02)
 
     def stop(self) -> None:
         """Stop the timer."""
@@ -151,11 +191,11 @@ class Reporter:
             self._by_service[id(service)] = member
         # On a thread: a backend that hangs must not keep the service from
         # starting.
-        first = threading.Thread(
-            target=self._report, args=[member], daemon=True
-        )
-        first.start()
-        threads.join(first, JOIN_WAIT)
+        done = threading.Event()
+        threading.Thread(
+            target=self._report_first, args=[member, done], daemon=True
+        ).start()
+        done.wait(JOIN_WAIT)
         # Earlier than usual if service_down_time is short.
         delay = min(INITIAL_REPORTING_DELAY, CONF.service_down_time / 2.5)
         with self._lock:
@@ -164,7 +204,7 @@ class Reporter:
                 member.timer = service.tg.add_timer_args(
                     interval, report, args=[service], initial_delay=delay
                 )
-        return not (first.is_alive() or member.trouble or member.left)
+        return done.is_set() and not (member.trouble or member.left)
 
     def members(self) -> list[Reported]:
         """Return how the reports of each member go."""
@@ -231,8 +271,8 @@ class Reporter:
                 for name, value in fields.items():
                     setattr(membership, name, value)
                 # Wait for a report under way, which does not contain this.
-                with member.lock:
-                    pass
+                member.wait()
+                member.give()
                 self._report(member)
 
     def leave(self, host: str, group: str) -> None:
@@ -259,18 +299,28 @@ class Reporter:
         trouble = None
         for _, member in leaving:
             # After a report under way, which would make the member up again.
-            with member.lock:
-                try:
-                    self._driver.withdraw(member.membership)
-                except Exception as error:
-                    # The others leave nevertheless.
-                    trouble = error
+            member.wait()
+            try:
+                self._driver.withdraw(member.membership)
+            except Exception as error:
+                # The others leave nevertheless.
+                trouble = error
+            finally:
+                member.give()
         if trouble is not None:
             raise trouble
 
+    def _report_first(
+        self, member: _ReportedMember, done: threading.Event
+    ) -> None:
+        try:
+            self._report(member)
+        finally:
+            done.set()
+
     def _report(self, member: _ReportedMember) -> None:
         # A report that is still under way takes the place of this one.
-        if not member.lock.acquire(blocking=False):
+        if not member.take():
             self._is_slow(member)
             return
         try:
@@ -278,6 +328,8 @@ class Reporter:
                 self._report_locked(member)
         except Exception:
             # An exception would end the timer, and so all reports.
+            if member.failure is None:
+                member.failure = trouble_log.TroubleLog()
             if member.failure.begins():
                 LOG.exception(
                     "Unexpected error while reporting the state of %s to the "
@@ -286,9 +338,10 @@ class Reporter:
                     member.membership.group,
                 )
         else:
-            member.failure.ends()
+            if member.failure is not None:
+                member.failure.ends()
         finally:
-            member.lock.release()
+            member.give()
 
     def _report_locked(self, member: _ReportedMember) -> None:
         membership = member.membership
@@ -328,11 +381,13 @@ class Reporter:
         if trouble is not None:
             # Nova's own code, and its operators, read this attribute.
             member.trouble = service.model_disconnected = True
+            if member.log is None:
+                member.log = trouble_log.TroubleLog()
             if member.log.begins():
                 _log_trouble(membership, trouble)
         elif member.trouble:
             member.trouble = service.model_disconnected = False
-            if member.log.ends():
+            if member.log is not None and member.log.ends():
                 LOG.info(
                     "The state of %s is reported to the group %s again",
                     membership.host,

@@ -37,7 +37,7 @@ from tests.functional import mc, test_guard, zk
 class DeadNameServerTest(mc.McTestCase):
     """A name server that does not answer.
 
-    python-memcached connects with the name, inside a C call: the hub of a
+    python-memcached connected with the name, inside a C call: the hub of a
     green process stood still for 10 s of every 11 s (eventlet 560, and
     nova-operator 904 for servers that move with their name).
     """

@@ -20,9 +20,15 @@ import sys
 import threading
 import time
 import weakref
+from unittest import mock
 
 from nova_sg import exception, servicegroup
-from nova_sg.backends.memcached import servers, values
+from nova_sg.backends.memcached import (
+    protocol,
+    replicas,
+    servers,
+    values,
+)
 from nova_sg.servicegroup import process
 from tests import LONG, base, single_mode
 from tests.functional import mc
@@ -332,6 +338,143 @@ class RemoteServerTest(mc.McTestCase):
             message="the server is tried again",
         )
         self.assertEqual(2, remote.generation)
+
+
+class DirectTest(mc.McTestCase):
+    """Commands that their caller sends itself."""
+
+    TIMEOUT = 1.0
+
+    def setUp(self):
+        super().setUp()
+        self.start(2)
+        self.remotes = [
+            servers.RemoteServer(server.address, self.TIMEOUT)
+            for server in self.servers
+        ]
+        self.replicas = replicas.Replicas(self.remotes, self.TIMEOUT)
+        for remote in self.remotes:
+            self.addCleanup(remote.close)
+            remote.get(["key"]).result(base.PATIENCE)
+
+    def set_all(self, value, key="key"):
+        self.replicas.execute(
+            dict.fromkeys(self.remotes, protocol.set_(key, value))
+        )
+
+    def get_all(self, key="key"):
+        found = self.replicas.execute(
+            dict.fromkeys(self.remotes, protocol.get([key]))
+        )
+        return [found[one].get(key) for one in self.remotes if one in found]
+
+    def test_no_thread_is_needed(self):
+        with mock.patch.object(
+            servers.RemoteServer, "submit_all", side_effect=AssertionError
+        ):
+            self.set_all(b"1")
+            self.assertEqual([b"1", b"1"], self.get_all())
+
+    def test_a_connection_that_was_closed_is_replaced(self):
+        self.set_all(b"1")
+        self.servers[0].restart()
+        self.set_all(b"2")
+        self.assertEqual([b"2", b"2"], self.get_all())
+        self.assertEqual([2, 1], [one.generation for one in self.remotes])
+
+    def test_a_server_that_hangs_costs_one_time_out_and_is_left_alone(self):
+        frozen = self.servers[0]
+        frozen.freeze()
+        self.addCleanup(frozen.thaw)
+        took = []
+        for _ in range(2):
+            begun = time.monotonic()
+            self.assertEqual([None], self.get_all())
+            took.append(time.monotonic() - begun)
+        self.assertGreaterEqual(took[0], 0.9 * self.TIMEOUT)
+        self.assertLess(took[0], 2 * self.TIMEOUT)
+        self.assertLess(took[1], self.TIMEOUT)
+        self.assertEqual(2, len(took))
+        with self.assertRaisesRegex(
+            exception.BackendError, "no answer within 1 s"
+        ):
+            self.replicas.execute({self.remotes[0]: protocol.get(["key"])})
+
+    def test_another_server_is_free_while_one_hangs(self):
+        self.servers[0].freeze()
+        self.addCleanup(self.servers[0].thaw)
+        caller = threading.Thread(target=self.get_all)
+        caller.start()
+        base.wait_for(lambda: self.remotes[0]._in_use.locked())
+        base.wait_for(
+            lambda: not self.remotes[1]._in_use.locked(),
+            message="the server that has answered is free again",
+        )
+        self.assertTrue(caller.is_alive(), "it waits for the other server")
+        caller.join()
+
+    def test_callers_at_the_same_time(self):
+        count = 40
+        answers = {}
+
+        def work(number):
+            key = f"key{number}"
+            for step in range(20):
+                value = b"%d-%d" % (number, step)
+                self.set_all(value, key)
+                answers[number, step] = self.get_all(key) == [value, value]
+
+        workers = [
+            threading.Thread(target=work, args=[number])
+            for number in range(count)
+        ]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+        self.assertEqual(20 * count, len(answers))
+        self.assertTrue(all(answers.values()))
+        self.assertEqual([1, 1], [one.generation for one in self.remotes])
+
+    def test_a_caller_that_is_interrupted_leaves_no_answer_behind(self):
+        self.set_all(b"1")
+
+        def interrupt(*args):
+            raise KeyboardInterrupt()
+
+        with (
+            mock.patch.object(
+                protocol.Connection, "read_all", side_effect=interrupt
+            ),
+            self.assertRaises(KeyboardInterrupt),
+        ):
+            self.get_all("other")
+        self.assertEqual([b"1", b"1"], self.get_all())
+
+    def test_a_command_that_is_refused_does_not_fail_the_others(self):
+        remote = self.remotes[0]
+        found = self.replicas.execute(
+            {
+                remote: protocol.set_("small", b"1"),
+                (remote, "big"): protocol.set_("big", b"x" * 2_000_000),
+                (remote, "after"): protocol.get(["small"]),
+            }
+        )
+        self.assertEqual({"small": b"1"}, found[remote, "after"])
+        self.assertNotIn((remote, "big"), found)
+        with self.assertRaisesRegex(exception.BackendError, "not stored"):
+            self.replicas.execute(
+                {remote: protocol.set_("big", b"x" * 2_000_000)},
+                {(remote, "beside"): protocol.get(["small"])},
+            )
+
+    def test_commands_are_refused_after_the_end(self):
+        for remote in self.remotes:
+            remote.close()
+        with self.assertRaisesRegex(
+            exception.BackendError, "closed by this process"
+        ):
+            self.get_all()
 
 
 class ManyServersTest(mc.McTestCase):

@@ -260,6 +260,38 @@ class ReportTest(unittest.TestCase):
         self.assertEqual(value, OPEN.write_report(key, report))
 
 
+class RememberedReportTest(unittest.TestCase):
+    """A codec that has read such a report before reads it no differently."""
+
+    @hypothesis.given(
+        st.one_of(
+            st.binary(max_size=30),
+            st.from_regex(rb"[0-9]{0,17}", fullmatch=True),
+            st.sampled_from([b"0", b"00", b"01", b"+1", b" 1", b"1 ", b"1_0"]),
+        ),
+        st.sampled_from([b"1", b"01", b"2"]),
+        st.sampled_from([b"nova-compute", b"nova", b"a b=c", b"n away=1-2"]),
+    )
+    def test_it_is_as_strict(self, at, version, rest):
+        warm, cold = values.Codec(None), values.Codec(None)
+        for one in b"nova-compute", b"nova", b"a b=c", b"n away=1-2":
+            warm.read_report("k", b"1 up 1700000000123 " + one)
+        value = version + b" up " + at + b" " + rest
+        found = []
+        for codec in warm, cold:
+            try:
+                found.append(codec.read_report("k", value))
+            except ValueError as error:
+                found.append(str(error))
+        self.assertEqual(found[1], found[0])
+
+    def test_the_time_is_the_new_one(self):
+        codec = values.Codec(None)
+        one = codec.read_report("k", b"1 up 1700000000123 nova domain=r")
+        other = codec.read_report("k", b"1 up 1700000000999 nova domain=r")
+        self.assertEqual(one._replace(at=1700000000.999), other)
+
+
 class ListTest(unittest.TestCase):
     @hypothesis.given(SECRETS, NAMES, st.sets(NAMES, max_size=5))
     def test_a_written_value_is_read_back(self, secret, group, names):

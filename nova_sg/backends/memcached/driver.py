@@ -17,9 +17,11 @@ The keys and values are described in nova_sg.backends.memcached.values.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future
 from typing import Any
 
 from oslo_log import log as logging
@@ -30,6 +32,7 @@ from nova_sg.backends.memcached import (
     doctor,
     locks,
     marks,
+    protocol,
     reader,
     refresh_signals,
     server_options,
@@ -46,8 +49,39 @@ LOG = logging.getLogger(__name__)
 
 # Seconds for which a record is kept after it was written last.
 RECORD_LIFETIME = int(base.LISTED)
+# What a command besides a report is about.
+_LISTS, _RECORD = "lists", "record"
+NEVER = float("-inf")
+_PLAINLY_UP = values.UP, False
 # Seconds between two messages that one server has lost values.
 PAUSE = 600.0
+
+
+class _State:
+    """What the driver remembers of a membership. A process may have many."""
+
+    __slots__ = (
+        "lost",
+        "registered",
+        "replicas",
+        "shown",
+        "told_at",
+        "written",
+    )
+
+    def __init__(self, replicas: list[Server]) -> None:
+        self.replicas = replicas
+        #: For each of them: when the last report was written there, and when
+        #: the record and the lists were found in order, monotonic; or NEVER.
+        self.written = [NEVER] * len(replicas)
+        self.registered = [NEVER] * len(replicas)
+        #: What observers have to see at once: the kind of the last report,
+        #: and whether it says that the member is unwell.
+        self.shown = _PLAINLY_UP
+        #: From when to when all servers had lost the last report, monotonic,
+        #: and when a report told of that first.
+        self.lost: tuple[float, float] | None = None
+        self.told_at: float | None = None
 
 
 class McDriver(base.LockingDriver):
@@ -101,40 +135,49 @@ class McDriver(base.LockingDriver):
     # -- members of this process
 
     def report(self, membership: base.Membership) -> None:
-        # memcached counts whole seconds: without the additional one a value
-        # could expire before service_down_time.
-        expire = math.ceil(CONF.service_down_time) + 1
         kind = values.DRAINING if membership.draining else values.UP
-        self._write(membership, kind, expire)
+        self._write(membership, kind)
 
     def withdraw(self, membership: base.Membership) -> None:
         membership.state.clear()
         self._orders.cancel(membership)
-        self._write(membership, values.LEFT, RECORD_LIFETIME)
+        self._write(membership, values.LEFT)
 
-    def _write(
-        self, membership: base.Membership, kind: str, expire: int
-    ) -> None:
-        group, state = membership.group, membership.state
+    def _write(self, membership: base.Membership, kind: str) -> None:
+        """Write a report; see to the record and the lists if that is due."""
+        down_time = CONF.service_down_time
+        # memcached counts whole seconds: without the additional one a value
+        # could expire before service_down_time.
+        expire = math.ceil(down_time) + 1
+        if kind == values.LEFT:
+            expire = RECORD_LIFETIME
+        group = membership.group
         key = values.member_key(group, membership.host)
         replicas = self._replicas.of(group)
+        state = membership.state.get("mc")
+        if state is None or state.replicas != replicas:
+            state = membership.state["mc"] = _State(replicas)
         self._replicas.read_clocks(replicas)
-        reports, written = self._make_reports(membership, kind, replicas)
-        stored = self._replicas.gather(
-            {
-                server: server.renew(key, written[server], expire)
-                if server in state
-                else server.set(key, written[server], expire)
-                for server in replicas
-            }
-        )
+        reports, written = self._make_reports(membership, key, kind, replicas)
+        # A server may have lost the rest meanwhile.
+        old = time.monotonic() - down_time / 2
+        commands, due = {}, False
+        for server, registered in zip(replicas, state.registered, strict=True):
+            due |= registered < old
+            write = protocol.renew if registered > NEVER else protocol.set_
+            commands[server] = write(key, written[server], expire)
+        beside = self._beside(membership, state, reports) if due else {}
+        answers = self._replicas.execute(commands, beside)
+        stored = answers
+        if due:
+            stored = {s: answers[s] for s in replicas if s in answers}
         shown = kind, bool(membership.unwell)
-        if state.get("shown", (values.UP, False)) != shown:
+        if shown != state.shown:
             self._signal(group, stored)
-        state["shown"] = shown
-        lost = [s for s, renewed in stored.items() if renewed is False]
-        noted = False
-        if lost:
+            state.shown = shown
+        noted, lost = False, []
+        if False in stored.values():
+            lost = [s for s, renewed in stored.items() if renewed is False]
             # After a server was wiped no observer sees a member without its
             # mark.
             mark = self._marks.restore(group).get(membership.host)
@@ -142,47 +185,93 @@ class McDriver(base.LockingDriver):
             if mark is None or not mark.forced:
                 noted = self._note_loss(state, lost, stored)
                 reports, written = self._make_reports(
-                    membership, kind, replicas
+                    membership, key, kind, replicas
                 )
-            self._replicas.gather(
-                {s: s.set(key, written[s], expire) for s in lost}
+            self._replicas.execute(
+                {s: protocol.set_(key, written[s], expire) for s in lost}
             )
         moment = time.monotonic()
-        state.setdefault("written", {}).update(dict.fromkeys(stored, moment))
+        for number, server in enumerate(replicas):
+            if server in stored:
+                state.written[number] = moment
         if noted:
-            state["told_at"] = moment
-        stale = [s for s in stored if s in lost or self._is_stale(state, s)]
-        if stale:
-            self._register(membership, {s: reports[s] for s in stale})
+            state.told_at = moment
+        if due:
+            self._register(membership, state, reports, stored, answers)
+        elif lost:
+            lists = self._replicas.execute(self._lists(membership, replicas))
+            self._register(membership, state, reports, lost, lists)
 
     @staticmethod
-    def _is_stale(state: dict, server: Server) -> bool:
-        """Whether a server may have lost what _register() wrote there."""
-        registered_at = state.get(server, float("-inf"))
-        return time.monotonic() - registered_at > CONF.service_down_time / 2
+    def _lists(
+        membership: base.Membership, replicas: Iterable[Server]
+    ) -> dict[Any, protocol.Command]:
+        """Return the commands that read what _register() needs."""
+        group = membership.group
+        keys = [
+            values.index_key(group, membership.host),
+            values.GROUPS_KEY,
+            values.forced_key(group),
+            values.refresh_signal_key(group),
+        ]
+        return {(server, _LISTS): protocol.get(keys) for server in replicas}
+
+    def _beside(
+        self,
+        membership: base.Membership,
+        state: _State,
+        reports: Mapping[Server, values.StoredReport],
+    ) -> dict[Any, protocol.Command]:
+        """Return what to do beside a report when _register() is due.
+
+        Where a server has the record it is renewed. Where it has not,
+        _register() writes it, when the marks are there.
+        """
+        commands = self._lists(membership, reports)
+        for server, registered in zip(
+            state.replicas, state.registered, strict=True
+        ):
+            if registered > NEVER:
+                commands[server, _RECORD] = protocol.renew(
+                    *self._record(membership, reports[server])
+                )
+        return commands
+
+    def _record(
+        self, membership: base.Membership, report: values.StoredReport
+    ) -> tuple[str, bytes, int]:
+        """Return the key, the value and the lifetime of a record."""
+        key = values.record_key(membership.group, membership.host)
+        if report.outage is not None or report.unwell:
+            # They are true for a while only.
+            report = report._replace(outage=None, unwell="")
+        return key, self._codec.write_report(key, report), RECORD_LIFETIME
 
     def _make_reports(
-        self, membership: base.Membership, kind: str, replicas: list[Server]
+        self,
+        membership: base.Membership,
+        key: str,
+        kind: str,
+        replicas: list[Server],
     ) -> tuple[dict[Server, values.StoredReport], dict[Server, bytes]]:
         """Return the report for each server, and the value that has it.
 
         The crash guard knows the values before a server does.
         """
-        key = values.member_key(membership.group, membership.host)
-        reports = {
-            server: _make_report(kind, membership, server)
-            for server in replicas
-        }
-        written = {
-            server: self._codec.write_report(key, report)
-            for server, report in reports.items()
-        }
+        reports, written = {}, {}
+        for server in replicas:
+            report = _make_report(kind, membership, server)
+            reports[server] = report
+            written[server] = self._codec.write_report(key, report)
         if kind != values.LEFT and self._orders.wanted():
             self._give_order(membership, key, reports, written)
         return reports, written
 
     def _note_loss(
-        self, state: dict, lost: Iterable[Server], stored: Mapping[Server, Any]
+        self,
+        state: _State,
+        lost: Iterable[Server],
+        stored: Mapping[Server, Any],
     ) -> bool:
         """Note that servers have lost the last report of a member.
 
@@ -191,20 +280,20 @@ class McDriver(base.LockingDriver):
 
         :returns: whether it is one
         """
-        written_at = state["written"]
+        written_at = dict(zip(state.replicas, state.written, strict=True))
         now = time.monotonic()
         # An older one has expired.
         young = now - CONF.service_down_time
-        wiped = [s for s in lost if written_at.get(s, 0.0) > young]
+        wiped = [s for s in lost if written_at[s] > young]
         for server in wiped:
             self._log_lost(server)
         if not wiped or any(stored.values()):
             return False
         begin = max(written_at.values())
-        if state.get("told_at") == begin:
+        if state.lost is not None and state.told_at == begin:
             # The last report told of an outage, and is lost as well.
-            begin = state["lost"][0]
-        state["lost"] = begin, now
+            begin = state.lost[0]
+        state.lost = begin, now
         return True
 
     def _log_lost(self, server: Server) -> None:
@@ -264,55 +353,86 @@ class McDriver(base.LockingDriver):
     def _register(
         self,
         membership: base.Membership,
+        state: _State,
         reports: Mapping[Server, values.StoredReport],
+        replicas: Iterable[Server],
+        answers: Mapping[Any, Any],
     ) -> None:
         """Have observers find the member: write its record and index line.
 
-        The marks come first: see _restore().
+        :param reports: the report on each server
+        :param replicas: the servers that have it
+        :param answers: to _lists() of all servers, and to _beside()
         """
         group, host = membership.group, membership.host
-        record = values.record_key(group, host)
+        found = {
+            server: answers[server, _LISTS]
+            for server in reports
+            if (server, _LISTS) in answers
+        }
+        # The marks come first: see _write().
+        self._marks.restore(group, found)
         index = values.index_key(group, host)
-        self._marks.restore(group)
-        found = self._replicas.gather(
-            {s: s.get([index, values.GROUPS_KEY]) for s in reports}
+        lines = {
+            key: self._codec.line(key, name)
+            for key, name in ((index, host), (values.GROUPS_KEY, group))
+        }
+        signalled = not self._local and (
+            self._orders.wanted() or bool(grace.restart())
         )
-        wanted = ((index, host), (values.GROUPS_KEY, group))
-        writes = {}
-        for server, lists in found.items():
-            for key, name in wanted:
-                value = lists.get(key, b"")
-                names, _ = self._codec.read_lines(key, value)
-                if name in names:
+        seen = [s for s in replicas if s in found]
+        commands: dict[Any, protocol.Command] = {}
+        full: dict[Any, Future] = {}
+        for server in seen:
+            if not answers.get((server, _RECORD)):
+                commands[server, _RECORD] = protocol.set_(
+                    *self._record(membership, reports[server])
+                )
+            for key, line in lines.items():
+                value = found[server].get(key, b"")
+                if b"\n" + line in b"\n" + value:
                     continue
                 if len(value) < values.MAX_LIST_LENGTH:
-                    line = self._codec.line(key, name)
                     if value and not value.endswith(b"\n"):
                         # Another program left its last line open.
                         line = b"\n" + line
-                    writes[server, key] = server.append(key, line)
+                    commands[server, key] = protocol.append(
+                        key, line, begin=not value
+                    )
                 else:
                     # Another program has filled it.
-                    writes[server, key] = server.update(
+                    name = host if key == index else group
+                    full[server, key] = server.update(
                         key, self._edit_list(key, {name}.union)
                     )
-            writes[server, record] = server.set(
-                record,
-                # Without what is true for a while only.
-                self._codec.write_report(
-                    record, reports[server]._replace(outage=None, unwell="")
-                ),
-                RECORD_LIFETIME,
-            )
-            if not self._local and (self._orders.wanted() or grace.restart()):
-                signal, value = self._signals.new(group)
-                writes[server, signal] = server.keep(
-                    signal, value, self._signal_lifetime()
+            if signalled:
+                key, value = self._signals.new(group)
+                commands[server, key] = protocol.keep(
+                    key,
+                    value,
+                    self._signal_lifetime(),
+                    begin=key not in found[server],
                 )
-        done = self._replicas.gather(writes)
-        for server in found:
-            if (server, record) in done:
-                membership.state[server] = time.monotonic()
+        done = self._replicas.execute(commands)
+        # Another process has begun the list meanwhile, or it is lost.
+        again = {
+            (server, key): server.append(key, lines[key])
+            for (server, key), result in done.items()
+            if key in lines and result is False
+        }
+        open_ = again | full
+        # The report got through. The next one sees to this.
+        with contextlib.suppress(exception.BackendError):
+            for key in self._replicas.gather(open_):
+                del open_[key]
+        # Not another object, if it is the same in all places.
+        now = max(state.written)
+        for server in seen:
+            record = server, _RECORD
+            if not answers.get(record) and record not in done:
+                continue
+            if all(one is not server for one, _ in open_):
+                state.registered[state.replicas.index(server)] = now
 
     # -- observing
 
@@ -478,7 +598,9 @@ def _outage_to_tell(
 
     They failed, or the servers have lost them.
     """
-    failed, lost = membership.reported_outage, membership.state.get("lost")
+    state = membership.state.get("mc")
+    failed = membership.reported_outage
+    lost = None if state is None else state.lost
     if lost is None or lost[1] < time.monotonic() - CONF.service_down_time:
         return failed
     if failed is None:

@@ -96,13 +96,20 @@ class Marks:
             self._known[group] = now, known
         return known
 
-    def restore(self, group: str) -> dict[str, Mark]:
+    def restore(
+        self,
+        group: str,
+        answers: Mapping[Server, Mapping[str, bytes]] | None = None,
+    ) -> dict[str, Mark]:
         """Read the marks from all servers; write them where they lack.
 
+        :param answers: from each server: {key: value}; None: ask them
         :returns: all marks that are known, by host
         :raises BackendError: no server answers
         """
-        known, lacking, _ = self.take_in(group, self._read(group))
+        if answers is None:
+            answers = self._read(group)
+        known, lacking, _ = self.take_in(group, answers)
         if lacking:
             # A server that takes no mark must not keep a member from
             # reporting.

@@ -18,10 +18,12 @@ A value that is not written as it has to be is ignored; see values.py.
 from __future__ import annotations
 
 import datetime
+import functools
+import itertools
 import threading
 import time
-from collections.abc import Collection, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Collection, Iterable, Mapping, Set
+from typing import NamedTuple
 
 from oslo_log import log as logging
 
@@ -30,7 +32,9 @@ from nova_sg.backends import base
 from nova_sg.backends.memcached import (
     canaries,
     marks,
+    protocol,
     refresh_signals,
+    table,
     values,
 )
 from nova_sg.backends.memcached import replicas as mc_replicas
@@ -49,6 +53,11 @@ LOG = logging.getLogger(__name__)
 MAX_AHEAD = 3.0
 # Seconds by which the clocks of two servers may differ.
 MARGIN = 2.0
+# Seconds by which the estimate of a server's clock may change without the
+# moments of known reports being calculated anew.
+CLOCK_STEP = 0.1
+# Different attributes of members that are remembered.
+MOST_ATTRIBUTES = 1000
 
 
 class _LastReport(NamedTuple):
@@ -70,16 +79,18 @@ class _ReportNumbers:
     """
 
     def __init__(self) -> None:
-        # By host: the number, the last moment, and the last by_server.
-        self._known: dict[str, tuple[int, float, dict[Server, float]]] = {}
+        # By host: the number, the last moment, and each server and its time
+        # in the last by_server: many tuples take less memory than dicts.
+        self._known: dict[str, tuple] = {}
 
     def number(self, host: str, found: _LastReport) -> int:
         """Return the number of a member's last report."""
         known = self._known.get(host)
         if known is None:
-            self._known[host] = 1, found.moment, found.by_server
+            self._remember(host, 1, found.moment, found.by_server)
             return 1
-        number, moment, before = known
+        number, moment, *times = known
+        before = dict(zip(times[::2], times[1::2], strict=True))
         if found.by_server == before:
             return number
         after_all = found.moment > moment + MARGIN
@@ -90,8 +101,18 @@ class _ReportNumbers:
         }
         if after_all or any(server in before for server in later):
             number, moment = number + 1, found.moment
-        self._known[host] = number, moment, {**before, **later}
+        self._remember(host, number, moment, {**before, **later})
         return number
+
+    def _remember(
+        self,
+        host: str,
+        number: int,
+        moment: float,
+        by_server: Mapping[Server, float],
+    ) -> None:
+        times = itertools.chain.from_iterable(by_server.items())
+        self._known[host] = number, moment, *times
 
     def is_old(self, host: str, now: float) -> bool:
         """Whether a member of which memcached has no report is not listed.
@@ -114,6 +135,88 @@ class _ReportNumbers:
             }
 
 
+class _Kept:
+    """The reports of members, or their records, as they were read last.
+
+    :param key: returns the key of a host's value
+    """
+
+    def __init__(self, key: Callable[[str], str]) -> None:
+        self.values = table.Table(key)
+        #: The members without a valid value, those that an operator removed,
+        #: and what is wrong with the value of a member.
+        self.missing: set[str] = set()
+        self.gone: set[str] = set()
+        self.wrong: dict[str, str] = {}
+
+    def take_in(
+        self, host: str, last: _LastReport | None, wrong: str
+    ) -> None:
+        """Take in the value of a member."""
+        (self.missing.add if last is None else self.missing.discard)(host)
+        gone = last is not None and last.report.kind == values.GONE
+        (self.gone.add if gone else self.gone.discard)(host)
+        self.wrong.pop(host, None)
+        if wrong:
+            self.wrong[host] = wrong
+
+    def keep(self, hosts: Set[str]) -> None:
+        """Forget all other members."""
+        self.missing &= hosts
+        self.gone &= hosts
+        for host in self.wrong.keys() - hosts:
+            del self.wrong[host]
+
+
+class _Memory:
+    """What a refresh of a group has found, for the next one.
+
+    :param run: the number of the refresh
+    :param servers: those that have answered
+    """
+
+    def __init__(
+        self,
+        group: str,
+        run: int = 0,
+        servers: Collection[Server] = (),
+    ) -> None:
+        self.run = run
+        self.servers = frozenset(servers)
+        # By which its moments were translated.
+        self.offsets = _offsets(servers)
+        #: By server: the lists, {key: value}.
+        self.lists: dict[Server, dict[str, bytes]] = {}
+        #: What is wrong with a list, by its key.
+        self.wrong: dict[str, str] = {}
+        #: The members that the index names.
+        self.indexed: frozenset[str] = frozenset()
+        self.reports = _Kept(functools.partial(values.member_key, group))
+        #: Of members without a report.
+        self.records = _Kept(functools.partial(values.record_key, group))
+        self.forced: set[str] = set()
+        self.observations: dict[str, Observation] = {}
+
+    def fits(self, servers: Collection[Server]) -> bool:
+        """Whether it may be used for answers of these servers."""
+        # A refined clock makes known reports no better.
+        return self.servers == frozenset(servers) and all(
+            now is not None
+            and before is not None
+            and abs(now - before) < CLOCK_STEP
+            for now, before in zip(
+                _offsets(self.servers), self.offsets, strict=True
+            )
+        )
+
+
+def _offsets(servers: Collection[Server]) -> list[float | None]:
+    return [
+        getattr(server.clock, "offset", None)
+        for server in sorted(servers, key=id)
+    ]
+
+
 class GroupReader:
     """Reads groups, and remembers the members that it has seen."""
 
@@ -132,7 +235,7 @@ class GroupReader:
         self._lock = threading.Lock()
         # By group: the members that observations have shown so far. They
         # are asked for even when the index has lost them.
-        self._seen: dict[str, set[str]] = {}
+        self._seen: dict[str, frozenset[str]] = {}
         #: By group: the members that the last observation left out as too
         #: old.
         self.unlisted: dict[str, set[str]] = {}
@@ -140,6 +243,12 @@ class GroupReader:
         # By group and host: the outage that the member's last report told of,
         # monotonic. It stays true when memcached has lost the report.
         self._told: dict[str, dict[str, tuple[float, float]]] = {}
+        # By group: the number of the last refresh that began, and what the
+        # last one has found.
+        self._runs: dict[str, int] = {}
+        self._memories: dict[str, _Memory] = {}
+        # Attributes that many members have in common.
+        self._attributes: dict[tuple, Attributes] = {}
         self._warned = once.Once("memcached keys")
         # When clocks were last read because of a report from the future.
         self._doubted_at = float("-inf")
@@ -149,6 +258,14 @@ class GroupReader:
 
         :raises BackendError: no server answers
         """
+        with self._lock:
+            run = self._runs.get(group, 0) + 1
+            self._runs[group] = run
+            # Only one refresh can use it, and only the one after it.
+            memory = self._memories.pop(group, None)
+            seen = self._seen.get(group, frozenset())
+        if memory is None or memory.run != run - 1:
+            memory = _Memory(group)
         asked = time.monotonic()
         replicas = self._replicas.of(group)
         self._replicas.read_clocks(replicas)
@@ -156,94 +273,110 @@ class GroupReader:
         signal_key = values.refresh_signal_key(group)
         canary_key = self._canaries.key(group)
         own_keys = (forced_key, signal_key, canary_key)
-        shared = [*values.index_keys(group), *own_keys]
-        lists = self._replicas.gather({s: s.get(shared) for s in replicas})
-        with self._lock:
-            seen = self._seen.get(group, set())
-        hosts = set(seen)
-        # By key: what is wrong with its value.
-        ignored: dict[str, str] = {}
-        for found in lists.values():
-            for key, value in found.items():
-                if key in own_keys:
-                    continue
-                names, refused = self._codec.read_lines(key, value)
-                if refused:
-                    ignored[key] = f"{refused} lines are not names"
-                hosts |= names
+        shared = protocol.get([*values.index_keys(group), *own_keys])
+        lists = self._replicas.execute(dict.fromkeys(replicas, shared))
         known_marks, lacking, refused = self._marks.take_in(group, lists)
         if lacking:
             self._marks.restore_soon(group, lacking, known_marks)
+        forced = {h for h, mark in known_marks.items() if mark.forced}
+        canary = {server: canary_key in got for server, got in lists.items()}
+        signals = {s: got.get(signal_key) for s, got in lists.items()}
+        for found in lists.values():
+            for key in own_keys:
+                found.pop(key, None)
+        servers = set(lists)
+        while True:
+            if not memory.fits(servers):
+                memory = _Memory(group, run, servers)
+            try:
+                changed = self._read(
+                    memory,
+                    {server: lists[server] for server in servers},
+                    # Those that are forced down also if the index has lost
+                    # them.
+                    seen | forced,
+                )
+            except table.Unanswered as missing:
+                servers -= set(missing.servers)
+                memory = _Memory(group)
+                continue
+            if not self._has_future_report(changed.values()):
+                break
+            self._replicas.read_clocks(list(servers), anew=True)
+            memory = _Memory(group)
+        unread = memory.reports.wrong.keys() | memory.records.wrong.keys()
+        ignored = dict(memory.wrong)
+        for kept in memory.reports, memory.records:
+            for host, text in kept.wrong.items():
+                ignored[kept.values.key(host)] = text
         if refused:
             ignored[forced_key] = f"{refused} lines are not marks"
-        forced = {h for h, mark in known_marks.items() if mark.forced}
-        # Also if the index has lost them.
-        hosts |= forced
-        keys = {values.member_key(group, h): h for h in hosts}
-        last = self._read(lists, keys, ignored)
-        if self._has_future_report(last):
-            self._replicas.read_clocks(list(lists), anew=True)
-            last = self._read(lists, keys, ignored)
-        # A member without a value may have a record.
-        absent = {
-            values.record_key(group, h): h for h in hosts if h not in last
-        }
-        if absent:
-            last.update(self._read(lists, absent, ignored))
-        unread = {h for k, h in (keys | absent).items() if k in ignored}
         self._warn(ignored)
-        hosts -= {
-            host
-            for host, found in last.items()
-            if found.report.kind == values.GONE
-        }
         numbers = self._numbers.setdefault(group, _ReportNumbers())
+        # They have no record, either.
+        silent = memory.records.missing
         unlisted = {
             host
-            for host in hosts - last.keys() - unread
-            if host not in forced
-            and numbers.is_old(host, asked)
+            for host in silent - unread
+            if host not in forced and numbers.is_old(host, asked)
         }
-        hosts -= unlisted
-        with self._lock:
-            self._seen[group] = hosts
-            self.unlisted[group] = unlisted
+        hosts = memory.indexed | seen | forced
+        hosts -= memory.reports.gone | memory.records.gone | unlisted
+        if hosts == memory.indexed:
+            # Nearly always: keep one of them.
+            hosts = memory.indexed
         # A record stays for a week: where there is none, memcached was
         # restarted, or had no room for it.
-        vanished = seen - last.keys() - unread
-        told = self._told.get(group, {})
-        observations = [
-            _observation(
+        vanished = (seen & silent) - unread
+        told = dict(self._told.get(group, {}))
+        observations = memory.observations
+        for host in observations.keys() - hosts:
+            del observations[host]
+        for host in forced ^ memory.forced:
+            one = observations.get(host)
+            if one is not None:
+                attributes = one.attributes._replace(
+                    forced_down=host in forced
+                )
+                observations[host] = one._replace(attributes=attributes)
+        again: dict[str, _LastReport | None] = dict.fromkeys(silent & hosts)
+        again.update((h, one) for h, one in changed.items() if h in hosts)
+        for host, last in again.items():
+            one = self._observation(
                 host,
-                last.get(host),
+                last,
                 numbers,
                 forced=host in forced,
                 vanished=host in vanished,
                 told=told.get(host),
             )
-            for host in hosts
-        ]
-        self._told[group] = {
-            one.host: one.attributes.outage
-            for one in observations
-            if one.attributes.outage is not None
-        }
+            observations[host] = one
+            if one.attributes.outage is not None:
+                told[host] = one.attributes.outage
+            else:
+                told.pop(host, None)
         numbers.keep(hosts)
-        canary = {server: canary_key in got for server, got in lists.items()}
         self._canaries.refreshed(group, asked, replicas, canary)
-        self._signals.refreshed(
-            group, asked, {s: got.get(signal_key) for s, got in lists.items()}
-        )
-        return Refresh("mc", asked, observations, exact=True)
+        self._signals.refreshed(group, asked, signals)
+        memory.run, memory.forced = run, forced
+        with self._lock:
+            self._seen[group] = hosts
+            self.unlisted[group] = unlisted
+            self._told[group] = {h: o for h, o in told.items() if h in hosts}
+            if self._runs[group] == run:
+                self._memories[group] = memory
+        return Refresh("mc", asked, list(observations.values()), exact=True)
 
     def wiped(self, group: str, since: float) -> ServerOutage | None:
         """Return the time in which all servers lost what was written."""
         return self._canaries.wiped(group, since)
 
-    def _has_future_report(self, last: Mapping[str, _LastReport]) -> bool:
+    def _has_future_report(
+        self, reports: Iterable[_LastReport]
+    ) -> bool:
         """Whether a report suggests that a server's clock was misread."""
         now = time.monotonic()
-        if all(one.moment <= now + MAX_AHEAD for one in last.values()):
+        if all(one.moment <= now + MAX_AHEAD for one in reports):
             return False
         # The clock of a member may be wrong instead: do not ask too often.
         if now - self._doubted_at < mc_replicas.CLOCK_LIFETIME:
@@ -253,37 +386,93 @@ class GroupReader:
 
     def _read(
         self,
-        replicas: Mapping[Server, Any],
-        keys: Mapping[str, str],
-        ignored: dict[str, str],
+        memory: _Memory,
+        lists: dict[Server, dict[str, bytes]],
+        others: Set[str],
     ) -> dict[str, _LastReport]:
-        """Return the last report of each host.
+        """Read the reports and records of all members.
 
-        :param keys: the host that each key belongs to
-        :param ignored: takes what is wrong with the value of a key
+        :param lists: the parts of the index on each server
+        :param others: members that the index may lack
+        :returns: the last report of each member that has another one than
+            before. What is the same as before may be there, too
         """
-        if not keys:
-            return {}
-        last: dict[str, _LastReport] = {}
-        answers = self._replicas.gather({s: s.get(keys) for s in replicas})
-        for server, found in answers.items():
-            for key, value in found.items():
-                try:
-                    report = self._codec.read_report(key, value)
-                except ValueError as error:
-                    ignored[key] = str(error)
-                    continue
-                if not report.outage_is_possible:
-                    ignored[key] = "an impossible outage"
-                    report = report._replace(outage=None)
-                moment = server.clock.to_monotonic(report.at)
-                host = keys[key]
-                known = last.get(host)
-                by_server = {} if known is None else known.by_server
-                by_server[server] = report.at
-                if known is None or moment > known.moment:
-                    last[host] = _LastReport(moment, report, by_server)
-        return last
+        self._read_index(memory, lists)
+        hosts = memory.indexed
+        if not others <= hosts:
+            hosts = hosts | others
+        changed: dict[str, _LastReport] = {}
+        # A member without a report may have a record.
+        for kept, wanted in (
+            (memory.reports, hosts),
+            (memory.records, memory.reports.missing),
+        ):
+            kept.keep(wanted)
+            for host, by_server in kept.values.read(
+                self._replicas, lists.keys(), frozenset(wanted)
+            ):
+                last, wrong = self._last_report(
+                    kept.values.key(host), by_server
+                )
+                kept.take_in(host, last, wrong)
+                if last is not None:
+                    changed[host] = last
+        return changed
+
+    def _read_index(
+        self, memory: _Memory, lists: dict[Server, dict[str, bytes]]
+    ) -> None:
+        """Take in the parts of the index that have changed."""
+        before, memory.lists = memory.lists, lists
+        changed = {
+            key
+            for server, found in lists.items()
+            for key in found.keys() | before.get(server, {}).keys()
+            if found.get(key) != before.get(server, {}).get(key)
+        }
+        removed: set[str] = set()
+        named: set[str] = set()
+        for key in changed:
+            memory.wrong.pop(key, None)
+            old: set[str] = set()
+            new: set[str] = set()
+            for found in before.values():
+                old |= self._codec.read_lines(key, found.get(key, b""))[0]
+            for found in lists.values():
+                names, refused = self._codec.read_lines(
+                    key, found.get(key, b"")
+                )
+                new |= names
+                if refused:
+                    memory.wrong[key] = f"{refused} lines are not names"
+            removed |= old - new
+            named |= new - memory.indexed
+        if removed or named:
+            memory.indexed = (memory.indexed - removed) | named
+
+    def _last_report(
+        self, key: str, by_server: Mapping[Server, bytes]
+    ) -> tuple[_LastReport | None, str]:
+        """Return the last report in the values of a key, or None.
+
+        :returns: also what is wrong with one of the values
+        """
+        last: _LastReport | None = None
+        wrong, written = "", {}
+        for server, value in by_server.items():
+            try:
+                report = self._codec.read_report(key, value)
+            except ValueError as error:
+                wrong = str(error)
+                continue
+            if not report.outage_is_possible:
+                wrong = "an impossible outage"
+                report = report._replace(outage=None)
+            moment = server.clock.to_monotonic(report.at)
+            written[server] = report.at
+            if last is None or moment > last.moment:
+                last = _LastReport(moment, report, written)
+        return last, wrong
 
     def _warn(self, ignored: Mapping[str, str]) -> None:
         """Log which values were ignored: each key once."""
@@ -297,43 +486,58 @@ class GroupReader:
             {"key": new[0], "error": ignored[new[0]], "count": len(new)},
         )
 
+    def _observation(
+        self,
+        host: str,
+        last: _LastReport | None,
+        numbers: _ReportNumbers,
+        *,
+        forced: bool,
+        vanished: bool,
+        told: tuple[float, float] | None,
+    ) -> Observation:
+        """Return what memcached says of a member.
 
-def _observation(
-    host: str,
-    last: _LastReport | None,
-    numbers: _ReportNumbers,
-    *,
-    forced: bool,
-    vanished: bool,
-    told: tuple[float, float] | None,
-) -> Observation:
-    """Return what memcached says of a member.
-
-    :param last: its last report; None: memcached has none
-    :param told: the outage that an earlier report told of
-    """
-    if last is None:
-        attributes = Attributes(
-            forced_down=forced,
-            vanished=vanished,
-            outage=told if vanished else None,
+        :param last: its last report; None: memcached has none
+        :param told: the outage that an earlier report told of
+        """
+        if last is None:
+            attributes = Attributes(
+                forced_down=forced,
+                vanished=vanished,
+                outage=told if vanished else None,
+            )
+            return Observation(host, attributes=attributes)
+        moment, report = last.moment, last.report
+        try:
+            last_seen = datetime.datetime.fromtimestamp(
+                report.at, datetime.UTC
+            )
+        except (OverflowError, ValueError, OSError):
+            last_seen = None
+        outage = None
+        if report.outage is not None:
+            since, until = report.outage
+            outage = moment - (report.at - since), moment - (report.at - until)
+        return Observation(
+            host,
+            numbers.number(host, last),
+            moment,
+            last_seen,
+            attributes=self._attributes_of(report, forced, outage),
         )
-        return Observation(host, attributes=attributes)
-    moment, report = last.moment, last.report
-    try:
-        last_seen = datetime.datetime.fromtimestamp(report.at, datetime.UTC)
-    except (OverflowError, ValueError, OSError):
-        last_seen = None
-    outage = None
-    if report.outage is not None:
-        since, until = report.outage
-        outage = moment - (report.at - since), moment - (report.at - until)
-    return Observation(
-        host,
-        numbers.number(host, last),
-        moment,
-        last_seen,
-        attributes=Attributes(
+
+    def _attributes_of(
+        self,
+        report: values.StoredReport,
+        forced: bool,
+        outage: tuple[float, float] | None,
+    ) -> Attributes:
+        """Return the attributes in a report: one object for equal ones."""
+        key = report.kind, report.binary, report.unwell, report.domain, forced
+        if outage is None and (known := self._attributes.get(key)) is not None:
+            return known
+        attributes = Attributes(
             binary=report.binary,
             left=report.kind == values.LEFT,
             crashed=report.kind == values.CRASHED,
@@ -342,5 +546,9 @@ def _observation(
             domain=report.domain,
             forced_down=forced,
             outage=outage,
-        ),
-    )
+        )
+        if outage is None:
+            if len(self._attributes) >= MOST_ATTRIBUTES:
+                self._attributes = {}
+            self._attributes[key] = attributes
+        return attributes

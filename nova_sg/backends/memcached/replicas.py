@@ -18,7 +18,7 @@ import concurrent.futures
 import functools
 import hashlib
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from oslo_log import log as logging
@@ -26,6 +26,7 @@ from oslo_log import log as logging
 from nova_sg import exception, once
 from nova_sg.backends import clock
 from nova_sg.backends.memcached import servers
+from nova_sg.backends.memcached.protocol import Command
 from nova_sg.liveness.model import ServerOutage
 
 LOG = logging.getLogger(__name__)
@@ -84,22 +85,75 @@ class Replicas:
         :param futures: by server, or by a tuple that begins with the server
         :raises BackendError: no request succeeded
         """
-        give_up = time.monotonic() + self._timeout * 2
-        results, errors = {}, []
-        for key, future in futures.items():
-            try:
-                results[key] = future.result(
-                    max(0.0, give_up - time.monotonic())
-                )
-            except exception.BackendError as error:
-                errors.append(str(error))
-            except concurrent.futures.TimeoutError:
-                future.cancel()
-                server = key[0] if isinstance(key, tuple) else key
-                errors.append(f"memcached at {server.address}: no answer")
-        if errors and not results:
-            raise exception.BackendError("; ".join(sorted(set(errors))))
-        return results
+        collected = _Collected(self._timeout)
+        collected.wait(futures)
+        return collected.results_or_error()
+
+    def execute(
+        self,
+        commands: Mapping[Any, Command],
+        beside: Mapping[Any, Command] | None = None,
+    ) -> dict:
+        """Have servers execute commands, in one round trip to all of them.
+
+        :param commands: by server, or by a tuple that begins with the server
+        :param beside: more of them, by other keys, which may fail
+        :returns: the results of all that succeeded in time
+        :raises BackendError: none of commands succeeded
+        """
+        needed = None
+        if beside:
+            needed, commands = commands, {**commands, **beside}
+        # For each server, the keys and the commands.
+        by_server: dict[Server, tuple[list[Any], list[Command]]] = {}
+        for key, command in commands.items():
+            server = key[0] if type(key) is tuple else key
+            if server in by_server:
+                keys, wanted = by_server[server]
+                keys.append(key)
+                wanted.append(command)
+            else:
+                by_server[server] = [key], [command]
+        collected = _Collected(self._timeout)
+        answers: servers.Answers | None = None
+        local: dict[Any, concurrent.futures.Future] = {}
+        begun: list[servers.RemoteServer] = []
+        try:
+            for server, (keys, wanted) in by_server.items():
+                if isinstance(server, servers.LocalServer):
+                    for key, command in zip(keys, wanted, strict=True):
+                        local[key] = server.submit(command)
+                elif server.begin(wanted):
+                    begun.append(server)
+                else:
+                    answers = answers or servers.Answers()
+                    answers.expect(server, wanted)
+            for server in servers.as_answered(begun, self._timeout):
+                keys, wanted = by_server[server]
+                # It is no longer in use, whatever happens.
+                begun.remove(server)
+                try:
+                    results = server.finish(wanted)
+                except exception.BackendError as error:
+                    collected.add(server, error)
+                    continue
+                if results is None:
+                    answers = answers or servers.Answers()
+                    answers.expect(server, wanted)
+                else:
+                    collected.add_all(keys, results)
+        finally:
+            for server in begun:
+                server.abandon()
+        if answers is not None:
+            left = collected.seconds_left()
+            for server, results in answers.wait(left).items():
+                if isinstance(results, list):
+                    collected.add_all(by_server[server][0], results)
+                else:
+                    collected.add(server, results or _no_answer(server))
+        collected.wait(local)
+        return collected.results_or_error(needed)
 
     def read_clocks(
         self, replicas: list[Server], anew: bool = False
@@ -186,6 +240,69 @@ class Replicas:
         return ServerOutage(
             since, max(started), "it was restarted, which loses all reports"
         )
+
+
+class _Collected:
+    """The results of requests to several servers.
+
+    :param timeout: seconds within which a server has to connect or answer
+    """
+
+    def __init__(self, timeout: float) -> None:
+        self._give_up = time.monotonic() + timeout * 2
+        self._results: dict[Any, Any] = {}
+        self._errors: list[str] = []
+
+    def add(self, key: Any, result: Any) -> None:
+        """Add a result, or a BackendError."""
+        if isinstance(result, exception.BackendError):
+            self._errors.append(str(result))
+        else:
+            self._results[key] = result
+
+    def add_all(self, keys: Iterable[Any], results: Iterable[Any]) -> None:
+        """Add the results of one server, in the order of their keys."""
+        for key, result in zip(keys, results, strict=True):
+            if isinstance(result, exception.BackendError):
+                self._errors.append(str(result))
+            else:
+                self._results[key] = result
+
+    def seconds_left(self) -> float:
+        """Return how long to wait for others."""
+        return max(0.0, self._give_up - time.monotonic())
+
+    def wait(self, futures: Mapping[Any, concurrent.futures.Future]) -> None:
+        """Add the results of those requests that succeed in time."""
+        for key, future in futures.items():
+            try:
+                self._results[key] = future.result(self.seconds_left())
+            except exception.BackendError as error:
+                self.add(key, error)
+            except concurrent.futures.TimeoutError:
+                future.cancel()
+                self.add(key, _no_answer(_server(key)))
+
+    def results_or_error(self, needed: Iterable[Any] | None = None) -> dict:
+        """Return all results.
+
+        :param needed: the keys of which one has to be there; None: all keys
+        :raises BackendError: there are errors alone
+        """
+        found: Iterable[Any] = self._results
+        if needed is not None:
+            found = self._results.keys() & set(needed)
+        if self._errors and not found:
+            raise exception.BackendError("; ".join(sorted(set(self._errors))))
+        return self._results
+
+
+def _server(key: Any) -> Server:
+    return key[0] if isinstance(key, tuple) else key
+
+
+def _no_answer(server: Server) -> exception.BackendError:
+    return exception.BackendError(f"memcached at {server.address}: no answer")
 
 
 def now(server: Server) -> float:

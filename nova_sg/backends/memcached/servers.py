@@ -10,34 +10,38 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""A memcached server: python-memcached that fails fast and says why.
+"""A memcached server: requests that fail fast and say why.
 
-python-memcached turns every failure into "not found" and blocks its caller.
-Here each server has one thread (a green one in a green process) and one
-connection, callers get a future, and a failure is a BackendError. After a
-failure all calls to that server fail at once for RETRY seconds. So a server
-that hangs delays no other server, and a caller by one time-out at most.
+Each server has one connection. A caller that finds it free writes its commands
+on it, and reads the answers: see begin(). So several servers can be sent their
+commands before the first answer is read. While the connection is in use, or
+there is none, the server's thread executes them (a green one in a green
+process), many at once, and callers wait for a future.
+
+A failure is a BackendError. After a failure all calls to that server fail at
+once for RETRY seconds. So a server that hangs delays no other server, and a
+caller by one time-out at most.
 """
 
 from __future__ import annotations
 
+import collections
 import contextlib
-import functools
-import queue
 import secrets
+import select
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
-from typing import Any, NoReturn
-
-import memcache
+from typing import Any
 
 from nova_sg import exception, threads
 from nova_sg.backends import clock
 from nova_sg.backends.memcached import address as mc_address
-from nova_sg.backends.memcached import connection, lookup, values
+from nova_sg.backends.memcached import connection, lookup, protocol, values
+from nova_sg.backends.memcached.client import Client, NoStatistics
+from nova_sg.backends.memcached.protocol import Command, Connection
 
 # Seconds after a failure in which a server is not tried again.
 RETRY = 1.0
@@ -52,99 +56,80 @@ _NO_STATISTICS = (
     "it gives no statistics, and so not its clock: is that a proxy, such as "
     "twemproxy? Name the memcached servers themselves"
 )
-_WANTS_PASSWORD = (
-    "it wants a user name and a password (memcached -Y): set [cache] username "
-    "and password"
-)
 _WANTS_TLS = (
     "the server closed the connection: does it want TLS (memcached -Z, "
     "[cache] tls_enabled), or does it refuse this host?"
 )
 
-
-class _NoStatistics(Exception):
-    """The server answers, but not with its statistics."""
-
-
-class _Closed(ConnectionError):
-    """The server has closed the connection."""
+#: What a server executes on a connection that no other caller uses meanwhile.
+_Dialogue = Callable[[Connection], Any]
 
 
-class _Client(memcache.Client):
-    """python-memcached for one server: values are bytes, failures raise.
+class _Job:
+    """What a server's thread has to do."""
 
-    It is given its connections: see use().
-    """
+    __slots__ = ("always", "done", "is_wanted", "work")
+
+    def __init__(
+        self,
+        work: Sequence[Command] | _Dialogue,
+        is_wanted: Callable[[], bool],
+        done: Callable[[Any], None],
+        always: bool = False,
+    ) -> None:
+        self.work = work
+        #: Whether the caller still waits; called when the work begins.
+        self.is_wanted = is_wanted
+        #: Takes the result, or a BackendError; of commands it is a list.
+        self.done = done
+        #: Also while the server has refused its statistics.
+        self.always = always
+
+
+class Answers:
+    """The results of several servers; one caller waits for them."""
 
     def __init__(self) -> None:
-        # An address that is not used.
-        super().__init__(["127.0.0.1"])
-        (self.server,) = self.servers
-        # The library calls it for every failure, which it then hides.
-        self.server.mark_dead = functools.partial(_fail, self.server)
-        self.server.connect = lambda: self.server.socket is not None
-        #: Whether the server has answered on this connection.
-        self.answered = False
+        #: None: it has not answered.
+        self._found: dict[RemoteServer, Any] = {}
+        self._waits = True
+        # Taken by the caller, and released when a server has answered.
+        self._arrived = threading.Lock()
 
-    def use(self, link: socket.socket) -> None:
-        """Use a connection, in the place of the one before."""
-        self.disconnect_all()
-        self.server.socket = link
-        self.server.buffer = b""
-        self.answered = False
+    def expect(self, server: RemoteServer, commands: list[Command]) -> None:
+        """Have the server's thread execute commands."""
+        self._found[server] = None
+        server.submit_all(
+            commands,
+            lambda: self._waits,
+            lambda result: self._add(server, result),
+        )
 
-    def statistics(self) -> dict[str, str]:
-        """Return the server's statistics.
+    def wait(self, timeout: float) -> dict[RemoteServer, Any]:
+        """Wait for all servers.
 
-        :raises _NoStatistics: the server has none
+        :param timeout: seconds; what was not begun by then is not executed
+        :returns: the results of each server in a list, or a BackendError;
+            None: it has not answered
         """
-        found = {}
-        self.server.send_cmd("stats")
-        while (line := self.server.readline()) != b"END":
-            words = line.decode("ascii", "replace").split(" ", 2)
-            if words[0] == "ERROR":
-                raise _NoStatistics()
-            if words[0] != "STAT" or len(words) < 3:
-                _refuse_answer(line)
-            found[words[1]] = words[2]
-        if "time" not in found:
-            raise _NoStatistics()
-        return found
+        deadline = time.monotonic() + timeout
+        while None in self._found.values():
+            left = deadline - time.monotonic()
+            if left <= 0 or not self._arrived.acquire(timeout=left):
+                break
+        self._waits = False
+        return dict(self._found)
 
-    def read(
-        self, keys: Sequence[str], command: str = "get"
-    ) -> dict[str, bytes]:
-        """Return the values of those keys that exist: {key: bytes}.
-
-        get_multi() would unpickle or decompress a value whose flags say so,
-        and fail on unknown flags; this ignores them.
-
-        :param command: "gets" has a later cas() depend on these values
-        """
-        server, found = self.server, {}
-        server.send_cmd(f"{command} {' '.join(keys)}")
-        while (line := server.readline()) != b"END":
-            words = line.split()
-            if len(words) < 4 or words[0] != b"VALUE":
-                _refuse_answer(line)
-            if command == "gets":
-                self.cas_ids[words[1]] = int(words[4])
-            found[words[1].decode()] = server.recv(int(words[3]) + 2)[:-2]
-        return found
+    def _add(self, server: RemoteServer, result: Any) -> None:
+        self._found[server] = result
+        _release(self._arrived)
 
 
-def _fail(server: Any, reason: OSError | str) -> NoReturn:
-    """Close the connection and raise what went wrong."""
-    server.close_socket()
-    if isinstance(reason, OSError):
-        raise reason
-    raise _Closed("the server closed the connection")
-
-
-def _refuse_answer(line: bytes) -> NoReturn:
-    if line.startswith(b"CLIENT_ERROR unauth"):
-        raise OSError(_WANTS_PASSWORD)
-    raise OSError(f"unexpected answer {line[:100]!r}")
+def _release(lock: Any) -> None:
+    """Release a lock by which one thread wakes another one."""
+    # It may be released already; a green one does not mind.
+    with contextlib.suppress(RuntimeError):
+        lock.release()
 
 
 class RemoteServer:
@@ -185,10 +170,19 @@ class RemoteServer:
             (self.host, self._parsed.port) if self.host else self._parsed.host,
         )
         self._lookup = lookup.Lookup(self._parsed)
-        self._queue: queue.Queue = queue.Queue()
+        # What the thread has to do; None: end.
+        self._jobs: collections.deque[_Job | None] = collections.deque()
+        # Whether it waits for _arrived, which is released then.
+        self._idle = False
+        self._arrived = threading.Lock()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._closed = False
+        # Held while the connection is in use.
+        self._in_use = threading.Lock()
+        self._connection: Connection | None = None
+        # Whether the thread waits for the connection.
+        self._wanted = False
         # Monotonic.
         self._retry_at = float("-inf")
         self._failure = ""
@@ -197,60 +191,83 @@ class RemoteServer:
 
     # -- operations
 
+    def submit(self, command: Command) -> Future:
+        """Have a command executed."""
+        future: Future = Future()
+        self.submit_all(
+            [command],
+            future.set_running_or_notify_cancel,
+            lambda result: _set(
+                future, result[0] if isinstance(result, list) else result
+            ),
+        )
+        return future
+
+    def submit_all(
+        self,
+        commands: Sequence[Command],
+        is_wanted: Callable[[], bool],
+        done: Callable[[Any], None],
+    ) -> None:
+        """Have commands executed by the thread.
+
+        :param is_wanted: whether they are still to be executed
+        :param done: called on the thread with a list, which has for each
+            command its result or a BackendError, or with a BackendError
+        """
+        self._put(_Job(commands, is_wanted, done))
+
     def get(self, keys: Iterable[str]) -> Future:
         """Return the values of those keys that exist: {key: bytes}."""
         keys = list(keys)
+        if len(keys) <= CHUNK:
+            return self.submit(protocol.get(keys))
+        commands = [
+            protocol.get(keys[start : start + CHUNK])
+            for start in range(0, len(keys), CHUNK)
+        ]
 
-        def get(client: _Client) -> dict[str, bytes]:
+        def get(connection: Connection) -> dict[str, bytes]:
             found = {}
-            for start in range(0, len(keys), CHUNK):
-                found.update(client.read(keys[start : start + CHUNK]))
+            for command in commands:
+                found.update(connection.call(command.request, command.read))
             return found
 
-        return self._submit(get)
+        return self._put_dialogue(get)
 
     def set(self, key: str, value: bytes, expire: int = 0) -> Future:
         """Set a value, for expire seconds; 0: for good.
 
         :returns: None
         """
-
-        def set_(client: _Client) -> None:
-            if not client.set(key, value, expire):
-                raise self._error("the value was not stored")
-
-        return self._submit(set_)
+        return self.submit(protocol.set_(key, value, expire))
 
     def renew(self, key: str, value: bytes, expire: int) -> Future:
         """Replace a value, for expire seconds.
 
         :returns: whether there was one; if not, nothing is written
         """
-
-        def renew(client: _Client) -> bool:
-            return bool(client.replace(key, value, expire))
-
-        return self._submit(renew)
+        return self.submit(protocol.renew(key, value, expire))
 
     def keep(self, key: str, value: bytes, expire: int) -> Future:
         """Keep a value for expire more seconds; set it if there is none."""
 
-        def keep(client: _Client) -> None:
-            if not client.touch(key, expire):
-                client.add(key, value, expire)
+        def keep(used: Client) -> None:
+            if not used.touch(key, expire):
+                used.add(key, value, expire)
 
         return self._submit(keep)
 
     def delete(self, key: str) -> Future:
         """Delete a value, if there is one."""
-        return self._submit(lambda client: client.delete(key))
+        return self._submit(lambda used: used.delete(key))
 
     def append(self, key: str, line: bytes) -> Future:
         """Add a line to a list, or begin the list."""
 
-        def append(client: _Client) -> None:
+        def append(used: Client) -> None:
             for _ in range(ATTEMPTS):
-                if client.append(key, line) or client.add(key, line):
+                if used.append(key, line) or used.add(key, line):
                     return
             raise self._error("the line was not added")
 
@@ -263,19 +280,11 @@ class RemoteServer:
         may be called several times.
         """
 
-        def update(client: _Client) -> None:
-            for _ in range(ATTEMPTS):
-                client.reset_cas()
-                old = client.read([key], "gets").get(key)
-                new = change(old or b"")
-                if new == (old or b""):
-                    return
-                store = client.add if old is None else client.cas
-                if store(key, new):
-                    return
-            raise self._error("other processes keep changing the value")
+        def exchange(old: bytes) -> bytes | None:
+            new = change(old)
+            return None if new == old else new
 
-        return self._submit(update)
+        return self.exchange(key, exchange, 0)
 
     def exchange(
         self, key: str, change: Callable[[bytes], bytes | None], expire: int
@@ -287,15 +296,15 @@ class RemoteServer:
         :returns: the value before, and the value now
         """
 
-        def exchange(client: _Client) -> tuple[bytes, bytes]:
+        def exchange(used: Client) -> tuple[bytes, bytes]:
             for _ in range(ATTEMPTS):
-                client.reset_cas()
-                found = client.read([key], "gets").get(key)
+                used.reset_cas()
+                found = used.read(key, "gets")
                 old = found or b""
                 new = change(old)
                 if new is None:
                     return old, old
-                store = client.add if found is None else client.cas
+                store = used.add if found is None else used.cas
                 if store(key, new, expire):
                     return old, new
             raise self._error("other processes keep changing the value")
@@ -305,9 +314,9 @@ class RemoteServer:
     def stats(self) -> Future:
         """Return the server's statistics, and set its clock by them."""
 
-        def stats(client: _Client) -> dict[str, str]:
+        def stats(used: Connection) -> dict[str, str]:
             sent = time.monotonic()
-            found = self._statistics(client)
+            found = self._statistics(used)
             if found is None:
                 self._refused = _NO_STATISTICS
                 raise self._error(_NO_STATISTICS)
@@ -317,28 +326,28 @@ class RemoteServer:
             self._refused = ""
             return found
 
-        return self._submit(stats, always=True)
+        return self._put_dialogue(stats, always=True)
 
-    def _statistics(self, client: _Client) -> dict[str, str] | None:
+    def _statistics(self, used: Connection) -> dict[str, str] | None:
         """Return the server's statistics; None: it answers without them."""
         try:
-            return client.statistics()
-        except _NoStatistics:
+            return Client(used.link).statistics()
+        except NoStatistics:
             return None
         except ConnectionError:
-            if client.answered:
+            if used.answered:
                 raise
         # A proxy closes the connection if it does not know the command. It
         # answers others.
-        self._connect(client)
+        used = self._connect()
         try:
-            client.read([values.GROUPS_KEY])
+            Client(used.link).read(values.GROUPS_KEY)
         except ConnectionError:
             raise OSError(_WANTS_TLS) from None
         try:
             # Not if a server was started just now.
-            return client.statistics()
-        except (_NoStatistics, ConnectionError):
+            return Client(used.link).statistics()
+        except (NoStatistics, ConnectionError):
             return None
 
     def compare(self, attempts: int) -> Future:
@@ -351,25 +360,22 @@ class RemoteServer:
         :returns: "" or what answers as another server, as a clause
         """
 
-        def compare(client: _Client) -> str:
+        def compare(one: Client) -> str:
             key = f"nova_sg:p:{secrets.token_hex(8)}"
-            client.set(key, b"1", PROBE_LIFETIME)
+            one.set(key, b"1", PROBE_LIFETIME)
             used, targets = self.target, []
             with contextlib.suppress(OSError):
                 targets = self._lookup.targets(self._timeout)
             tried = [used] * attempts + [t for t in targets if t != used]
             for target in tried[: attempts + 8]:
-                other = _Client()
                 try:
-                    other.use(self._open(target))
-                    if other.read([key]):
-                        continue
+                    with self._open(target) as link:
+                        if Client(link).read(key):
+                            continue
                 except Exception:
                     # Whether it answers is not asked here.
                     continue
-                finally:
-                    other.disconnect_all()
-                if not client.read([key]):
+                if not one.read(key):
                     # Wiped, or restarted, meanwhile.
                     return ""
                 if target == used:
@@ -382,21 +388,138 @@ class RemoteServer:
 
         return self._submit(compare)
 
+    # -- on the caller's thread
+
+    def begin(self, commands: Sequence[Command]) -> bool:
+        """Send commands, if the connection is free.
+
+        finish() or abandon() has to follow, on the same thread.
+
+        :returns: whether they were sent; if not, submit() them
+        """
+        if (
+            self._wanted
+            or self._connection is None
+            or self._refused
+            or self._closed
+            or self._jobs
+            or not self._in_use.acquire(blocking=False)
+        ):
+            return False
+        sent = False
+        try:
+            used = self._connection
+            if used is None:
+                return False
+            if len(commands) == 1:
+                request = commands[0].request
+            else:
+                request = b"".join([one.request for one in commands])
+                if len(request) > protocol.WINDOW:
+                    return False
+            sent = self._send(used, request)
+            return sent
+        finally:
+            if not sent:
+                self._in_use.release()
+
+    def _send(self, used: Connection, request: bytes) -> bool:
+        try:
+            used.send(request)
+        except TimeoutError as error:
+            self._note_failure(error)
+        except Exception:
+            # The thread makes another connection.
+            self._disconnect()
+        except BaseException:
+            self._disconnect()
+            raise
+        else:
+            return True
+        return False
+
+    def finish(self, commands: Sequence[Command]) -> list[Any] | None:
+        """Read the answers to the commands that begin() has sent.
+
+        :returns: for each its result, or a BackendError; None: the
+            connection was closed, submit() them
+        :raises BackendError: the server does not answer
+        """
+        used, done = self._connection, False
+        assert used is not None
+        try:
+            results = used.read_all(commands)
+            done = True
+        except TimeoutError as error:
+            self._note_failure(error)
+            raise self._error(self._failure) from None
+        except Exception:
+            # The server may have been restarted since the connection was
+            # used last.
+            return None
+        finally:
+            if not done:
+                self._disconnect()
+            self._in_use.release()
+        for number, result in enumerate(results):
+            if isinstance(result, protocol.Refused):
+                results[number] = self._translated(result)
+        return results
+
+    def abandon(self) -> None:
+        """Do not read the answers to what begin() has sent."""
+        self._disconnect()
+        self._in_use.release()
+
+    def fileno(self) -> int:
+        """Return the connection's file descriptor, after begin()."""
+        assert self._connection is not None
+        return self._connection.fileno()
+
+    def give_up(self) -> None:
+        """Have finish() fail if the answer has not arrived."""
+        assert self._connection is not None
+        self._connection.give_up()
+
+    def _translated(self, result: Any) -> Any:
+        if isinstance(result, protocol.Refused):
+            return self._error(str(result))
+        return result
+
     # -- the thread
 
-    def _submit(
-        self, operation: Callable[[_Client], Any], always: bool = False
-    ) -> Future:
-        """Have the server's thread execute an operation.
+    def _submit(self, work: Callable[[Client], Any]) -> Future:
+        """Have the server's thread do something by python-memcached."""
+        return self._put_dialogue(lambda used: work(Client(used.link)))
+
+    def _put_dialogue(self, work: _Dialogue, always: bool = False) -> Future:
+        """Have the server's thread execute a dialogue.
 
         :param always: also while the server has refused its statistics
         """
         future: Future = Future()
+        self._put(
+            _Job(
+                work,
+                future.set_running_or_notify_cancel,
+                lambda result: _set(future, result),
+                always,
+            )
+        )
+        return future
+
+    def _put(self, job: _Job) -> None:
+        if self._thread is None:
+            self._start()
+        self._jobs.append(job)
+        self._wake()
+        if self._closed:
+            # The thread may have ended before it found the job.
+            self._refuse_all()
+
+    def _start(self) -> None:
         with self._lock:
-            if self._closed:
-                future.set_exception(self._error("closed by this process"))
-                return future
-            if self._thread is None:
+            if self._thread is None and not self._closed:
                 # An executor's threads would delay the end of the process.
                 self._thread = threading.Thread(
                     target=self._run,
@@ -404,77 +527,163 @@ class RemoteServer:
                     daemon=True,
                 )
                 self._thread.start()
-            self._queue.put((operation, always, future))
-        return future
+
+    def _wake(self) -> None:
+        if self._idle:
+            self._idle = False
+            _release(self._arrived)
+
+    def _next_job(self) -> _Job | None:
+        """Wait for the next job."""
+        while True:
+            try:
+                return self._jobs.popleft()
+            except IndexError:
+                self._idle = True
+                # Unless there is one meanwhile.
+                if not self._jobs:
+                    self._arrived.acquire()
+                self._idle = False
+
+    def _refuse_all(self) -> None:
+        with contextlib.suppress(IndexError):
+            while True:
+                job = self._jobs.popleft()
+                if job is not None and job.is_wanted():
+                    job.done(self._error("closed by this process"))
 
     def _run(self) -> None:
-        # A client belongs to the thread that made it.
-        client = _Client()
-        while (job := self._queue.get()) is not None:
-            self._answer(client, *job)
+        while (job := self._next_job()) is not None:
+            jobs = [job, *self._jobs_beside(job)]
+            self._wanted = True
+            with self._in_use:
+                self._wanted = False
+                done = self._do(jobs)
+            result = None
+            for job, result in done:
+                job.done(result)
             # Of ten thousand members it is a megabyte.
-            del job
-        client.disconnect_all()
+            del job, jobs, done, result
+        with self._in_use:
+            self._disconnect()
+        self._refuse_all()
 
-    def _answer(
-        self,
-        client: _Client,
-        operation: Callable[[_Client], Any],
-        always: bool,
-        future: Future,
-    ) -> None:
-        if not future.set_running_or_notify_cancel():
-            return
+    def _jobs_beside(self, first: _Job) -> list[_Job]:
+        """Take jobs whose commands may be sent together with others."""
+        found: list[_Job] = []
+        size = _size(first)
+        while self._jobs:
+            job = self._jobs[0]
+            if job is None:
+                break
+            size += _size(job)
+            if size > protocol.WINDOW:
+                break
+            found.append(job)
+            self._jobs.popleft()
+        return found
+
+    def _do(self, jobs: list[_Job]) -> list[tuple[_Job, Any]]:
+        """Do one job, or the commands of several.
+
+        :returns: their results, or errors
+        """
+        done: list[tuple[_Job, Any]] = []
+        wanted = []
+        for job in jobs:
+            if job.is_wanted():
+                if self._refused and not job.always:
+                    done.append((job, self._error(self._refused)))
+                else:
+                    wanted.append(job)
+        if not wanted:
+            return done
         try:
-            if self._refused and not always:
-                raise self._error(self._refused)
-            future.set_result(self._execute(client, operation))
-        except Exception as error:
-            future.set_exception(error)
+            if callable(wanted[0].work):
+                [job] = wanted
+                return [*done, (job, self._execute(wanted[0].work))]
+            commands: list[Command] = []
+            for job in wanted:
+                assert not callable(job.work)
+                commands += job.work
+            results = iter(self._execute_all(commands))
+        except exception.BackendError as error:
+            # Each of several callers raises one of its own.
+            text = str(error)
+            return done + [
+                (job, exception.BackendError(text)) for job in wanted
+            ]
+        for job in wanted:
+            assert not callable(job.work)
+            done.append((job, [next(results) for _ in job.work]))
+        return done
+
+    def _execute_all(self, commands: Sequence[Command]) -> list[Any]:
+        request = b"".join([one.request for one in commands])
+
+        def execute(used: Connection) -> list[Any]:
+            used.send(request)
+            return used.read_all(commands)
+
+        return [self._translated(one) for one in self._execute(execute)]
 
     def _error(self, text: str) -> exception.BackendError:
         return exception.BackendError(f"memcached at {self.address}: {text}")
 
-    def _execute(self, client: _Client, operation: Callable) -> Any:
+    def _note_failure(self, error: Exception) -> None:
+        """Leave the server alone for a while."""
+        if isinstance(error, OSError):
+            self._failure = connection.explain(error, self._timeout)
+        else:
+            self._failure = exception.describe(error)
+        self._disconnect()
+        self._retry_at = time.monotonic() + RETRY
+
+    def _disconnect(self) -> None:
+        used, self._connection = self._connection, None
+        if used is not None:
+            used.close()
+
+    def _execute(self, operation: _Dialogue) -> Any:
         if time.monotonic() < self._retry_at:
             raise self._error(self._failure)
         try:
-            return self._attempt(client, operation)
+            return self._attempt(operation)
         except exception.BackendError:
             # The server refused one value, and works.
             raise
-        except OSError as error:
-            self._failure = connection.explain(error, self._timeout)
         except Exception as error:
-            self._failure = exception.describe(error)
-        client.disconnect_all()
-        self._retry_at = time.monotonic() + RETRY
+            self._note_failure(error)
         # Not within a handler: its error would keep a socket open.
         raise self._error(self._failure)
 
-    def _attempt(self, client: _Client, operation: Callable) -> Any:
-        if client.server.socket is not None:
+    def _attempt(self, operation: _Dialogue) -> Any:
+        used = self._connection
+        if used is not None:
             try:
-                result = operation(client)
-                client.answered = True
-                return result
+                return self._run_on(used, operation)
             except (TimeoutError, exception.BackendError):
                 raise
             except Exception:
                 # The server may have been restarted since the connection
                 # was used last.
                 pass
-        self._connect(client)
-        result = operation(client)
-        client.answered = True
+        return self._run_on(self._connect(), operation)
+
+    def _run_on(self, used: Connection, operation: _Dialogue) -> Any:
+        try:
+            result = operation(used)
+        except protocol.Refused as refused:
+            raise self._error(str(refused)) from None
+        used.answered = True
         return result
 
-    def _connect(self, client: _Client) -> None:
-        """Give a client a new connection.
+    def _connect(self) -> Connection:
+        """Make a new connection, in the place of the one before.
 
         :raises OSError: the text says why there is none
         """
-        client.disconnect_all()
+        self._disconnect()
         deadline = time.monotonic() + self._timeout
         try:
             targets = self._lookup.targets(self._timeout)
@@ -491,10 +700,10 @@ class RemoteServer:
                 failures.append((target, why))
                 continue
             link.settimeout(self._timeout)
-            client.use(link)
+            self._connection = made = Connection(link, self._timeout)
             self.target = target
             self.generation += 1
-            return
+            return made
         if len(failures) == 1 and not self._is_name(failures[0][0]):
             raise OSError(f"cannot connect: {failures[0][1]}")
         raise OSError(
@@ -517,10 +726,64 @@ class RemoteServer:
         """Close the connection for good; the thread ends."""
         with self._lock:
             self._closed = True
-            self._queue.put(None)
             thread = self._thread
         if thread is not None:
+            self._jobs.append(None)
+            self._wake()
             threads.join(thread, self._timeout * 2)
+
+
+def _set(future: Future, result: Any) -> None:
+    if isinstance(result, exception.BackendError):
+        future.set_exception(result)
+    else:
+        future.set_result(result)
+
+
+def _size(job: _Job) -> int:
+    """Return the bytes of a job's commands."""
+    if callable(job.work):
+        # Nothing is sent together with it.
+        return protocol.WINDOW + 1
+    return sum(len(command.request) for command in job.work)
+
+
+def as_answered(
+    begun: Sequence[RemoteServer], timeout: float
+) -> Iterator[RemoteServer]:
+    """Yield servers in the order in which they answer.
+
+    :param begun: servers after begin()
+    :param timeout: seconds after which the others are yielded; finish() fails
+        then
+    """
+    if len(begun) == 1:
+        yield begun[0]
+        return
+    waiting = {server.fileno(): server for server in begun}
+    deadline = time.monotonic() + timeout
+    while len(waiting) > 1:
+        left = deadline - time.monotonic()
+        ready = _readable(list(waiting), left) if left > 0 else []
+        if not ready:
+            for server in waiting.values():
+                server.give_up()
+            break
+        for number in ready:
+            yield waiting.pop(number)
+    yield from waiting.values()
+
+
+def _readable(numbers: list[int], timeout: float) -> list[int]:
+    """Wait until something arrives at some of these file descriptors."""
+    make = getattr(select, "poll", None)
+    if make is None:
+        # In a green process, where it takes any number.
+        return select.select(numbers, [], [], timeout)[0]
+    poll = make()
+    for number in numbers:
+        poll.register(number, select.POLLIN)
+    return [number for number, _ in poll.poll(timeout * 1000)]
 
 
 class LocalServer:
@@ -536,6 +799,10 @@ class LocalServer:
         # The value, and until when it is kept (monotonic).
         self._values: dict[str, tuple[bytes, float]] = {}
         self._lock = threading.Lock()
+
+    def submit(self, command: Command) -> Future:
+        """As RemoteServer.submit."""
+        return getattr(self, command.name)(*command.args)
 
     def get(self, keys: Iterable[str]) -> Future:
         """As RemoteServer.get."""

@@ -40,6 +40,7 @@ nova_sg:g           the groups, a line each
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import hmac
 import re
@@ -68,7 +69,6 @@ MAX_LIST_LENGTH = 256 * 1024
 # Of a name in a list, quoted, in bytes.
 MAX_NAME_LENGTH = 64 * 1024
 
-_PLAIN_KEY = re.compile(r"[!-~]+")
 _MOMENT = rb"0|[1-9]\d{0,14}"
 _REPORT = re.compile(
     rb"1 (up|draining|left|crashed|gone) (%b) ([!-~]+)"
@@ -81,6 +81,8 @@ MAX_OUTAGE = 7 * 24 * 3600.0
 # Names that _quote() does not change.
 _UNQUOTED = re.compile(r"[A-Za-z0-9_.~-]+")
 _MAC_LENGTH = 32
+# Different reports, apart from their time, that are remembered.
+MOST_TEMPLATES = 1000
 
 
 class StoredReport(NamedTuple):
@@ -114,7 +116,9 @@ def member_key(group: str, host: str) -> str:
     an ambiguous one.
     """
     key = f"{group}:{host}"
-    plain = len(key) <= MAX_KEY_LENGTH and _PLAIN_KEY.fullmatch(key)
+    # All of it is from "!" to "~".
+    plain = key.isascii() and key.isprintable() and " " not in key
+    plain = plain and len(key) <= MAX_KEY_LENGTH
     if plain and ":" not in group and group != "nova_sg":
         return key
     return "nova_sg:m:" + _hash(group, host)
@@ -173,22 +177,28 @@ class Codec:
 
     def __init__(self, secret: str | None) -> None:
         self._secret = secret.encode("utf-8") if secret else None
+        # Reports without their time, by what stands before and after it: a
+        # group has few different ones.
+        self._templates: dict[tuple[bytes, bytes], StoredReport] = {}
 
     def write_report(self, key: str, report: StoredReport) -> bytes:
         """Write a report.
 
         :raises ValueError: a name in it is too long
         """
-        text = f"1 {report.kind} {report.at * 1000:.0f} ".encode("ascii")
-        text += _write_name(report.binary)
-        if report.outage is not None:
-            since, until = report.outage
-            span = f" away={since * 1000:.0f}-{until * 1000:.0f}"
-            text += span.encode("ascii")
-        if report.unwell:
-            text += b" unwell=" + _write_name(report.unwell)
-        if report.domain:
-            text += b" domain=" + _write_name(report.domain)
+        kind, at, binary, outage, unwell, domain = report
+        text = b"1 %b %.0f %b" % (
+            kind.encode("ascii"),
+            at * 1000,
+            _write_known_name(binary),
+        )
+        if outage is not None:
+            since, until = outage
+            text += b" away=%.0f-%.0f" % (since * 1000, until * 1000)
+        if unwell:
+            text += b" unwell=" + _write_name(unwell)
+        if domain:
+            text += b" domain=" + _write_known_name(domain)
         return self._seal(key, text)
 
     def read_report(self, key: str, value: bytes) -> StoredReport:
@@ -199,16 +209,35 @@ class Codec:
 
         :raises ValueError: it is no report, or not authentic
         """
-        match = _REPORT.fullmatch(self._open(key, value))
+        text = self._open(key, value)
+        parts = text.split(b" ", 3)
+        if len(parts) == 4:
+            version, state, at, rest = parts
+            known = self._templates.get((state, rest))
+            if known is not None and version == b"1" and _is_moment(at):
+                return StoredReport(
+                    known.kind,
+                    int(at) / 1000,
+                    known.binary,
+                    None,
+                    known.unwell,
+                    known.domain,
+                )
+        report = self._parse_report(text)
+        if report.outage is None:
+            if len(self._templates) >= MOST_TEMPLATES:
+                self._templates = {}
+            self._templates[state, rest] = report
+        return report
+
+    def _parse_report(self, text: bytes) -> StoredReport:
+        match = _REPORT.fullmatch(text)
         if match is None:
             raise ValueError("not a report")
         kind, at, binary, more = match.groups()
         report = StoredReport(
             kind.decode(), int(at) / 1000, _read_name(binary)
         )
-        if not more:
-            # The usual case, and an observer reads thousands.
-            return report
         parts = [one.split(b"=", 1) for one in more.split()]
         fields = dict(parts)
         if len(fields) < len(parts):
@@ -257,6 +286,13 @@ class Codec:
         return text
 
 
+def _is_moment(text: bytes) -> bool:
+    """Whether a text is a time, as _MOMENT."""
+    if not text.isdigit() or len(text) > 15:
+        return False
+    return text[0] != ord("0") or text == b"0"
+
+
 def _mac(secret: bytes, key: str, text: bytes) -> bytes:
     mac = hmac.new(secret, key.encode() + b"\0" + text, hashlib.sha256)
     return mac.hexdigest()[:_MAC_LENGTH].encode("ascii")
@@ -293,6 +329,10 @@ def _write_name(name: str) -> bytes:
     if len(quoted) > MAX_NAME_LENGTH:
         raise ValueError(f"a name of {len(name)} characters is too long")
     return quoted
+
+
+#: The same, for names of which a process has few.
+_write_known_name = functools.lru_cache(64)(_write_name)
 
 
 def _read_name(text: bytes) -> str:
