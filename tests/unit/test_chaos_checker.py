@@ -770,6 +770,14 @@ class PlanTest(unittest.TestCase):
                 # A server, ten hosts and a controller.
                 self.assertEqual(12, len(fault.targets))
 
+    def test_a_host_with_many_members_is_not_forced_down(self):
+        for seed in range(20):
+            plan = nemesis.plan(
+                *(seed, 300.0, ["h0", nemesis.BULK], ["c1"]),
+                *({"zk": SERVERS["zk"]}, [], ["force_down"]),
+            )
+            self.assertEqual({("h0",)}, {fault.targets for fault in plan})
+
     def test_controllers_are_cut_from_hosts_alone(self):
         for fault in self.plan(1, ["zk"], ["controllers"]):
             self.assertEqual(("c1", "c2", "c3"), fault.targets)
