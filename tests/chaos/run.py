@@ -279,6 +279,7 @@ class Run:
             "setup",
             seed=self._seed,
             seconds=self._seconds,
+            faults=self._faults,
             drivers=self._drivers,
             mode=self._mode,
             hosts=self._names + self._bulk,

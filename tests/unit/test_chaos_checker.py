@@ -541,7 +541,7 @@ class ManyTest(unittest.TestCase):
         entries = sorted(story.entries, key=lambda entry: entry["at"])
         *_, ours, stock, _ = __main__.rows([entries])
         self.assertEqual(["0", "0", "0"], ours.split()[-3:])
-        self.assertEqual(["Nova", "db"], stock.split()[1:3])
+        self.assertEqual(["Nova", "db"], stock.split()[2:4])
         self.assertEqual(["4", "0", "0"], stock.split()[-3:])
         [found] = checker.check(entries, "db").violations
         self.assertEqual(("wrong down", "n1"), (found.kind, found.observer))
