@@ -293,6 +293,7 @@ def rows(histories):
             table.append(
                 (
                     str(setup["seed"]),
+                    ",".join(setup.get("faults") or ["all"]),
                     f"Nova {stock}" if stock else ",".join(setup["drivers"]),
                     setup["mode"],
                     f"{found.seconds / 60:.1f}",
@@ -315,7 +316,7 @@ def rows(histories):
 
 
 _HEAD = (
-    *("seed", "driver", "mode", "minutes", "faults", "answers"),
+    *("seed", "kinds", "driver", "mode", "minutes", "faults", "answers"),
     *("wrong down", "wrong up", "unknown"),
 )
 

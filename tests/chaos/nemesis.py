@@ -80,6 +80,8 @@ _ONLY = {
 KINDS = (*_OF_SERVERS, *_OF_HOSTS)
 # How many racks the nodes are shared out to, in a partition of these.
 _RACKS = 3
+#: The host with many members.
+BULK = "hb"
 # By how many seconds a clock is set forward or back, at most.
 _STEP = 20.0
 
@@ -297,6 +299,9 @@ class _Planner:
         [kind] = self._random.choices(
             list(self._of_hosts), list(self._of_hosts.values())
         )
+        if kind == "force_down" and name == BULK:
+            # It takes a command for each member.
+            return
         lasts = min(self._random.uniform(2.0, 40.0), limit - at)
         if kind == "restart_host":
             lasts = 0.1

@@ -58,8 +58,6 @@ _COMMAND_PERIOD = 4.0
 # Seconds between two questions to the monitor; to stock Nova.
 _MONITOR_PERIOD = 1.0
 _STOCK_PERIOD = 1.0
-# The node with the process that has many members.
-_BULK_NODE = "hb"
 # Observers of stock Nova, by driver.
 _STOCK = {"db": "n1", "mc": "n2"}
 # Seconds between two samples of the kernel's scheduler, and the part of that
@@ -168,7 +166,7 @@ class Run:
         self._controllers += ["c5", "c6"]
         self._machines = list(self._names)
         if self._bulk:
-            self._machines.append(_BULK_NODE)
+            self._machines.append(nemesis.BULK)
         self._cloud.add(*self._controllers)
         self._cloud.add(*self._machines)
         self._cloud.add(*(_STOCK[driver] for driver in self._stock))
@@ -281,11 +279,12 @@ class Run:
             "setup",
             seed=self._seed,
             seconds=self._seconds,
+            faults=self._faults,
             drivers=self._drivers,
             mode=self._mode,
             hosts=self._names + self._bulk,
             # The machine of each member whose name is not its machine's.
-            machines=dict.fromkeys(self._bulk, _BULK_NODE),
+            machines=dict.fromkeys(self._bulk, nemesis.BULK),
             # Observers that ask about the first members only.
             asks={
                 name: len(self._names)
@@ -314,7 +313,7 @@ class Run:
         )
         self._hosts = {}
         for client, name in enumerate(self._machines):
-            is_bulk = name == _BULK_NODE
+            is_bulk = name == nemesis.BULK
             host = hosts.Host(
                 self._fork_servers[self._mode],
                 nodes[name],

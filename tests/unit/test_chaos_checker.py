@@ -541,7 +541,7 @@ class ManyTest(unittest.TestCase):
         entries = sorted(story.entries, key=lambda entry: entry["at"])
         *_, ours, stock, _ = __main__.rows([entries])
         self.assertEqual(["0", "0", "0"], ours.split()[-3:])
-        self.assertEqual(["Nova", "db"], stock.split()[1:3])
+        self.assertEqual(["Nova", "db"], stock.split()[2:4])
         self.assertEqual(["4", "0", "0"], stock.split()[-3:])
         [found] = checker.check(entries, "db").violations
         self.assertEqual(("wrong down", "n1"), (found.kind, found.observer))
@@ -769,6 +769,14 @@ class PlanTest(unittest.TestCase):
                 self.assertEqual(36, len(nodes))
                 # A server, ten hosts and a controller.
                 self.assertEqual(12, len(fault.targets))
+
+    def test_a_host_with_many_members_is_not_forced_down(self):
+        for seed in range(20):
+            plan = nemesis.plan(
+                *(seed, 300.0, ["h0", nemesis.BULK], ["c1"]),
+                *({"zk": SERVERS["zk"]}, [], ["force_down"]),
+            )
+            self.assertEqual({("h0",)}, {fault.targets for fault in plan})
 
     def test_controllers_are_cut_from_hosts_alone(self):
         for fault in self.plan(1, ["zk"], ["controllers"]):

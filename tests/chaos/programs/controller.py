@@ -115,10 +115,15 @@ class _Records(_Names):
         self._link = None
 
     def ask(self, hosts):
-        try:
-            records = self._read()
-        except (OSError, pymysql.MySQLError):
-            self._link = None
+        records = None
+        # As oslo.db, it tries a new connection if an old one has been closed.
+        for _ in range(1 if self._link is None else 2):
+            try:
+                records = self._read()
+                break
+            except (OSError, pymysql.MySQLError):
+                self._link = None
+        if records is None:
             return "?" * len(hosts)
         return "".join(
             self._note(host, self._one(records[host]))
