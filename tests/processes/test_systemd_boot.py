@@ -15,6 +15,8 @@
 import json
 import pathlib
 import re
+import subprocess
+import tempfile
 import time
 import unittest
 
@@ -335,3 +337,43 @@ class Debian12Test(Units, unittest.TestCase):
 @tests.long_form
 class Debian13Test(Units, unittest.TestCase):
     SUITE = "trixie"
+
+
+@tests.long_form
+class DebianPackagesTest(unittest.TestCase):
+    """nova_sg beside Debian's own Nova, by the commands of the page."""
+
+    CONF = """\
+[DEFAULT]
+config_source = nova_sg
+servicegroup_driver = mc
+memcached_servers = 127.0.0.1:1
+[nova_sg]
+driver = nova_sg
+"""
+
+    def test_nova_of_debian_13(self):
+        folder = self.enterContext(tempfile.TemporaryDirectory())
+        script = (
+            "export DEBIAN_FRONTEND=noninteractive\napt-get update\n"
+            "apt-get install --yes --no-install-recommends python3-nova\n"
+            + documented("The system's Python, where Nova is a package of "
+                         "Debian")
+            + f"cat >/tmp/nova.conf <<'EOF'\n{self.CONF}EOF\n"
+            "cd /\nnova-sg nova status /tmp/nova.conf\n"
+            # No package of Debian has been changed, or is missing.
+            "pip check\n"
+        )
+        done = subprocess.run(
+            [
+                ROOT / "tools" / "debian-system.sh",
+                *("trixie", f"{folder}/system", "bash", "-exc", script),
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        self.assertEqual(0, done.returncode, done.stdout)
+        self.assertIn("Nova 31.", done.stdout)
+        self.assertIn("nova_sg is on: driver mc", done.stdout)
