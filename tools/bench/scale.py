@@ -42,7 +42,7 @@ _VICTIMS = 5
 # Members of one process: a process may have so many connections only.
 _PART = 4000
 # Seconds to wait for any step, beyond what it takes by its nature.
-_PATIENCE = 300.0
+_PATIENCE = 600.0
 _NAMES = {"db": "MariaDB", "mc": "memcached", "zk": "ZooKeeper"}
 
 
@@ -81,7 +81,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for done, (driver, members) in enumerate(steps):
             shown.step(f"{driver}, {members:,} members", done, len(steps))
             try:
-                measured += _Scale(driver, members, options).rows()
+                found = _Scale(driver, members, options).rows()
+                measured += found
+                shown.say(rows.tables(found))
             except _Failed as failure:
                 failures += 1
                 shown.say(f"{driver}, {members:,} members: {failure}")
