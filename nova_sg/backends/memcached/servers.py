@@ -559,11 +559,18 @@ class RemoteServer:
                 self._idle = False
 
     def _refuse_all(self) -> None:
+        ends = False
         with contextlib.suppress(IndexError):
             while True:
                 job = self._jobs.popleft()
-                if job is not None and job.is_wanted():
+                if job is None:
+                    ends = True
+                elif job.is_wanted():
                     job.done(self._error("closed by this process"))
+        if ends:
+            # That is for the thread.
+            self._jobs.append(None)
+            self._wake()
 
     def _run(self) -> None:
         while (job := self._next_job()) is not None:
