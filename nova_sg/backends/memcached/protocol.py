@@ -324,6 +324,26 @@ class Connection:
             raise NoStatistics()
         return found
 
+    def await_bytes(self, timeout: float) -> bool:
+        """Wait for the first bytes of an answer.
+
+        :param timeout: seconds
+        :returns: whether a read would return, or fail, at once
+        """
+        if self._buffer:
+            return True
+        self._link.settimeout(timeout)
+        try:
+            self._receive()
+        except TimeoutError:
+            return False
+        except OSError:
+            # The next read fails, too.
+            return True
+        finally:
+            self._link.settimeout(self._timeout)
+        return True
+
     def give_up(self) -> None:
         """Have the next read fail if its answer has not arrived."""
         self._deadline = 0.0
