@@ -307,6 +307,23 @@ class RemoteServerTest(mc.McTestCase):
         self.assertEqual({}, remote.get(["key"]).result(base.PATIENCE))
         self.assertEqual(2, remote.generation)
 
+    def test_the_thread_ends_though_requests_go_on(self):
+        server = self.start()
+        remote = self.remote(server.address)
+        remote.get(["key"]).result(base.PATIENCE)
+        server.freeze()
+        self.addCleanup(server.thaw)
+        remote.get(["key"])
+        base.wait_for(remote._in_use.locked)
+        closing = threading.Thread(target=remote.close)
+        closing.start()
+        base.wait_for(lambda: None in remote._jobs)
+        error = remote.get(["key"]).exception(base.PATIENCE)
+        self.assertRegex(str(error), "closed by this process")
+        server.thaw()
+        base.wait_for(lambda: not remote._thread.is_alive())
+        closing.join()
+
     def test_no_answer_is_kept(self):
         remote = self.remote(self.start().address)
         future = remote.get(["key"])

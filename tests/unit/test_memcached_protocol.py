@@ -174,7 +174,7 @@ class TableTest(unittest.TestCase):
     def setUp(self):
         super().setUp()
         mock.patch.object(
-            servers, "_readable", side_effect=lambda numbers, left: numbers
+            servers, "_answered", side_effect=lambda waiting, left: [*waiting]
         ).start()
         self.addCleanup(mock.patch.stopall)
 

@@ -291,6 +291,26 @@ class Connection:
                 missing -= len(self._buffer)
             self._buffer = buffer = b"".join(parts)
 
+    def await_bytes(self, timeout: float) -> bool:
+        """Wait for the first bytes of an answer.
+
+        :param timeout: seconds
+        :returns: whether a read would return, or fail, at once
+        """
+        if self._buffer:
+            return True
+        self.link.settimeout(timeout)
+        try:
+            self._receive()
+        except TimeoutError:
+            return False
+        except OSError:
+            # The next read fails, too.
+            return True
+        finally:
+            self.link.settimeout(self._timeout)
+        return True
+
     def give_up(self) -> None:
         """Have the next read fail if its answer has not arrived."""
         self._deadline = 0.0

@@ -47,6 +47,9 @@ from nova_sg.backends.memcached.protocol import Command, Connection
 RETRY = 1.0
 # Keys in one request: a longer one would hold up the other callers.
 CHUNK = 1000
+# Seconds for which a green thread waits for one server before it looks whether
+# another one has answered.
+PATIENCE = 0.02
 # Attempts to change a value that other processes change, too.
 ATTEMPTS = 20
 # Seconds for which a value is kept by which two connections are compared.
@@ -476,6 +479,14 @@ class RemoteServer:
         assert self._connection is not None
         return self._connection.fileno()
 
+    def has_answered(self, timeout: float) -> bool:
+        """Whether finish() need not wait for the first bytes.
+
+        :param timeout: seconds to wait for them here
+        """
+        assert self._connection is not None
+        return self._connection.await_bytes(timeout)
+
     def give_up(self) -> None:
         """Have finish() fail if the answer has not arrived."""
         assert self._connection is not None
@@ -546,11 +557,18 @@ class RemoteServer:
                 self._idle = False
 
     def _refuse_all(self) -> None:
+        ends = False
         with contextlib.suppress(IndexError):
             while True:
                 job = self._jobs.popleft()
-                if job is not None and job.is_wanted():
+                if job is None:
+                    ends = True
+                elif job.is_wanted():
                     job.done(self._error("closed by this process"))
+        if ends:
+            # That is for the thread.
+            self._jobs.append(None)
+            self._wake()
 
     def _run(self) -> None:
         while (job := self._next_job()) is not None:
@@ -757,33 +775,35 @@ def as_answered(
     :param timeout: seconds after which the others are yielded; finish() fails
         then
     """
-    if len(begun) == 1:
-        yield begun[0]
-        return
-    waiting = {server.fileno(): server for server in begun}
+    waiting = list(begun)
     deadline = time.monotonic() + timeout
     while len(waiting) > 1:
         left = deadline - time.monotonic()
-        ready = _readable(list(waiting), left) if left > 0 else []
-        if not ready:
-            for server in waiting.values():
+        if left <= 0:
+            for server in waiting:
                 server.give_up()
             break
-        for number in ready:
-            yield waiting.pop(number)
-    yield from waiting.values()
+        for server in _answered(waiting, left):
+            waiting.remove(server)
+            yield server
+    yield from waiting
 
 
-def _readable(numbers: list[int], timeout: float) -> list[int]:
-    """Wait until something arrives at some of these file descriptors."""
+def _answered(
+    waiting: Sequence[RemoteServer], timeout: float
+) -> Iterable[RemoteServer]:
+    """Wait for a while; return servers of which something has arrived."""
     make = getattr(select, "poll", None)
     if make is None:
-        # In a green process, where it takes any number.
-        return select.select(numbers, [], [], timeout)[0]
+        # In a green process. There select() of several connections may wake
+        # its caller once more, later and anywhere (eventlet 0.41).
+        return [one for one in waiting if one.has_answered(PATIENCE)]
     poll = make()
-    for number in numbers:
-        poll.register(number, select.POLLIN)
-    return [number for number, _ in poll.poll(timeout * 1000)]
+    by_number = {}
+    for server in waiting:
+        by_number[server.fileno()] = server
+        poll.register(server, select.POLLIN)
+    return [by_number[number] for number, _ in poll.poll(timeout * 1000)]
 
 
 class LocalServer:
