@@ -74,7 +74,9 @@ def main():
     steps = [
         (number + 1, driver)
         for number in range(options.rounds)
-        for driver in options.driver
+        # Each round begins with another: what the one before has left behind,
+        # such as queues, is not always to the cost of the same drivers.
+        for driver in _rotated(options.driver, number)
     ]
     with progress.Progress() as shown, novarig.Site(sys.executable) as site:
         for done, (number, driver) in enumerate(steps):
@@ -86,6 +88,11 @@ def main():
             figures = _measure_driver(site, driver, options)
             measured += _rows(driver, figures, options.count)
     print(f"\n{rows.tables(rows.merge(measured))}")
+
+
+def _rotated(drivers, by):
+    by %= len(drivers)
+    return [*drivers[by:], *drivers[:by]]
 
 
 def _parse():
