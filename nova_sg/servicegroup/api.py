@@ -203,7 +203,8 @@ class API:
         """Declare a member down whatever it reports, or take that back.
 
         :raises MemberNotFound: the group has no such member
-        :raises BackendError: the primary's backend was not told
+        :raises BackendError: the primary's backend was not told; or it is
+            taken back and a backend was not told, which all others were
         """
         commands.force_down(self._driver.shared(), host, group, forced)
 
@@ -238,7 +239,7 @@ class API:
         :raises MemberNotFound: the group has no such member
         :raises MemberIsUp: it is up
         :raises ServiceGroupUnavailable: it is not known whether it is up
-        :raises BackendError: the primary's backend was not told
+        :raises BackendError: a backend was not told
         """
         commands.forget(self._driver.shared(), host, group)
 

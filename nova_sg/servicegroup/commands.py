@@ -12,7 +12,8 @@
 
 """What operators command about members: in all backends of a process.
 
-A secondary driver that misses a command is logged.
+A secondary driver that misses a command is logged. If the command has no
+effect without that driver, it is an error.
 """
 
 from __future__ import annotations
@@ -34,10 +35,16 @@ def force_down(shared: Shared, host: str, group: str, forced: bool) -> None:
     """Declare a member down whatever it reports, or take that back.
 
     :raises MemberNotFound: no backend knows such a member
-    :raises BackendError: the primary's backend was not told
+    :raises BackendError: the primary's backend was not told; or it is taken
+        back and a backend was not told, which all others were
     """
     _execute(
-        shared, host, group, lambda one: one.force_down(group, host, forced)
+        shared,
+        host,
+        group,
+        lambda one: one.force_down(group, host, forced),
+        # A member that is forced down in any backend is down.
+        needs_all=not forced,
     )
     shared.note_own_action(group, host, FORCED_DOWN if forced else None)
 
@@ -68,7 +75,7 @@ def forget(shared: Shared, host: str, group: str) -> None:
     :raises MemberNotFound: no backend knows such a member
     :raises MemberIsUp: it is up
     :raises ServiceGroupUnavailable: it is not known whether it is up
-    :raises BackendError: the primary's backend was not told
+    :raises BackendError: a backend was not told
     """
     group_view = shared.view(group)
     group_view.refresh()
@@ -83,7 +90,14 @@ def forget(shared: Shared, host: str, group: str) -> None:
         raise exception.MemberIsUp(
             f"{host} still reports to the group {group}; stop it first"
         )
-    _execute(shared, host, group, lambda one: one.forget(group, host))
+    _execute(
+        shared,
+        host,
+        group,
+        lambda one: one.forget(group, host),
+        # A member that any backend has is a member.
+        needs_all=True,
+    )
     shared.note_own_action(group, host, NOT_A_MEMBER)
 
 
@@ -139,31 +153,41 @@ def _execute(
     host: str,
     group: str,
     command: Callable[[base.Driver], None],
+    needs_all: bool,
 ) -> None:
-    """Execute an operator's command about a member in all backends."""
+    """Execute an operator's command about a member in all backends.
+
+    :param needs_all: whether it has no effect before all backends have it
+    :raises MemberNotFound: no backend knows such a member
+    :raises BackendError: the primary's backend was not told; with needs_all
+        also if another one was not told
+    """
     calls = driver_calls.start(
         [one for one in shared.secondaries if one.observes], command
     )
     unknown = None
+    told = False
+    missed = []
     try:
         command(shared.driver)
+        told = True
     except exception.MemberNotFound as error:
         unknown = error
+        told = True
     finally:
         for call in driver_calls.wait(calls):
             if call.error is None:
                 unknown = None
             elif not isinstance(call.error, exception.MemberNotFound):
-                LOG.warning(
-                    "Backend %(driver)s missed the command for member "
-                    "%(host)s of group %(group)s: %(error)s. Repeat the "
-                    "command when %(driver)s is reachable",
-                    {
-                        "driver": call.driver.name,
-                        "host": host,
-                        "group": group,
-                        "error": call.error,
-                    },
+                missed.append(
+                    f"Backend {call.driver.name} missed the command for "
+                    f"member {host} of group {group}: {call.error}. Repeat "
+                    f"the command when {call.driver.name} is reachable"
                 )
+        if not (needs_all and told):
+            for text in missed:
+                LOG.warning("%s", text)
+    if needs_all and missed:
+        raise exception.BackendError("; ".join(missed))
     if unknown is not None:
         raise unknown

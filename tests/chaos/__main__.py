@@ -317,7 +317,8 @@ def rows(histories):
 
 _HEAD = (
     *("seed", "kinds", "driver", "mode", "minutes", "faults", "answers"),
-    *("wrong down", "wrong up", "unknown"),
+    # Wrong answers: "down", "up", and none.
+    *("down", "up", "none"),
 )
 
 

@@ -324,6 +324,31 @@ class VerdictsTest(SeveralTestCase):
         with self.assertRaisesRegex(exception.MemberNotFound, "two"):
             self.api.force_down("two", "compute")
 
+    def test_a_command_that_needs_all_drivers_fails_if_one_missed_it(self):
+        self._choose("db", ["mc"])
+        self.api = servicegroup.API()
+        self.join("one")
+        self.wait_for_state("mc", "one", "up")
+        self.api.force_down("one", "compute")
+        self.server.kill()
+        # It is forced down by mc still.
+        with self.assertRaisesRegex(
+            exception.BackendError,
+            "mc missed the command for member one.*Repeat the command",
+        ):
+            self.api.force_down("one", "compute", forced=False)
+        # The primary was told.
+        self.assertFalse(self.alone("db", "one").forced_down)
+        self.assertFalse(self.is_up("one"))
+        self.api.leave("one", "compute")
+        with self.assertRaisesRegex(
+            exception.BackendError, "mc missed the command for member one"
+        ):
+            self.api.forget("one", "compute")
+        # A member that no backend knows is no more known for that.
+        with self.assertRaises(exception.BackendError):
+            self.api.force_down("two", "compute", forced=False)
+
     def test_forget(self):
         api = self.join_only("db", "one")
         with self.assertRaises(exception.MemberIsUp):

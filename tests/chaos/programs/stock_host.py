@@ -27,7 +27,8 @@ def main(stack, order):
     if order.get("prepares"):
         _make_table()
         book.tell("prepared")
-        return
+        # It is ended once that has been read.
+        threading.Event().wait()
     [host] = order["hosts"]
     while not _prepare(service, host):
         time.sleep(1.0)
