@@ -131,7 +131,9 @@ def _value(section: str, opt: cfg.Opt) -> Any:
         try:
             with explained(name):
                 # The public way hides which option it is that is missing.
-                value = CONF._get(opt.dest, group)
+                # oslo.config before 10.0 takes no name of a group here.
+                found = CONF._get_group(group) if group else None
+                value = CONF._get(opt.dest, found)
         except exception.ConfigError as error:
             missing = error.__context__
             if isinstance(missing, cfg.NoSuchGroupError):

@@ -21,8 +21,11 @@ threads.
 import argparse
 import logging
 import sys
+import threading
+import types
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
 
 def patch() -> None:
@@ -39,7 +42,7 @@ def patch() -> None:
         warnings.filterwarnings("ignore", message=r"\s*Eventlet is deprecat")
         import eventlet
 
-    eventlet.monkey_patch()
+    _patch_standard_library(eventlet)
 
     from oslo_service import backend
     from oslo_service.backend import exceptions
@@ -50,6 +53,26 @@ def patch() -> None:
         # oslo.service 4.1 says so of the same one, too.
         if is_native():
             raise
+
+
+def _patch_standard_library(eventlet: types.ModuleType) -> None:
+    # Since Python 3.14 this function has a lock of threading as a default.
+    # eventlet, up to 0.41, does not find it there to make it green, and
+    # writes an error to stderr.
+    finalizer: Any = getattr(threading, "_DeleteDummyThreadOnDel", None)
+    finalizer = getattr(finalizer, "__del__", None)
+    defaults = getattr(finalizer, "__defaults__", None)
+    lock = getattr(threading, "_active_limbo_lock", None)
+    if not defaults or lock not in defaults:
+        eventlet.monkey_patch()
+        return
+    place = defaults.index(lock)
+    before, after = defaults[:place], defaults[place + 1 :]
+    finalizer.__defaults__ = (*before, None, *after)
+    del defaults, lock
+    eventlet.monkey_patch()
+    green = threading._active_limbo_lock  # type: ignore[attr-defined]
+    finalizer.__defaults__ = (*before, green, *after)
 
 
 def is_native() -> bool:

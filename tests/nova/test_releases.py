@@ -29,6 +29,21 @@ class Release(services.Killed, restarts.CleanRestart):
         "options": f"{base.QUIET}[servicegroup]\nrestart_grace = 120\n"
     }
 
+    def test_the_commands_run_with_its_libraries(self):
+        for command, says in (
+            (("nova", "status"), f"nova_sg is on: driver {self.DRIVER}"),
+            (("list", "--group", "compute"), "compute1"),
+        ):
+            config = self.cloud.config("conductor")
+            done = nova.run(
+                [
+                    *(self.cloud.site.python, "-m", "nova_sg.cmd.shell"),
+                    *(f"--config-file={config}", *command),
+                ]
+            )
+            self.assertEqual(0, done.returncode, done.stdout)
+            self.assertIn(says, done.stdout)
+
 
 base.make_variants(
     globals(),

@@ -361,8 +361,6 @@ driver = nova_sg
                          "Debian")
             + f"cat >/tmp/nova.conf <<'EOF'\n{self.CONF}EOF\n"
             "cd /\nnova-sg nova status /tmp/nova.conf\n"
-            # No package of Debian has been changed, or is missing.
-            "pip check\n"
         )
         done = subprocess.run(
             [
