@@ -48,7 +48,7 @@ class Membership(service.ZKServiceBase):
             name: str | Callable[[int], str],
             acl: list[dict[str, Any]] | None = None,
             async_mode: bool = False, *,
-            timeout: float | None = None) -> None:
+            timeout: float | None = None, join_now: bool = True) -> None:
         """Join.
 
         :param basepath: the path of the group; created unless it exists.
@@ -59,6 +59,8 @@ class Membership(service.ZKServiceBase):
         :param async_mode: join in the background, as soon as possible,
             instead of before this returns.
         :param timeout: seconds that joining may take, unless async_mode.
+        :param join_now: with async_mode; False: join by the caller's next
+            refresh(), or when a server is connected.
         :raises RuntimeError: when another session has a znode of that name.
             With async_mode joining is tried again until that znode is gone.
         """
@@ -73,7 +75,8 @@ class Membership(service.ZKServiceBase):
         self._told_duplicate = False
         super().__init__(session, basepath, acl=acl)
         if async_mode:
-            session.restore_soon(self)
+            if join_now:
+                session.restore_soon(self)
         else:
             try:
                 self.refresh(quiet=False, timeout=timeout)
