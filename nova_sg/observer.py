@@ -28,7 +28,7 @@ import threading
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
 
-from nova_sg import hold_log
+from nova_sg import hold_log, threads
 from nova_sg.liveness import detector
 from nova_sg.liveness import group as liveness
 from nova_sg.liveness.model import (
@@ -388,7 +388,10 @@ class Observer:
         limits = self.settings.limits
         with self._lock:
             before = self._group
-            after, changes = detector.step(before, refresh, limits)
+            # Other threads run meanwhile, and see the group before.
+            after, changes = detector.step(
+                before, refresh, limits, threads.in_slices
+            )
             self._group = after
             if self._own_actions:
                 self._forget_own_actions(after)

@@ -10,10 +10,18 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Waiting for the end of a thread; works in green processes, too."""
+"""Waiting for threads, and giving way to them; in green processes, too."""
 
 import threading
 import time
+from collections.abc import Iterator, Sequence
+from typing import TypeVar
+
+T = TypeVar("T")
+
+# How many items are worked through before other threads run: a few
+# milliseconds for a few microseconds each.
+SLICE = 500
 
 
 def join(thread: threading.Thread, seconds: float | None) -> None:
@@ -35,3 +43,16 @@ def join(thread: threading.Thread, seconds: float | None) -> None:
             return
         time.sleep(min(pause, left))
         pause = min(2 * pause, 0.05)
+
+
+def in_slices(items: Sequence[T], size: int = SLICE) -> Iterator[T]:
+    """Yield items; after every so many of them other threads run.
+
+    A green thread would otherwise hold up all others while it works through
+    a long list, and a native one would hold the interpreter's lock for longer
+    than it has to.
+    """
+    for begin in range(0, len(items), size):
+        if begin:
+            time.sleep(0)
+        yield from items[begin : begin + size]

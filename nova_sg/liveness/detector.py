@@ -20,7 +20,8 @@ new, if its deadline has passed, or if its verdict is not simply REPORTED.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 from nova_sg.liveness import history, mass_silence, rules
 from nova_sg.liveness.group import Basis, Group
@@ -44,22 +45,34 @@ from nova_sg.liveness.outages import MARGIN
 
 
 def step(
-    group: Group, refresh: Refresh, limits: Limits
+    group: Group,
+    refresh: Refresh,
+    limits: Limits,
+    in_slices: Callable[[list], Iterable[Any]] = iter,
 ) -> tuple[Group, list[Change]]:
     """Take in one refresh of one backend; judge every member by it.
 
+    :param in_slices: yields the items of a list, which may be long; between
+        two of them the caller may do something else
     :returns: the group as it is known afterwards, and the changes
     """
-    return _Step(group, refresh, limits).run()
+    return _Step(group, refresh, limits, in_slices).run()
 
 
 class _Step:
     """The state of one step."""
 
-    def __init__(self, group: Group, refresh: Refresh, limits: Limits) -> None:
+    def __init__(
+        self,
+        group: Group,
+        refresh: Refresh,
+        limits: Limits,
+        in_slices: Callable[[list], Iterable[Any]],
+    ) -> None:
         self.before = group
         self.refresh = refresh
         self.limits = limits
+        self.in_slices = in_slices
         self.index = group.place(refresh.backend)
         self.backend = group.backends[self.index]
         #: When the backend was refreshed before.
@@ -117,11 +130,13 @@ class _Step:
             changes = None
         if changes is not None:
             observations = changes.observations
-        for observation in observations:
+        for observation in self.in_slices(observations):
             # Fields by index: by name it would take twice as long, and this
             # runs for each member of a large group.
             host = observation[0]
             before = observed.get(host)
+            if before is observation:
+                continue
             if before is None:
                 self._take(observation, members.get(host))
                 continue
@@ -314,7 +329,7 @@ class _Step:
         """Judge the members whose verdict may have changed."""
         judged = {}
         bases: dict[tuple[bool, ...], Basis] = {}
-        for host in self._to_judge():
+        for host in self.in_slices(list(self._to_judge())):
             member = self.members[host]
             counts = group.counts(
                 member.histories, self.limits.service_down_time
