@@ -24,12 +24,12 @@ from __future__ import annotations
 import contextlib
 import datetime
 import functools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import TypeVar
 
 from oslo_log import log as logging
 
-from nova_sg import evzookeeper, exception, once, zookeeper
+from nova_sg import evzookeeper, exception, once, threads, zookeeper
 from nova_sg.backends import base
 from nova_sg.backends.zookeeper import (
     connection,
@@ -188,7 +188,7 @@ class ZkDriver(base.LockingDriver):
         group: str,
         followed: watched.WatchedGroup,
         asked: float,
-        hosts: Iterable[str],
+        hosts: Collection[str],
         forced: set[str],
     ) -> Changes:
         """Observe hosts about which something may have changed.
@@ -197,7 +197,10 @@ class ZkDriver(base.LockingDriver):
         """
         observations = followed.observations
         unlisted, new, gone = {}, [], []
-        for host in hosts:
+        # At once: after an exception no observer may take the next changes
+        # for all.
+        before, followed.mark = followed.mark, object()
+        for host in threads.in_slices(list(hosts)):
             shown, known = followed.roster.shown(host), observations.get(host)
             listed = shown.is_member
             if listed and not shown.live and host not in forced:
@@ -239,9 +242,8 @@ class ZkDriver(base.LockingDriver):
             )
             new.append(one)
         followed.unlisted = unlisted
-        before = followed.mark
-        if new or gone:
-            followed.mark = object()
+        if not new and not gone:
+            followed.mark = before
         return Changes(before, followed.mark, new, gone)
 
     def unlisted(self, group: str) -> dict[str, float]:

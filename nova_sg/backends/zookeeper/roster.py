@@ -18,17 +18,15 @@ of any size takes as long as its changes, and two set differences.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Set
 from typing import Any, NamedTuple
 
+from nova_sg import threads
 from nova_sg.backends.zookeeper import names
 
 # Kinds of entries of which a host has one; a later one overrides an earlier
 # one.
 _KINDS = ("", names.LEFT, names.CRASHED)
-# So many names are taken in before other threads have their turn.
-SLICE = 200
 # So many different values are shared between hosts.
 SHARED = 4096
 
@@ -118,15 +116,15 @@ class Roster:
             self._forget()
         self._partial = True
         went, came = _differences(self._members, members)
-        for name in _sliced(went):
+        for name in threads.in_slices(list(went)):
             self._member(name, -1)
-        for name in _sliced(came):
+        for name in threads.in_slices(list(came)):
             self._member(name, 1)
         self._members = members
         went, came = _differences(self._entries, entries)
-        for name in _sliced(went):
+        for name in threads.in_slices(list(went)):
             self._entry(name, False)
-        for name in _sliced(came):
+        for name in threads.in_slices(list(came)):
             self._entry(name, True)
         self._entries = entries
         self._partial = False
@@ -220,11 +218,3 @@ def _differences(
     if len(now) == len(before) - len(went):
         return went, frozenset()
     return went, now - before
-
-
-def _sliced(found: Set[str]) -> Iterator[str]:
-    """Yield names; other threads have their turn after each slice."""
-    for number, name in enumerate(found, 1):
-        yield name
-        if not number % SLICE:
-            time.sleep(0)
