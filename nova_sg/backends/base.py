@@ -35,6 +35,7 @@ from typing import Any, NamedTuple
 from nova_sg import exception
 from nova_sg.liveness.model import (
     Attributes,
+    Changes,
     Observation,
     Refresh,
     ServerOutage,
@@ -357,19 +358,25 @@ def check_refresh(answer: Any) -> Refresh:
         if not math.isfinite(value):
             raise ValueError(f"Refresh.{name} is {value}")
     _check_types("Refresh.observations", [answer.observations], (list,))
-    _check_types("an observation", answer.observations, (Observation,))
+    observations = answer.observations
+    _check_types("Refresh.changes", [answer.changes], (Changes, _MAYBE))
+    if answer.changes is not None:
+        if not answer.complete:
+            raise ValueError("a refresh with changes is not complete")
+        # The others were checked when they were new.
+        observations = answer.changes.observations
+        _check_types("Changes.observations", [observations], (list,))
+        _check_types("Changes.gone", [answer.changes.gone], (list,))
+        _check_types("Changes.gone", answer.changes.gone, (str,))
+    _check_types("an observation", observations, (Observation,))
     for name, types in _OBSERVATION.items():
-        column = list(map(operator.attrgetter(name), answer.observations))
+        column = list(map(operator.attrgetter(name), observations))
         _check_types(f"Observation.{name}", column, types)
-    if len({one.host for one in answer.observations}) < len(
-        answer.observations
-    ):
+    if len({one.host for one in observations}) < len(observations):
         raise ValueError("a host is observed twice")
-    _check_report_numbers([one.report_number for one in answer.observations])
+    _check_report_numbers([one.report_number for one in observations])
     # Most observations share one Attributes object.
-    distinct = {
-        id(one.attributes): one.attributes for one in answer.observations
-    }
+    distinct = {id(one.attributes): one.attributes for one in observations}
     for attributes in distinct.values():
         _check_types("Attributes.outage", [attributes.outage], (tuple, _MAYBE))
         if attributes.outage is not None:

@@ -31,6 +31,10 @@ from nova_sg.evzookeeper.session import ZKSession
 
 LOG = logging.getLogger(__name__)
 
+# Seconds without a change after which a group is listed before min_interval
+# has passed: no more changes seem to follow.
+_QUIET = 0.003
+
 
 class Membership(service.ZKServiceBase):
     """A member of a group, until leave() or the session's close().
@@ -44,7 +48,7 @@ class Membership(service.ZKServiceBase):
             name: str | Callable[[int], str],
             acl: list[dict[str, Any]] | None = None,
             async_mode: bool = False, *,
-            timeout: float | None = None) -> None:
+            timeout: float | None = None, join_now: bool = True) -> None:
         """Join.
 
         :param basepath: the path of the group; created unless it exists.
@@ -55,6 +59,8 @@ class Membership(service.ZKServiceBase):
         :param async_mode: join in the background, as soon as possible,
             instead of before this returns.
         :param timeout: seconds that joining may take, unless async_mode.
+        :param join_now: with async_mode; False: join by the caller's next
+            refresh(), or when a server is connected.
         :raises RuntimeError: when another session has a znode of that name.
             With async_mode joining is tried again until that znode is gone.
         """
@@ -69,7 +75,8 @@ class Membership(service.ZKServiceBase):
         self._told_duplicate = False
         super().__init__(session, basepath, acl=acl)
         if async_mode:
-            session.restore_soon(self)
+            if join_now:
+                session.restore_soon(self)
         else:
             try:
                 self.refresh(quiet=False, timeout=timeout)
@@ -246,8 +253,10 @@ class _Locked:
 class MembershipMonitor(service.ZKServiceBase):
     """The members of a group, kept up to date by a watch.
 
-    The group is listed once every min_interval at most, however many members
-    join and leave at the same time: one listing then has many changes.
+    A change is followed at once. After that the group is listed once every
+    min_interval on average, however many members join and leave: one listing
+    then has many changes. It is listed earlier, once in that time, if the
+    changes seem to be over.
     """
 
     def __init__(
@@ -334,19 +343,24 @@ class MembershipMonitor(service.ZKServiceBase):
             self._condition.notify_all()
 
     def _session_callback(self) -> None:
-        earliest = 0.0
+        # When the group may be listed again; and when it may be listed before
+        # that again.
+        earliest = early = 0.0
         while True:
             with self._condition:
                 self._condition.wait_for(
                     lambda: self._closed or self._stale or self._lost)
                 self._lost = False
-                if self._stale:
-                    self._condition.wait_for(
-                        lambda: self._closed or self._lost or self._hurry,
-                        max(0, earliest - time.monotonic()))
+                stale = self._stale
+            if stale:
+                self._await_turn(earliest, early)
+            with self._condition:
                 if self._closed:
                     return
                 stale, self._stale, self._hurry = self._stale, False, False
+            begun = time.monotonic()
+            if begun < earliest:
+                early = earliest
             members = None
             if self._session.is_connected():
                 if not stale:
@@ -358,8 +372,37 @@ class MembershipMonitor(service.ZKServiceBase):
                 if members is None and self._session.is_connected():
                     pause = RETRY_INTERVAL
                     self._mark(stale=True)
-                earliest = time.monotonic() + pause
+                # After an early listing the next one comes later.
+                earliest = max(earliest, time.monotonic()) + pause
             self._publish(members)
+
+    def _await_turn(self, earliest: float, early: float) -> None:
+        """Wait until the group may be listed, or there is no need to wait."""
+        seen: object = self
+        while (left := earliest - time.monotonic()) > 0:
+            pause = left
+            if time.monotonic() >= early:
+                pause = min(left, _QUIET)
+                changed = self._last_change()
+                if changed is not None and changed == seen:
+                    return
+                seen = changed
+            with self._condition:
+                if self._condition.wait_for(
+                        lambda: self._closed or self._lost or self._hurry,
+                        pause):
+                    return
+
+    def _last_change(self) -> tuple[int, int] | None:
+        """Return the group's last change; None: it is not known."""
+        try:
+            handle, _ = self._session.connected_handle(0)
+            stat = self._session.client.exists(
+                handle, self._basepath,
+                timeout=self._session.recv_timeout / 1000)
+        except zookeeper.ZooKeeperException:
+            return None
+        return None if stat is None else (stat["czxid"], stat["pzxid"])
 
     def _list(self) -> set[str] | None:
         timeout = self._session.recv_timeout / 1000

@@ -37,6 +37,8 @@ class Backend(NamedTuple):
     last_report: float = NEVER
     #: The newest observation of each member.
     observed: Mapping[str, Observation] = {}
+    #: The mark of the last refresh, see Changes; None: it had none.
+    mark: object = None
     #: Disjoint, the earliest first.
     outages: _outages.Outages = ()
     #: Reports of this process that fail, by member.
@@ -72,9 +74,13 @@ class Backend(NamedTuple):
     def answered(self, refresh: Refresh) -> Backend:
         """Note that a refresh succeeded; this ends an outage, if any."""
         before = self.refreshed
+        mark = None if refresh.changes is None else refresh.changes.mark
         if before == NEVER:
             return self._replace(
-                refreshed=refresh.asked, failed=None, spread=refresh.spread
+                refreshed=refresh.asked,
+                failed=None,
+                spread=refresh.spread,
+                mark=mark,
             )
         outage = None
         if self.failed is not None or refresh.interrupted:
@@ -82,7 +88,7 @@ class Backend(NamedTuple):
             begin = _outages.began(refresh.observations, before, failed)
             outage = Outage(begin, refresh.asked + refresh.rejoin)
         return self.with_outage(outage)._replace(
-            refreshed=max(refresh.asked, before), failed=None
+            refreshed=max(refresh.asked, before), failed=None, mark=mark
         )
 
     def answered_late(self, refresh: Refresh, limits: Limits) -> Backend:

@@ -122,7 +122,15 @@ class _Step:
         :returns: those that are no longer members
         """
         observed, members, index = self.observed, self.members, self.index
-        for observation in self.in_slices(self.refresh.observations):
+        observations, changes = self.refresh.observations, self.refresh.changes
+        known = self.before.backends[index].mark
+        if known is None or (
+            changes is not None and changes.since is not known
+        ):
+            changes = None
+        if changes is not None:
+            observations = changes.observations
+        for observation in self.in_slices(observations):
             # Fields by index: by name it would take twice as long, and this
             # runs for each member of a large group.
             host = observation[0]
@@ -145,6 +153,10 @@ class _Step:
                 and self._take_report(observation, member, seen_before)
             ):
                 self._take(observation, member)
+        if changes is not None:
+            return self._remove(
+                [host for host in changes.gone if host in observed]
+            )
         if not self.refresh.complete:
             return []
         if len(observed) == len(self.refresh.observations):

@@ -204,6 +204,19 @@ class Observation(NamedTuple):
     attributes: Attributes = Attributes()
 
 
+class Changes(NamedTuple):
+    """How a refresh differs from an earlier one of the same driver."""
+
+    #: The mark of the earlier refresh. Marks are the same object, or differ.
+    since: object
+    #: The mark of this refresh.
+    mark: object
+    #: The observations that are new, or differ.
+    observations: list[Observation]
+    #: The hosts that are no longer observed.
+    gone: list[str]
+
+
 class Refresh(NamedTuple):
     """A backend's answer about a group."""
 
@@ -231,6 +244,10 @@ class Refresh(NamedTuple):
     #: has compared the clocks. Then a report is as old as its stamp shows,
     #: however late it arrived.
     exact: bool = False
+    #: What has changed, so that an observer which has taken in the refresh
+    #: before need not compare all observations; None: the driver does not
+    #: say. Only in a complete refresh.
+    changes: Changes | None = None
 
 
 class Outage(NamedTuple):

@@ -251,6 +251,35 @@ class MonitorTest(TestCase):
             process.quickest(usual_delay, interval / 2), interval / 2)
         self.assertEqual(len(told) - 1, listings())
 
+    def test_the_end_of_a_burst_is_told_early(self):
+        """But the group is not listed more often for that."""
+        interval = 0.5
+        told = []
+        other = self.open()
+        other.ensure_path("/group")
+        monitor = membership.MembershipMonitor(
+            self.session, "/group", min_interval=interval,
+            cb_func=lambda members: told.append(time.monotonic()))
+        self.addCleanup(monitor.close)
+        process.wait_for(lambda: told)
+
+        def follow():
+            changes = len(told)
+            other.create(f"/group/node{changes}", "")
+            process.wait_for(lambda: len(told) > changes)
+            return told[-1]
+
+        def early():
+            # So that the monitor may list again at once, and early once more.
+            time.sleep(2 * interval + 0.05)
+            first = follow()
+            second = follow()
+            third = follow()
+            self.assertGreater(third - first, 1.5 * interval)
+            return second - first
+
+        self.assertLess(process.quickest(early, interval / 2), interval / 2)
+
     def test_expiry(self):
         _, events = self.monitor()
         self.join("node1")

@@ -252,6 +252,7 @@ REFRESHES = mostly(
         observations=mostly(st.lists(OBSERVED, max_size=3)),
         answered=st.none(),
         rejoin=mostly(st.floats(0, 10)),
+        changes=mostly(st.none()),
     )
 )
 
@@ -306,6 +307,20 @@ class RefreshTest(unittest.TestCase):
             model.Refresh("fake", 1.0, [None]),
             model.Refresh("fake", 1.0, [tuple(plain)]),
             model.Refresh("fake", 1.0, [], rejoin=None),
+            model.Refresh("fake", 1.0, [], changes=[]),
+            model.Refresh(
+                "fake", 1.0, [], changes=model.Changes(1, 2, [None], [])
+            ),
+            model.Refresh(
+                "fake", 1.0, [], changes=model.Changes(1, 2, [], [None])
+            ),
+            model.Refresh(
+                "fake",
+                1.0,
+                [],
+                complete=False,
+                changes=model.Changes(1, 2, [], []),
+            ),
             model.Refresh("fake", 1.0, [plain._replace(host=None)]),
             model.Refresh("fake", 1.0, [plain, plain._replace(host=b"h")]),
             model.Refresh("fake", 1.0, [plain._replace(reported="1")]),

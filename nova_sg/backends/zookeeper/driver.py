@@ -15,45 +15,43 @@
 Here: observing groups, and the commands of operators. Beside it: the paths of
 znodes (names), the session (connection), the members of this process
 (own_members, watchdog, session_order, guard), the watches on a group
-(watched), locks and notes (locks), and the checks of `nova-sg doctor` (doctor,
-servers).
+(watched), what its names show (roster), locks and notes (locks), and the
+checks of `nova-sg doctor` (doctor, servers).
 """
 
 from __future__ import annotations
 
 import contextlib
 import datetime
-import itertools
-from collections.abc import Callable, Iterable, Iterator
+import functools
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import TypeVar
 
 from oslo_log import log as logging
 
-from nova_sg import evzookeeper, exception, once, zookeeper
+from nova_sg import evzookeeper, exception, once, threads, zookeeper
 from nova_sg.backends import base
 from nova_sg.backends.zookeeper import (
     connection,
     doctor,
     locks,
     own_members,
+    roster,
     watched,
 )
 from nova_sg.backends.zookeeper import names as znodes
 from nova_sg.conf import CONF
-from nova_sg.liveness.model import Attributes, Observation, Refresh
+from nova_sg.liveness.model import (
+    Attributes,
+    Changes,
+    Observation,
+    Refresh,
+)
 
 LOG = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-# Kinds of entries of which a host has one; a later one overrides an earlier
-# one.
-_KINDS = ("", znodes.LEFT, znodes.CRASHED)
-# How many znodes of live members a poll checks for their session. A znode is
-# checked once, and again after an interruption.
-CHECKED = 50
-# What members say of themselves: a text by host and kind of entry.
-_Said = dict[tuple[str, str], str]
 
 
 class ZkDriver(base.LockingDriver):
@@ -79,7 +77,9 @@ class ZkDriver(base.LockingDriver):
 
     def __init__(self) -> None:
         self._link = connection.Connection()
-        self._groups = watched.WatchedGroups(self._link)
+        self._groups = watched.WatchedGroups(
+            self._link, self._warn_of_name
+        )
         self._own_members = own_members.OwnMembers(self._link, self._groups)
         self._locks = locks.Locks(self._link)
         self._warned = once.Once("znodes")
@@ -103,77 +103,76 @@ class ZkDriver(base.LockingDriver):
 
     def observe(self, group: str) -> Refresh:
         followed = self._groups[group]
-        with self._link.asking() as session:
-            names = followed.names(self._link.timeout)
-            if names is None:
-                raise self._link.error("no server is connected")
-            interrupted = followed.take_interruption()
+        with self._link.asking() as session, self._turn(followed):
+            return self._observe(session, group, followed)
+
+    @contextlib.contextmanager
+    def _turn(self, followed: watched.WatchedGroup) -> Iterator[None]:
+        """Wait until no other thread takes in what the group's znodes show.
+
+        :raises BackendError: that takes too long
+        """
+        if not followed.lock.acquire(timeout=self._link.timeout):
+            raise self._link.error("another refresh is still under way")
+        try:
+            yield
+        finally:
+            followed.lock.release()
+
+    def _observe(
+        self,
+        session: evzookeeper.ZKSession,
+        group: str,
+        followed: watched.WatchedGroup,
+    ) -> Refresh:
+        names = followed.names(self._link.timeout)
+        if names is None:
+            raise self._link.error("no server is connected")
+        members = followed.roster
+        interrupted = followed.take_interruption()
+        if interrupted:
+            # They may be other servers.
+            members.check_again()
+        before = followed.polled
+        try:
+            asked = self._poll(session, group, followed, names)
+        except BaseException:
+            # The next poll has to take it into account.
             if interrupted:
-                # They may be other servers.
-                followed.owned.clear()
-                followed.copied.clear()
-            before = followed.alive, followed.polled
-            try:
-                poll = self._poll(session, group, followed, names)
-            except BaseException:
-                # The next poll has to take it into account.
-                if interrupted:
-                    followed.interrupt()
-                raise
-        asked, alive, entries, said = poll
+                followed.interrupt()
+            raise
         # After an outage the servers keep the sessions of dead members for a
         # session timeout, too: a session is no proof of life until then.
         rejoin = 2 * CONF.zookeeper.recv_timeout / 1000
+        unsure = followed.unsure
         if interrupted:
-            followed.unsure, followed.unsure_seen = before
+            followed.unsure = {
+                host for host, shown in members.before() if shown.live
+            }
+            followed.unsure_seen = before
             followed.unsure_until = asked + rejoin
         elif asked > followed.unsure_until:
             followed.unsure = set()
         forced = set(self._read_all(znodes.unquote, names.forced))
-        observations, unlisted = [], {}
-        for host in alive | set(entries):
-            entry = entries.get(host)
-            here = host in alive
-            if not here and host not in forced:
-                age = followed.age(host, asked)
-                if age > base.LISTED:
-                    unlisted[host] = age
-                    continue
-            unsure = here and host in followed.unsure
-            # That it left once says nothing of a live member.
-            kind = None if here or entry is None else entry.kind
-            attributes = Attributes(
-                binary=entry.binary if entry else f"nova-{group}",
-                left=kind == znodes.LEFT,
-                crashed=kind == znodes.CRASHED,
-                # Also of a member whose session has ended: see rules.py.
-                draining=(host, znodes.DRAINING) in said,
-                unwell=said.get((host, znodes.UNWELL), "") if here else "",
-                domain=said.get((host, znodes.DOMAIN)),
-                server=said.get((host, znodes.SERVER)),
-                present=here and not unsure,
-                lost=not here,
-                forced_down=host in forced,
-            )
-            last_seen = followed.last_seen.get(host)
-            if here:
-                last_seen = followed.unsure_seen if unsure else None
-            reported = None
-            if attributes.gone and last_seen is not None and followed.polled:
-                # When it left: a new observer needs to know how long ago.
-                reported = asked - max(
-                    0.0, (followed.polled - last_seen).total_seconds()
-                )
-            observations.append(
-                Observation(
-                    host, None, reported, last_seen, attributes=attributes
-                )
-            )
-        followed.unlisted = unlisted
+        changes = self._look_at(
+            group,
+            followed,
+            asked,
+            {
+                *members.touched,
+                *members.absent,
+                *unsure,
+                *followed.unsure,
+                *(forced ^ followed.forced),
+            },
+            forced,
+        )
+        followed.forced = forced
+        members.touched = {}
         return Refresh(
             self.name,
             asked,
-            observations,
+            list(followed.observations.values()),
             interrupted=interrupted,
             rejoin=rejoin,
             # Their last pings lie within a third of the timeout, and servers
@@ -181,7 +180,71 @@ class ZkDriver(base.LockingDriver):
             # at most: together two thirds.
             spread=CONF.zookeeper.recv_timeout / 1500,
             stamped=False,
+            changes=changes,
         )
+
+    def _look_at(
+        self,
+        group: str,
+        followed: watched.WatchedGroup,
+        asked: float,
+        hosts: Collection[str],
+        forced: set[str],
+    ) -> Changes:
+        """Observe hosts about which something may have changed.
+
+        :param forced: the hosts that are forced down
+        """
+        observations = followed.observations
+        unlisted, new, gone = {}, [], []
+        # At once: after an exception no observer may take the next changes
+        # for all.
+        before, followed.mark = followed.mark, object()
+        for host in threads.in_slices(list(hosts)):
+            shown, known = followed.roster.shown(host), observations.get(host)
+            listed = shown.is_member
+            if listed and not shown.live and host not in forced:
+                age = followed.age(host, asked)
+                if age > base.LISTED:
+                    unlisted[host] = age
+                    listed = False
+            if not listed:
+                if known is not None:
+                    del observations[host]
+                    gone.append(host)
+                continue
+            unsure = shown.live > 0 and host in followed.unsure
+            attributes = followed.share(
+                shown,
+                host in forced,
+                unsure,
+                functools.partial(
+                    _attributes, group, shown, host in forced, unsure
+                ),
+            )
+            last_seen = followed.last_seen.get(host)
+            if shown.live:
+                last_seen = followed.unsure_seen if unsure else None
+            if (
+                known is not None
+                and known.attributes is attributes
+                and known.last_seen == last_seen
+            ):
+                continue
+            reported = None
+            if attributes.gone and last_seen is not None and followed.polled:
+                # When it left: a new observer needs to know how long ago.
+                reported = asked - max(
+                    0.0, (followed.polled - last_seen).total_seconds()
+                )
+            observations[host] = one = Observation(
+                host, None, reported, last_seen, attributes=attributes
+            )
+            new.append(one)
+        followed.unlisted = unlisted
+        if not new and not gone:
+            followed.mark = before
+        return Changes(before, followed.mark, new, gone)
 
     def unlisted(self, group: str) -> dict[str, float]:
         self.observe(group)
@@ -193,52 +256,58 @@ class ZkDriver(base.LockingDriver):
         group: str,
         followed: watched.WatchedGroup,
         names: watched.Names,
-    ) -> tuple[float, set[str], dict[str, znodes.Entry], _Said]:
+    ) -> float:
         """Take in the names below the three paths.
 
-        :returns: when that was (monotonic), the live hosts, the entries by
-            host, and what members say of themselves
+        :returns: when that was, monotonic
         """
         # Not the present: this process may have written since they were
         # listed.
         asked = names.at
         now = datetime.datetime.now(datetime.UTC)
-        alive, entries, said = self._read_group(session, followed, names)
-        missing = entries.keys() - followed.known
-        if not names.asked:
-            missing |= followed.alive
-        if missing - alive:
+        members = followed.roster
+        self._read_group(session, followed, names)
+        if any(
+            not (shown := members.shown(host)).live
+            and (
+                (before.live and not names.asked)
+                or (shown.is_member and not before.is_member)
+            )
+            for host, before in members.touched.items()
+        ):
             # A host's znode has gone, or a new entry has no znode. The
             # watches of two paths may be out of step: one more poll tells
             # whether the host left a mark, or has just joined.
             names = followed.ask(names.forced)
-            alive, entries, said = self._read_group(session, followed, names)
+            self._read_group(session, followed, names)
         # Last seen at the poll before, not now: the servers may have been
         # unreachable since then.
-        gone = followed.alive - alive
-        followed.last_seen.update(dict.fromkeys(gone, followed.polled))
-        followed.gone.update(dict.fromkeys(gone, asked))
-        followed.alive = alive
-        followed.known = alive | entries.keys()
-        for host in followed.last_seen.keys() - followed.known:
-            del followed.last_seen[host]
-            followed.gone.pop(host, None)
-        self._find_last_seen(session, group, followed, entries)
+        for host, before in members.touched.items():
+            if before.live and not members.shown(host).live:
+                followed.last_seen[host] = followed.polled
+                followed.gone[host] = asked
+        for host in list(followed.last_seen):
+            if not members.shown(host).is_member:
+                del followed.last_seen[host]
+                followed.gone.pop(host, None)
+        self._find_last_seen(session, group, followed)
         followed.polled = now
-        return asked, alive, entries, said
+        return asked
 
     def _read(self, reader: Callable[[str], T], name: str) -> T | None:
         """Read the name of a znode; None: nova_sg did not write it."""
         try:
             return reader(name)
         except ValueError:
-            if self._warned.first(name):
-                LOG.warning(
-                    "Ignored the znode %.200r: its name is not that of a "
-                    "member",
-                    name,
-                )
+            self._warn_of_name(name)
             return None
+
+    def _warn_of_name(self, name: str) -> None:
+        if self._warned.first(name):
+            LOG.warning(
+                "Ignored the znode %.200r: its name is not that of a member",
+                name,
+            )
 
     def _read_all(
         self, reader: Callable[[str], T], found: Iterable[str]
@@ -253,77 +322,46 @@ class ZkDriver(base.LockingDriver):
         session: evzookeeper.ZKSession,
         followed: watched.WatchedGroup,
         names: watched.Names,
-    ) -> tuple[set[str], dict[str, znodes.Entry], _Said]:
-        """Return the live hosts, their entries, and what they say."""
-        hosts = {
-            name: host
-            for name in names.members
-            if (host := self._read(znodes.read_member, name)) is not None
-        }
-        members = self._with_session(session, followed, set(hosts))
-        alive = {hosts[name] for name in members}
-        return alive, *self._read_entries(names.entries)
+    ) -> None:
+        followed.roster.take_in(names.members, names.entries)
+        self._check_sessions(session, followed)
 
-    def _with_session(
+    def _check_sessions(
         self,
         session: evzookeeper.ZKSession,
         followed: watched.WatchedGroup,
-        found: set[str],
-    ) -> set[str]:
-        """Return the znodes that end with a session, or are not checked yet.
+    ) -> None:
+        """Find znodes of live members that do not end with a session.
 
         Programs that copy or restore znodes make ephemeral ones persistent.
         Such a member would be up for ever.
         """
-        followed.owned &= found
-        followed.copied &= found
-        new = found - followed.owned - followed.copied
-        for name in itertools.islice(new, CHECKED):
+        members = followed.roster
+        for name in followed.to_check():
             path = f"{followed.path}/{name}"
             with contextlib.suppress(zookeeper.NoNodeException):
-                if session.exists(path)["ephemeralOwner"]:
-                    followed.owned.add(name)
-                    continue
-                followed.copied.add(name)
-                if self._warned.first(path):
+                ends = bool(session.exists(path)["ephemeralOwner"])
+                members.checked(name, ends)
+                if not ends and self._warned.first(path):
                     LOG.warning(
                         "Ignored the znode %.200r: it does not end with a "
                         "session. A program that copies or restores znodes "
                         "has made it: delete it",
                         path,
                     )
-        return found - followed.copied
-
-    def _read_entries(
-        self, found: set[str]
-    ) -> tuple[dict[str, znodes.Entry], _Said]:
-        entries: dict[str, znodes.Entry] = {}
-        said: _Said = {}
-        for entry in self._read_all(znodes.read_entry, found):
-            if entry.kind not in _KINDS:
-                said[entry.host, entry.kind] = entry.text
-                continue
-            known = entries.get(entry.host)
-            # A host may have several: one of its processes left, and another
-            # died later.
-            if known is None or _KINDS.index(entry.kind) > _KINDS.index(
-                known.kind
-            ):
-                entries[entry.host] = entry
-        return entries, said
 
     def _find_last_seen(
         self,
         session: evzookeeper.ZKSession,
         group: str,
         followed: watched.WatchedGroup,
-        entries: dict[str, znodes.Entry],
     ) -> None:
         """Read the last time of members that this process never saw alive."""
-        for host, entry in entries.items():
-            if host in followed.alive or host in followed.last_seen:
+        for host in followed.roster.absent:
+            entry = followed.roster.shown(host).entry
+            if entry is None or host in followed.last_seen:
                 continue
-            path = znodes.entry_path(group, host, entry.binary, entry.kind)
+            path = znodes.entry_path(group, host, *entry)
             with contextlib.suppress(zookeeper.NoNodeException):
                 stat = session.exists(path)
                 followed.last_seen[host] = datetime.datetime.fromtimestamp(
@@ -410,3 +448,30 @@ class ZkDriver(base.LockingDriver):
     def close(self) -> None:
         self._own_members.close()
         self._link.close()
+
+
+def _attributes(
+    group: str, shown: roster.Shown, forced: bool, unsure: bool
+) -> Attributes:
+    """Return what the znodes of a host say.
+
+    :param forced: whether it is forced down
+    :param unsure: whether its session may be that of a dead member
+    """
+    said, entry = shown.said, shown.entry
+    here = shown.live > 0
+    # That it left once says nothing of a live member.
+    kind = None if here or entry is None else entry[1]
+    return Attributes(
+        binary=entry[0] if entry else f"nova-{group}",
+        left=kind == znodes.LEFT,
+        crashed=kind == znodes.CRASHED,
+        # Also of a member whose session has ended: see rules.py.
+        draining=znodes.DRAINING in said,
+        unwell=said.get(znodes.UNWELL, "") if here else "",
+        domain=said.get(znodes.DOMAIN),
+        server=said.get(znodes.SERVER),
+        present=here and not unsure,
+        lost=not here,
+        forced_down=forced,
+    )

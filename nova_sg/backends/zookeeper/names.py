@@ -37,7 +37,6 @@ connection finds its own znode.
 
 from __future__ import annotations
 
-import functools
 import re
 import urllib.parse
 from typing import NamedTuple
@@ -48,6 +47,8 @@ DRAINING, LEFT, CRASHED = "draining", "left", "crashed"
 UNWELL, DOMAIN, SERVER = "unwell", "domain", "server"
 _WITHOUT_TEXT = (DRAINING, LEFT, CRASHED)
 _WITH_TEXT = (UNWELL, DOMAIN, SERVER)
+# What quote() leaves as it is.
+_PLAIN = re.compile(r"[A-Za-z0-9_~-][A-Za-z0-9_.~-]*")
 _MEMBER = re.compile(r"(.+)@[0-9a-f]+")
 
 
@@ -69,12 +70,13 @@ def quote(name: str) -> str:
     return "%2E" + quoted[1:] if quoted.startswith(".") else quoted
 
 
-@functools.lru_cache(maxsize=65536)
 def unquote(text: str) -> str:
     """Read what quote() wrote.
 
     :raises ValueError: quote() did not write that, or it is not a valid name
     """
+    if _PLAIN.fullmatch(text):
+        return text
     name = urllib.parse.unquote(text, errors="strict")
     if not name or not name.isprintable() or quote(name) != text:
         raise ValueError("not a name")

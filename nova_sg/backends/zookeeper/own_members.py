@@ -97,18 +97,25 @@ class OwnMembers:
             znode = state.get("znode")
             if znode is None:
                 self._link.make_chroot()
-                # In the background: it goes on once a server is reachable.
+                # It joins below, or in the background once a server is
+                # reachable.
                 state["znode"] = znode = ev_membership.Membership(
                     session,
                     names.group_path(membership.group),
                     functools.partial(self._name, membership),
                     acl=self._link.acl,
                     async_mode=True,
+                    join_now=False,
                 )
-            # A member that has joined does not wait for the connection: the
-            # next report comes soon.
-            self._link.require(wait=not znode.joined)
-            self._make_sure(session, membership, znode)
+            try:
+                # A member that has joined does not wait for the connection:
+                # the next report comes soon.
+                self._link.require(wait=not znode.joined)
+                self._make_sure(session, membership, znode)
+            except BaseException:
+                if not znode.joined:
+                    session.restore_soon(znode)
+                raise
             if membership.draining and not state.get("draining"):
                 self._mark_draining(session, membership)
             if state.get("said") != _said(session, membership):
@@ -154,8 +161,10 @@ class OwnMembers:
         written = state.get("written")
         life = min(ENTRY_LIFE, CONF.service_down_time)
         if written is None or now - written >= life:
-            self._write_entry(session, membership)
-            state["written"] = now
+            # If the entry is new, the next report deletes old marks: joins of
+            # many members are not delayed.
+            new = self._write_entry(session, membership)
+            state["written"] = None if new else now
 
     def _is_there(
         self,
@@ -186,35 +195,39 @@ class OwnMembers:
 
     def _write_entry(
         self, session: evzookeeper.ZKSession, membership: base.Membership
-    ) -> None:
+    ) -> bool:
         """Write the member's entry, and what it says of itself.
 
         The entry's data names what it says, so that the next process of that
         name can delete it.
+
+        :returns: whether it is the entry of a new member; then no marks are
+            deleted, such as that it left
         """
-        above = names.entries_path(membership.group)
         path = _entry_path(membership)
         said = _said(session, membership)
         before = membership.state.get("said")
         known = before
+        new = False
+        data = " ".join(said)
         if known is None:
             known = []
-            with contextlib.suppress(zookeeper.NoNodeException):
+            try:
                 known = names.read_said(session.get(path)[0])
-        data = " ".join(said)
-        try:
-            session.set(path, data)
-        except zookeeper.NoNodeException:
-            # It is new, or was removed while it runs, with all that it says.
-            before = None
-            session.ensure_path(above, self._link.acl)
-            with contextlib.suppress(zookeeper.NodeExistsException):
-                session.create(path, data, self._link.acl)
-        kinds = [names.LEFT, names.CRASHED]
-        if not membership.draining:
-            kinds.append(names.DRAINING)
-        for kind in kinds:
-            self._link.delete(_entry_path(membership, kind))
+            except zookeeper.NoNodeException:
+                new = self._create_entry(session, membership, data)
+        if not new:
+            try:
+                session.set(path, data)
+            except zookeeper.NoNodeException:
+                # It was removed while it runs, with all that it says.
+                before = None
+                self._create_entry(session, membership, data)
+            kinds = [names.LEFT, names.CRASHED]
+            if not membership.draining:
+                kinds.append(names.DRAINING)
+            for kind in kinds:
+                self._link.delete(_entry_path(membership, kind))
         # The new ones first: a member that is unwell for another reason now is
         # not well in between.
         for name in said:
@@ -225,6 +238,27 @@ class OwnMembers:
             if name not in said:
                 self._link.delete(f"{path}@{name}")
         membership.state["said"] = said
+        return new
+
+    def _create_entry(
+        self,
+        session: evzookeeper.ZKSession,
+        membership: base.Membership,
+        data: str,
+    ) -> bool:
+        """Create the member's entry; return whether there was none."""
+        path = _entry_path(membership)
+        try:
+            try:
+                session.create(path, data, self._link.acl)
+            except zookeeper.NoNodeException:
+                session.ensure_path(
+                    names.entries_path(membership.group), self._link.acl
+                )
+                session.create(path, data, self._link.acl)
+        except zookeeper.NodeExistsException:
+            return False
+        return True
 
     def withdraw(self, membership: base.Membership) -> None:
         znode = membership.state.pop("znode", None)

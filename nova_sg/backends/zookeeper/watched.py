@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import collections
 import datetime
+import itertools
 import threading
 import time
 from collections.abc import Callable
@@ -23,9 +24,13 @@ from typing import NamedTuple
 
 from nova_sg import evzookeeper, zookeeper
 from nova_sg.backends import base
-from nova_sg.backends.zookeeper import connection, names
+from nova_sg.backends.zookeeper import connection, names, roster
 from nova_sg.evzookeeper import membership
+from nova_sg.liveness.model import Attributes, Observation
 
+# How many znodes of live members are checked for their session in a second,
+# and by one poll.
+CHECKED = 50
 # Seconds that a poll waits until the watches show what this process wrote.
 ECHO_WAIT = 1.0
 
@@ -50,7 +55,13 @@ class WatchedGroup:
     every poll lists the names below them.
     """
 
-    def __init__(self, session: evzookeeper.ZKSession, group: str) -> None:
+    def __init__(
+        self,
+        session: evzookeeper.ZKSession,
+        group: str,
+        warn: Callable[[str], object],
+    ) -> None:
+        """:param warn: called with a name that nova_sg did not write"""
         self._session = session
         #: The path below which the live members are.
         self.path = names.group_path(group)
@@ -65,14 +76,20 @@ class WatchedGroup:
         # What this process wrote since the last poll: by path and name,
         # whether it exists now. Guarded by _changes.
         self._echoes: dict[tuple[str, str], bool] = {}
-        # The names of live members' znodes that end with a session, and of
-        # those that do not: see ZkDriver.
-        self.owned: set[str] = set()
-        self.copied: set[str] = set()
-        # The hosts that were alive at the last poll.
-        self.alive: set[str] = set()
-        # The hosts that were alive or had an entry then.
-        self.known: set[str] = set()
+        # Held while what the names show is taken in.
+        self.lock = threading.Lock()
+        # What the names of znodes show.
+        self.roster = roster.Roster(warn)
+        # What the last poll observed, by host.
+        self.observations: dict[str, Observation] = {}
+        # Changes with the observations: see model.Changes.
+        self.mark: object = object()
+        # The hosts that were forced down at the last poll.
+        self.forced: set[str] = set()
+        # Observations with the same attributes have one object.
+        self._shared: dict[tuple, Attributes] = {}
+        # How many znodes may be checked now, and since when (monotonic).
+        self._checks, self._checks_at = float(CHECKED), 0.0
         # When each host that is not alive was last seen, UTC; None: not
         # known.
         self.last_seen: dict[str, datetime.datetime | None] = {}
@@ -128,6 +145,40 @@ class WatchedGroup:
         if seen is None or self.polled is None or watched < base.UNCHANGED:
             return 0.0
         return (self.polled - seen).total_seconds()
+
+    def share(
+        self,
+        shown: roster.Shown,
+        forced: bool,
+        unsure: bool,
+        make: Callable[[], Attributes],
+    ) -> Attributes:
+        """Return the one object for these attributes."""
+        key = shown, forced, unsure
+        found = self._shared.get(key)
+        if found is None:
+            if len(self._shared) >= roster.SHARED:
+                self._shared.clear()
+            found = self._shared[key] = make()
+        return found
+
+    def to_check(self) -> list[str]:
+        """Return znodes of live members to check for their session.
+
+        A znode is checked once, and again after an interruption.
+        """
+        if not self.roster.unchecked:
+            return []
+        now = time.monotonic()
+        self._checks = min(
+            CHECKED, self._checks + (now - self._checks_at) * CHECKED
+        )
+        self._checks_at = now
+        found = list(
+            itertools.islice(self.roster.unchecked, int(self._checks))
+        )
+        self._checks -= len(found)
+        return found
 
     def follow(self, wake: Callable[[], None]) -> None:
         """Watch the paths; call wake for each change."""
@@ -227,8 +278,12 @@ class WatchedGroup:
 class WatchedGroups:
     """The groups of this process, each made on first use."""
 
-    def __init__(self, link: connection.Connection) -> None:
+    def __init__(
+        self, link: connection.Connection, warn: Callable[[str], object]
+    ) -> None:
+        """:param warn: called with a name that nova_sg did not write"""
         self._link = link
+        self._warn = warn
         self._lock = threading.Lock()
         self._groups: dict[str, WatchedGroup] = {}
 
@@ -236,7 +291,7 @@ class WatchedGroups:
         with self._lock:
             found = self._groups.get(group)
             if found is None:
-                found = WatchedGroup(self._link.session, group)
+                found = WatchedGroup(self._link.session, group, self._warn)
                 self._groups[group] = found
             return found
 
