@@ -374,6 +374,9 @@ class MembershipMonitor(service.ZKServiceBase):
                     self._mark(stale=True)
                 # After an early listing the next one comes later.
                 earliest = max(earliest, time.monotonic()) + pause
+                if members is None:
+                    # After an error it is tried again at that time.
+                    early = earliest
             self._publish(members)
 
     def _await_turn(self, earliest: float, early: float) -> None:
