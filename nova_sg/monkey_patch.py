@@ -61,18 +61,26 @@ def _patch_standard_library(eventlet: types.ModuleType) -> None:
     # writes an error to stderr.
     finalizer: Any = getattr(threading, "_DeleteDummyThreadOnDel", None)
     finalizer = getattr(finalizer, "__del__", None)
-    defaults = getattr(finalizer, "__defaults__", None)
-    lock = getattr(threading, "_active_limbo_lock", None)
-    if not defaults or lock not in defaults:
-        eventlet.monkey_patch()
-        return
-    place = defaults.index(lock)
-    before, after = defaults[:place], defaults[place + 1 :]
-    finalizer.__defaults__ = (*before, None, *after)
-    del defaults, lock
+    defaults = getattr(finalizer, "__defaults__", None) or ()
+    # No variable may have a lock while eventlet replaces all of them.
+    places = [
+        place
+        for place in range(len(defaults))
+        if defaults[place] is getattr(threading, "_active_limbo_lock", None)
+    ]
+    if places:
+        finalizer.__defaults__ = tuple(
+            None if place in places else defaults[place]
+            for place in range(len(defaults))
+        )
+    defaults = None
     eventlet.monkey_patch()
-    green = threading._active_limbo_lock  # type: ignore[attr-defined]
-    finalizer.__defaults__ = (*before, green, *after)
+    if places:
+        green = threading._active_limbo_lock  # type: ignore[attr-defined]
+        finalizer.__defaults__ = tuple(
+            green if place in places else value
+            for place, value in enumerate(finalizer.__defaults__)
+        )
 
 
 def is_native() -> bool:
