@@ -15,7 +15,7 @@
 import time
 from unittest import mock
 
-from nova_sg import servicegroup
+from nova_sg import exception, servicegroup
 from nova_sg.servicegroup import process, reporter
 from tests import base
 from tests.functional import db, test_several
@@ -86,5 +86,12 @@ class SecondaryTest(_Tests, test_several.SeveralTestCase):
         # This process knows its own actions at once.
         self.api.force_down("one", "compute")
         self.assertFalse(self.is_up("one"))
+        # The secondary may know that it is forced down, and so may others.
+        with self.assertRaisesRegex(
+            exception.BackendError, "Backend mc missed the command"
+        ):
+            self.api.force_down("one", "compute", forced=False)
+        self.assertFalse(self.is_up("one"))
+        self.server.thaw()
         self.api.force_down("one", "compute", forced=False)
         self.assertTrue(self.is_up("one"))
