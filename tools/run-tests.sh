@@ -98,7 +98,8 @@ check_style() {
 }
 
 # use_run NAME: use the stestr repository of this run. Runs that go on side by
-# side have one each; that of threads is the checkout's own.
+# side have one each. That of threads is the checkout's own, and is made first:
+# the others are inside it.
 repository=.
 use_run() {
     repository=.
@@ -289,6 +290,8 @@ export NOVA_SG_TEST_DEADLINE=$RUN_DEADLINE
 # Each test process and each program imports what an earlier one has compiled.
 export PYTHONDONTWRITEBYTECODE=
 ran=0
+begin_run threads threads "$THREADS_WORKERS" \
+    --exclude-regex '^tests\.(nova|faults)\.' "$@"
 # The tests on a real Nova set Nova's mode themselves, and each fault has its
 # mode. One worker plays all faults, side by side. Each of the others has a
 # Nova with a database and a message queue of its own.
@@ -300,8 +303,6 @@ once='nova|faults|chaos|unit|processes'
 once+='|cases\.test_(programs|database_programs|log_volume)'
 begin_run eventlet eventlet "$EVENTLET_WORKERS" \
     --exclude-regex "^tests\.($once)\." "$@"
-begin_run threads threads "$THREADS_WORKERS" \
-    --exclude-regex '^tests\.(nova|faults)\.' "$@"
 [[ -n $selection ]] || check_style
 end_run threads
 end_run eventlet

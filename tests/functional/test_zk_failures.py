@@ -307,6 +307,7 @@ class WatchdogTest(FailureTestCase):
     def test_an_error_does_not_end_the_watchdog(self):
         service = self.join("one")
         self.znode("one")
+        self.assertEqual(1, len(self.znodes()))
         watchdog = self.api._driver.shared().driver._own_members._watchdog
         failures = []
 
@@ -365,6 +366,7 @@ class WatchdogTest(FailureTestCase):
         self.flags("zookeeper", address=way.address)
         service = self.join("one")
         self.znode("one")
+        self.assertEqual(1, len(self.znodes()))
         service.tg.moving.clear()
         self.addCleanup(service.tg.moving.set)
         wait_for(lambda: not self.znodes(), message="it is withdrawn")

@@ -140,17 +140,16 @@ def main() -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     for line in sys.stdin:
         if not os.fork():
-            with ending():
+            with _ending():
                 _be(contender, job, line.strip())
 
 
 @contextlib.contextmanager
-def ending() -> Iterator[None]:
-    """End this process, a child, after the block; print its error."""
+def _ending() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        print(f"{error!r}", file=sys.stderr, flush=True)
+        print(f"victim: {error!r}", file=sys.stderr, flush=True)
     finally:
         os._exit(1)
 
