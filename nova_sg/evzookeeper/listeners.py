@@ -38,8 +38,10 @@ CLOSED = "closed"
 class Listeners:
     """The listeners and connection callbacks of a session."""
 
-    def __init__(self, callbacks: Iterable[Any]) -> None:
-        self._listeners: list[Callable[[str], object]] = []
+    def __init__(
+            self, callbacks: Iterable[Any],
+            listeners: Iterable[Callable[[str], object]]) -> None:
+        self._listeners: list[Callable[[str], object]] = list(listeners)
         self._connection_callbacks = list(callbacks)
 
     def add_listener(self, listener: Callable[[str], object]) -> None:

@@ -283,12 +283,14 @@ class MembershipMonitor(service.ZKServiceBase):
         self._in_trouble = False
         self._stale = False
         self._hurry = False
-        self._lost = not session.is_connected()
+        self._lost = False
         self._closed = False
         # The handle on which the watch is set. A watch survives a
         # reconnection; a second one would make a second event.
         self._watching: int | None = None
         session.add_listener(self._session_event)
+        # Not before: the session may be lost between the two.
+        self._lost = not session.is_connected()
         try:
             super().__init__(session, basepath, acl=acl)
         except BaseException:

@@ -28,7 +28,7 @@ import os
 import queue
 import threading
 import weakref
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from nova_sg import threads, zookeeper
@@ -71,7 +71,8 @@ class ZKSession(keeper.Keeper, calls.Calls):
             operation_timeout: float | None = None,
             ssl_cert: str | None = None,
             auths: Iterable[tuple[str, Any]] = (),
-            client: Any = zookeeper) -> None:
+            client: Any = zookeeper,
+            listeners: Iterable[Callable[[str], object]] = ()) -> None:
         """Begin a session.
 
         :param host: host:port pairs with commas between them, and possibly
@@ -91,12 +92,14 @@ class ZKSession(keeper.Keeper, calls.Calls):
             takes.
         :param client: the module nova_sg.zookeeper, or another transport: a
             nova_sg.kazoo_transport.KazooTransport.
+        :param listeners: as for add_listener(), which may come too late for
+            the first event.
         :raises zookeeper.OperationTimeoutException: when there is no
             connection after `timeout`; the session is then closed.
         :raises zookeeper.TLSNotSupported: with ssl_cert, when the C library
             has no TLS.
         """
-        super().__init__(init_cbs or ())
+        super().__init__(init_cbs or (), listeners)
         self._client = client
         self._init = client.init
         if client is zookeeper:

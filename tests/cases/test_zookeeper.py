@@ -129,9 +129,8 @@ class NoServerTest(OwnServerCase):
 
     def test_a_session_is_kept_while_the_server_is_restarted(self):
         """However long that takes: its sessions have their timeout again."""
-        session = self.open()
         events = Events()
-        session.add_listener(events)
+        session = self.open(listeners=[events])
         self.assertTrue(session.wait_connected(PATIENCE))
         fired = []
         session.exists("/", lambda *event: fired.append(event[1]))

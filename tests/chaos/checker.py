@@ -406,7 +406,8 @@ class Checker:
         limit += self._acts.get(observer, 0.0)
         if not lived:
             limit += 1.5 * self._interval + SKEW
-        if self.truth.many_silent(host, gone[0] - 2 * self._down_time, at):
+        begin = gone[0] - 2 * self._down_time
+        if self.truth.many_silent(host, observer, begin, at):
             # Mass silence: the hold, and what is not counted of it.
             limit += 3 * self._down_time
         return limit

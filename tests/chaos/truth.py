@@ -575,8 +575,12 @@ class Truth:
             )
         return self._cache[key]
 
-    def many_silent(self, host, begin, end):
-        """Return whether half of a host's group was not clear in a time."""
+    def many_silent(self, host, observer, begin, end):
+        """Return whether half of a host's group was not clear in a time.
+
+        As the observer sees it: hosts that report to other memcacheds than it
+        can reach are silent to it.
+        """
         if host in self._machines:
             # The whole group is in this process.
             return True
@@ -589,7 +593,7 @@ class Truth:
                 0.0 < b <= end and e >= begin
                 for b, e in self.trouble[host].spans
             ) or any(
-                self.path(segment, host, driver) == BROKEN
+                self.pair(segment, host, observer, driver) == BROKEN
                 for segment in segments
                 for driver in self.drivers
             )

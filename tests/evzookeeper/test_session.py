@@ -158,8 +158,7 @@ class StateTest(base.TestCase):
         with fixture.ZooKeeperServer() as server:
             session = self.open(
                 server.address, timeout=None, recv_timeout=20000,
-                init_cbs=[callback])
-            session.add_listener(events)
+                init_cbs=[callback], listeners=[events])
             self.assertEqual(
                 zookeeper.CONNECTED_STATE,
                 callback.wait_and_get(process.PATIENCE)[2])

@@ -193,6 +193,8 @@ class DonorTest(GaleraTestCase):
         self.assertLess(time.monotonic() - over, self.DOWN_TIME + 6)
         threads.join(joins, 60)
         self.assertEqual("Synced", donor.state)
+        # An event comes a moment after the first answer.
+        wait_for(lambda: events)
         self.assertEqual(
             [("dies", "down")], [(one.host, one.type) for one in events]
         )

@@ -19,7 +19,7 @@ from unittest import mock
 
 from prometheus_client import parser
 
-from nova_sg import metrics, servicegroup
+from nova_sg import evzookeeper, metrics, servicegroup
 from nova_sg.servicegroup import process
 from tests import single_mode
 from tests.base import Member, TestCase, wait_for
@@ -324,6 +324,16 @@ class SessionTest(zk.ZkTestCase):
 
     def count(self, event):
         return value("nova_sg_session_events_total", event=event) or 0
+
+    def test_a_connection_that_is_quicker_than_its_thread_is_counted(self):
+        class Quick(evzookeeper.ZKSession):
+            def __init__(self, *args, **kwargs):
+                super().__init__(*args, **kwargs)
+                self.wait_connected(PATIENCE)
+
+        with mock.patch.object(evzookeeper, "ZKSession", Quick):
+            self.join("one")
+        wait_for(lambda: self.count("connected") == 1, PATIENCE)
 
     def test_events_of_the_session_are_counted(self):
         self.join("one")

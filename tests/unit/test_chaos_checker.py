@@ -386,6 +386,27 @@ class DeadTest(unittest.TestCase):
         found = checker.check(entries).violations
         self.assertEqual([], [v for v in found if v.host == "h0"])
 
+    def test_most_hosts_are_silent_to_one_observer_and_are_held(self):
+        # They report to the memcacheds that this observer cannot reach.
+        story = self.one_memcached_for_h0_and_c1()
+        story.answers(1, 48, "U")
+        story.answers(48, 60, "D")
+        self.assertEqual([], story.check())
+
+    def test_the_hold_of_one_observer_has_an_end(self):
+        story = self.one_memcached_for_h0_and_c1()
+        story.answers(1, 60, "U")
+        self.assertEqual(["wrong up"], story.check())
+
+    def one_memcached_for_h0_and_c1(self):
+        """Return a story in which h0 is killed, and others cannot reach it."""
+        story = Story("mc")
+        for host in HOSTS[1:]:
+            story.cut(29, 70, host, ["m2"])
+        story.cut(29, 70, "c1", ["m1", "m3"])
+        story.killed(30)
+        return story
+
     def test_it_rises_from_the_dead(self):
         story = Story("db")
         story.answers(1, 36, "U")

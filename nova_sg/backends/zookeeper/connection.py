@@ -96,7 +96,6 @@ class Connection:
                     raise self.error("was closed by this process")
                 if self._made is None:
                     self._made = self._begin()
-                    self._made.add_listener(metrics.current().session_event)
         return self._made
 
     def _begin(self, chroot: bool = True) -> evzookeeper.ZKSession:
@@ -107,6 +106,7 @@ class Connection:
             auths=self.security.auths,
             ssl_cert=self.client.ssl_cert,
             client=self.client.transport,
+            listeners=[metrics.current().session_event] if chroot else (),
         )
 
     @contextlib.contextmanager
