@@ -315,11 +315,13 @@ class Poller:
                 )
             return
         limits = self._observer.settings.limits
-        # For a moment it may show no outage, as between two reports that
-        # wait in it.
-        if (reports or asked > self._outage_shown + limits.due) and (
-            self._log_outage.ends()
-        ):
+        # For a moment it may show no outage, as between two reports that wait
+        # in it: the next one comes up to report_interval after the end of
+        # one, and does not show as a sign of trouble at once.
+        calm = min(2 * limits.due, limits.service_down_time)
+        if (
+            reports or asked > self._outage_shown + calm
+        ) and self._log_outage.ends():
             LOG.info(
                 "The backend %(backend)s no longer shows an outage for the "
                 "group %(group)s. Members that are silent for %(limit)g s "

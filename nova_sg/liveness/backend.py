@@ -87,8 +87,12 @@ class Backend(NamedTuple):
             failed = before if self.failed is None else self.failed
             begin = _outages.began(refresh.observations, before, failed)
             outage = Outage(begin, refresh.asked + refresh.rejoin)
-        return self.with_outage(outage)._replace(
-            refreshed=max(refresh.asked, before), failed=None, mark=mark
+        return (
+            self.with_outage(outage)
+            .with_outage(refresh.lost)
+            ._replace(
+                refreshed=max(refresh.asked, before), failed=None, mark=mark
+            )
         )
 
     def answered_late(self, refresh: Refresh, limits: Limits) -> Backend:

@@ -248,6 +248,9 @@ class Refresh(NamedTuple):
     #: before need not compare all observations; None: the driver does not
     #: say. Only in a complete refresh.
     changes: Changes | None = None
+    #: When reports were lost, as the backend itself shows. Those of some
+    #: members may have arrived nevertheless.
+    lost: Outage | None = None
 
 
 class Outage(NamedTuple):

@@ -313,7 +313,7 @@ class FlushAllTest(mc.McTestCase):
         self.storm(4.0)
         # Of the dead one it may be known, if the machine is slow to wipe.
         self.assertLessEqual(
-            {e.host for e in observed if e.type == "down"}, {"one"}
+            {e.host for e in observed if e.type == "down"}, {"one"}, observed
         )
         # It is found once the storm is over.
         self.wait_for_states({**expected, "one": "down"}, process.shared())
@@ -357,6 +357,35 @@ class FlushAllTest(mc.McTestCase):
         self.assertRegex(
             view.member(unseen).reason,
             r"1\d\.\d s ago; .* without the backend \(\d of",
+        )
+
+    def test_one_member_is_seen_in_a_storm(self):
+        """That its reports arrive does not mean that those of others do."""
+        self.flags(service_down_time=2.5, report_interval=0.4)
+        self.flags(
+            "servicegroup",
+            mass_silence_fraction=0.0,
+            view_refresh_interval=3600,
+        )
+        seen, _ = self.join("seen", "unseen")
+        view = self.another().view("compute")
+        self.assertEqual(["seen", "unseen"], sorted(view.hosts_up()))
+        end = time.monotonic() + 2 * CONF.service_down_time
+        while time.monotonic() < end:
+            self.client.flush_all()
+            seen.tick()
+            view.refresh()
+            self.assertEqual(["seen", "unseen"], sorted(view.hosts_up()))
+            time.sleep(0.4)
+        # It is down once it is silent without a storm.
+        begin = time.monotonic()
+        while view.hosts_up() != ["seen"]:
+            self.assertLess(time.monotonic(), begin + base.PATIENCE)
+            seen.tick()
+            view.refresh()
+            time.sleep(0.4)
+        self.assertGreater(
+            time.monotonic(), begin + CONF.service_down_time - 0.5
         )
 
     def test_the_doctor_says_how_often_it_was_wiped(self):

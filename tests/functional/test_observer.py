@@ -436,6 +436,23 @@ class ServerTest(TestCase):
         self.assertEqual(1, len(self.logs.matching(self.TAKES_NONE)))
         self.assertEqual([], self.logs.matching(self.OVER))
 
+    def test_reports_of_a_single_member_wait_again_and_again(self):
+        """The pause from one to the next does not end the outage.
+
+        With 10 s for an answer a report begins every 20 s, and is seen to
+        wait in the second half of its 10 s.
+        """
+        self.start("one", "two")
+        limits = model.Limits(60.0, 10.0)
+        poller = self.observer._pollers[0]
+        self.observer.close()
+        self.observer.settings = observers.Settings(limits, 2.0)
+        for asked in range(0, 200, 2):
+            told = read_only(0.0) if 5 <= asked % 20 < 10 else None
+            poller._tell_outage(float(asked), told, reports=False)
+        self.assertEqual(1, len(self.logs.matching(self.TAKES_NONE)))
+        self.assertEqual([], self.logs.matching(self.OVER))
+
     def test_the_server_is_not_asked_about_a_single_member(self):
         for hosts, left in (
             (["one"], []),

@@ -29,7 +29,7 @@ from typing import NamedTuple
 
 from nova_sg.backends.memcached.replicas import Server
 from nova_sg.conf import CONF
-from nova_sg.liveness.model import ServerOutage
+from nova_sg.liveness.model import Outage, ServerOutage
 
 REASON = "another program wipes it (flush_all), which loses reports"
 
@@ -81,18 +81,20 @@ class Canaries:
         asked: float,
         replicas: Iterable[Server],
         found: Mapping[Server, bool],
-    ) -> None:
+    ) -> Outage | None:
         """Take in which servers had the canary in a refresh.
 
         :param asked: when the refresh began, monotonic
         :param replicas: the servers of the group
         :param found: whether those that answered have it
+        :returns: the time since the refresh before, if all servers were wiped
+            in it
         """
         mine = self._groups[group]
         last, mine.asked = mine.asked, asked
         if last is None:
             # A process that refreshes once needs none.
-            return
+            return None
         lifetime = 2 * math.ceil(CONF.service_down_time) + 60
         young = time.monotonic() - lifetime / 2
         all_wiped = True
@@ -113,11 +115,13 @@ class Canaries:
             mine.written[server] = _Written(
                 server.set(mine.key, b"1", lifetime), time.monotonic()
             )
-        if all_wiped:
-            begin = last
-            if mine.wiped is not None and mine.wiped[1] >= last:
-                begin = mine.wiped[0]
-            mine.wiped = begin, asked
+        if not all_wiped:
+            return None
+        begin = last
+        if mine.wiped is not None and mine.wiped[1] >= last:
+            begin = mine.wiped[0]
+        mine.wiped = begin, asked
+        return Outage(last, asked)
 
     def wiped(self, group: str, since: float) -> ServerOutage | None:
         """Return the last time in which all servers of a group were wiped.

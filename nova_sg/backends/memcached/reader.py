@@ -356,7 +356,7 @@ class GroupReader:
             else:
                 told.pop(host, None)
         numbers.keep(hosts)
-        self._canaries.refreshed(group, asked, replicas, canary)
+        lost = self._canaries.refreshed(group, asked, replicas, canary)
         self._signals.refreshed(group, asked, signals)
         memory.run, memory.forced = run, forced
         with self._lock:
@@ -365,7 +365,9 @@ class GroupReader:
             self._told[group] = {h: o for h, o in told.items() if h in hosts}
             if self._runs[group] == run:
                 self._memories[group] = memory
-        return Refresh("mc", asked, list(observations.values()), exact=True)
+        return Refresh(
+            "mc", asked, list(observations.values()), exact=True, lost=lost
+        )
 
     def wiped(self, group: str, since: float) -> ServerOutage | None:
         """Return the time in which all servers lost what was written."""
