@@ -54,8 +54,8 @@ RUN_DEADLINE=${RUN_DEADLINE:-1200}
 # has about as many as it has of all that time.
 THREADS_WORKERS=5
 EVENTLET_WORKERS=3
-# The tests on a real Nova and the faults.
-NOVA_WORKERS=2
+# The tests of the programs and on a real Nova, and the faults.
+PROGRAMS_WORKERS=3
 
 passed=0
 failed=0
@@ -291,12 +291,12 @@ export NOVA_SG_TEST_DEADLINE=$RUN_DEADLINE
 export PYTHONDONTWRITEBYTECODE=
 ran=0
 begin_run threads threads "$THREADS_WORKERS" \
-    --exclude-regex '^tests\.(nova|faults)\.' "$@"
-# The tests on a real Nova set Nova's mode themselves, and each fault has its
-# mode. One worker plays all faults, side by side. Each of the others has a
-# Nova with a database and a message queue of its own.
-begin_run nova threads "$NOVA_WORKERS" --exclude-regex \
-    '^tests\.(?!(faults|nova)\.)' "$@"
+    --exclude-regex '^tests\.(processes|nova|faults)\.' "$@"
+# Programs have a mode of their own, those of Nova and those that faults are
+# played on, too. One worker plays all faults, side by side. Each worker with
+# tests on a real Nova has one with a database and a message queue of its own.
+begin_run programs threads "$PROGRAMS_WORKERS" --exclude-regex \
+    '^tests\.(?!(processes|nova|faults)\.)' "$@"
 # Tests of pure logic and of the programs do not depend on the mode, and run
 # in threads.
 once='nova|faults|chaos|unit|processes'
@@ -306,7 +306,7 @@ begin_run eventlet eventlet "$EVENTLET_WORKERS" \
 [[ -n $selection ]] || check_style
 end_run threads
 end_run eventlet
-end_run nova
+end_run programs
 if ((!ran)); then
     fail "no test matches: $selection"
 fi
