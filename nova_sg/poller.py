@@ -318,7 +318,7 @@ class Poller:
         # For a moment it may show no outage, as between two reports that wait
         # in it: the next one comes up to report_interval after the end of
         # one, and does not show as a sign of trouble at once.
-        calm = min(2 * limits.due, limits.service_down_time)
+        calm = limits.due + limits.service_down_time / 4
         if (
             reports or asked > self._outage_shown + calm
         ) and self._log_outage.ends():

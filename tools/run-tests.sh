@@ -55,7 +55,7 @@ RUN_DEADLINE=${RUN_DEADLINE:-1200}
 THREADS_WORKERS=5
 EVENTLET_WORKERS=3
 # The tests of the programs and on a real Nova, and the faults.
-PROGRAMS_WORKERS=3
+PROGRAMS_WORKERS=2
 
 passed=0
 failed=0
@@ -290,13 +290,15 @@ export NOVA_SG_TEST_DEADLINE=$RUN_DEADLINE
 # Each test process and each program imports what an earlier one has compiled.
 export PYTHONDONTWRITEBYTECODE=
 ran=0
+# As much of the programs' tests as two workers have time for.
+programs='processes\.test_(agent|monitor|watch)\w*|nova|faults'
 begin_run threads threads "$THREADS_WORKERS" \
-    --exclude-regex '^tests\.(processes|nova|faults)\.' "$@"
+    --exclude-regex "^tests\.($programs)\." "$@"
 # Programs have a mode of their own, those of Nova and those that faults are
 # played on, too. One worker plays all faults, side by side. Each worker with
 # tests on a real Nova has one with a database and a message queue of its own.
 begin_run programs threads "$PROGRAMS_WORKERS" --exclude-regex \
-    '^tests\.(?!(processes|nova|faults)\.)' "$@"
+    "^tests\.(?!($programs)\.)" "$@"
 # Tests of pure logic and of the programs do not depend on the mode, and run
 # in threads.
 once='nova|faults|chaos|unit|processes'

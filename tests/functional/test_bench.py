@@ -261,6 +261,7 @@ class EverythingTest(Bench, unittest.TestCase):
 
 
 @tests.single_mode
+@tests.long_form
 class BeforeTest(unittest.TestCase):
     def run_bench(self, before):
         return subprocess.run(

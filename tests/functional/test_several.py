@@ -330,6 +330,8 @@ class VerdictsTest(SeveralTestCase):
         self.join("one")
         self.wait_for_state("mc", "one", "up")
         self.api.force_down("one", "compute")
+        # Of each backend: it has to be known that mc was told.
+        process.shared().view("compute").refresh()
         self.server.kill()
         # It is forced down by mc still.
         with self.assertRaisesRegex(

@@ -90,7 +90,6 @@ class ZkTest(
 
 
 class SeveralTest(
-    health.Health,
     restarts.CleanRestart,
     restarts.KilledWhileItDrains,
     several.Several,
@@ -98,6 +97,12 @@ class SeveralTest(
 ):
     DRIVER, MODE = "zk", "threads"
     SETTINGS = {"options": several.Several.OPTIONS + restarts.OPTIONS}
+
+
+@tests.long_form
+class ZkHealthTest(health.Health, base.CloudTestCase):
+    DRIVER, MODE = "zk", "threads"
+    SETTINGS = {"options": base.QUIET + restarts.OPTIONS}
 
 
 class McUnknownTest(unknown.Deleted, unknown.Unknown, base.CloudTestCase):
