@@ -102,6 +102,7 @@ class OutageTest(TestCase):
         self.wait_for_state("down", "two", self.DOWN_TIME + self.SLACK)
         self.assertGreater(time.monotonic(), over + self.DOWN_TIME - 1)
         self.assertEqual("up", self.state("one"))
+        wait_for(lambda: self.logs.matching(OVER))
         self.assertEqual(1, len(self.logs.matching(OVER)))
 
     def test_no_member_is_down_at_first_while_it_is_read_only(self):
@@ -120,6 +121,7 @@ class OutageTest(TestCase):
             # The user may not ask for the replication's state. The server
             # may be a replica that has all reports, and every member dead.
             self.wait_for_state("down", "two", self.DOWN_TIME + self.SLACK)
+            wait_for(lambda: self.logs.matching(OVER))
             self.assertEqual(1, len(self.logs.matching(OVER)))
         self.wait_for_state("up", "one")
         self.assertEqual("down", self.state("two"))

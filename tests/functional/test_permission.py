@@ -86,11 +86,11 @@ class Promises:
         )
         for one in several:
             self.wait_until(one, permission.WAIT)
-        self.assertEqual(2, len(self.logs.matching("paused since", 30)))
+        wait_for(lambda: len(self.logs.matching("paused since", 30)) == 2)
         driver.write_note(GROUP, "")
         for one in several:
             self.wait_until(one, permission.ACT)
-        self.assertEqual(2, len(self.logs.matching("no longer paused", 30)))
+        wait_for(lambda: len(self.logs.matching("no longer paused", 30)) == 2)
 
     def test_one_acts_and_the_next_takes_over(self):
         first = self.begin("first")

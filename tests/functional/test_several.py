@@ -262,6 +262,7 @@ class VerdictsTest(SeveralTestCase):
             self.assertFalse(self.is_up("dies"))
             self.assertTrue(self.is_up("stays"))
             time.sleep(0.05)
+        wait_for(lambda: events)
         self.assertEqual(
             [("down", "dies")], [(one.type, one.host) for one in events]
         )
@@ -421,6 +422,7 @@ class DisagreementsTest(SeveralTestCase):
         wait_for(lambda: not self.is_up("one"))
         self.wait_for_state("mc", "one", "down")
         self.assertEqual({}, self.now())
+        wait_for(lambda: events)
         self.assertEqual(["down"], [one.type for one in events])
         self.assertEqual([], self.logs.matching("disagree"))
 

@@ -128,6 +128,7 @@ class Soak:
             finally:
                 elsewhere.close()
         with self.subTest("no member was called down meanwhile"):
+            base.wait_for(lambda: len(events) >= MEMBERS)
             self.assertEqual(
                 {"joined": MEMBERS},
                 collections.Counter(event.type for event in events),

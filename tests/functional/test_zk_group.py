@@ -218,9 +218,12 @@ class GroupTest(zk.ZkTestCase):
 
         def written():
             path = znodes.entry_path("compute", "one", "nova-compute")
-            return self.zk.exists(path)["mtime"]
+            try:
+                return self.zk.exists(path)["mtime"]
+            except zookeeper.NoNodeException:
+                return 0
 
-        first = written()
+        first = wait_for(written)
         wait_for(
             lambda: written() - first > 1500,
             20,
