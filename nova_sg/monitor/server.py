@@ -89,6 +89,11 @@ class _Connection(http_server.HTTPConnection):
         self.server.connections.discard(self)
         with contextlib.suppress(OSError):
             super().close()
+        # What a client that is gone has not read is dropped. Otherwise Python
+        # tries to send it when the file is collected, and from 3.13 on it
+        # prints that this failed.
+        with contextlib.suppress(OSError):
+            self.wfile.close()
 
 
 class _LateHandshake(builtin.BuiltinSSLAdapter):

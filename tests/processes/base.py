@@ -290,6 +290,13 @@ def maps(pid, name):
         return name in files.read()
 
 
+def catches(pid, signo):
+    """Whether a process handles a signal, rather than to end by it."""
+    with open(f"/proc/{pid}/status") as status:
+        [mask] = [line.split()[1] for line in status if "SigCgt" in line]
+    return bool(int(mask, 16) >> (signo - 1) & 1)
+
+
 class ByProcess:
     """For a TestCase: all programs run as processes."""
 

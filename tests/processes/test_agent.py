@@ -188,10 +188,9 @@ class StopTest(base.TestCase):
     def starting(self, host, pause):
         """Start an agent; return it so many seconds into its start."""
         agent = self.agent(host)
-        # Python needs a moment before it runs nova_sg. This module is the
-        # first one that it imports then.
+        # Python needs a moment before it runs nova_sg, which does this first.
         pid = agent.process.pid
-        wait_for(lambda: base.maps(pid, "_json"), base.PATIENCE)
+        wait_for(lambda: base.catches(pid, signal.SIGHUP), base.PATIENCE)
         # The signal has to be handled at any moment of the start.
         time.sleep(pause)
         return agent

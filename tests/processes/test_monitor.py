@@ -497,7 +497,9 @@ class AccessTest(monitor.TestCase):
 
     def test_sighup_while_it_starts(self):
         process = self.monitor()
-        wait_for(lambda: base.maps(process.pid, "_json"), base.PATIENCE)
+        wait_for(
+            lambda: base.catches(process.pid, signal.SIGHUP), base.PATIENCE
+        )
         process.send_signal(signal.SIGHUP)
         wait_for(lambda: "is reloaded" in self.log(), base.PATIENCE)
         self.wait_until_ready()
