@@ -20,6 +20,7 @@ import os
 import random
 import re
 import socket
+import ssl
 import threading
 import time
 from unittest import mock
@@ -503,6 +504,25 @@ class TlsTest(mc.McTestCase):
         self.assertEqual({"one": "up"}, self.states())
         self.assertEqual(
             [], [one for one in self.driver().check() if not one.ok]
+        )
+
+    def test_a_server_that_closes_after_the_handshake(self):
+        """By TLS 1.3 one that misses a certificate may do so."""
+        server = self.start_tls()
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(server.certificate, server.key)
+        listener = self.enterContext(socket.create_server(("127.0.0.1", 0)))
+
+        def serve():
+            with contextlib.suppress(OSError):
+                while True:
+                    link, _ = listener.accept()
+                    context.wrap_socket(link, server_side=True).close()
+
+        threading.Thread(target=serve, daemon=True).start()
+        self.assert_error(
+            "the server closed the connection: does it want a certificate",
+            f"localhost:{listener.getsockname()[1]}",
         )
 
     def test_a_server_that_wants_a_certificate(self):

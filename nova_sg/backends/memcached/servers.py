@@ -59,10 +59,13 @@ _NO_STATISTICS = (
     "it gives no statistics, and so not its clock: is that a proxy, such as "
     "twemproxy? Name the memcached servers themselves"
 )
-_WANTS_TLS = (
-    "the server closed the connection: does it want TLS (memcached -Z, "
-    "[cache] tls_enabled), or does it refuse this host?"
+_CLOSED = (
+    "the server closed the connection: does it want {}, or does it refuse "
+    "this host?"
 )
+_TLS = "TLS (memcached -Z, [cache] tls_enabled)"
+# By TLS 1.3 it says so after the handshake, or just closes.
+_CERTIFICATE = "a certificate of this host ([cache] tls_certfile)"
 
 #: What a server executes on a connection that no other caller uses meanwhile.
 _Dialogue = Callable[[Connection], Any]
@@ -346,7 +349,8 @@ class RemoteServer:
         try:
             Client(used.link).read(values.GROUPS_KEY)
         except ConnectionError:
-            raise OSError(_WANTS_TLS) from None
+            wants = _TLS if self.tls is None else _CERTIFICATE
+            raise OSError(_CLOSED.format(wants)) from None
         try:
             # Not if a server was started just now.
             return Client(used.link).statistics()
