@@ -16,27 +16,32 @@
 import threading
 from unittest import mock
 
-from oslo_service import service as oslo_service
-
 from nova_sg import service
 from nova_sg.conf import CONF
 from tests import base, green_mode
 
 
-class SlowService(oslo_service.Service):
-    def __init__(self):
-        super().__init__()
-        self.calls = []
-        self.begun = threading.Event()
-        self.go_on = threading.Event()
+def slow_service():
+    """Return a service that starts slowly."""
+    # Before 4.2 it imports eventlet.
+    from oslo_service import service as oslo_service
 
-    def start(self):
-        self.begun.set()
-        self.go_on.wait()
-        self.calls.append("start")
+    class SlowService(oslo_service.Service):
+        def __init__(self):
+            super().__init__()
+            self.calls = []
+            self.begun = threading.Event()
+            self.go_on = threading.Event()
 
-    def reset(self):
-        self.calls.append("reset")
+        def start(self):
+            self.begun.set()
+            self.go_on.wait()
+            self.calls.append("start")
+
+        def reset(self):
+            self.calls.append("reset")
+
+    return SlowService()
 
 
 @green_mode
@@ -47,7 +52,7 @@ class LauncherTest(base.TestCase):
         self.enterContext(
             mock.patch.object(service, "_in_foreground", return_value=False)
         )
-        self.service = SlowService()
+        self.service = slow_service()
         self.launcher = service.launcher(CONF)
         self.launcher.launch_service(self.service)
         self.service.begun.wait()

@@ -21,15 +21,17 @@ import unittest
 from oslo_config import cfg
 from oslo_db import options as oslo_db
 from oslo_log import _options as oslo_log
-from oslo_service import service as oslo_service
 
 from nova_sg import unknown_options
 
 
-def _messaging_options():
-    """Return oslo.messaging's options; other tests need it not imported."""
+def _options_of(package, module):
+    """Return a library's options; other tests need it not imported.
+
+    oslo.service before 4.2 imports eventlet, too.
+    """
     program = (
-        "from oslo_messaging import opts\n"
+        f"from {package} import {module} as opts\n"
         "for group, options in opts.list_opts():\n"
         "    for option in options:\n"
         "        print(getattr(group, 'name', group), option.dest)\n"
@@ -134,8 +136,8 @@ class FindTest(unittest.TestCase):
         for listed in (
             oslo_db.list_opts(),
             oslo_log.list_opts(),
-            _messaging_options(),
-            oslo_service.list_opts(),
+            _options_of("oslo_messaging", "opts"),
+            _options_of("oslo_service", "service"),
         ):
             for group, options in listed:
                 section = str(getattr(group, "name", group) or "DEFAULT")
