@@ -16,14 +16,12 @@
 import threading
 from unittest import mock
 
-from nova_sg import service
 from nova_sg.conf import CONF
 from tests import base, green_mode
 
 
 def slow_service():
     """Return a service that starts slowly."""
-    # Before 4.2 it imports eventlet.
     from oslo_service import service as oslo_service
 
     class SlowService(oslo_service.Service):
@@ -48,10 +46,14 @@ def slow_service():
 class LauncherTest(base.TestCase):
     def setUp(self):
         super().setUp()
+        # Here, as oslo.service before 4.2 imports eventlet.
+        from nova_sg import service
+
         self.enterContext(mock.patch.object(service.config, "reload"))
         self.enterContext(
             mock.patch.object(service, "_in_foreground", return_value=False)
         )
+        self.module = service
         self.service = slow_service()
         self.launcher = service.launcher(CONF)
         self.launcher.launch_service(self.service)
@@ -67,7 +69,7 @@ class LauncherTest(base.TestCase):
         self.launcher.stop()
 
     def test_a_stop_waits_for_neither(self):
-        with mock.patch.object(service, "signal"):
+        with mock.patch.object(self.module, "signal"):
             self.launcher._stop()
         self.hang_up.join()
         self.assertEqual([], self.service.calls)
