@@ -12,6 +12,7 @@
 
 """The server of the monitor's page, and its threads."""
 
+import socket
 import threading
 import time
 
@@ -51,3 +52,17 @@ class StopTest(base.TestCase):
         stopped.stop()
         stopped.start()
         self.check_that_no_thread_stays()
+
+
+class ConnectionTest(base.TestCase):
+    def test_what_a_client_has_not_read_is_dropped(self):
+        """Otherwise Python 3.13 sends it later, and prints that it failed."""
+        owner = server.Server(process.free_port(), "port", None)
+        self.addCleanup(owner.stop)
+        mine, client = socket.socketpair()
+        made = server._Connection(owner, mine)
+        made.wfile._write_buf.extend(b"the rest of an answer")
+        client.close()
+        made.close()
+        self.assertTrue(made.wfile.closed)
+        self.assertNotIn(made, owner.connections)
