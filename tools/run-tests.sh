@@ -52,10 +52,10 @@ RUN_DEADLINE=${RUN_DEADLINE:-1200}
 # the time each of them waits, for example for a session to end, a member to
 # fall silent or a server to start. So that the runs end at the same time, each
 # has about as many as it has of all that time.
-THREADS_WORKERS=5
+THREADS_WORKERS=6
 EVENTLET_WORKERS=3
 # The tests of the programs and on a real Nova, and the faults.
-PROGRAMS_WORKERS=2
+PROGRAMS_WORKERS=3
 
 passed=0
 failed=0
@@ -276,6 +276,10 @@ fi
 python=$(find_python)
 make_environment "$ENVIRONMENT" "$python" \
     --requirement test-requirements.txt --editable . "${constraints[@]}"
+
+if [[ ! -e $ENVIRONMENT/zookeeper.jsa ]]; then
+    "$ENVIRONMENT/bin/python" -m tests.fixtures.zookeeper
+fi
 
 if [[ -z $selection ]]; then
     # With a selection, tests that need Nova make the environment themselves.
