@@ -53,9 +53,9 @@ RUN_DEADLINE=${RUN_DEADLINE:-1200}
 # fall silent or a server to start. So that the runs end at the same time, each
 # has about as many as it has of all that time.
 THREADS_WORKERS=6
-EVENTLET_WORKERS=3
+EVENTLET_WORKERS=4
 # The tests of the programs and on a real Nova, and the faults.
-PROGRAMS_WORKERS=3
+PROGRAMS_WORKERS=2
 
 passed=0
 failed=0
