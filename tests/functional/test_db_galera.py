@@ -127,8 +127,8 @@ class ClocksTest(GaleraTestCase):
         self.assertEqual({False, True}, stamped_ahead)
         self.assertEqual([], events)
 
-        dies.kill()
         died = time.monotonic()
+        dies.kill()
         wait_for(lambda: not self.is_up("dies"), 60, "its death is found")
         # Neither clock makes it later: they are AHEAD apart.
         self.assertLess(time.monotonic() - died, self.DOWN_TIME + AHEAD / 4)

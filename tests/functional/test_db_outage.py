@@ -98,7 +98,7 @@ class OutageTest(TestCase):
             self.assertRegex(line, r": reports wait in the server, for \d+\.")
             reason = self.api.member("compute", "one").reason
             self.assertRegex(reason, r"; \d+\.\d s of that without the back")
-        over = time.monotonic()
+            over = time.monotonic()
         self.wait_for_state("down", "two", self.DOWN_TIME + self.SLACK)
         self.assertGreater(time.monotonic(), over + self.DOWN_TIME - 1)
         self.assertEqual("up", self.state("one"))
@@ -155,8 +155,8 @@ class OutageTest(TestCase):
             told.append(events)
             self.addCleanup(view.watch(events.append).cancel)
             wait_for(lambda v=view: v.is_up("two"), message=f"{number}")
-        dies.kill()
         dead = time.monotonic()
+        dies.kill()
         time.sleep(0.9 * self.DOWN_TIME)
         with self.read_lock():
             time.sleep(self.DOWN_TIME)

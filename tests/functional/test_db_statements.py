@@ -261,7 +261,7 @@ class ManyMembersTest(db.MariaDBTestCase):
         self.flags("servicegroup", view_refresh_interval=600)
         # No member reports, which is no reason to ask the server yet.
         self.flags(service_down_time=3600.0, report_interval=600.0)
-        self.assertTrue(self.is_up("node-5000"))
+        self.wait_for_state("up", "node-5000")
         counted = self.count_statements()
         self.assertTrue(
             all(self.is_up(f"node-{n}") for n in range(11, self.MEMBERS + 1))

@@ -401,8 +401,8 @@ class ServerTest(TestCase):
         self.assertIn("The backend fake", line)
         self.assertEqual([], self.logs.matching(self.OVER))
         # It works again. From now on the dead have one limit.
-        self.backend.tell = lambda since: None
         over = time.monotonic()
+        self.backend.tell = lambda since: None
         self.assert_becomes(("silent",) * 2, lambda: self.causes())
         self.assertGreater(time.monotonic(), over + 0.8 * self.LIMIT)
         self.assertEqual(1, len(self.logs.matching(self.OVER)))

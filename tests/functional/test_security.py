@@ -149,10 +149,10 @@ class MemcachedTest(mc.McTestCase):
         member = self.membership("one")
         recorded = []
         for _ in range(3):
+            died = time.monotonic()
             driver.report(member)
             recorded.append(self.stranger.get(self.key))
             time.sleep(0.01)
-        died = time.monotonic()
         self.wait_for_states({"one": "up"})
         while self.states() != {"one": "down"}:
             # The server would have forgotten the value by itself.
