@@ -52,7 +52,7 @@ RUN_DEADLINE=${RUN_DEADLINE:-1200}
 # the time each of them waits, for example for a session to end, a member to
 # fall silent or a server to start. So that the runs end at the same time, each
 # has about as many as it has of all that time.
-THREADS_WORKERS=6
+THREADS_WORKERS=7
 EVENTLET_WORKERS=4
 # The tests of the programs and on a real Nova, and the faults.
 PROGRAMS_WORKERS=2
@@ -295,7 +295,7 @@ export NOVA_SG_TEST_DEADLINE=$RUN_DEADLINE
 export PYTHONDONTWRITEBYTECODE=
 ran=0
 # As much of the programs' tests as two workers have time for.
-programs='processes\.test_(agent|monitor|watch)\w*|nova|faults'
+programs='processes\.test_(agent|monitor)\w*|nova|faults'
 begin_run threads threads "$THREADS_WORKERS" \
     --exclude-regex "^tests\.($programs)\." "$@"
 # Programs have a mode of their own, those of Nova and those that faults are

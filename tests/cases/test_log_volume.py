@@ -181,7 +181,7 @@ class LogVolumeTest(unittest.TestCase):
         for cloud in self.clouds:
             begin(cloud.server)
         over = time.monotonic() + OUTAGE
-        for cloud in self.clouds:
+        for cloud in self.clouds if LONG else ():
             for check in self.check_list, self.check_is_up, self.check_doctor:
                 with self.subTest(cloud.driver, check=check.__name__):
                     check(cloud)
