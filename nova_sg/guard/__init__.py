@@ -22,12 +22,13 @@ without leaving. It is a plain dict:
 
 =========  ================================================================
 backend    zk, mc or db: the backend whose guard.withdraw(order) executes it
-members    the members and their groups, as text for the log
+members    what the backend needs for each member, by host, group and binary
 within     seconds for which the guard tries
 lock       a file on which every process on this host that reports for the
            same member holds a shared lock; None: each process is a member
            of its own
 =========  ================================================================
 
-and whatever else that guard.py needs.
+and whatever else that guard.py needs. The members of a session, which all end
+with it, have one order together, to which members are added one by one.
 """

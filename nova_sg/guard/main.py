@@ -30,7 +30,7 @@ import socket
 import sys
 import threading
 import time
-from typing import NoReturn
+from typing import Any, NoReturn
 
 # The module that withdraws a member, by the name of the driver.
 MODULES = {
@@ -43,6 +43,10 @@ MODULES = {
 HURRY = 5.0
 # Seconds between two attempts: the first pause, and the longest.
 PAUSE, LONGEST_PAUSE = 0.05, 1.0
+#: The message that comes with a file: all orders until now.
+ALL = b"all"
+# How many members a line of the log names.
+_NAMED = 3
 # Seconds to wait for a lock that guards of other processes of the same member
 # may hold: these processes may have ended in the same moment.
 TURN = 1.0
@@ -53,6 +57,7 @@ class Guard:
 
     def __init__(self, link: socket.socket, service: int) -> None:
         self._link = link
+        link.setblocking(False)
         self._service = service
         self._orders: dict[int, dict] = {}
         self._locks: list[_Lock] = []
@@ -101,24 +106,43 @@ class Guard:
         """Receive the orders that have arrived; return whether more may."""
         while True:
             try:
-                message = self._link.recv(1 << 20, socket.MSG_DONTWAIT)
+                message, files, _, _ = socket.recv_fds(self._link, 1 << 20, 1)
             except BlockingIOError:
                 return True
             except OSError:
                 return False
             if not message:
                 return False
-            key, order = marshal.loads(message)
-            if order is None:
-                self._orders.pop(key, None)
+            if message != ALL:
+                self._take(*marshal.loads(message))
                 continue
-            if key in self._orders:
-                # The new value may not have reached the backend.
-                order["before"] = self._orders[key].get("value")
-            else:
+            with open(files[0], "rb") as file:
+                file.seek(0)
+                for one in marshal.load(file):
+                    self._take(*one)
+
+    def _take(self, key: int, what: Any, part: Any = None) -> None:
+        """Take an order, what changes it, or its cancellation.
+
+        :param what: the order; None: it is cancelled; or the name of a member
+        :param part: what it needs for that member; None: it is none any more
+        """
+        if what is None:
+            self._orders.pop(key, None)
+        elif isinstance(what, dict):
+            before = self._orders.get(key)
+            if before is None:
                 # Imported now: after a crash every millisecond counts.
-                _module(order)
-            self._orders[key] = order
+                _module(what)
+            else:
+                # The new value may not have reached the backend.
+                what["before"] = before.get("value")
+                what["members"] = {**before["members"], **what["members"]}
+            self._orders[key] = what
+        elif part is None:
+            self._orders[key]["members"].pop(what, None)
+        else:
+            self._orders[key]["members"][what] = part
 
     def carry_out(self) -> None:
         """Execute all orders at the same time, each on its own thread."""
@@ -142,7 +166,7 @@ class Guard:
         lock = _Lock(order["lock"])
         if not lock.take(min(give_up, self._died + TURN)):
             _log(
-                f"{order['members']} is not withdrawn: another process on "
+                f"{_names(order)} is not withdrawn: another process on "
                 "this host reports for it"
             )
             return
@@ -158,7 +182,7 @@ class Guard:
             now = time.monotonic()
             if now + pause > min(give_up, self._limit()):
                 _log(
-                    f"{order['members']} could not be withdrawn from "
+                    f"{_names(order)} could not be withdrawn from "
                     f"{order['backend']}: {problem}. It goes down by "
                     "silence, after service_down_time"
                 )
@@ -168,12 +192,12 @@ class Guard:
         took = (time.monotonic() - self._died) * 1000
         if done:
             _log(
-                f"the process of {order['members']} ended without leaving; "
+                f"the process of {_names(order)} ended without leaving; "
                 f"withdrawn from {order['backend']} after {took:.0f} ms"
             )
         else:
             _log(
-                f"{order['members']} is not withdrawn: it was changed in "
+                f"{_names(order)} is not withdrawn: it was changed in "
                 f"{order['backend']} since its process ended"
             )
 
@@ -241,6 +265,17 @@ class _Lock:
             )
         except OSError:
             return False
+
+
+def _names(order: dict) -> str:
+    """Name the members of an order, or some of them."""
+    names = [
+        f"{host} in the group {group}" for host, group, _ in order["members"]
+    ]
+    more = len(names) - _NAMED
+    if more > 1:
+        names[_NAMED:] = [f"{more} more"]
+    return ", ".join(names)
 
 
 def _module(order: dict):

@@ -20,6 +20,7 @@ orders.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import glob
 import hashlib
@@ -32,13 +33,14 @@ import sys
 import sysconfig
 import threading
 import time
+from collections.abc import Hashable
 from typing import Any
 
 from oslo_log import log as logging
 
 from nova_sg.backends import base
 from nova_sg.conf import CONF
-from nova_sg.guard import registry
+from nova_sg.guard import main, registry
 
 LOG = logging.getLogger(__name__)
 
@@ -69,8 +71,8 @@ class Orders:
 
     def __init__(self, backend: str) -> None:
         self._backend = backend
-        self._keys: dict[tuple, int] = {}
-        self._locks: dict[tuple, _Lock] = {}
+        self._keys: dict[Hashable, int] = {}
+        self._locks: dict[Hashable, _Lock] = {}
         self._warned = False
 
     @staticmethod
@@ -90,59 +92,98 @@ class Orders:
             )
 
     def give(
-        self, *members: base.Membership, apart: bool, **order: Any
+        self, member: base.Membership, *, apart: bool, **order: Any
     ) -> None:
-        """Order the guard to withdraw members if this process ends.
+        """Order the guard to withdraw a member if this process ends.
 
-        :param members: they are withdrawn together; the order replaces an
-            earlier one for the same members
+        It replaces an earlier order for the same member.
+
         :param apart: whether each process that reports for a member is a
             member of its own to the backend, see Driver.apart
         :param order: what the backend's guard.py needs
         """
-        key = self._keys.get(members)
+        self._give(
+            member,
+            order,
+            lock=None if apart else self._hold(member),
+            members={_name(member): None},
+        )
+
+    def give_together(self, subject: Hashable, **order: Any) -> None:
+        """Order the guard to withdraw members together, as by a session.
+
+        It has none until add(). The order replaces an earlier one for the
+        same subject, which keeps its members.
+
+        :param subject: what they have in common
+        :param order: what the backend's guard.py needs
+        """
+        self._give(subject, order, lock=None, members={})
+
+    def _give(
+        self, subject: Hashable, order: dict[str, Any], **more: Any
+    ) -> None:
+        key = self._keys.get(subject)
         if key is None:
-            key = self._keys.setdefault(members, next(_numbers))
+            key = self._keys.setdefault(subject, next(_numbers))
         order.update(
+            more,
             backend=self._backend,
-            members=", ".join(
-                f"{one.host} in the group {one.group}" for one in members
-            ),
             within=CONF.service_down_time,
-            lock=None if apart else self._hold(members),
             before=None,
         )
         _supervisor().tell(key, order)
+
+    def add(
+        self, subject: Hashable, member: base.Membership, part: Any
+    ) -> None:
+        """Add a member to what give_together() ordered.
+
+        :param part: what the backend's guard.py needs for it
+        """
+        _supervisor().tell_part(self._keys[subject], _name(member), part)
+
+    def drop(self, subject: Hashable, member: base.Membership) -> None:
+        """Take a member out of what give_together() ordered."""
+        key = self._keys.get(subject)
+        if key is not None:
+            _supervisor().tell_part(key, _name(member), None)
 
     def renew(self) -> None:
         """Start the guard again if it ended and there are orders for it."""
         if self._keys:
             _supervisor().ensure_running()
 
-    def cancel(self, *members: base.Membership) -> None:
-        """Cancel the order that give() gave for these members."""
-        key = self._keys.pop(members, None)
+    def cancel(self, subject: Hashable) -> None:
+        """Cancel the order for a member, or for what several have in common.
+
+        It may be that there is none.
+        """
+        key = self._keys.pop(subject, None)
         if key is not None:
             _supervisor().tell(key, None)
-        lock = self._locks.pop(members, None)
+        lock = self._locks.pop(subject, None)
         if lock is not None:
             lock.release()
 
     def cancel_all(self) -> None:
         """Cancel all orders of this driver."""
-        for members in list(self._keys):
-            self.cancel(*members)
+        for subject in list(self._keys):
+            self.cancel(subject)
 
-    def _hold(self, members: tuple) -> str:
+    def _hold(self, member: base.Membership) -> str:
         """Lock the member's file; return its path."""
-        (member,) = members
         name = "\0".join((member.group, member.host, self._backend))
         digest = hashlib.sha256(name.encode(errors="replace")).hexdigest()
         path = os.path.join(CONF.state_path, f"{_PREFIX}{digest[:16]}")
-        if members not in self._locks:
+        if member not in self._locks:
             _supervisor().remove_stale_files()
-            self._locks[members] = _Lock(path)
+            self._locks[member] = _Lock(path)
         return path
+
+
+def _name(member: base.Membership) -> tuple[str, str, str]:
+    return member.host, member.group, member.binary
 
 
 def remove_stale_files() -> None:
@@ -254,6 +295,8 @@ class Supervisor:
         self.locks: set[int] = set()
         self._lock = threading.Lock()
         self._orders: dict[int, dict] = {}
+        # The members of the orders that give_together() gave.
+        self._parts: dict[int, dict[tuple, Any]] = {}
         self._process: subprocess.Popen | None = None
         self._link: socket.socket | None = None
         self._started = 0.0
@@ -271,20 +314,36 @@ class Supervisor:
         """Keep an order and send it to the guard; None: cancel it."""
         with self._lock:
             if order is None:
+                self._parts.pop(key, None)
                 if self._orders.pop(key, None) is None:
                     return
             else:
                 self._orders[key] = order
-            if self._is_there():
-                if self._send(key, order):
+            self._pass_on(key, order)
+
+    def tell_part(self, key: int, name: tuple, part: Any) -> None:
+        """Keep a member of an order and send it; None: it is none any more."""
+        with self._lock:
+            parts = self._parts.setdefault(key, {})
+            if part is None:
+                if parts.pop(name, None) is None:
                     return
-                # The guard does not read. It must not execute old orders;
-                # those that nova-sg-exec has do no harm.
-                if self._process is not None:
-                    self._process.kill()
-                    self._process.wait()
-            if self._orders:
-                self._start()
+            else:
+                parts[name] = part
+            self._pass_on(key, name, part)
+
+    def _pass_on(self, *message: Any) -> None:
+        """Send the guard what has changed; start one if there is none."""
+        if self._is_there():
+            if self._send(*message):
+                return
+            # The guard does not read. It must not execute old orders; those
+            # that nova-sg-exec has do no harm.
+            if self._process is not None:
+                self._process.kill()
+                self._process.wait()
+        if self._orders:
+            self._start()
 
     def ensure_running(self) -> None:
         """Start another guard if the last one has ended."""
@@ -297,13 +356,29 @@ class Supervisor:
             return self._process.poll() is None
         return self._link is not None and not registry.has_ended(self._link)
 
-    def _send(self, key: int, order: dict | None) -> bool:
+    def _send(self, *message: Any) -> bool:
         assert self._link is not None
         try:
-            self._link.send(marshal.dumps((key, order)), socket.MSG_DONTWAIT)
+            self._link.send(marshal.dumps(message), socket.MSG_DONTWAIT)
         except OSError:
             return False
         return True
+
+    def _send_all(self) -> None:
+        """Send a new guard all that it has to know.
+
+        As a file, as the socket holds only some hundred messages that are
+        not read yet.
+        """
+        assert self._link is not None
+        messages: list[tuple] = list(self._orders.items())
+        for key, parts in self._parts.items():
+            messages += [(key, *one) for one in parts.items()]
+        with open(os.memfd_create("nova-sg-guard"), "wb") as file:
+            file.write(marshal.dumps(messages))
+            file.flush()
+            with contextlib.suppress(OSError):
+                socket.send_fds(self._link, [main.ALL], [file.fileno()])
 
     def _start(self) -> None:
         lived = time.monotonic() - self._started
@@ -336,8 +411,7 @@ class Supervisor:
                     error,
                 )
             return
-        for key, order in self._orders.items():
-            self._send(key, order)
+        self._send_all()
 
     def abandon(self) -> None:
         """Close what belongs to the parent: after a fork, in the child.

@@ -15,9 +15,9 @@
 Its argument is JSON: options by section. It prints "ready" and reads orders,
 one a line. After each it prints "done: ORDER":
 
-join HOST   the member joins
-leave HOST  the member leaves
-fork        forks a child that does nothing, and prints its process id
+join HOST...   members join
+leave HOST...  members leave
+fork           forks a child that does nothing, and prints its process id
 """
 
 import json
@@ -47,7 +47,7 @@ def main(settings):
     print("ready", flush=True)
     while True:
         select.select([sys.stdin], [], [])
-        order, *hosts = os.read(0, 1000).decode().split()
+        order, *hosts = os.read(0, 1 << 16).decode().split()
         for host in hosts:
             if order == "join":
                 api.join(host, "compute", base.Member(host))

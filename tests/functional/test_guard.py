@@ -251,7 +251,37 @@ class _ProcessTests(_Tests):
         self.wait_for_reason("one", CRASHED)
 
 
-class McTest(_ProcessTests, mc.McTestCase):
+class _ManyTests(_ProcessTests):
+    @single_mode
+    def test_a_new_guard_knows_all_of_many_members(self):
+        hosts = [f"n{number:03}" for number in range(300)]
+        process = self.start(DEFAULT={"report_interval": 1.0})
+        process.tell("join " + " ".join(hosts))
+        process.expect("done: join", 60)
+        guard = self.guard_of(process)
+        os.kill(guard, signal.SIGKILL)
+        self.wait_for_end(guard)
+        guard = self.guard_of(process)
+        process.tell(f"leave {hosts[0]}")
+        process.expect("done: leave")
+        process.kill()
+        self.wait_for_end(guard)
+
+        def crashed():
+            self.api.refresh("compute")
+            members = self.api.members("compute")
+            return {m.host for m in members if m.reason == CRASHED}
+
+        wait_for(
+            lambda: crashed() == set(hosts[1:]),
+            60,
+            lambda: f"{len(crashed())} have crashed",
+        )
+        # No line has all their names.
+        self.assertLess(max(map(len, process.output().splitlines())), 500)
+
+
+class McTest(_ManyTests, mc.McTestCase):
     def setUp(self):
         super().setUp()
         mc.McTestCase.start(self, 2)
@@ -387,7 +417,7 @@ class EmbeddedTest(_DbTests, db.TestCase):
         return link.rollback
 
 
-class ZkTest(_ProcessTests, zk.ZkTestCase):
+class ZkTest(_ManyTests, zk.ZkTestCase):
     # No member falls by the end of its session during a test.
     RECV_TIMEOUT = 40000
 

@@ -18,9 +18,9 @@ no harm to a service that was started again: it has a session of its own.
 
 An order has servers, [(host, port)], session, password, timeout (ms), tls,
 which wire.tls_context() takes, or None, sasl, (user, password), or None,
-folder, in which the library for sasl is, auths, [(scheme, bytes)], and marks,
-[(path, [(permissions, scheme, id)])]: znodes that are created before the
-session is closed and say that the member crashed.
+folder, in which the library for sasl is, auths, [(scheme, bytes)], and acl,
+[(permissions, scheme, id)]. What it has for each member is the path of a znode
+that is created before the session is closed and says that the member crashed.
 """
 
 from __future__ import annotations
@@ -64,8 +64,8 @@ def _end(link: socket.socket, order: dict) -> bool:
     wire.authenticate(link, order["sasl"])
     requests = [wire.auth_request(*auth) for auth in order["auths"]]
     xid = 0
-    for xid, (path, acl) in enumerate(order["marks"], 1):
-        requests.append(wire.create_request(xid, path, acl))
+    for xid, path in enumerate(order["members"].values(), 1):
+        requests.append(wire.create_request(xid, path, order["acl"]))
     last = xid + 1
     requests.append(wire.close_request(last))
     link.sendall(b"".join(requests))

@@ -25,6 +25,9 @@ from nova_sg.conf import CONF
 from nova_sg.guard import orders
 from nova_sg.zookeeper import convert
 
+# What the members of the one order have in common.
+_SESSION = "session"
+
 
 class SessionOrder:
     """The order for one session, kept up to date with its members."""
@@ -33,8 +36,8 @@ class SessionOrder:
         self._link = link
         self._orders = orders.Orders("zk")
         self._lock = threading.Lock()
-        self._members: tuple[base.Membership, ...] = ()
-        self._session: tuple[int, bytes] | None = None
+        self._members: set[base.Membership] = set()
+        self._session: int | None = None
 
     def add(self, membership: base.Membership, session_id: int) -> None:
         """Order that the session in which a member is joining is closed.
@@ -48,9 +51,28 @@ class SessionOrder:
             # Another session has replaced it; the member joins in that one.
             return
         with self._lock:
-            others = [one for one in self._members if one is not membership]
-            self._session = number, convert.to_bytes(password)
-            self._change(*others, membership)
+            if number != self._session:
+                self._session = number
+                self._give(number, convert.to_bytes(password))
+            self._members.add(membership)
+            self._orders.add(_SESSION, membership, self._mark(membership))
+
+    def _give(self, number: int, password: bytes) -> None:
+        security = self._link.security
+        self._orders.give_together(
+            _SESSION,
+            servers=[tuple(one) for one in self._link.address.servers],
+            timeout=CONF.zookeeper.recv_timeout,
+            session=number,
+            password=password.ljust(16, b"\0"),
+            tls=security.tls,
+            sasl=security.sasl,
+            folder=_library_folder() if security.sasl else None,
+            auths=[
+                (scheme, secret.encode()) for scheme, secret in security.auths
+            ],
+            acl=self._acl(),
+        )
 
     def renew(self) -> None:
         """Start the guard again if it has ended."""
@@ -59,35 +81,14 @@ class SessionOrder:
     def remove(self, membership: base.Membership) -> None:
         """Take a member that leaves out of the order."""
         with self._lock:
-            if membership in self._members:
-                self._change(
-                    *(one for one in self._members if one is not membership)
-                )
-
-    def _change(self, *members: base.Membership) -> None:
-        before, self._members = self._members, members
-        if members:
-            assert self._session is not None
-            number, password = self._session
-            security = self._link.security
-            self._orders.give(
-                *members,
-                apart=True,
-                servers=[tuple(one) for one in self._link.address.servers],
-                timeout=CONF.zookeeper.recv_timeout,
-                session=number,
-                password=password.ljust(16, b"\0"),
-                tls=security.tls,
-                sasl=security.sasl,
-                folder=_library_folder() if security.sasl else None,
-                auths=[
-                    (scheme, secret.encode())
-                    for scheme, secret in security.auths
-                ],
-                marks=[(self._mark(one), self._acl()) for one in members],
-            )
-        if before and before != members:
-            self._orders.cancel(*before)
+            if membership not in self._members:
+                return
+            self._members.discard(membership)
+            if self._members:
+                self._orders.drop(_SESSION, membership)
+            else:
+                self._session = None
+                self._orders.cancel(_SESSION)
 
     def _mark(self, one: base.Membership) -> str:
         """Return the path of a member's mark, with the chroot."""
@@ -103,7 +104,10 @@ class SessionOrder:
         ]
 
     def close(self) -> None:
-        self._orders.cancel_all()
+        with self._lock:
+            self._members.clear()
+            self._session = None
+            self._orders.cancel_all()
 
 
 def _library_folder() -> str | None:
