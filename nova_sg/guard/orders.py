@@ -54,6 +54,10 @@ LONG = 60.0
 # that process's member.
 _ATTEMPTS, _PAUSE = 5, 0.02
 
+# Seconds that a guard may take to read: on a busy host, with many members, the
+# socket may be full for a moment.
+_TAKES = 1.0
+
 # The beginning of the names of members' files.
 _PREFIX = "nova-sg-guard-"
 
@@ -359,7 +363,7 @@ class Supervisor:
     def _send(self, *message: Any) -> bool:
         assert self._link is not None
         try:
-            self._link.send(marshal.dumps(message), socket.MSG_DONTWAIT)
+            self._link.send(marshal.dumps(message))
         except OSError:
             return False
         return True
@@ -401,6 +405,7 @@ class Supervisor:
             self._process, self._link = None, registry.register()
             if self._link is None:
                 self._process, self._link = _spawn()
+            self._link.settimeout(_TAKES)
         except OSError as error:
             if not self._warned:
                 self._warned = True
