@@ -31,6 +31,10 @@ def main(modules):
     # The first import of Nova: it decides on the concurrency mode.
     import nova.tests.unit  # noqa: F401
 
+    # As in a service with [servicegroup] coalesce_reports.
+    from nova_sg.nova import coalesce
+
+    coalesce.install()
     suite = unittest.defaultTestLoader.loadTestsFromNames(modules)
     result = unittest.TextTestRunner(verbosity=2).run(suite)
     failed = len(result.failures) + len(result.errors)

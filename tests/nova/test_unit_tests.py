@@ -25,7 +25,10 @@ MODULES = (
     "nova.tests.unit.servicegroup.test_api",
     "nova.tests.unit.servicegroup.test_db_servicegroup",
     "nova.tests.unit.scheduler.filters.test_compute_filters",
+    "nova.tests.unit.db.main.test_api.ServiceTestCase",
 )
+if tests.LONG:
+    MODULES += ("nova.tests.unit.objects.test_service",)
 
 
 class NovaTestsTest(unittest.TestCase):
