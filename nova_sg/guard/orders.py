@@ -362,8 +362,14 @@ class Supervisor:
 
     def _send(self, *message: Any) -> bool:
         assert self._link is not None
+        data = marshal.dumps(message)
         try:
-            self._link.send(marshal.dumps(message))
+            try:
+                self._link.send(data)
+            except BlockingIOError:
+                self._link.settimeout(_TAKES)
+                self._link.send(data)
+                self._link.setblocking(False)
         except OSError:
             return False
         return True
@@ -405,7 +411,7 @@ class Supervisor:
             self._process, self._link = None, registry.register()
             if self._link is None:
                 self._process, self._link = _spawn()
-            self._link.settimeout(_TAKES)
+            self._link.setblocking(False)
         except OSError as error:
             if not self._warned:
                 self._warned = True

@@ -217,7 +217,7 @@ class McOptionsTest(base.TestCase):
             """
         )
         self.assert_is_shared()
-        self.assertEqual(0.5, process.shared().driver._servers[0]._timeout)
+        self.assertEqual(0.5, process.shared().driver._servers[0].timeout)
         self.read(
             f"""
             [DEFAULT]

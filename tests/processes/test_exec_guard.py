@@ -66,6 +66,8 @@ def children(pid):
 
 @single_mode
 class GuardTest(base.TestCase):
+    maxDiff = None
+
     def setUp(self):
         super().setUp()
         self.do("db", "sync")

@@ -21,13 +21,13 @@ from hypothesis import strategies as st
 
 from nova_sg import exception
 from nova_sg.actions import lease
-from nova_sg.backends.memcached import locks, replicas, servers, values
+from nova_sg.backends.memcached import local, locks, replicas, values
 
 SECONDS = 60.0
 NAMES = "abc"
 
 
-class Server(servers.LocalServer):
+class Server(local.LocalServer):
     """A server as one process reaches it; its values are those of others."""
 
     def __init__(self, original):
@@ -48,7 +48,7 @@ class Cloud:
 
     def __init__(self, number):
         self.now = 1000.0
-        self.servers = [servers.LocalServer() for _ in range(number)]
+        self.servers = [local.LocalServer() for _ in range(number)]
         self.leases, self.locks, self.reached = {}, {}, {}
         for name in NAMES:
             reached = [Server(one) for one in self.servers]

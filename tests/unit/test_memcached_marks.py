@@ -19,9 +19,9 @@ from unittest import mock
 
 from nova_sg.backends.memcached import (
     forced_down,
+    local,
     marks,
     replicas,
-    servers,
     values,
 )
 from tests import base
@@ -34,7 +34,7 @@ CODEC = values.Codec(None)
 class MarksTest(unittest.TestCase):
     def setUp(self):
         super().setUp()
-        self.servers = [servers.LocalServer() for _ in range(3)]
+        self.servers = [local.LocalServer() for _ in range(3)]
 
     def process(self):
         """Return the marks as another process knows them."""

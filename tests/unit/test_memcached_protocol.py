@@ -20,7 +20,13 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from nova_sg import exception
-from nova_sg.backends.memcached import protocol, replicas, servers, table
+from nova_sg.backends.memcached import (
+    local,
+    protocol,
+    replicas,
+    servers,
+    table,
+)
 
 
 class Link:
@@ -180,7 +186,7 @@ class TableTest(unittest.TestCase):
 
     @given(st.lists(st.tuples(STEPS, st.sets(st.sampled_from(HOSTS)))))
     def test_changes(self, refreshes):
-        for kind in Server, servers.LocalServer:
+        for kind in Server, local.LocalServer:
             self._test_changes(kind, refreshes)
 
     def _test_changes(self, kind, refreshes):

@@ -21,11 +21,11 @@ from hypothesis import strategies as st
 
 from nova_sg.backends.memcached import (
     forced_down,
+    local,
     marks,
     reader,
     refresh_signals,
     replicas,
-    servers,
     table,
     values,
 )
@@ -61,7 +61,7 @@ class World:
     """Two servers, and readers of them."""
 
     def __init__(self):
-        self.servers = [servers.LocalServer(), servers.LocalServer()]
+        self.servers = [local.LocalServer(), local.LocalServer()]
         self.start = time.time()
 
     def reader(self):

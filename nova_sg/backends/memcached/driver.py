@@ -30,6 +30,7 @@ from nova_sg import exception, grace
 from nova_sg.backends import base
 from nova_sg.backends.memcached import (
     doctor,
+    local,
     locks,
     marks,
     protocol,
@@ -105,7 +106,7 @@ class McDriver(base.LockingDriver):
         self._servers = server_options.make_servers()
         self._tls = getattr(self._servers[0], "tls", None)
         self._login = getattr(self._servers[0], "login", None)
-        self._local = isinstance(self._servers[0], servers.LocalServer)
+        self._local = isinstance(self._servers[0], local.LocalServer)
         if self._local:
             LOG.warning(
                 "memcached_servers names no server: this process knows only "

@@ -210,3 +210,12 @@ class Lookup:
             time.sleep(min(pause, left))
             pause = min(2 * pause, 0.02)
         return job
+
+
+def show(target: Target) -> str:
+    """Return an address for people."""
+    place = target[1]
+    if isinstance(place, str):
+        return place
+    host, port = place[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

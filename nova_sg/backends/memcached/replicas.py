@@ -26,6 +26,8 @@ from oslo_log import log as logging
 from nova_sg import exception, once
 from nova_sg.backends import clock
 from nova_sg.backends.memcached import servers
+from nova_sg.backends.memcached.answers import Answers, as_answered
+from nova_sg.backends.memcached.local import LocalServer
 from nova_sg.backends.memcached.protocol import Command
 from nova_sg.liveness.model import ServerOutage
 
@@ -40,7 +42,7 @@ COMPARE_INTERVAL = 600.0
 # The uptime of a memcached that has just been started, in seconds.
 UPTIME_AT_START = 2.0
 
-Server = servers.RemoteServer | servers.LocalServer
+Server = servers.RemoteServer | LocalServer
 
 
 class Replicas:
@@ -115,20 +117,20 @@ class Replicas:
             else:
                 by_server[server] = [key], [command]
         collected = _Collected(self._timeout)
-        answers: servers.Answers | None = None
+        answers: Answers | None = None
         local: dict[Any, concurrent.futures.Future] = {}
         begun: list[servers.RemoteServer] = []
         try:
             for server, (keys, wanted) in by_server.items():
-                if isinstance(server, servers.LocalServer):
+                if isinstance(server, LocalServer):
                     for key, command in zip(keys, wanted, strict=True):
                         local[key] = server.submit(command)
                 elif server.begin(wanted):
                     begun.append(server)
                 else:
-                    answers = answers or servers.Answers()
+                    answers = answers or Answers()
                     answers.expect(server, wanted)
-            for server in servers.as_answered(begun, self._timeout):
+            for server in as_answered(begun, self._timeout):
                 keys, wanted = by_server[server]
                 # It is no longer in use, whatever happens.
                 begun.remove(server)
@@ -138,7 +140,7 @@ class Replicas:
                     collected.add(server, error)
                     continue
                 if results is None:
-                    answers = answers or servers.Answers()
+                    answers = answers or Answers()
                     answers.expect(server, wanted)
                 else:
                     collected.add_all(keys, results)

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from nova_sg import exception
 from nova_sg.backends.memcached import address as mc_address
-from nova_sg.backends.memcached import connection, servers
+from nova_sg.backends.memcached import connection, local, servers
 from nova_sg.conf import CONF
 
 
@@ -45,7 +45,7 @@ def named_for_members() -> bool:
     return bool(found) and option.startswith("[DEFAULT]")
 
 
-def make_servers() -> list[servers.RemoteServer | servers.LocalServer]:
+def make_servers() -> list[servers.RemoteServer | local.LocalServer]:
     """Make the servers that the options name.
 
     :raises ConfigError: an address is invalid, or an option for TLS or
@@ -53,7 +53,7 @@ def make_servers() -> list[servers.RemoteServer | servers.LocalServer]:
     """
     option, found = addresses()
     if not found:
-        return [servers.LocalServer()]
+        return [local.LocalServer()]
     parsed: dict[mc_address.Address, str] = {}
     for text in found:
         try:

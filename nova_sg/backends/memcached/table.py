@@ -24,7 +24,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from nova_sg.backends.memcached import protocol, servers
+from nova_sg.backends.memcached import local, protocol
 from nova_sg.backends.memcached.protocol import Connection
 from nova_sg.backends.memcached.replicas import Replicas, Server
 
@@ -81,7 +81,7 @@ class _Request:
         """Return the command for a server."""
         last = self._last.get(server, _NOTHING)
         keys: Sequence[str] = ()
-        if isinstance(server, servers.LocalServer):
+        if isinstance(server, local.LocalServer):
             keys = self._keys()
         read = functools.partial(_read, last.raw)
         return protocol.Command("get", (keys,), self._request, read)
