@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 
 from nova_sg import exception
 from nova_sg.backends.memcached import (
+    answers,
     local,
     protocol,
     replicas,
@@ -180,7 +181,7 @@ class TableTest(unittest.TestCase):
     def setUp(self):
         super().setUp()
         mock.patch.object(
-            servers, "_answered", side_effect=lambda waiting, left: [*waiting]
+            answers, "_answered", side_effect=lambda waiting, left: [*waiting]
         ).start()
         self.addCleanup(mock.patch.stopall)
 
