@@ -14,6 +14,8 @@
 """nova-sg-monitor with disagreements, a mass silence, and many clients."""
 
 import contextlib
+import re
+import resource
 import socket
 
 from nova_sg.monitor import event_streams, server
@@ -228,6 +230,51 @@ class LimitsTest(monitor.SharedTestCase):
         for link in links:
             link.close()
         wait_for(lambda: self.status("/healthz") == 200, base.PATIENCE)
+
+    def test_a_thousand_slow_clients(self):
+        wait_for(self.has_room, base.PATIENCE)
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+        links = {self.open() for _ in range(1000)}
+        for link in links:
+            link.setblocking(False)
+
+        def send(text):
+            """Send to all of them; forget those that are closed."""
+            for link in list(links):
+                try:
+                    link.send(text)
+                    closed = not link.recv(1)
+                except BlockingIOError:
+                    # It waits for more.
+                    continue
+                except OSError:
+                    closed = True
+                self.assertTrue(closed, "half a request is answered")
+                links.discard(link)
+
+        send(b"GET /healthz HTTP/1.1\r\nHost: x\r\nX: ")
+        wait_for(
+            lambda: send(b"x") or len(links) == server.CONNECTIONS,
+            base.PATIENCE,
+            lambda: f"{len(links)} connections are open",
+        )
+        # None of them holds up another one.
+        for _ in range(3):
+            send(b"x")
+        self.assertEqual(server.CONNECTIONS, len(links))
+        one = links.pop()
+        one.setblocking(True)
+        one.settimeout(base.PATIENCE)
+        one.sendall(b"\r\nConnection: close\r\n\r\n")
+        self.assertIn(b"200 OK", one.recv(65536))
+        with open(f"/proc/{self.started.pid}/status") as status:
+            memory = re.search(r"VmRSS:\s+(\d+) kB", status.read())[1]
+        self.assertLess(int(memory), 300_000)
+        for link in links:
+            link.close()
+        wait_for(lambda: self.status("/healthz") == 200, base.PATIENCE)
+        wait_for(self.has_room, base.PATIENCE)
 
     def test_requests_that_are_too_large(self):
         for words, request in (
