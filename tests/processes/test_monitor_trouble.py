@@ -270,7 +270,7 @@ class LimitsTest(monitor.SharedTestCase):
         self.assertIn(b"200 OK", one.recv(65536))
         with open(f"/proc/{self.started.pid}/status") as status:
             memory = re.search(r"VmRSS:\s+(\d+) kB", status.read())[1]
-        self.assertLess(int(memory), 300_000)
+        self.assertLess(int(memory), 200_000)
         for link in links:
             link.close()
         wait_for(lambda: self.status("/healthz") == 200, base.PATIENCE)
