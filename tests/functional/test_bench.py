@@ -331,3 +331,59 @@ class SomeTest(Bench, unittest.TestCase):
             ("kazoo", "ZooKeeper clients"),
         )
     }
+
+
+class Scale:
+    """tools/bench --scale with one driver, and few members."""
+
+    DRIVER: str
+
+    ROWS = (
+        "reports: CPU of the servers",
+        "a report: until its answer, mean",
+        "a report: until its answer, most",
+        "memory of the servers",
+        "an observer: its CPU",
+        "an observer: CPU of the servers",
+        "a death seen",
+    )
+
+    def test_the_rows_of_a_small_group(self):
+        done = subprocess.run(
+            [
+                *(nova.python(), os.path.normpath(_BENCH), "--scale"),
+                *("--driver", self.DRIVER, "--members", "20"),
+                *("--observers", "1", "--seconds", "1", "--down-time", "6"),
+            ],
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        self.assertEqual(0, done.returncode, done.stderr)
+        found = {}
+        for line in done.stdout.splitlines():
+            name, _, rest = line.partition(", of 20 ")
+            if rest:
+                found[name] = float(rest.split()[-1].replace(",", ""))
+        self.assertEqual(set(self.ROWS), set(found))
+        for name, figure in found.items():
+            # Both may be too little to be seen in a second.
+            if "CPU" not in name:
+                self.assertGreater(figure, 0, name)
+
+
+@tests.single_mode
+class MemcachedScaleTest(Scale, unittest.TestCase):
+    DRIVER = "mc"
+
+
+@tests.single_mode
+@tests.long_form
+class MariaDBScaleTest(Scale, unittest.TestCase):
+    DRIVER = "db"
+
+
+@tests.single_mode
+@tests.long_form
+class ZooKeeperScaleTest(Scale, unittest.TestCase):
+    DRIVER = "zk"

@@ -58,6 +58,23 @@ a heartbeat: SQL statements                     4.02           0        0
 a heartbeat: the conductor's CPU       ms       4.36       0.111   0.0255
 GET /os-services                       ms       48.1        47.6    0.990
 """
+SCALE = """\
+cores: 2
+
+memcached, threads                       unit  nova_sg mc
+---------------------------------------  ----  ----------
+reports: CPU of the servers, of 1,000    %           3.00
+an observer: its CPU, of 1,000           %          0.500
+a death seen, of 1,000                   s           60.0
+reports: CPU of the servers, of 10,000   %           30.0
+an observer: its CPU, of 10,000          %           2.50
+a death seen, of 10,000                  s           60.0
+
+ZooKeeper, threads                       unit  nova_sg zk
+---------------------------------------  ----  ----------
+reports: CPU of the servers, of 1,000    %           20.0
+reports: CPU of the servers, of 10,000   %           63.2
+"""
 #: The texts that each plot has to have.
 EXPECTED = {
     "is-up": {"nova_sg db, MariaDB", "0.552 µs", "nova db, MariaDB"}
@@ -74,8 +91,18 @@ EXPECTED = {
 }
 
 
-def draw(folder, *tables):
-    """Run the command; return its output, and the page that it wrote."""
+def texts(svg):
+    """Return the texts in a picture."""
+    return {
+        " ".join("".join(one.itertext()).split())
+        for one in ElementTree.fromstring(svg).iter(
+            "{http://www.w3.org/2000/svg}text"
+        )
+    }
+
+
+def draw(folder, *tables, page="benchmarks-plots.inc"):
+    """Run the command; return its output, and a page that it wrote."""
     done = subprocess.run(
         [nova.python(), ROOT / "tools/bench", "--plots", "--to", folder]
         + list(tables),
@@ -85,9 +112,8 @@ def draw(folder, *tables):
         # So that it cannot download anything.
         env={**os.environ, "https_proxy": "http://127.0.0.1:9"},
     )
-    path = os.path.join(folder, "benchmarks-plots.inc")
-    with open(path, encoding="utf-8") as page:
-        return done.stdout.splitlines(), page.read()
+    with open(os.path.join(folder, page), encoding="utf-8") as file:
+        return done.stdout.splitlines(), file.read()
 
 
 class PlotsTest(unittest.TestCase):
@@ -112,12 +138,7 @@ class PlotsTest(unittest.TestCase):
         written = {}
         for name, path in zip(EXPECTED, images, strict=True):
             text = pathlib.Path(self.folder, path).read_text()
-            words = {
-                " ".join("".join(one.itertext()).split())
-                for one in ElementTree.fromstring(text).iter(
-                    "{http://www.w3.org/2000/svg}text"
-                )
-            }
+            words = texts(text)
             self.assertEqual(set(), EXPECTED[name] - words, name)
             # No plot mixes modes.
             self.assertNotIn("333 µs", words)
@@ -134,6 +155,30 @@ class PlotsTest(unittest.TestCase):
             self.assertIn(words, page)
         return written
 
+    def test_growth_is_drawn_with_its_slope(self):
+        table = os.path.join(self.folder, "scale.txt")
+        with open(table, "w") as file:
+            file.write(SCALE)
+        names = "scale-servers", "scale-observer", "scale-death"
+        said, page = draw(self.folder, table, page="scale-plots.inc")
+        images = [f"images/bench-{name}.svg" for name in names]
+        self.assertEqual(images, said)
+        self.assertEqual(images, re.findall(r"figure:: (\S+)", page))
+        self.assertIn("nova_sg zk, ZooKeeper 63.2 %", page)
+        for path, slopes in zip(
+            images,
+            (
+                {"mc, slope 1.00", "zk, slope 0.50"},
+                {"mc, slope 0.70"},
+                {"mc, slope 0.00"},
+            ),
+            strict=True,
+        ):
+            words = texts(pathlib.Path(self.folder, path).read_text())
+            self.assertEqual(
+                slopes, {word for word in words if "slope" in word}
+            )
+
     @tests.long_form
     def test_what_has_not_changed_is_the_same_to_the_byte(self):
         written = self.check_every_row()
@@ -143,13 +188,14 @@ class PlotsTest(unittest.TestCase):
             self.assertEqual(text, again, path)
 
     def test_the_documentation_has_those_of_its_tables(self):
-        said, page = draw(self.folder)
+        said, _ = draw(self.folder)
         source = ROOT / "doc/source"
-        self.assertEqual(
-            (source / "benchmarks-plots.inc").read_text(),
-            page,
-            "tools/bench.sh --plots makes them anew",
-        )
+        for name in "benchmarks-plots.inc", "scale-plots.inc":
+            self.assertEqual(
+                (source / name).read_text(),
+                pathlib.Path(self.folder, name).read_text(),
+                "tools/bench.sh --plots makes them anew",
+            )
         self.assertEqual(
             {source / name for name in said},
             set(source.glob("images/bench-*.svg")),

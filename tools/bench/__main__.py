@@ -28,6 +28,11 @@ if __name__ == "__main__":
 
         sys.exit(plots.main(sys.argv[2:]))
 
+    if sys.argv[1:2] == ["--scale"]:
+        from bench import scale
+
+        sys.exit(scale.main(sys.argv[2:]))
+
     from bench import main
 
     sys.exit(main.main())

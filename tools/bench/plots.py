@@ -20,6 +20,7 @@ figures as text.
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import re
 from collections.abc import Callable, Sequence
@@ -31,13 +32,15 @@ _ROOT = os.path.dirname(
     os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 )
 _SOURCE = os.path.join(_ROOT, "doc", "source")
-_TABLES = ("benchmarks.txt", "benchmarks-nova.txt")
-#: The name of the page with the pictures.
+_TABLES = ("benchmarks.txt", "benchmarks-nova.txt", "scale.txt")
+#: The names of the pages with the pictures.
 PAGE = "benchmarks-plots.inc"
+SCALE_PAGE = "scale-plots.inc"
 
 # By project, which is the first word of a contender's name.
 _COLOURS = {"nova_sg": "#3b82c4", "nova": "#d9822b"}
 _OTHER = "#5f9e6e"
+_DRIVERS = {"db": "#3b82c4", "mc": "#d9822b", "zk": _OTHER}
 # Colours that are replaced by those of the reader's scheme.
 _INK, _FAINT, _PAPER = "#0a0b0c", "#8a8b8c", "#fafbfc"
 _SCHEMES = {
@@ -62,6 +65,7 @@ class Plot(NamedTuple):
     draw: Callable[[Plot, Sequence[rows.Row]], Any]
     #: Whether each step of its scale is ten times the one before.
     logarithmic: bool = True
+    page: str = PAGE
 
     def choose(self, measured: Sequence[rows.Row]) -> list[rows.Row]:
         """Return its rows, of one mode."""
@@ -76,12 +80,13 @@ class Plot(NamedTuple):
 
 
 def draw(measured: Sequence[rows.Row], folder: str) -> list[str]:
-    """Draw every plot that has rows, and write the page.
+    """Draw every plot that has rows, and write the pages.
 
-    :param folder: the page's folder; the pictures go to images in it
+    :param folder: the pages' folder; the pictures go to images in it
     :returns: the names of the plots
     """
-    parts, names = [], []
+    parts: dict[str, list[str]] = {}
+    names = []
     os.makedirs(os.path.join(folder, "images"), exist_ok=True)
     for plot in PLOTS:
         chosen = plot.choose(measured)
@@ -92,13 +97,14 @@ def draw(measured: Sequence[rows.Row], folder: str) -> list[str]:
             file.write(_svg(plot.draw(plot, chosen)))
         names.append(plot.name)
         mode = {"threads": "native threads"}.get(chosen[0].mode, "eventlet")
-        parts.append(
+        parts.setdefault(plot.page, []).append(
             f".. figure:: {path}\n"
             f"   :alt: {plot.title}. {_words(chosen)}\n\n"
             f"   {plot.caption} On {mode}.\n"
         )
-    with open(os.path.join(folder, PAGE), "w") as file:
-        file.write("\n".join([_NOTICE, *parts]))
+    for page, figures in parts.items():
+        with open(os.path.join(folder, page), "w") as file:
+            file.write("\n".join([_NOTICE, *figures]))
     return names
 
 
@@ -265,6 +271,47 @@ def _line(axis: Any, mine: Sequence[rows.Row]) -> None:
         )
 
 
+def _growth(plot: Plot, chosen: Sequence[rows.Row]) -> Any:
+    """Draw a line for each driver, by size, with its slope."""
+    made, (axis,) = _new(3.4, 1)
+    made.suptitle(plot.title, weight="bold")
+    markers = iter("osD^v")
+    for contender in dict.fromkeys(row.contender for row in chosen):
+        mine = [row for row in chosen if row.contender == contender]
+        points = [(_size(row), row.figure) for row in mine if row.figure > 0]
+        if not points:
+            continue
+        name = contender.partition(" ")[2]
+        axis.plot(
+            *zip(*points, strict=True),
+            marker=next(markers),
+            color=_DRIVERS.get(name, _OTHER),
+            label=f"{name}, {slope(points)}",
+        )
+    axis.set_xscale("log")
+    if plot.logarithmic:
+        axis.set_yscale("log")
+    else:
+        axis.set_ylim(bottom=0)
+    sizes = sorted(set(map(_size, chosen)))
+    axis.set_xticks(sizes, [f"{size:,}" for size in sizes], minor=False)
+    axis.set_xticks([], minor=True)
+    axis.grid(axis="y")
+    axis.set_xlabel("members")
+    axis.set_ylabel(_UNITS.get(chosen[0].unit, chosen[0].unit))
+    axis.legend(frameon=False)
+    return made
+
+
+def slope(points: Sequence[tuple[float, float]]) -> str:
+    """Say how a figure grows with the size, by its first and last point."""
+    (first, low), (last, high) = points[0], points[-1]
+    if first == last:
+        return "one size"
+    power = math.log(high / low) / math.log(last / first)
+    return f"slope {power:.2f}"
+
+
 def _size(row: rows.Row) -> int:
     return int(re.search(r"of ([\d,]+)", row.name)[1].replace(",", ""))
 
@@ -332,6 +379,40 @@ PLOTS = (
         _bars,
         logarithmic=False,
     ),
+    Plot(
+        "scale-servers",
+        "All reports: CPU of the servers",
+        "What the members' own reports cost all servers together. 100 % is "
+        "one core; slope 1 is in proportion to the members.",
+        r"reports: CPU of the servers, of [\d,]+",
+        _growth,
+        page=SCALE_PAGE,
+    ),
+    Plot(
+        "scale-observer",
+        "An observer: its CPU",
+        "What following the group costs a process, by its size.",
+        r"an observer: its CPU, of [\d,]+",
+        _growth,
+        page=SCALE_PAGE,
+    ),
+    Plot(
+        "scale-memory",
+        "Memory of the servers",
+        "Memory of all servers together, with a connection for each member.",
+        r"memory of the servers, of [\d,]+",
+        _growth,
+        page=SCALE_PAGE,
+    ),
+    Plot(
+        "scale-death",
+        "A host loses its power: seconds until an observer sees it",
+        "At the default times.",
+        r"a death seen, of [\d,]+",
+        _growth,
+        logarithmic=False,
+        page=SCALE_PAGE,
+    ),
 )
 
 
@@ -345,14 +426,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "tables",
         nargs="*",
         default=[os.path.join(_SOURCE, name) for name in _TABLES],
-        help="files with the output of tools/bench.sh and tools/nova-rig.sh "
-        f"many (doc/source/{' and '.join(_TABLES)})",
+        help="files with the output of tools/bench.sh, with and without "
+        "--scale, and of tools/nova-rig.sh many "
+        f"(doc/source/{', '.join(_TABLES)})",
     )
     parser.add_argument(
         "--to",
         default=_SOURCE,
         metavar="FOLDER",
-        help=f"the folder for {PAGE} and images/ (doc/source)",
+        help=f"the folder for {PAGE}, {SCALE_PAGE} and images/ (doc/source)",
     )
     options = parser.parse_args(arguments)
     measured = []

@@ -140,16 +140,17 @@ def main() -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     for line in sys.stdin:
         if not os.fork():
-            with _ending():
+            with ending():
                 _be(contender, job, line.strip())
 
 
 @contextlib.contextmanager
-def _ending() -> Iterator[None]:
+def ending() -> Iterator[None]:
+    """End this process, a child, after the block; print its error."""
     try:
         yield
     except Exception as error:
-        print(f"victim: {error!r}", file=sys.stderr, flush=True)
+        print(f"{error!r}", file=sys.stderr, flush=True)
     finally:
         os._exit(1)
 
