@@ -346,6 +346,8 @@ class Scale:
         "an observer: its CPU",
         "an observer: CPU of the servers",
         "a death seen",
+        "memory of a simulated observer",
+        "a simulated look: CPU",
     )
 
     def test_the_rows_of_a_small_group(self):
@@ -354,6 +356,7 @@ class Scale:
                 *(nova.python(), os.path.normpath(_BENCH), "--scale"),
                 *("--driver", self.DRIVER, "--members", "20"),
                 *("--observers", "1", "--seconds", "1", "--down-time", "6"),
+                *("--simulated", "20"),
             ],
             capture_output=True,
             text=True,

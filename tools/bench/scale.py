@@ -32,7 +32,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from bench import machine, measure, rows
+from bench import machine, measure, rows, simulated
 from nova_sg.cmd import progress
 from tests.fixtures import mariadb, memcached, process, zookeeper
 
@@ -87,6 +87,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             except _Failed as failure:
                 failures += 1
                 shown.say(f"{driver}, {members:,} members: {failure}")
+        for size in options.simulated:
+            shown.step(f"{size:,} members, simulated")
+            measured += simulated.measured(size)
     print()
     print(rows.tables(measured))
     return 1 if failures or not measured else 0
@@ -129,7 +132,17 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         default=60,
         help="service_down_time; report_interval is a sixth of it (60)",
     )
+    parser.add_argument(
+        "--simulated",
+        type=int,
+        action="append",
+        help="a size of the group for what an observer judges without a "
+        "server; may be repeated; 0: none "
+        f"({', '.join(map(str, simulated.SIZES))})",
+    )
     options = parser.parse_args(arguments)
+    sizes = options.simulated or simulated.SIZES
+    options.simulated = sorted(size for size in set(sizes) if size > 0)
     options.driver = options.driver or list(_NAMES)
     options.members = sorted(set(options.members or (1000, 3000, 10000)))
     if options.members[0] <= _VICTIMS:
