@@ -19,6 +19,7 @@ import os
 import re
 import signal
 import sqlite3
+import threading
 import time
 from unittest import mock
 
@@ -62,8 +63,8 @@ def _guards_of(pid):
     return found
 
 
-class _Tests:
-    """Tests for every driver. A subclass has a test case with:
+class _Guarded:
+    """Processes with guarded members. A subclass has a test case with:
 
     options()           the options that a process needs to join, by section
     make_unreachable()  has the backend not answer; returns a function that
@@ -140,6 +141,10 @@ class _Tests:
             60,
             lambda: f"{host}: {words}, not {self.reason(host)}",
         )
+
+
+class _Tests(_Guarded):
+    """Tests for every driver."""
 
     def test_members_of_a_killed_process_are_down_at_once(self):
         events = self.collect(self.api)
@@ -251,37 +256,7 @@ class _ProcessTests(_Tests):
         self.wait_for_reason("one", CRASHED)
 
 
-class _ManyTests(_ProcessTests):
-    @single_mode
-    def test_a_new_guard_knows_all_of_many_members(self):
-        hosts = [f"n{number:03}" for number in range(300)]
-        process = self.start(DEFAULT={"report_interval": 1.0})
-        process.tell("join " + " ".join(hosts))
-        process.expect("done: join", 60)
-        guard = self.guard_of(process)
-        os.kill(guard, signal.SIGKILL)
-        self.wait_for_end(guard)
-        guard = self.guard_of(process)
-        process.tell(f"leave {hosts[0]}")
-        process.expect("done: leave")
-        process.kill()
-        self.wait_for_end(guard)
-
-        def crashed():
-            self.api.refresh("compute")
-            members = self.api.members("compute")
-            return {m.host for m in members if m.reason == CRASHED}
-
-        wait_for(
-            lambda: crashed() == set(hosts[1:]),
-            60,
-            lambda: f"{len(crashed())} have crashed",
-        )
-        # No line has all their names.
-        self.assertLess(max(map(len, process.output().splitlines())), 500)
-
-
-class McTest(_ManyTests, mc.McTestCase):
+class McTest(_ProcessTests, mc.McTestCase):
     def setUp(self):
         super().setUp()
         mc.McTestCase.start(self, 2)
@@ -417,7 +392,7 @@ class EmbeddedTest(_DbTests, db.TestCase):
         return link.rollback
 
 
-class ZkTest(_ManyTests, zk.ZkTestCase):
+class _Zk(_Guarded, zk.ZkTestCase):
     # No member falls by the end of its session during a test.
     RECV_TIMEOUT = 40000
 
@@ -453,6 +428,81 @@ class ZkTest(_ManyTests, zk.ZkTestCase):
                 server.thaw()
 
         return back
+
+
+class ZkTest(_ProcessTests, _Zk):
+    pass
+
+
+@single_mode
+class ManyMembersTest(_Zk):
+    """Members of one session, which a guard withdraws together."""
+
+    def test_a_new_guard_knows_all_of_many_members(self):
+        hosts = [f"n{number:03}" for number in range(300)]
+        process = self.start(DEFAULT={"report_interval": 1.0})
+        process.tell("join " + " ".join(hosts))
+        process.expect("done: join", 60)
+        guard = self.guard_of(process)
+        os.kill(guard, signal.SIGKILL)
+        self.wait_for_end(guard)
+        guard = self.guard_of(process)
+        process.tell(f"leave {hosts[0]}")
+        process.expect("done: leave")
+        process.kill()
+        self.wait_for_end(guard)
+
+        def crashed():
+            self.api.refresh("compute")
+            members = self.api.members("compute")
+            return {m.host for m in members if m.reason == CRASHED}
+
+        wait_for(
+            lambda: crashed() == set(hosts[1:]),
+            60,
+            lambda: f"{len(crashed())} have crashed",
+        )
+        # No line has all their names.
+        self.assertLess(max(map(len, process.output().splitlines())), 500)
+
+
+class BusyGuardTest(base.TestCase):
+    """A guard that does not read its orders for a moment, or at all."""
+
+    ORDER = {"backend": "mc", "members": {("one", "compute", ""): None}}
+    # More than the socket can hold.
+    COUNT = 2000
+
+    def setUp(self):
+        super().setUp()
+        self.supervisor = orders.Supervisor()
+        self.addCleanup(self.end)
+        self.supervisor.tell(0, dict(self.ORDER))
+        self.guard = self.supervisor._process
+        os.kill(self.guard.pid, signal.SIGSTOP)
+
+    def end(self):
+        self.supervisor._process.kill()
+        self.supervisor._process.wait()
+        self.supervisor._link.close()
+
+    def tell_all(self):
+        for number in range(1, self.COUNT):
+            self.supervisor.tell(number, dict(self.ORDER))
+
+    def test_it_is_kept_if_it_reads_soon(self):
+        self.enterContext(mock.patch.object(orders, "_TAKES", 60.0))
+        later = threading.Timer(0.5, self.guard.send_signal, [signal.SIGCONT])
+        later.start()
+        self.tell_all()
+        later.join()
+        self.assertIs(self.guard, self.supervisor._process)
+
+    def test_it_is_replaced_if_it_does_not_read(self):
+        self.enterContext(mock.patch.object(orders, "_TAKES", 0.2))
+        self.tell_all()
+        self.assertIsNot(self.guard, self.supervisor._process)
+        self.assertEqual(-signal.SIGKILL, self.guard.poll())
 
 
 @single_mode
