@@ -56,6 +56,8 @@ from nova_sg.conf import CONF
 _REGISTER_EVERY = 3
 # Seconds after which an answer counts as none.
 _PATIENCE = 30.0
+# The list that every client may do everything, of ZooKeeper.
+_WORLD = [(31, "world", "anyone")]
 
 
 class Crowd:
@@ -375,14 +377,13 @@ class ZooKeeperCrowd(Crowd):
 
     def join(self) -> None:
         self._timeout = CONF.zookeeper.recv_timeout
-        servers = [
+        self._servers = [
             (host, int(port))
             for host, _, port in (
                 one.rpartition(":") for one in self._where.split(",")
             )
         ]
-        world = [(31, "world", "anyone")]
-        with wire.connect(servers[0], _PATIENCE, None) as link:
+        with wire.connect(self._servers[0], _PATIENCE, None) as link:
             _begin(link, self._timeout)
             for path in (
                 names.group_path(self._group),
@@ -391,42 +392,51 @@ class ZooKeeperCrowd(Crowd):
                 parts = path.split("/")
                 for length in range(2, len(parts) + 1):
                     parent = "/".join(parts[:length])
-                    link.sendall(wire.create_request(1, parent, world))
+                    link.sendall(wire.create_request(1, parent, _WORLD))
                     # It may exist.
                     list(wire.answers(link, 1))
-        self._links = []
-        ping = struct.pack(">ii", self._PING_XID, self._PING)
-        self._ping = wire.buffer(ping)
+        self._links: dict[int, socket.socket] = {}
+        self._ping = wire.buffer(
+            struct.pack(">ii", self._PING_XID, self._PING)
+        )
         # Those that have a session already must ping meanwhile. The one whose
         # last ping is the oldest comes first.
-        due: collections.deque[tuple[float, socket.socket]]
-        due = collections.deque()
-        for number, host in enumerate(self._hosts):
-            link = wire.connect(
-                servers[number % len(servers)], _PATIENCE, None
-            )
-            link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            number_of_session = _begin(link, self._timeout)
-            entry = names.entry_path(self._group, host, "nova-compute")
-            path = (
-                f"{names.group_path(self._group)}/"
-                f"{names.member_name(host, number_of_session)}"
-            )
-            made = wire.create_request(2, path, world)
-            # The flags are the last of it.
-            made = made[:-4] + struct.pack(">i", self._EPHEMERAL)
-            link.sendall(wire.create_request(1, entry, world) + made)
-            list(wire.answers(link, 2))
-            self._links.append(link)
-            self.watch(link)
+        due: collections.deque[tuple[float, int]] = collections.deque()
+        for number in range(len(self._hosts)):
+            self._begin_session(number)
             now = time.monotonic()
-            due.append((now, link))
+            due.append((now, number))
             while now - due[0][0] > self.every():
                 oldest = due.popleft()[1]
-                oldest.send(self._ping)
+                try:
+                    self._links[oldest].send(self._ping)
+                except OSError:
+                    # A server that has just started may be too slow for it.
+                    self._begin_session(oldest)
                 due.append((now, oldest))
             for key, _ in self._selector.select(0):
                 self._receive(key.fileobj)  # type: ignore[arg-type]
+
+    def _begin_session(self, number: int) -> None:
+        """Join as one member, on a connection of its own."""
+        host = self._hosts[number]
+        link = wire.connect(
+            self._servers[number % len(self._servers)], _PATIENCE, None
+        )
+        link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        session = _begin(link, self._timeout)
+        entry = names.entry_path(self._group, host, "nova-compute")
+        path = (
+            f"{names.group_path(self._group)}/"
+            f"{names.member_name(host, session)}"
+        )
+        made = wire.create_request(2, path, _WORLD)
+        # The flags are the last of it.
+        made = made[:-4] + struct.pack(">i", self._EPHEMERAL)
+        link.sendall(wire.create_request(1, entry, _WORLD) + made)
+        list(wire.answers(link, 2))
+        self._links[number] = link
+        self.watch(link)
 
     def every(self) -> float:
         return self._timeout / 3000

@@ -21,6 +21,7 @@ each member that goes down.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -29,7 +30,7 @@ import time
 from typing import Any
 
 from bench import victims
-from nova_sg import servicegroup
+from nova_sg import exception, servicegroup
 from nova_sg.conf import CONF
 from nova_sg.servicegroup import process
 
@@ -70,7 +71,10 @@ def _observe(job: dict[str, Any]) -> None:
     knows = False
     while os.getppid() == parent:
         if not knows:
-            members = api.get_all(job["group"])
+            members = []
+            # While all of them start, the servers are busy.
+            with contextlib.suppress(exception.ServiceGroupUnavailable):
+                members = api.get_all(job["group"])
             knows = len(members) >= job["members"]
             if knows:
                 _tell(knows=len(members))
