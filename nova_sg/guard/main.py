@@ -139,10 +139,12 @@ class Guard:
                 what["before"] = before.get("value")
                 what["members"] = {**before["members"], **what["members"]}
             self._orders[key] = what
-        elif part is None:
-            self._orders[key]["members"].pop(what, None)
-        else:
-            self._orders[key]["members"][what] = part
+        elif key in self._orders:
+            members = self._orders[key]["members"]
+            if part is None:
+                members.pop(what, None)
+            else:
+                members[what] = part
 
     def carry_out(self) -> None:
         """Execute all orders at the same time, each on its own thread."""
