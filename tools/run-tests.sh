@@ -52,8 +52,8 @@ RUN_DEADLINE=${RUN_DEADLINE:-1200}
 # the time each of them waits, for example for a session to end, a member to
 # fall silent or a server to start. So that the runs end at the same time, each
 # has about as many as it has of all that time.
-THREADS_WORKERS=7
-EVENTLET_WORKERS=4
+THREADS_WORKERS=6
+EVENTLET_WORKERS=3
 # The tests of the programs and on a real Nova, and the faults.
 PROGRAMS_WORKERS=2
 

@@ -148,6 +148,7 @@ class Poller:
     """Asks 20 times a second whether members are up.
 
     :ivar states: the answers, without those equal to the one before
+    :ivar errors: what the errors among them say
     """
 
     def __init__(self, api, *hosts):
@@ -155,6 +156,7 @@ class Poller:
         self._hosts = hosts
         self._stopped = threading.Event()
         self.states = []
+        self.errors = []
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def __enter__(self):
@@ -173,6 +175,7 @@ class Poller:
                 state = " ".join(["down:", *down]) if down else "up"
             except Exception as error:
                 state = type(error).__name__
+                self.errors.append(str(error))
             if state not in self.states[-1:]:
                 self.states.append(state)
 
