@@ -21,6 +21,8 @@ from tests.nova import base
 OPTIONS = """\
 [conductor]
 workers = 2
+[servicegroup]
+coalesce_reports = true
 """
 
 
