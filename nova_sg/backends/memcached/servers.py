@@ -55,6 +55,7 @@ _TLS = "TLS (memcached -Z, [cache] tls_enabled)"
 # By TLS 1.3 it says so after the handshake, or just closes.
 _CERTIFICATE = "a certificate of this host ([cache] tls_certfile)"
 
+
 class RemoteServer(channel.Channel):
     """One memcached server. The arguments are those of a Channel."""
 
