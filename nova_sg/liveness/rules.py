@@ -201,9 +201,12 @@ def judge(
     silent_since = NEVER
     if evidence.gone > NEVER and evidence.gone >= report:
         unforced = evidence.cause
-        # A member that was down before it left stays down.
+        # A member that was down before it left stays down. It was not if it
+        # had reported since it was judged.
         if now < evidence.back and (
-            before is None or before.unforced.state != DOWN
+            before is None
+            or before.unforced.state != DOWN
+            or report > max(before.silent_since, before.report)
         ):
             unforced = STOPPED if unforced is LEFT else RESTARTING
     elif (

@@ -153,7 +153,11 @@ class ServiceRecords:
             if stamp is None:
                 report = NEVER
             elif known is not None:
-                report = min(max(report, known.asked), now)
+                earliest = known.asked
+                if (left or crashed) and stamp == known.stamp:
+                    # It is no report.
+                    earliest = known.report
+                report = min(max(report, earliest), now)
                 age = now - report
             elif age < -limit:
                 # A stamp from the future is not believed, as in Nova.
@@ -237,15 +241,15 @@ class ServiceRecords:
         record = self._weigh(now, limits)
         backends: tuple[backend.Backend, ...] = (record,)
         everywhere: tuple[History | None, ...] = (history,)
+        watched = NEVER
         if others is not None and host in others.members:
             theirs = others.members[host]
             backends = (*others.backends, record)
             everywhere = (*theirs.histories, history)
-            if before is None or theirs.silent_since > before.silent_since:
-                before = theirs
+            # But not their verdict: it is without the record.
+            watched = theirs.watched
         group = liveness.Group(backends)
         counts = group.counts(everywhere, limits.service_down_time)
-        watched = NEVER if before is None else before.watched
         member = rules.judge(
             Member(
                 host,
@@ -302,6 +306,10 @@ class ServiceRecords:
 
 def _is_older(record: Record, known: _Known) -> bool:
     """Whether a record was read before the one that is remembered."""
+    if known.gone > NEVER and not (record.left or record.crashed):
+        # Its next report has another stamp.
+        if record.stamp == known.stamp:
+            return True
     try:
         return record.stamp < known.stamp and record.count <= known.count
     except TypeError:

@@ -328,6 +328,16 @@ class CleanRestart(Restarting):
         self.assertEqual([], fencing.fenced)
 
 
+class RestartAfterADeath(Restarting):
+    def test_a_clean_restart_after_a_death(self):
+        """That the compute was down once does not matter any more."""
+        self.cloud.compute.kill()
+        self.cloud.wait_for_state("nova-compute", "down")
+        self.restart_compute()
+        self.cloud.wait_for_state("nova-compute", "up")
+        self._restart()
+
+
 class RestartDuringABuild(Restarting):
     def test_a_restart_during_a_build(self):
         """The build is done, and the same holds while the compute waits."""

@@ -92,11 +92,18 @@ class ZkTest(
 class SeveralTest(
     restarts.CleanRestart,
     restarts.KilledWhileItDrains,
+    restarts.RestartAfterADeath,
     several.Several,
     base.CloudTestCase,
 ):
     DRIVER, MODE = "zk", "threads"
-    SETTINGS = {"options": several.Several.OPTIONS + restarts.OPTIONS}
+    SETTINGS = {
+        "options": several.Several.OPTIONS
+        + restarts.OPTIONS
+        # So ZooKeeper's answer is fresh, as with Nova's default times: most
+        # questions need no record.
+        + "view_refresh_interval = 1\n"
+    }
 
 
 @tests.long_form

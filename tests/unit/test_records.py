@@ -196,6 +196,27 @@ class ChangeNotTimeTest(RecordsTestCase):
         self.assertEqual("reported", self.ask("h", new, 210.0))
         self.assertEqual("silent", self.ask("h", new, 210.1))
 
+    def test_a_member_that_was_down_before_it_left_stays_down(self):
+        """That it left is no report."""
+        self.limits = self.limits._replace(restart_grace=LIMIT)
+        old = base.Record(100, 7, 0.0)
+        self.assertEqual("reported", self.ask("h", old, 100.0))
+        for now in (161.0, 170.0):
+            self.assertEqual("silent", self.ask("h", old, now))
+        left = base.Record(100, 0, 75.0, True)
+        for now in (175.0, 176.0):
+            self.assertEqual("left", self.ask("h", left, now))
+
+    def test_an_older_copy_does_not_undo_that_a_member_left(self):
+        """Requests may read the record at one time and ask at another."""
+        self.limits = self.limits._replace(restart_grace=LIMIT)
+        old = base.Record(100, 7, 0.0)
+        left = base.Record(100, 0, 1.0, True)
+        self.assertEqual("reported", self.ask("h", old, 100.0))
+        for record in (left, old, left, old):
+            self.assertEqual("stopped", self.ask("h", record, 101.0))
+        self.assertEqual("left", self.ask("h", old, 102.0 + LIMIT))
+
     def test_a_member_that_left_is_up_with_its_next_report(self):
         self.ask("h", base.Record(100, 7, 0.0), 100.0)
         left = base.Record(100, 0, 5.0, True)
@@ -253,6 +274,48 @@ class OtherBackendsTest(RecordsTestCase):
         self.setUp()
         self.others.refresh(200.0, {"h": 139.0})
         self.assertEqual("silent", self.merged(100, 200))
+
+    def test_it_is_up_by_its_record_when_another_backend_finds_it_silent(self):
+        """Whether the last question was before or after that."""
+        for asked in (None, 150, 165):
+            with self.subTest(asked=asked):
+                self.setUp()
+                for now in (100, 130, 165):
+                    self.others.refresh(float(now), {"h": 100.0})
+                    if now == asked:
+                        report = min(now - 5, 159)
+                        self.assertEqual("reported", self.merged(report, now))
+                self.assertEqual("silent", self.others.cause("h"))
+                self.assertEqual("reported", self.merged(159, 166))
+                self.assertEqual("reported", self.merged(159, 159 + LIMIT))
+                self.assertEqual("silent", self.merged(159, 160 + LIMIT))
+
+    def test_it_is_up_by_its_record_when_its_session_has_ended(self):
+        """Until its next report to the database is due."""
+        self.others.refresh(100.0, [seen("h", None, None, present=True)])
+        self.others.refresh(165.0, [seen("h", None, None, lost=True)])
+        self.assertEqual("lost", self.others.cause("h"))
+        self.assertEqual("reported", self.merged(159, 166))
+        self.assertEqual("reported", self.merged(159, 175))
+        self.assertEqual("lost", self.merged(159, 181))
+
+    def test_a_clean_stop_of_a_member_that_had_been_down(self):
+        """It was up again by the other backend; nobody asked meanwhile."""
+        self.limits = self.limits._replace(restart_grace=LIMIT)
+        self.assertEqual("silent", self.merged(30, 100))
+        self.others.refresh(110.0, [seen("h", None, None, present=True)])
+        self.others.refresh(200.0, [seen("h", None, None, present=True)])
+        self.others.refresh(
+            201.0, [seen("h", None, None, left=True, lost=True)]
+        )
+        left = base.Record(198, 0, 3.5, True)
+        for now in (201.5, 202.0):
+            self.assertEqual(
+                "stopped", self.ask("h", left, now, self.others.group)
+            )
+        self.assertEqual(
+            "left", self.ask("h", left, 203.0 + LIMIT, self.others.group)
+        )
 
     def test_forced_down_in_another_backend_counts(self):
         self.others.refresh(200.0, [seen("h", 1, 195.0, forced_down=True)])
