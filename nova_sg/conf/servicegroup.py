@@ -324,14 +324,15 @@ read it: choose 127.0.0.1, or a socket in a folder that others cannot enter.
     ),
     cfg.BoolOpt(
         "coalesce_reports",
-        default=False,
+        default=True,
         help="""
 Whether a Nova process with a database, above all nova-conductor, writes the
-heartbeats that arrive within 0.2 seconds by one statement. Needs MariaDB
-10.6 or MySQL 8.0. nova-sg-agent does not use it.
+heartbeats that arrive within 0.2 seconds by one statement. With a MariaDB
+before 10.6 or a MySQL before 8.0 each is written by itself, whatever the
+value. nova-sg-agent does not use it.
 
-By default each heartbeat is read and written by itself, as in Nova. Switch
-it on if heartbeats are a load for the database.
+Switch it off to have each heartbeat read and written by itself, as in stock
+Nova.
 """,
     ),
     cfg.BoolOpt(

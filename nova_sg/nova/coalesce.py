@@ -128,6 +128,8 @@ def _put(context: Any, service_id: int, values: Mapping) -> Any:
     table = _tables.get(key)
     if table is None:
         table = _tables.setdefault(key, _Table(manager))
+    if table.is_too_old:
+        return None
     heartbeat = _Heartbeat(values["report_count"], values.get("version"))
     try:
         return table.writer.put(service_id, heartbeat)
@@ -142,6 +144,8 @@ class _Table:
         self._manager = manager
         # Whether the last write failed.
         self._trouble = False
+        #: Whether the server has no SKIP LOCKED.
+        self.is_too_old = False
         self.writer = writer.Writer(
             self._write, PATIENCE, pace=writer.GATHER, enough=ENOUGH
         )
@@ -152,6 +156,15 @@ class _Table:
         try:
             written = self._write_again(heartbeats)
         except Exception as error:
+            if errors.is_not_understood(error):
+                if not self.is_too_old:
+                    self.is_too_old = True
+                    LOG.info(
+                        "The database has no SKIP LOCKED, as MariaDB has from "
+                        "10.6 on and MySQL from 8.0 on: Nova writes each "
+                        "heartbeat by itself"
+                    )
+                raise
             if not self._trouble:
                 self._trouble = True
                 LOG.warning(

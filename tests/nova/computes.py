@@ -21,8 +21,6 @@ from tests.nova import base
 OPTIONS = """\
 [conductor]
 workers = 2
-[servicegroup]
-coalesce_reports = true
 """
 
 

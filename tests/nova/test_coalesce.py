@@ -119,6 +119,12 @@ class Saving:
             {"grown": [0], "together": False}, self.found["transaction"]
         )
 
+    def test_a_server_without_skip_locked_is_asked_once(self):
+        self.assertEqual(
+            {"errors": [None], "tried": [True, False], "grown": [2]},
+            self.found["old"],
+        )
+
     def test_a_forked_child_can_save(self):
         self.assertEqual(
             {"status": 0, "errors": [None], "grown": [1]},

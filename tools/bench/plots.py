@@ -374,7 +374,7 @@ PLOTS = (
         "heartbeat",
         "A heartbeat on a real Nova",
         "What one report of one compute costs each part of a Nova, by "
-        "driver. db+ is db with coalesce_reports.",
+        "driver. db+ is with coalesce_reports, which is the default.",
         r"a heartbeat: .*",
         _bars,
         logarithmic=False,

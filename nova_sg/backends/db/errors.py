@@ -156,6 +156,11 @@ def is_locked(error: BaseException) -> bool:
     return "database is locked" in str(error)
 
 
+def is_not_understood(error: BaseException) -> bool:
+    """Whether the server does not know the statement's syntax."""
+    return number(error) == NO_SUCH_STATEMENT
+
+
 def is_missing_table(error: BaseException) -> bool:
     """Whether there is no such table."""
     return (

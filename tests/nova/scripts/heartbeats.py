@@ -96,6 +96,8 @@ def main():
         "cell": in_another_cell(other_url),
         "transaction": in_a_transaction(),
         "child": in_child(),
+        # The last one: this process remembers it.
+        "old": old(),
     }
     print(json.dumps(found))
 
@@ -318,6 +320,24 @@ def killed():
     callers = [Caller(service) for service in services]
     errors = {caller.end() for caller in callers}
     return {"errors": list(errors), "grown": counts(services)}
+
+
+def old():
+    """Save where the server does not know SKIP LOCKED, as an old one."""
+
+    def forget(connection, cursor, statement, parameters, *more):
+        return statement.replace("SKIP LOCKED", "SKIP LOCKD"), parameters
+
+    sa.event.listen(sa.Engine, "before_cursor_execute", forget, retval=True)
+    services = [make() for _ in range(10)]
+    errors, tried = set(), []
+    for _ in range(2):
+        statements.clear()
+        callers = [Caller(service) for service in services]
+        errors |= {caller.end() for caller in callers}
+        tried.append(any("SKIP LOCK" in text for text in statements))
+    sa.event.remove(sa.Engine, "before_cursor_execute", forget)
+    return {"errors": list(errors), "tried": tried, "grown": counts(services)}
 
 
 def frozen(pid):
