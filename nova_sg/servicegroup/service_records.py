@@ -63,6 +63,8 @@ class _Known(NamedTuple):
     #: Since when it counts as left or crashed, or NEVER.
     gone: float = NEVER
     crashed: bool = False
+    #: The count that it had before; None: this process has not seen it.
+    count_before: Any = None
     #: The member as it was last judged; None: it was simply up.
     member: Member | None = None
 
@@ -209,6 +211,11 @@ class ServiceRecords:
             key[1], history, before, new, now, limits, others
         )
         plain = member.unforced is REPORTED and not gone and others is None
+        count_before = None
+        if known is not None and gone:
+            count_before = known.count
+            if known.gone > NEVER:
+                count_before = known.count_before
         self._remember(
             key,
             _Known(
@@ -218,6 +225,7 @@ class ServiceRecords:
                 now,
                 since,
                 crashed,
+                count_before,
                 None if plain else member,
             ),
         )
@@ -306,10 +314,9 @@ class ServiceRecords:
 
 def _is_older(record: Record, known: _Known) -> bool:
     """Whether a record was read before the one that is remembered."""
-    if known.gone > NEVER and not (record.left or record.crashed):
-        # Its next report has another stamp.
-        if record.stamp == known.stamp:
-            return True
+    if (record.stamp, record.count) == (known.stamp, known.count_before):
+        # It has left, or crashed, since.
+        return True
     try:
         return record.stamp < known.stamp and record.count <= known.count
     except TypeError:

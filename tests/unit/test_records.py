@@ -216,6 +216,9 @@ class ChangeNotTimeTest(RecordsTestCase):
         for record in (left, old, left, old):
             self.assertEqual("stopped", self.ask("h", record, 101.0))
         self.assertEqual("left", self.ask("h", old, 102.0 + LIMIT))
+        # A record has whole seconds: the next report may have the same stamp.
+        back = base.Record(100, 1, 1.0)
+        self.assertEqual("reported", self.ask("h", back, 103.0 + LIMIT))
 
     def test_a_member_that_left_is_up_with_its_next_report(self):
         self.ask("h", base.Record(100, 7, 0.0), 100.0)
