@@ -184,12 +184,15 @@ class ServiceRecords:
             return others.verdict(key[1], now, limit)
         since = NEVER
         if gone:
-            since = now
             if known is None:
                 # As in history.first().
                 since = min(report + min(MARGIN, limits.due), now)
             elif known.gone > NEVER and not new:
                 since = known.gone
+            else:
+                # It was there at the question before; its next report would
+                # have been due.
+                since = min(max(known.asked, report + limits.due), now)
         registered = now - age if stamp is None else NEVER
         history = History(
             Observation(

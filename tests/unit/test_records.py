@@ -207,6 +207,18 @@ class ChangeNotTimeTest(RecordsTestCase):
         for now in (175.0, 176.0):
             self.assertEqual("left", self.ask("h", left, now))
 
+    def test_a_member_that_left_long_before_the_question(self):
+        """restart_grace counts from about when it left."""
+        self.limits = self.limits._replace(restart_grace=LIMIT)
+        self.ask("h", base.Record(100, 7, 0.0), 100.0)
+        for now, verdict in ((261.0, "stopped"), (300.0, "left")):
+            left = base.Record(195, 0, now - 195.0, True)
+            with self.subTest(now=now):
+                self.assertEqual(verdict, self.ask("h", left, now))
+                self.setUp()
+                self.limits = self.limits._replace(restart_grace=LIMIT)
+                self.ask("h", base.Record(100, 7, 0.0), 100.0)
+
     def test_an_older_copy_does_not_undo_that_a_member_left(self):
         """Requests may read the record at one time and ask at another."""
         self.limits = self.limits._replace(restart_grace=LIMIT)

@@ -23,10 +23,13 @@ class Judge:
     :ivar service_down_time: seconds; a test may change it
     """
 
-    def __init__(self, limit, interval, rule, backends=(BACKEND,)):
+    def __init__(
+        self, limit, interval, rule, backends=(BACKEND,), restart_grace=0.0
+    ):
         self.service_down_time = limit
         self.report_interval = interval
         self.mass = rule
+        self.restart_grace = restart_grace
         self.group = group.new(*backends)
 
     @property
@@ -37,7 +40,8 @@ class Judge:
     def step(self, refresh):
         """Take in a refresh; return the changes."""
         limits = model.Limits(
-            self.service_down_time, self.report_interval, self.mass
+            *(self.service_down_time, self.report_interval, self.mass),
+            self.restart_grace,
         )
         self.group, changes = detector.step(self.group, refresh, limits)
         return changes
