@@ -24,7 +24,7 @@ from unittest import mock
 
 from nova_sg.backends import base
 from nova_sg.liveness import model
-from nova_sg.servicegroup import shared
+from nova_sg.servicegroup import service_records, shared
 from tests.unit.simulation import judges
 
 LIMIT, INTERVAL, GRACE = 60.0, 10.0, 60.0
@@ -59,21 +59,24 @@ class World:
     """One host, and one process that asks.
 
     :param inside: whether it is one of Nova's
-    :param sessions: whether the backend keeps sessions, as ZooKeeper does; if
-        not, it keeps reports, as memcached does
+    :param kind: what the backend keeps: sessions, as ZooKeeper does, or
+        reports, as memcached does; or none: there is only the database
     :param asks: seconds between two questions
     """
 
-    def __init__(self, inside, sessions, asks):
+    def __init__(self, inside, kind, asks):
         self._inside = inside
-        self._sessions = sessions
+        self._sessions = kind == "sessions"
         self._asks = asks
-        backends = ("mc",) if inside else ("mc", "db")
+        others = () if kind == "none" else ("mc",)
+        names = (*others, "db")
         self._judge = judges.Judge(
-            LIMIT, INTERVAL, model.NO_MASS_RULE, backends, GRACE
+            *(LIMIT, INTERVAL, model.NO_MASS_RULE),
+            others if inside else names,
+            GRACE,
         )
         self._shared = shared.Shared(
-            types.SimpleNamespace(name="mc", observes=True),
+            *(types.SimpleNamespace(name=n, observes=True) for n in others),
             types.SimpleNamespace(name="db", observes=False),
         )
         self._shared.view = lambda group: types.SimpleNamespace(
@@ -83,12 +86,14 @@ class World:
         #: Since when the observer reaches mc; None: it does not.
         self._sees = 0.0
         self._alive = False
-        self._whole = {"mc": True, "db": True}
-        #: Since when the host lives and reaches each; None: it does not.
-        self._well = {"mc": None, "db": None}
-        self._last = {"mc": None, "db": None}
+        # By backend: whether the host's way there is whole; since when it is
+        # and the host lives, or None; its last report, or None; whether it
+        # has left.
+        self._whole = dict.fromkeys(names, True)
+        self._well = dict.fromkeys(names)
+        self._last = dict.fromkeys(names)
+        self._left = dict.fromkeys(names, False)
         self._count = 0
-        self._left = {"mc": False, "db": False}
         # When its session ends; None: it has none.
         self._session = None
         self._next = 0.0
@@ -114,6 +119,23 @@ class World:
         return host
 
     def _refresh(self):
+        if "mc" in self._whole:
+            self._refresh_backend()
+        last, left = self._last["db"], self._left["db"]
+        if self._inside or last is None:
+            return
+        seen = datetime.datetime.fromtimestamp(last, datetime.UTC)
+        number = None if left else last
+        observation = model.Observation(
+            *(HOST, number, last, seen),
+            attributes=model.Attributes(left=left),
+        )
+        self._judge.step(model.Refresh("db", self.now, [observation]))
+
+    def _refresh_backend(self):
+        if self._sees is None:
+            self._judge.refresh_failed(self.now, "mc")
+            return
         last, left = self._last["mc"], self._left["mc"]
         observations = []
         if self._sessions:
@@ -131,20 +153,7 @@ class World:
                     HOST, last, last, attributes=model.Attributes(left=left)
                 )
             ]
-        if self._sees is None:
-            self._judge.refresh_failed(self.now, "mc")
-        else:
-            self._judge.step(model.Refresh("mc", self.now, observations))
-        last, left = self._last["db"], self._left["db"]
-        if self._inside or last is None:
-            return
-        seen = datetime.datetime.fromtimestamp(last, datetime.UTC)
-        number = None if left else last
-        observation = model.Observation(
-            *(HOST, number, last, seen),
-            attributes=model.Attributes(left=left),
-        )
-        self._judge.step(model.Refresh("db", self.now, [observation]))
+        self._judge.step(model.Refresh("mc", self.now, observations))
 
     def _ask(self):
         if not self._inside:
@@ -159,7 +168,16 @@ class World:
                 stamp, count, self.now - stamp, self._left["db"]
             )
         clock = types.SimpleNamespace(monotonic=lambda: self.now)
-        with mock.patch.object(shared, "time", clock):
+        with (
+            mock.patch.object(shared, "time", clock),
+            mock.patch.object(service_records, "time", clock),
+        ):
+            if self._shared.only_records and (
+                self._shared.records.is_plainly_up(
+                    (GROUP, HOST), record.stamp, record.count, LIMIT
+                )
+            ):
+                return model.REPORTED
             try:
                 return self._shared.verdict(GROUP, HOST, record, LIMITS)
             except _NotKnown:
@@ -196,7 +214,7 @@ class World:
                     self._grace = self.now + GRACE - STEP
                 for name, whole in self._whole.items():
                     self._left[name] = whole and self._last[name] is not None
-                if self._whole["mc"]:
+                if self._whole.get("mc"):
                     self._session = None
             self._alive, self._ended = False, self.now
         elif what == "blind":
@@ -205,26 +223,27 @@ class World:
             self._sees = self.now
         elif " " in what:
             verb, name = what.split()
-            self._whole[name] = verb == "heal"
+            if name in self._whole:
+                self._whole[name] = verb == "heal"
         for name, whole in self._whole.items():
             if not (self._alive and whole):
                 self._well[name] = None
             elif self._well[name] is None:
                 self._well[name] = self.now
-        if self._well["mc"] is None and self._session == float("inf"):
+        if self._well.get("mc") is None and self._session == float("inf"):
             self._session = self.now + SESSION
 
     def _live(self):
         if self._session is not None and self.now >= self._session:
             self._session = None
-        well = self._well["mc"]
+        well = self._well.get("mc")
         if self._sessions and well is not None and self.now >= well + REJOIN:
             self._session = float("inf")
             self._last["mc"], self._left["mc"] = self.now, False
         if not self._alive or self.now < self._next:
             return
         self._next += INTERVAL
-        if self._whole["mc"] and not self._sessions:
+        if self._whole.get("mc") and not self._sessions:
             self._last["mc"], self._left["mc"] = self.now, False
         if self._whole["db"]:
             self._last["db"], self._left["db"] = self.now, False
