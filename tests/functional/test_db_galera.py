@@ -24,7 +24,7 @@ import time
 import pymysql
 from pymysql import cursors
 
-from nova_sg import threads
+from nova_sg import exception, threads
 from nova_sg.servicegroup import process
 from tests import single_mode
 from tests.base import wait_for
@@ -95,6 +95,18 @@ class ClocksTest(GaleraTestCase):
         record = self.record(self.cluster.nodes[0], host)
         return self.api.service_is_up(record)
 
+    def check(self, expected, ask, *arguments):
+        """Check an answer; return whether there is one.
+
+        All connections of the observer are closed again and again here. On a
+        busy machine it may get no answer for as long as service_down_time.
+        """
+        try:
+            self.assertEqual(expected, ask(*arguments))
+        except exception.ServiceGroupUnavailable:
+            return False
+        return True
+
     def test_verdicts_do_not_depend_on_the_nodes_clocks(self):
         # The connections of two processes lead to two nodes.
         alive = ["one", "two"]
@@ -110,6 +122,7 @@ class ClocksTest(GaleraTestCase):
 
         # By name, by a list, and by a record of either node.
         stamped_ahead = set()
+        answers = 0
         until = time.monotonic() + 2 * self.DOWN_TIME
         while time.monotonic() < until:
             # An observer's connections lead to one node after the other.
@@ -121,8 +134,9 @@ class ClocksTest(GaleraTestCase):
                     age -= record["last_seen_up"].replace(tzinfo=datetime.UTC)
                     stamped_ahead.add(age.total_seconds() < -AHEAD / 2)
                     self.assertTrue(self.api.service_is_up(record))
-                self.assertTrue(self.is_up(host))
-            self.assertEqual(["dies", *alive], self.api.get_all("compute"))
+                answers += self.check(True, self.is_up, host)
+            self.check(["dies", *alive], self.api.get_all, "compute")
+        self.assertGreater(answers, 10)
         # Reports have stamps of both nodes, or this would prove nothing.
         self.assertEqual({False, True}, stamped_ahead)
         self.assertEqual([], events)

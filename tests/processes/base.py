@@ -235,9 +235,15 @@ class TestCase(unittest.TestCase):
         return Agent(self, host, process, log)
 
     def wait_for_state(self, host, state, *arguments):
-        """Wait, by nova-sg wait, until a member is up or down."""
+        """Wait, by nova-sg wait, until a member is up or down.
+
+        A member that is up has reported then, not only registered.
+        """
         waiting = ("wait", host, "--for", state, "--timeout", str(PATIENCE))
         self.assertEqual("", self.do(*waiting, *arguments))
+        if state == "up":
+            show = ("show", host, *arguments)
+            wait_for(lambda: "no report yet" not in self.do(*show))
 
     def observe(self):
         """Return the API, in this process, configured as the programs are."""
