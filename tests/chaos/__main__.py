@@ -112,6 +112,12 @@ def _parse(arguments):
         "tools/nova-env.sh makes",
     )
     parser.add_argument(
+        "--inside",
+        action="store_true",
+        help="ask inside Nova, too, as nova-api does: by records, with the "
+        "driver db or a secondary; needs the same environment",
+    )
+    parser.add_argument(
         "--faults",
         type=_names,
         metavar="NAME,...",
@@ -211,6 +217,7 @@ def _play(given):
             only,
             bulk=given.bulk,
             stock=given.stock,
+            inside=given.inside,
             faults=given.faults,
             times=given.times,
         )

@@ -40,11 +40,12 @@ class ForkServer(processes.ForkServer):
     """Forks hosts and controllers into their namespaces.
 
     :param mode: threads or eventlet
-    :param stack: ours, or stock: Nova in an environment of its own
+    :param stack: ours; stock: Nova, in an environment of its own; inside: Nova
+        with nova_sg inside
     """
 
     def __init__(self, mode, stack="ours"):
-        python = nova.python() if stack == "stock" else sys.executable
+        python = sys.executable if stack == "ours" else nova.python()
         environment = dict(os.environ)
         environment.pop("NOVA_SG_TEST_MODE", None)
         script = os.path.join(_PROGRAMS, "netns_server.py")

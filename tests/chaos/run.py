@@ -60,6 +60,8 @@ _MONITOR_PERIOD = 1.0
 _STOCK_PERIOD = 1.0
 # Observers of stock Nova, by driver.
 _STOCK = {"db": "n1", "mc": "n2"}
+# The observer inside Nova.
+_INSIDE = "c7"
 # Seconds between two samples of the kernel's scheduler, and the part of that
 # for which a thread was ready and had no core.
 _SAMPLE = 1.0
@@ -82,6 +84,8 @@ class Run:
     :param calm: seconds after the last fault in which everything comes back
     :param bulk: how many members one more process has, in a group of its own
     :param stock: whether stock Nova has a member on each host, too
+    :param inside: whether an observer inside Nova asks, by records; it needs
+        the driver db
     :param faults: names of the faults to make a plan of; None: all
     :param times: short or default
     """
@@ -99,6 +103,7 @@ class Run:
         calm=nemesis.CALM,
         bulk=0,
         stock=False,
+        inside=False,
         faults=None,
         times="short",
     ):
@@ -114,6 +119,7 @@ class Run:
         self._stock = [
             driver for driver in _STOCK if stock and driver in drivers
         ]
+        self._inside = inside and "db" in drivers
         self._faults = faults
         self._only = only
         self._plan = plan
@@ -164,6 +170,8 @@ class Run:
         if "db" in self._drivers:
             self._controllers.append("c4")
         self._controllers += ["c5", "c6"]
+        if self._inside:
+            self._controllers.append(_INSIDE)
         self._machines = list(self._names)
         if self._bulk:
             self._machines.append(nemesis.BULK)
@@ -177,6 +185,9 @@ class Run:
         if self._stock:
             self._nova = hosts.ForkServer("threads", "stock")
             self._closing.callback(self._nova.close)
+        if self._inside:
+            self._with_nova = hosts.ForkServer("threads", "inside")
+            self._closing.callback(self._with_nova.close)
         self._start_processes()
         if self._plan is None:
             self._plan = self._make_plan()
@@ -213,14 +224,20 @@ class Run:
             self._times.factor,
         )
 
-    def _options(self, client):
+    def _options(self, client, whole=False):
+        """Return the options of a process.
+
+        :param whole: whether Nova reads them, which accepts whole seconds only
+        """
+        times = {
+            "service_down_time": self._times.service_down_time,
+            "report_interval": self._times.report_interval,
+        }
+        if whole:
+            times = {name: round(time) for name, time in times.items()}
         return [
             {
-                "DEFAULT": {
-                    "servicegroup_driver": self._drivers[0],
-                    "service_down_time": self._times.service_down_time,
-                    "report_interval": self._times.report_interval,
-                },
+                "DEFAULT": {"servicegroup_driver": self._drivers[0], **times},
                 "servicegroup": {
                     "view_refresh_interval": self._times.refresh,
                     "secondary_drivers": ",".join(self._drivers[1:]),
@@ -303,7 +320,11 @@ class Run:
                 for client, name in enumerate(everywhere)
             },
             lived={name: name != "c2" for name in everywhere},
-            records=["c3", "c4"] if "db" in self._drivers else [],
+            records=[
+                name
+                for name in ("c3", "c4", _INSIDE)
+                if "db" in self._drivers and name in self._controllers
+            ],
             reports=["c4"],
             service_down_time=self._times.service_down_time,
             report_interval=self._times.report_interval,
@@ -340,7 +361,7 @@ class Run:
         self._observers = {}
         other = "eventlet" if self._mode == "threads" else "threads"
         for client, name in enumerate(self._controllers):
-            if name in ("c2", "c5", "c6"):
+            if name in ("c2", "c5", "c6", _INSIDE):
                 continue
             mode = other if name == "c3" else self._mode
             self._observers[name] = hosts.start(
@@ -357,6 +378,15 @@ class Run:
                 bulk_group=hosts.BULK,
             )
             self._closing.callback(self._observers[name].close)
+        if self._inside:
+            client = self._controllers.index(_INSIDE)
+            self._observers[_INSIDE] = hosts.start(
+                *(self._with_nova, nodes[_INSIDE], "inside_observer"),
+                os.path.join(self.folder, _INSIDE),
+                *(self._names, self._options(client, whole=True)),
+                period=_PERIOD,
+            )
+            self._closing.callback(self._observers[_INSIDE].close)
         for driver, name in stock.items():
             client = everywhere.index(name)
             self._observers[name] = hosts.start(

@@ -13,15 +13,11 @@
 """A controller's long-lived process, which writes down every answer.
 
 It asks about every member by its name; with "records" in its order by the
-record that it has just read from the database, as Nova does. A line of its
-file has the moment at which it asked, the moment at which it had the answers,
-and a letter for each member, those of bulk at the end: U is up, D is down, ?
-is no answer. Its journal has the reason of each "down".
+record that it has just read from the database, as Nova does. The letters of
+bulk are at the end. Its journal has the reason of each change.
 """
 
-import os
-import time
-
+import answers
 import journal
 import pymysql
 import timers
@@ -37,7 +33,7 @@ def main(stack, order):
     stack.Stack(order["folder"], order["group"], hosts)
     bulk = order.get("bulk", [])
     if order.get("records"):
-        asking = _Records(order["group"])
+        asking = Records(order["group"])
     else:
         asking = _Names(order["group"])
     asking.book = book
@@ -48,21 +44,14 @@ def main(stack, order):
         name = order["joins"]
         member = timers.Service(name, "conductor", CONF.report_interval)
         servicegroup.API().join(name, "conductor", member)
-    path = os.path.join(order["folder"], "answers")
-    with open(path, "ab", buffering=0) as answers:
-        while True:
-            begun = time.monotonic()
-            letters = asking.ask(hosts) + many.ask(bulk)
-            ended = time.monotonic()
-            answers.write(f"{begun:.3f} {ended:.3f} {letters}\n".encode())
-            time.sleep(max(0.01, begun + order["period"] - time.monotonic()))
+    answers.write(order, lambda: asking.ask(hosts) + many.ask(bulk))
 
 
 class _Names:
     """Asks by the name of a host."""
 
-    def __init__(self, group):
-        self._api = servicegroup.API()
+    def __init__(self, group, api=None):
+        self._api = api or servicegroup.API()
         self._group = group
         self._letters = {}
         self.book = None
@@ -99,11 +88,11 @@ class _Names:
             return f"{type(error).__name__}: {error}"
 
 
-class _Records(_Names):
+class Records(_Names):
     """Asks by the record of a host."""
 
-    def __init__(self, group):
-        super().__init__(group)
+    def __init__(self, group, api=None):
+        super().__init__(group, api)
         url = engine.url()
         self._address = {
             "host": url.host,

@@ -12,9 +12,9 @@
 
 """Forks the processes of hosts and controllers, each into its namespace.
 
-Usage: netns_server.py STACK MODE; STACK is ours or stock, MODE is threads or
-eventlet. It is like tests/faults/programs/fork_server.py, of which it uses the
-parts.
+Usage: netns_server.py STACK MODE; STACK is ours, stock or inside, MODE is
+threads or eventlet. It is like tests/faults/programs/fork_server.py, of which
+it uses the parts.
 """
 
 import ctypes
@@ -50,6 +50,7 @@ class _InNamespace:
 _PROGRAMS = {
     "ours": ("command", "controller", "host"),
     "stock": ("stock_host", "stock_observer"),
+    "inside": ("inside_observer",),
 }
 
 
@@ -58,13 +59,11 @@ def main(stack, mode):
         from nova_sg import monkey_patch
 
         monkey_patch.patch()
-    elif stack == "stock":
+    elif stack != "ours":
         os.environ["OS_NOVA_DISABLE_EVENTLET_PATCHING"] = "true"
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-    programs = {
-        name: _InNamespace(__import__(name)) for name in _PROGRAMS[stack]
-    }
-    stack = __import__(stack)
+    names, stack = _PROGRAMS[stack], __import__(stack)
+    programs = {name: _InNamespace(__import__(name)) for name in names}
     os.write(1, b"ready\n")
     rest = b""
     while True:

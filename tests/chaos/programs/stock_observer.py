@@ -10,23 +10,12 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Stock Nova asks about its members, and writes down every answer.
+"""Stock Nova asks about its members, and writes down every answer."""
 
-The lines of its file are those of controller.py.
-"""
-
-import os
-import time
+import answers
 
 
 def main(stack, order):
     hosts = order["hosts"]
     service = stack.Stack(order["folder"], order["group"], hosts)
-    path = os.path.join(order["folder"], "answers")
-    with open(path, "ab", buffering=0) as answers:
-        while True:
-            begun = time.monotonic()
-            letters = service.ask(hosts)
-            ended = time.monotonic()
-            answers.write(f"{begun:.3f} {ended:.3f} {letters}\n".encode())
-            time.sleep(max(0.01, begun + order["period"] - time.monotonic()))
+    answers.write(order, lambda: service.ask(hosts))
