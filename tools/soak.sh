@@ -1,0 +1,29 @@
+#!/usr/bin/env bash
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+# Have a process live through many troubles, and find out what grows in it.
+#
+# Usage: tools/soak.sh [--driver db|mc|zk|zk,db|mc,db]
+#     [--mode threads|eventlet] [--minutes M] [OPTION...]
+# --help lists the options.
+set -euo pipefail
+
+# shellcheck source=tools/lib.sh
+source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+cd "$ROOT"
+install_packages
+python=$(find_python)
+make_environment "$ROOT/.venv-test" "$python" \
+    --requirement test-requirements.txt --editable .
+exec "$ROOT/.venv-test/bin/python" -m tests.soak "$@"
