@@ -480,6 +480,31 @@ class LibraryTest(TroubleTestCase):
         self.url = self.make_user(self.name, "ALL")
         self.addCleanup(process.reset)
 
+    def test_without_a_word_of_tls_it_is_as_pymysql_has_it(self):
+        """But nobody reads the certificates of the system for it."""
+        self._use(TlsMariaDB())
+        self.flags("database", connection=self.url)
+        ask = "SHOW STATUS LIKE 'Ssl_cipher'"
+        url = sa.make_url(self.url)
+        link = pymysql.connect(
+            host=url.host,
+            port=url.port,
+            user=url.username,
+            password=url.password,
+        )
+        with link, link.cursor() as cursor:
+            cursor.execute(ask)
+            [expected] = cursor.fetchall()
+        reads = self.enterContext(
+            mock.patch("ssl.create_default_context", side_effect=OSError)
+        )
+        self.api = servicegroup.API()
+        self.join("one")
+        driver = process.shared().driver
+        found = driver._database.run(lambda c: c.execute(sa.text(ask)).one())
+        self.assertEqual(expected, tuple(found))
+        reads.assert_not_called()
+
     def test_a_missing_certificate_is_an_error_and_then_over(self):
         self._use(TlsMariaDB())
         path = os.path.join(self.folder, "ca.pem")

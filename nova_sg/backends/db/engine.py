@@ -20,7 +20,6 @@ struct.error.
 from __future__ import annotations
 
 import contextlib
-import datetime
 import importlib.util
 import logging
 import os
@@ -212,7 +211,10 @@ class Database:
             arguments["connect_timeout"] = self.timeout
             arguments["read_timeout"] = self.timeout
             arguments["write_timeout"] = self.timeout
-            arguments["conv"] = _pymysql_conversions()
+            # Only here: PyMySQL need not be there for SQLite.
+            from nova_sg.backends.db import mysql
+
+            arguments["conv"] = mysql.conversions()
         if CONF.database.connection_debug > 0:
             # As oslo.db does. The engine asks for it when it is made.
             level = logging.WARNING
@@ -241,6 +243,7 @@ class Database:
             sa.event.listen(engine, "connect", _set_up_sqlite)
         else:
             sa.event.listen(engine, "do_connect", self._check_files)
+            sa.event.listen(engine, "do_connect", mysql.connect)
             sa.event.listen(engine, "connect", self._forget_unsent)
             sa.event.listen(engine, "connect", self._set_up_session)
             # After that of oslo.db.
@@ -516,24 +519,6 @@ class Database:
         if engine is not None:
             with self._library():
                 engine.dispose()
-
-
-def _pymysql_conversions() -> dict:
-    """Return PyMySQL's conversions, with a faster one for times.
-
-    A refresh reads three times in each record. PyMySQL parses them with a
-    regular expression, which took a third of the time of a refresh.
-    """
-    from pymysql import converters
-    from pymysql.constants import FIELD_TYPE
-
-    def moment(text: str) -> datetime.datetime | str:
-        try:
-            return datetime.datetime.fromisoformat(text)
-        except ValueError:
-            return converters.convert_datetime(text)
-
-    return {**converters.conversions, FIELD_TYPE.DATETIME: moment}
 
 
 def _set_up_sqlite(connection, record) -> None:
