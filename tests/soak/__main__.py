@@ -56,7 +56,7 @@ def main(arguments=None):
     )
     error = ""
     try:
-        with open(given.output or os.devnull, "w") as output:
+        with open(given.output or os.devnull, "w", buffering=1) as output:
             soak.run(
                 given.minutes * 60,
                 lambda sample: print(json.dumps(sample), file=output),
