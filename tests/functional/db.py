@@ -167,6 +167,8 @@ class MariaDBTestCase(TestCase):
             database=self.name,
             autocommit=False,
             read_timeout=PATIENCE,
+            # For TLS it would read all certificates of the system.
+            ssl_disabled=True,
         )
         self.addCleanup(link.close)
         return link.cursor()
