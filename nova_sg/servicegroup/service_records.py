@@ -30,10 +30,14 @@ from nova_sg.backends.base import Record
 from nova_sg.liveness import backend, rules
 from nova_sg.liveness import group as liveness
 from nova_sg.liveness.model import (
+    DOWN,
+    HELD,
     LEFT,
+    LOST,
     NEVER,
     NOT_A_MEMBER,
     REPORTED,
+    SILENT,
     STOPPED,
     UP,
     Attributes,
@@ -252,13 +256,17 @@ class ServiceRecords:
         record = self._weigh(now, limits)
         backends: tuple[backend.Backend, ...] = (record,)
         everywhere: tuple[History | None, ...] = (history,)
-        watched = NEVER
+        watched, held = NEVER, False
         if others is not None and host in others.members:
             theirs = others.members[host]
             backends = (*others.backends, record)
             everywhere = (*theirs.histories, history)
-            # But not their verdict: it is without the record.
+            # But not their verdict, which is without the record; except that
+            # a mass silence is known to them alone.
             watched = theirs.watched
+            held = theirs.unforced is HELD and (
+                before is None or before.unforced.state != DOWN
+            )
         group = liveness.Group(backends)
         counts = group.counts(everywhere, limits.service_down_time)
         member = rules.judge(
@@ -273,6 +281,8 @@ class ServiceRecords:
             group.basis(counts),
             limits,
         )
+        if held and member.unforced in (SILENT, LOST):
+            member = member._replace(unforced=HELD, silent_since=NEVER)
         group = group._replace(members={host: member})
         return member, group.verdict(host, now, limits.service_down_time)
 

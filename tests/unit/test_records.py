@@ -305,6 +305,24 @@ class OtherBackendsTest(RecordsTestCase):
                 self.assertEqual("reported", self.merged(159, 159 + LIMIT))
                 self.assertEqual("silent", self.merged(159, 160 + LIMIT))
 
+    def test_a_member_that_another_backend_holds_is_held(self):
+        """Silent in both: its rack is cut off."""
+        hosts = [f"host{number}" for number in range(6)]
+        rule = model.MassRule(0.5, 4, 2 * LIMIT)
+        self.others = Observer("mc", mass=rule)
+        for now in (100, 130, 165):
+            self.others.refresh(float(now), dict.fromkeys(hosts, 100.0))
+        self.assertEqual("held", self.others.cause("host0"))
+        self.assertEqual("held", self.merged(101, 166, "host0"))
+        self.assertEqual("held", self.merged(101, 167, "host0"))
+        # One that was down before stays down.
+        self.assertEqual("silent", self.judge(30, 99, "host1"))
+        self.assertEqual("silent", self.merged(30, 166, "host1"))
+        # Then the hold ends.
+        self.others.refresh(165.0 + 3 * LIMIT, dict.fromkeys(hosts, 100.0))
+        self.assertEqual("silent", self.others.cause("host0"))
+        self.assertEqual("silent", self.merged(101, 350, "host0"))
+
     def test_it_is_up_by_its_record_when_its_session_has_ended(self):
         """Until its next report to the database is due."""
         self.others.refresh(100.0, [seen("h", None, None, present=True)])
