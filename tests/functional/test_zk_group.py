@@ -61,6 +61,25 @@ class GroupTest(zk.ZkTestCase):
 
         wait_for(two_is_seen_later)
 
+    def test_an_observer_sees_its_own_writes_though_watches_are_late(self):
+        self.enterContext(mock.patch.object(watched, "ECHO_WAIT", 0.1))
+        for host in ("one", "two"):
+            self.join(host)
+        wait_for(lambda: self.api.get_all("compute") == ["one", "two"])
+        followed = process.shared().driver._groups["compute"]
+        wait_for(lambda: None not in followed._sets())
+        for monitor in followed._monitors:
+            names = monitor.get_all()
+            late = mock.patch.object(monitor, "get_all", return_value=names)
+            self.enterContext(late)
+        self.api.force_down("two", "compute")
+        self.api.leave("one", "compute")
+        for _ in range(3):
+            self.api.refresh("compute")
+            one, two = self.api.members("compute")
+            self.assertEqual("left the group", one.reason)
+            self.assertTrue(two.forced_down)
+
     def test_an_observer_sees_its_own_writes_at_once(self):
         self.api.watch("compute", print).cancel()
         for number in range(3):
@@ -110,10 +129,10 @@ class GroupTest(zk.ZkTestCase):
         self.assertEqual(3, len(self.api.members("compute")))
         ask = watched.WatchedGroup.ask
 
-        def ask_later(group, forced):
+        def ask_later(group):
             with contextlib.suppress(zookeeper.NoNodeException):
                 self.zk.delete(f"{path}/two@1")
-            return ask(group, forced)
+            return ask(group)
 
         asking = mock.patch.object(watched.WatchedGroup, "ask", ask_later)
         asking.start()
@@ -163,7 +182,7 @@ class GroupTest(zk.ZkTestCase):
             mock.patch.object(
                 watched.WatchedGroup,
                 "names",
-                lambda group, timeout: group.ask(set()),
+                lambda group, timeout: group.ask(),
             ),
         ):
             wait_for(listed.is_set, message="a refresh has listed the member")

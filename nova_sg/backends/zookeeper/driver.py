@@ -278,7 +278,7 @@ class ZkDriver(base.LockingDriver):
             # A host's znode has gone, or a new entry has no znode. The
             # watches of two paths may be out of step: one more poll tells
             # whether the host left a mark, or has just joined.
-            names = followed.ask(names.forced)
+            names = followed.ask()
             self._read_group(session, followed, names)
         # Last seen at the poll before, not now: the servers may have been
         # unreachable since then.

@@ -215,19 +215,23 @@ class WatchedGroup:
     def names(self, timeout: float) -> Names | None:
         """Return the names below the three paths; None: not in time."""
         if not self._monitors:
-            at = time.monotonic()
-            members, entries, forced = map(self._list, self._paths)
-            return Names(members, entries, forced, asked=True, at=at)
+            return self.ask()
         with self._changes:
             self._changes.wait_for(lambda: None not in self._sets(), timeout)
             # Includes what is written while it waits.
-            self._changes.wait_for(lambda: self._came(self._echoes), ECHO_WAIT)
+            came = self._changes.wait_for(
+                lambda: self._came(self._echoes), ECHO_WAIT
+            )
             at = time.monotonic()
             sets = [one for one in self._sets() if one is not None]
             if len(sets) == len(self._paths):
                 self._echoes.clear()
         if len(sets) < len(self._paths):
             return None
+        if not came:
+            # The watches are late. A listing shows what was written before it
+            # in the same session.
+            return self.ask()
         if all(
             self._asked.get(path, brought) == brought
             for path, brought in zip(self._paths, sets, strict=True)
@@ -237,22 +241,18 @@ class WatchedGroup:
             return Names(members, entries, forced, asked=False, at=at)
         # The watches and the last listing differ. Either may be the older
         # one: only another listing tells.
-        return self.ask(sets[2])
+        return self.ask()
 
-    def ask(self, forced: set[str]) -> Names:
+    def ask(self) -> Names:
         """List the members, and then the entries.
 
         In this order, which the watches of two paths do not keep.
-
-        :param forced: the names to return for the third path
         """
-        members, entries, _ = self._paths
         at = time.monotonic()
-        asked = {path: self._list(path) for path in (members, entries)}
-        self._asked = asked
-        return Names(
-            asked[members], asked[entries], forced, asked=True, at=at
-        )
+        found = [self._list(path) for path in self._paths]
+        self._asked = dict(zip(self._paths, found, strict=True))
+        members, entries, forced = found
+        return Names(members, entries, forced, asked=True, at=at)
 
     def _sets(self) -> list[set[str] | None]:
         return [monitor.get_all() for monitor in self._monitors]
