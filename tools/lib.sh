@@ -289,3 +289,13 @@ make_environment() {
     rm -rf "$ROOT/nova_sg.egg-info"
     printf '%s\n' "$stamp" >"$folder/stamp"
 }
+
+# prepare_tests: go to the checkout, and make the environment of the tests.
+prepare_tests() {
+    local python
+    cd "$ROOT" || die "cannot go to $ROOT"
+    install_packages
+    python=$(find_python)
+    make_environment "$ROOT/.venv-test" "$python" \
+        --requirement test-requirements.txt --editable .
+}

@@ -21,9 +21,5 @@ set -euo pipefail
 # shellcheck source=tools/lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
-cd "$ROOT"
-install_packages
-python=$(find_python)
-make_environment "$ROOT/.venv-test" "$python" \
-    --requirement test-requirements.txt --editable .
+prepare_tests
 exec "$ROOT/.venv-test/bin/python" -m tests.soak "$@"
