@@ -170,6 +170,8 @@ def _parse(arguments):
         parser.error("--bulk must be from 0 to 999")
     if given.minutes <= 0:
         parser.error("--minutes must be greater than 0")
+    if given.inside and "db" not in given.driver.split(","):
+        parser.error("--inside asks by records: give a --driver with db")
     if given.seed is None:
         given.seed = random.SystemRandom().randrange(10**6)
     return given
