@@ -31,15 +31,12 @@ from tests.soak.run import BACKENDS, Soak
 
 DRIVERS = (*BACKENDS, "zk,db", "mc,db")
 #: By how much each figure may grow in a soak: megabytes, Python's blocks of
-#: memory, and numbers. With many threads the memory grows for hours though
-#: Python's own objects do not: each thread's heap gets holes.
+#: memory, and numbers.
 MOST = {
-    "memory": 4.0,
+    "memory": 2.0,
     "traced": 0.5,
     "blocks": 2000,
-    # A pool keeps five connections once they were needed at the same time. A
-    # line through such a step is steeper.
-    "descriptors": 8,
+    "descriptors": 1,
     "threads": 1,
     "green threads": 1,
     "files": 1,
